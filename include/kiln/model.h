@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * model.h: what a model is: its dims, its tensor table, and the files that hold one.
+ *
+ * Shape letters, here and everywhere (docs/notation.md): B batch, T sequence, N = B*T tokens,
+ * D width, H query heads, G key-value heads, K head size, F feed-forward, V vocabulary, L layers.
+ *
+ * The tensor table is the one list of a model's parameters. Everything that goes over the
+ * parameters (files, optimizer, state, packing) walks it; nobody else names tensors.
+ */
+#ifndef KILN_MODEL_H
+#define KILN_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kiln/status.h"
+
+/* The sizes of a Llama-family model. head_size is dim/heads for the models of today. */
+struct kiln_dims {
+    size_t dim;       /* D, width of the residual stream */
+    size_t hidden;    /* F, feed-forward width */
+    size_t layers;    /* L */
+    size_t heads;     /* H, query heads; H*K = D */
+    size_t kv_heads;  /* G, key-value heads; H is a multiple of G */
+    size_t head_size; /* K, even (RoPE turns pairs) */
+    size_t vocab;     /* V */
+    size_t seq;       /* T, the longest sequence the model is meant for */
+    bool tied;        /* the classifier is the embedding table */
+    float rms_eps;    /* added to the mean square in RMSNorm */
+    float rope_theta; /* base of the rotation frequencies */
+};
+
+/* A published set of sizes. */
+struct kiln_preset {
+    const char *name;
+    struct kiln_dims dims;
+    size_t accum; /* micro-batches a window, as published */
+};
+
+/* All presets, ended by one whose name is NULL. */
+KILN_API const struct kiln_preset *kiln_presets(void);
+/* The preset of that name, or NULL. */
+KILN_API const struct kiln_preset *kiln_preset_find(const char *name);
+
+/* Check that the sizes make a model: every size positive, heads*head_size = dim, kv_heads divides
+ * heads, head_size even, no product beyond size_t. KILN_EUSAGE names the size and its valid
+ * values. head_size 0 is first set to dim/heads when that divides. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_dims_check(struct kiln_dims *dims,
+                                                          struct kiln_err *err);
+
+/* What a tensor is to the model. */
+enum kiln_role {
+    KILN_EMBED,      /* [V, D] */
+    KILN_ATTN_NORM,  /* [D], rank 1 */
+    KILN_WQ,         /* [H*K, D] */
+    KILN_WK,         /* [G*K, D] */
+    KILN_WV,         /* [G*K, D] */
+    KILN_WO,         /* [D, H*K] */
+    KILN_FFN_NORM,   /* [D], rank 1 */
+    KILN_W1,         /* [F, D], the gate */
+    KILN_W3,         /* [F, D], the value */
+    KILN_W2,         /* [D, F] */
+    KILN_FINAL_NORM, /* [D], rank 1 */
+    KILN_HEAD,       /* [V, D], absent when tied */
+    KILN_ROLES
+};
+
+#define KILN_NO_LAYER ((size_t)-1)
+
+/* One parameter tensor: row-major, y = x W^T with W [rows, cols] = [out, in]. */
+struct kiln_tensor {
+    char name[24]; /* as in the reference vectors: "tok_embeddings", "wq.3", "rms_final" */
+    enum kiln_role role;
+    size_t layer;      /* 0..L-1, or KILN_NO_LAYER */
+    size_t rows, cols; /* rank 1: rows 1 */
+    int rank;          /* 1 or 2; weight decay applies to rank 2 */
+    size_t offset;     /* first element in the flat parameter array */
+    size_t matrix;     /* index of the matrix this tensor is part of, or KILN_NO_MATRIX */
+};
+
+/* A matrix as the products see it: one tensor, or adjacent ones fused (Q,K,V; W1,W3).
+ *
+ *   parameter array: ... | wq [HK, D] | wk [GK, D] | wv [GK, D] | ...
+ *                        ^ offset, rows = (H+2G)K, cols = D: a view, nothing is copied
+ */
+enum kiln_matrix_kind {
+    KILN_MATRIX_QKV,  /* [(H+2G)K, D] */
+    KILN_MATRIX_WO,   /* [D, HK] */
+    KILN_MATRIX_W13,  /* [2F, D]: W1 rows, then W3 rows */
+    KILN_MATRIX_W2,   /* [D, F] */
+    KILN_MATRIX_HEAD, /* [V, D]: the head, or the embedding when tied */
+    KILN_MATRIX_KINDS
+};
+
+#define KILN_NO_MATRIX ((size_t)-1)
+
+struct kiln_matrix {
+    enum kiln_matrix_kind kind;
+    size_t layer;
+    size_t rows, cols;
+    size_t padded_rows, padded_cols; /* rounded up to 64 and 64: room for either packed copy */
+    size_t offset;                   /* first element in the flat parameter array */
+    size_t first_tensor, n_tensors;
+};
+
+/* The table. Matrices of layer l are [4*l + kind] for QKV, WO, W13, W2; the head is the last. */
+struct kiln_table {
+    struct kiln_dims dims;
+    struct kiln_tensor *tensors;
+    size_t n_tensors;
+    struct kiln_matrix *matrices;
+    size_t n_matrices;
+    size_t size;       /* elements of the flat array, with gaps for alignment */
+    size_t parameters; /* elements that are parameters */
+};
+
+/* Build the table of a model. On success *out is the caller's; kiln_table_destroy it. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_table_create(const struct kiln_dims *dims,
+                                                            struct kiln_table **out,
+                                                            struct kiln_err *err);
+KILN_API void kiln_table_destroy(struct kiln_table *table);
+/* The tensor with that role and layer (KILN_NO_LAYER for global ones); NULL when there is none. */
+KILN_API const struct kiln_tensor *kiln_table_find(const struct kiln_table *table,
+                                                   enum kiln_role role, size_t layer);
+/* The matrix of a kind and layer (layer ignored for the head). */
+KILN_API const struct kiln_matrix *kiln_table_matrix(const struct kiln_table *table,
+                                                     enum kiln_matrix_kind kind, size_t layer);
+
+/* Fill a flat parameter array with the starting weights of llama2.c's trainer: normal with
+ * deviation 0.02, and 0.02/sqrt(2L) for wo, w2 and w3; norms 1. Gaps are set to 0. Each element
+ * is a pure function of (seed, tensor, element). */
+KILN_API void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights);
+
+/* A model file opened for reading. Weights stay in the file until they are loaded. */
+struct kiln_checkpoint;
+
+/* Open a llama2.c .bin (version 0: 7 int32 header, fp32 tensors; see llama2.c export.py).
+ * Header and file size are checked before anything else is read. KILN_EINPUT says what the
+ * header holds, the size expected and the size found. A run folder stands for its newest
+ * weights file. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_open(const char *path,
+                                                               struct kiln_checkpoint **out,
+                                                               struct kiln_err *err);
+KILN_API void kiln_checkpoint_close(struct kiln_checkpoint *checkpoint);
+KILN_API const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *checkpoint);
+/* "llama2.c", for messages. */
+KILN_API const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint);
+/* Copy all weights into a flat array of table->size elements; the table must be of the same
+ * dims. KILN_EINPUT when a weight is not a finite number (named by tensor and element). */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_load(
+    const struct kiln_checkpoint *checkpoint, const struct kiln_table *table, float *weights,
+    struct kiln_err *err);
+
+/* Write a llama2.c .bin durably (a crash leaves the old file or the new one). Sizes beyond the
+ * header's int32 are KILN_EUNSUPPORTED. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_llama2c(
+    const char *path, const struct kiln_table *table, const float *weights, struct kiln_err *err);
+
+/* Read gradients or other arrays in the order of a llama2.c .bin without header and frequency
+ * tables (the grads.f32 of reference folders): `data` holds `count` floats. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
+                                                              const float *data, size_t count,
+                                                              float *weights, struct kiln_err *err);
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * text.h: text to token ids and back, token files, and the order in which a run reads them.
+ *
+ *   text file --tokenizer--> token file (mapped, never loaded) --data order--> micro-batches
+ */
+#ifndef KILN_TEXT_H
+#define KILN_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kiln/status.h"
+
+/* ---- tokenizers -------------------------------------------------------------------------- */
+
+/* Text <-> token ids. Immutable once made, so any number of threads may use one. */
+struct kiln_tokenizer;
+
+/* Read a llama2.c tokenizer.bin: int32 longest token, then per token float score, int32 length,
+ * bytes. Every length is checked against the file. KILN_EINPUT says what is wrong and at which
+ * byte. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_open(const char *path,
+                                                              struct kiln_tokenizer **out,
+                                                              struct kiln_err *err);
+/* The tokenizer that needs no file: 0 unknown, 1 begin, 2 end, 3+b for byte b; 259 ids. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_bytes(struct kiln_tokenizer **out,
+                                                               struct kiln_err *err);
+/* Learn a byte-pair vocabulary of `vocab` ids (at least 259) from text (Sennrich et al. 2016):
+ * the most frequent adjacent pair inside a word becomes a token, ties to the pair seen first in
+ * byte order; a word is a run of letters with the blank before it, or a run of anything else.
+ * `separator` (NULL for none) splits documents and is never part of a token. Deterministic.
+ * KILN_EINPUT when the text is too small for that many tokens. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_train(const char *text, size_t size,
+                                                               const char *separator, size_t vocab,
+                                                               struct kiln_tokenizer **out,
+                                                               struct kiln_err *err);
+/* Write as llama2.c tokenizer.bin, durably; llama2.c's own run reads it. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_save(const struct kiln_tokenizer *tok,
+                                                              const char *path,
+                                                              struct kiln_err *err);
+KILN_API void kiln_tokenizer_destroy(struct kiln_tokenizer *tok);
+
+KILN_API size_t kiln_tokenizer_vocab(const struct kiln_tokenizer *tok);
+KILN_API uint32_t kiln_tokenizer_bos(const struct kiln_tokenizer *tok); /* 1 */
+KILN_API uint32_t kiln_tokenizer_eos(const struct kiln_tokenizer *tok); /* 2 */
+/* "bytes", or the path it was read from: for messages and run.json. */
+KILN_API const char *kiln_tokenizer_name(const struct kiln_tokenizer *tok);
+/* Does it fit a model with that vocabulary? KILN_EINPUT with both sizes when not. Fits: equal
+ * sizes; the byte tokenizer also fits any larger vocabulary. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_fits(const struct kiln_tokenizer *tok,
+                                                              size_t vocab, struct kiln_err *err);
+
+/* A growing list of ids. Zero it to begin; kiln_ids_free it. */
+struct kiln_ids {
+    uint32_t *id;
+    size_t n, room;
+};
+KILN_API void kiln_ids_free(struct kiln_ids *ids);
+
+/* Append the ids of `text` (any bytes; a blank is put before it as llama2.c does when it is not
+ * empty), with BOS in front when `bos`. No EOS. Same ids as llama2.c's encode. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_encode(const struct kiln_tokenizer *tok,
+                                                                const char *text, size_t size,
+                                                                bool bos, struct kiln_ids *out,
+                                                                struct kiln_err *err);
+/* The bytes that `id` stands for after `previous` (the blank after BOS is dropped, <0x0A> is one
+ * byte); *size gets their number. Valid as long as the tokenizer. BOS, EOS and ids beyond the
+ * vocabulary give no bytes. */
+KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uint32_t previous,
+                                           uint32_t id, size_t *size);
+
+/* ---- token files ------------------------------------------------------------------------- */
+
+/* Token files of kiln, all little-endian:
+ *
+ *   0   8  magic "KILNTOK1"
+ *   8   4  bytes an id: 2 or 4            12  4  vocabulary: every id is smaller
+ *   16  8  number of ids                  24  4  id that begins a document (BOS)
+ *   28  4  CRC-32C of bytes 0..27 and 32..63
+ *   32  8  size of the source text        40  4  CRC-32C of the source text
+ *   44  4  CRC-32C of the tokenizer's vocabulary (0 for bytes)         48 16  zero
+ *   64     ids
+ *
+ * A file without the magic is read as raw uint16 ids (llama2.c, the published trainers), whose
+ * documents begin with id 1.
+ */
+struct kiln_token_file;
+
+/* Map a token file and check every id once against `vocab` (0: against the header only).
+ * KILN_EINPUT names the first bad id and its byte offset. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_token_file_open(const char *path, size_t vocab,
+                                                               struct kiln_token_file **out,
+                                                               struct kiln_err *err);
+KILN_API void kiln_token_file_close(struct kiln_token_file *file);
+KILN_API size_t kiln_token_file_count(const struct kiln_token_file *file);
+KILN_API uint32_t kiln_token_file_id(const struct kiln_token_file *file, size_t at);
+KILN_API size_t kiln_token_file_documents(const struct kiln_token_file *file);
+/* Vocabulary in the header; 0 for a raw file. */
+KILN_API size_t kiln_token_file_vocab(const struct kiln_token_file *file);
+/* Bytes of text the ids came from; 0 when unknown (raw file). */
+KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file);
+
+/* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */
+KILN_API bool kiln_token_file_is(const char *path);
+
+struct kiln_tokenize_options {
+    bool blank_lines; /* an empty line separates documents, beside <|endoftext|> */
+};
+/* Tokenize a text file into a token file, durably. A document becomes BOS + its ids; the next BOS
+ * ends it, as in llama2.c's data, so the models of both learn the same end. `<|endoftext|>` (and
+ * the blanks around it) separates documents. Ids are uint16 when the vocabulary is at most 65536.
+ * An empty text is KILN_EINPUT. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
+    const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
+    const struct kiln_tokenize_options *options, struct kiln_err *err);
+
+/* ---- data order --------------------------------------------------------------------------- */
+
+enum kiln_split { KILN_TRAIN, KILN_VALIDATION };
+
+/* Windows of seq+1 consecutive ids, `seq` apart, of one token file. The last documents, about
+ * `validation` of all ids (0 to 0.5), are kept from training. Which window a sample reads is a
+ * pure function of (file, seed, sample number): a permutation of all windows per epoch. */
+struct kiln_data;
+
+/* Takes `file` over on success (closed with the data). KILN_EINPUT when a split that is asked for
+ * holds less than one window, with the numbers. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_data_create(struct kiln_token_file *file, size_t seq,
+                                                           uint64_t seed, double validation,
+                                                           struct kiln_data **out,
+                                                           struct kiln_err *err);
+KILN_API void kiln_data_destroy(struct kiln_data *data);
+/* Windows in a split: one epoch. */
+KILN_API size_t kiln_data_windows(const struct kiln_data *data, enum kiln_split split);
+/* Training sample number `sample` (0, 1, 2, ... over all epochs): seq inputs, and the seq targets
+ * that follow them by one. Any thread. */
+KILN_API void kiln_data_train(const struct kiln_data *data, uint64_t sample, uint32_t *inputs,
+                              uint32_t *targets);
+/* Window `window` of a split in file order. */
+KILN_API void kiln_data_window(const struct kiln_data *data, enum kiln_split split, size_t window,
+                               uint32_t *inputs, uint32_t *targets);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * machine.h: the clock, and what the system says of memory and processors.
+ */
+#ifndef KILN_BASE_MACHINE_H
+#define KILN_BASE_MACHINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+double kiln_now_s(void);                /* monotonic seconds */
+size_t kiln_cpu_count(void);            /* processors this process may run on, at least 1 */
+size_t kiln_memory_available(void);     /* bytes, 0 when unknown */
+size_t kiln_memory_resident(void);      /* bytes: RssAnon + RssFile + RssShmem now */
+size_t kiln_memory_resident_peak(void); /* bytes: VmHWM */
+
+#endif
