@@ -83,7 +83,7 @@ $(BIN)/kiln: $(call objects,$(CMD_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
 $(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
 	@rm -f $@
-	$(AR) rcs $@ $(filter %.o,$^)
+	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
