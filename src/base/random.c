@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * random.c: see random.h. The normal numbers use a logarithm and a cosine of our own, made of
+ * additions, products and one division in a fixed order: the C library's differ in the last bit
+ * from machine to machine, and a run must draw the same numbers on all of them.
+ */
+#include "base/random.h"
+
+#include <math.h>
+
+#define GOLDEN         0x9E3779B97F4A7C15u /* 2^64 / golden ratio: the step of SplitMix64 */
+#define FEISTEL_ROUNDS 8
+
+static uint64_t mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* The point of the generator that belongs to (seed, stream). */
+static uint64_t key_of(uint64_t seed, uint64_t stream) {
+    return mix(mix(seed + GOLDEN) ^ (stream * GOLDEN));
+}
+
+uint64_t kiln_random_bits(uint64_t seed, uint64_t stream, uint64_t index) {
+    return mix(mix(key_of(seed, stream) + (index + 1) * GOLDEN));
+}
+
+static double to_uniform(uint64_t bits) { return (double)(bits >> 11) * 0x1p-53; }
+
+double kiln_random_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
+    return to_uniform(kiln_random_bits(seed, stream, index));
+}
+
+/* ln x for x in (0, 1]: with x = m 2^e and s = (m-1)/(m+1), ln m = 2 (s + s^3/3 + s^5/5 + ...).
+ * |s| < 0.172, so the first term left out is below 2^-60. */
+static double own_log(double x) {
+    int e;
+    double m = frexp(x, &e);
+    if (m < 0.70710678118654752) {
+        m *= 2.0;
+        e--;
+    }
+    double s = (m - 1.0) / (m + 1.0);
+    double s2 = s * s;
+    double sum = 0.0;
+    for (int k = 23; k >= 1; k -= 2) {
+        sum = sum * s2 + 1.0 / k;
+    }
+    return 2.0 * s * sum + e * 0.69314718055994531;
+}
+
+/* cos(2 pi turn) for turn in [0, 1): folded to an eighth of a turn, then Taylor. */
+static double own_cos(double turn) {
+    double t = turn < 0.5 ? turn : 1.0 - turn; /* [0, 1/2]: cos is even and periodic */
+    double sign = 1.0;
+    if (t > 0.25) { /* cos(pi - x) = -cos x */
+        t = 0.5 - t;
+        sign = -1.0;
+    }
+    double x = 6.28318530717958648 * (t <= 0.125 ? t : 0.25 - t);
+    double x2 = x * x;
+    double sum = 0.0;
+    int odd = t > 0.125; /* beyond an eighth, the sine of the rest of the quarter */
+    for (int k = 16; k >= 0; k -= 2) {
+        int n = k + odd;
+        sum = 1.0 - sum * x2 / ((n + 1.0) * (n + 2.0));
+    }
+    return sign * (odd ? x * sum : sum);
+}
+
+double kiln_random_normal(uint64_t seed, uint64_t stream, uint64_t index) {
+    uint64_t bits = kiln_random_bits(seed, stream, index);
+    double radius = 1.0 - to_uniform(bits); /* (0, 1]: its logarithm is finite */
+    double turn = to_uniform(mix(bits + GOLDEN));
+    return sqrt(-2.0 * own_log(radius)) * own_cos(turn);
+}
+
+/* The high half of bits * n: uniform to within n/2^64, and without a division. */
+uint64_t kiln_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n) {
+    return (uint64_t)(((unsigned __int128)kiln_random_bits(seed, stream, index) * n) >> 64);
+}
+
+static uint64_t feistel(uint64_t key, uint64_t x, int half_bits) {
+    uint64_t mask = ((uint64_t)1 << half_bits) - 1;
+    uint64_t left = x >> half_bits;
+    uint64_t right = x & mask;
+    for (uint64_t round = 1; round <= FEISTEL_ROUNDS; round++) {
+        uint64_t turned = left ^ (mix(mix(key + round * GOLDEN) ^ right) & mask);
+        left = right;
+        right = turned;
+    }
+    return left << half_bits | right;
+}
+
+uint64_t kiln_random_permute(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n) {
+    if (n <= 1) {
+        return 0;
+    }
+    int half_bits = 1;
+    while (half_bits < 32 && (n - 1) >> (2 * half_bits) != 0) {
+        half_bits++;
+    }
+    uint64_t key = key_of(seed, stream);
+    uint64_t x = index;
+    do { /* the domain is below 4n, so this takes fewer than four turns on average */
+        x = feistel(key, x, half_bits);
+    } while (x >= n);
+    return x;
+}
