@@ -7,6 +7,7 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #define GOLDEN         0x9E3779B97F4A7C15u /* 2^64 / golden ratio: the step of SplitMix64 */
 #define FEISTEL_ROUNDS 8
@@ -32,9 +33,20 @@ double kiln_random_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
     return to_uniform(kiln_random_bits(seed, stream, index));
 }
 
+/* c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner's rule. */
+static inline double polynomial(const double *c, int n, double x) {
+    double sum = c[n - 1];
+    for (int k = n - 2; k >= 0; k--) {
+        sum = sum * x + c[k];
+    }
+    return sum;
+}
+
 /* ln x for x in (0, 1]: with x = m 2^e and s = (m-1)/(m+1), ln m = 2 (s + s^3/3 + s^5/5 + ...).
  * |s| < 0.172, so the first term left out is below 2^-60. */
 static double own_log(double x) {
+    static const double odd[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9,  1.0 / 11,
+                                 1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21, 1.0 / 23};
     int e;
     double m = frexp(x, &e);
     if (m < 0.70710678118654752) {
@@ -42,31 +54,36 @@ static double own_log(double x) {
         e--;
     }
     double s = (m - 1.0) / (m + 1.0);
-    double s2 = s * s;
-    double sum = 0.0;
-    for (int k = 23; k >= 1; k -= 2) {
-        sum = sum * s2 + 1.0 / k;
-    }
-    return 2.0 * s * sum + e * 0.69314718055994531;
+    return 2.0 * s * polynomial(odd, 12, s * s) + e * 0.69314718055994531;
 }
 
-/* cos(2 pi turn) for turn in [0, 1): folded to an eighth of a turn, then Taylor. */
+/* cos(2 pi turn) for turn in [0, 1): folded to an eighth of a turn, then Taylor, of the cosine or
+ * of the sine of what is left to a quarter. */
 static double own_cos(double turn) {
+    static const double cosine[] = {1.0,
+                                    -1.0 / 2,
+                                    1.0 / 24,
+                                    -1.0 / 720,
+                                    1.0 / 40320,
+                                    -1.0 / 3628800,
+                                    1.0 / 479001600,
+                                    -1.0 / 87178291200,
+                                    1.0 / 20922789888000};
+    static const double sine[] = {1.0,
+                                  -1.0 / 6,
+                                  1.0 / 120,
+                                  -1.0 / 5040,
+                                  1.0 / 362880,
+                                  -1.0 / 39916800,
+                                  1.0 / 6227020800,
+                                  -1.0 / 1307674368000,
+                                  1.0 / 355687428096000};
     double t = turn < 0.5 ? turn : 1.0 - turn; /* [0, 1/2]: cos is even and periodic */
-    double sign = 1.0;
-    if (t > 0.25) { /* cos(pi - x) = -cos x */
-        t = 0.5 - t;
-        sign = -1.0;
-    }
-    double x = 6.28318530717958648 * (t <= 0.125 ? t : 0.25 - t);
-    double x2 = x * x;
-    double sum = 0.0;
-    int odd = t > 0.125; /* beyond an eighth, the sine of the rest of the quarter */
-    for (int k = 16; k >= 0; k -= 2) {
-        int n = k + odd;
-        sum = 1.0 - sum * x2 / ((n + 1.0) * (n + 2.0));
-    }
-    return sign * (odd ? x * sum : sum);
+    double sign = t > 0.25 ? -1.0 : 1.0;       /* cos(pi - x) = -cos x */
+    t = t > 0.25 ? 0.5 - t : t;
+    bool near = t <= 0.125;
+    double x = 6.28318530717958648 * (near ? t : 0.25 - t);
+    return sign * (near ? polynomial(cosine, 9, x * x) : x * polynomial(sine, 9, x * x));
 }
 
 double kiln_random_normal(uint64_t seed, uint64_t stream, uint64_t index) {
