@@ -27,15 +27,15 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_precision_parse(const char *name,
 KILN_API enum kiln_precision kiln_precision_resolve(enum kiln_precision precision);
 
 struct kiln_cpu {
-    const char *tier;     /* instruction tier of the kernels: "ref", "avx2", "avx512" */
-    const char *provider; /* of matrix products: "own", "onednn" */
-    size_t cpus;          /* processors this process may use */
+    const char *tier;        /* instruction tier of the kernels: "ref", "avx2", "avx512" */
+    const char *provider;    /* of matrix products: "own", "onednn" */
+    size_t cpus;             /* processors this process may use */
     size_t memory_available; /* bytes */
 };
 /* KILN_EUSAGE when the environment variable KILN_CPU names an unknown tier. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_cpu_describe(enum kiln_precision precision,
-                                                                struct kiln_cpu *out,
-                                                                struct kiln_err *err);
+                                                            struct kiln_cpu *out,
+                                                            struct kiln_err *err);
 
 /* Bytes of memory that the process holds now, and at most so far. */
 KILN_API size_t kiln_machine_resident(void);

@@ -9,23 +9,23 @@
 /* Scratch of a task. S and P blocks have rows of `cols` = T rounded up to a panel. */
 struct parts {
     void *gemm;
-    float *s, *dp;             /* [64, cols] */
-    void *p, *ds;              /* operands [64, cols] */
-    void *turned;              /* operands [cols, 64]: P or dS transposed */
-    void *k_rows, *v_rows;     /* K, V packed, contraction over K */
-    void *columns;             /* V (forward) or K (backward) packed, contraction over T */
-    void *block;               /* a block of Q or dO packed, contraction over 64 rows */
-    float *dk, *dv;            /* [T, K] */
-    float *delta;              /* [64] */
+    float *s, *dp;         /* [64, cols] */
+    void *p, *ds;          /* operands [64, cols] */
+    void *turned;          /* operands [cols, 64]: P or dS transposed */
+    void *k_rows, *v_rows; /* K, V packed, contraction over K */
+    void *columns;         /* V (forward) or K (backward) packed, contraction over T */
+    void *block;           /* a block of Q or dO packed, contraction over 64 rows */
+    float *dk, *dv;        /* [T, K] */
+    float *delta;          /* [64] */
     size_t cols;
 };
 
-static size_t carve(struct parts *parts, unsigned char *base, const struct kiln_kernels *kernels,
-                    size_t seq, size_t k) {
+static size_t carve(struct parts *parts, void *base, const struct kiln_kernels *kernels, size_t seq,
+                    size_t k) {
     size_t used = 0, operand = kernels->operand_bytes;
     parts->cols = kiln_round_up(seq, KILN_PANEL);
-#define TAKE(field, bytes)             \
-    parts->field = (void *)(base + used); \
+#define TAKE(field, bytes)                           \
+    parts->field = (void *)((uintptr_t)base + used); \
     used = kiln_arena_reserve(used, (bytes))
     TAKE(gemm, KILN_GEMM_SCRATCH);
     TAKE(s, KILN_QUERY_ROWS * parts->cols * sizeof(float));
@@ -45,9 +45,8 @@ static size_t carve(struct parts *parts, unsigned char *base, const struct kiln_
 }
 
 size_t kiln_attention_scratch(const struct kiln_kernels *kernels, size_t seq, size_t head_size) {
-    static unsigned char nowhere[64];
     struct parts parts;
-    return carve(&parts, nowhere, kernels, seq, head_size);
+    return carve(&parts, NULL, kernels, seq, head_size);
 }
 
 /* Rows of q, k, v in the fused array. */
@@ -180,9 +179,8 @@ static void block_bwd(const struct kiln_attention *a, struct parts *w, const str
         w->delta[r] = kernels->dot(at(a->dout, i + r, width, h * k, view->operand),
                                    at(a->out, i + r, width, h * k, view->operand), k);
     }
-    kernels->softmax_causal_bwd(w->p, w->ds, w->cols, w->s, w->dp, w->cols,
-                                a->lse + h * a->seq + i, w->delta, m, i, seen,
-                                1.0f / sqrtf((float)k));
+    kernels->softmax_causal_bwd(w->p, w->ds, w->cols, w->s, w->dp, w->cols, a->lse + h * a->seq + i,
+                                w->delta, m, i, seen, 1.0f / sqrtf((float)k));
     multiply(kernels,
              (struct kiln_gemm){.m = m,
                                 .n = k,

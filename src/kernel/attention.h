@@ -3,9 +3,9 @@
  * attention.h: causal grouped-query attention of one sequence, in blocks of query rows.
  *
  * Scores are never held for more than one block of KILN_QUERY_ROWS queries (as in Dao et al.
- * 2022, FlashAttention, whose backward this follows): forward keeps ln sum exp of each row, backward
- * recomputes the block. A task is one key-value head of one sequence with all its query heads, so
- * its sums have one fixed order.
+ * 2022, FlashAttention, whose backward this follows): forward keeps ln sum exp of each row,
+ * backward recomputes the block. A task is one key-value head of one sequence with all its query
+ * heads, so its sums have one fixed order.
  */
 #ifndef KILN_KERNEL_ATTENTION_H
 #define KILN_KERNEL_ATTENTION_H

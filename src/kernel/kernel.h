@@ -125,7 +125,8 @@ struct kiln_kernels {
                                size_t first, size_t cols, float scale);
 
     /* Cross-entropy of one row of logits [n]: returns -ln softmax(logits)[target] and writes
-     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten. */
+     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten.
+     */
     float (*cross_entropy)(void *dlogits, float *logits, size_t n, size_t target, float scale);
 
     /* sum of a*b in fp32 over operands (delta of attention). */

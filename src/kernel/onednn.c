@@ -49,18 +49,16 @@ static bool start_thread(void) {
         set_threads(1);
     }
     mine.slot = kiln_alloc(SLOTS, sizeof *mine.slot);
-    mine.failed = !mine.slot || dnnl_engine_create(&mine.engine, dnnl_cpu, 0) != dnnl_success ||
-                  dnnl_stream_create(&mine.stream, mine.engine, dnnl_stream_default_flags) !=
-                      dnnl_success;
+    mine.failed =
+        !mine.slot || dnnl_engine_create(&mine.engine, dnnl_cpu, 0) != dnnl_success ||
+        dnnl_stream_create(&mine.stream, mine.engine, dnnl_stream_default_flags) != dnnl_success;
     return !mine.failed;
 }
 
 static bool describe(const struct shape *s, dnnl_memory_desc_t md[3]) {
-    const dnnl_dims_t a = {(dnnl_dim_t)s->m, (dnnl_dim_t)s->k},
-                      a_strides = {(dnnl_dim_t)s->lda, 1};
+    const dnnl_dims_t a = {(dnnl_dim_t)s->m, (dnnl_dim_t)s->k}, a_strides = {(dnnl_dim_t)s->lda, 1};
     const dnnl_dims_t b = {(dnnl_dim_t)s->k, (dnnl_dim_t)s->n};
-    const dnnl_dims_t c = {(dnnl_dim_t)s->m, (dnnl_dim_t)s->n},
-                      c_strides = {(dnnl_dim_t)s->ldc, 1};
+    const dnnl_dims_t c = {(dnnl_dim_t)s->m, (dnnl_dim_t)s->n}, c_strides = {(dnnl_dim_t)s->ldc, 1};
     return dnnl_memory_desc_init_by_strides(&md[0], 2, a, dnnl_bf16, a_strides) == dnnl_success &&
            dnnl_memory_desc_init_by_tag(&md[1], 2, b, dnnl_bf16, dnnl_BA16a64b2a) == dnnl_success &&
            dnnl_memory_desc_init_by_strides(&md[2], 2, c, s->c_operand ? dnnl_bf16 : dnnl_f32,

@@ -25,8 +25,8 @@ struct kiln_packed {
 /* Room for the forward copies, and for the backward ones when asked. */
 KILN_MUST_CHECK enum kiln_status kiln_packed_open(struct kiln_packed *packed,
                                                   const struct kiln_table *table,
-                                                  const struct kiln_kernels *kernels,
-                                                  bool backward, struct kiln_err *err);
+                                                  const struct kiln_kernels *kernels, bool backward,
+                                                  struct kiln_err *err);
 void kiln_packed_close(struct kiln_packed *packed);
 /* Bytes that kiln_packed_open would take. */
 size_t kiln_packed_bytes(const struct kiln_table *table, size_t operand_bytes, bool backward);

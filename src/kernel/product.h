@@ -16,7 +16,7 @@
 struct kiln_workers {
     struct kiln_pool *pool;
     const struct kiln_kernels *kernels;
-    void **scratch; /* [threads], each scratch_bytes, 64-byte aligned */
+    void **scratch;       /* [threads], each scratch_bytes, 64-byte aligned */
     size_t scratch_bytes; /* at least KILN_GEMM_SCRATCH */
 };
 
@@ -32,8 +32,7 @@ void kiln_workers_close(struct kiln_workers *workers);
 void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *product);
 
 /* Run fn over chunks of `chunk` rows: fn(context, first, rows, chunk index, scratch of thread). */
-typedef void (*kiln_rows_fn)(void *context, size_t first, size_t rows, size_t index,
-                             void *scratch);
+typedef void (*kiln_rows_fn)(void *context, size_t first, size_t rows, size_t index, void *scratch);
 void kiln_rows(const struct kiln_workers *workers, size_t rows, size_t chunk, kiln_rows_fn fn,
                void *context);
 

@@ -16,14 +16,14 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
-#define VL 16
-#define GEMM_COLUMNS 4 /* vectors across a register tile: 6 x 64 */
-#define GEMM_KC 128    /* depth of a chunk: 64 x 128 fp32 fill most of L1 */
+#define VL           16
+#define GEMM_COLUMNS 4   /* vectors across a register tile: 6 x 64 */
+#define GEMM_KC      128 /* depth of a chunk: 64 x 128 fp32 fill most of L1 */
 #elif defined(__AVX2__)
 #include <immintrin.h>
-#define VL 8
+#define VL           8
 #define GEMM_COLUMNS 2 /* 6 x 16 */
-#define GEMM_KC 64
+#define GEMM_KC      64
 #else
 #error "no vector tier for this instruction set"
 #endif
@@ -43,9 +43,7 @@ INLINE vf v_load(const float *p) {
     return v;
 }
 INLINE void v_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
-INLINE vf v_select(vi mask, vf a, vf b) {
-    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
-}
+INLINE vf v_select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); }
 
 #if defined(__AVX512F__)
@@ -77,7 +75,8 @@ INLINE float v_highest(vf v) {
     return top;
 }
 
-/* bf16 <-> fp32. Rounding is to nearest even in integers; NaN keeps its top bits and a quiet bit. */
+/* bf16 <-> fp32. Rounding is to nearest even in integers; NaN keeps its top bits and a quiet bit.
+ */
 INLINE vf v_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
 INLINE vh v_to_bf16(vf v) {
     vu u = (vu)v;
@@ -90,21 +89,21 @@ INLINE vh v_to_bf16(vf v) {
 /* Transpose a square of VL x VL 32-bit words in registers: at distance d = 1, 2, 4, ... rows i and
  * i+d exchange the off-diagonal halves of every 2d x 2d square (Eklundh 1972). */
 #if VL == 16
-#define LANES(F, d)                                                                               \
-    F(0, d), F(1, d), F(2, d), F(3, d), F(4, d), F(5, d), F(6, d), F(7, d), F(8, d), F(9, d),     \
+#define LANES(F, d)                                                                           \
+    F(0, d), F(1, d), F(2, d), F(3, d), F(4, d), F(5, d), F(6, d), F(7, d), F(8, d), F(9, d), \
         F(10, d), F(11, d), F(12, d), F(13, d), F(14, d), F(15, d)
 #else
 #define LANES(F, d) F(0, d), F(1, d), F(2, d), F(3, d), F(4, d), F(5, d), F(6, d), F(7, d)
 #endif
 #define UPPER_LANE(l, d) (((l) & (d)) ? VL + (l) - (d) : (l))
 #define LOWER_LANE(l, d) (((l) & (d)) ? VL + (l) : (l) + (d))
-#define TRANSPOSE_STAGE(row, d)                                                                   \
-    for (int i = 0; i < VL; i++) {                                                                \
-        if (!(i & (d))) {                                                                         \
-            vu upper = (row)[i], lower = (row)[i + (d)];                                          \
-            (row)[i] = __builtin_shufflevector(upper, lower, LANES(UPPER_LANE, d));               \
-            (row)[i + (d)] = __builtin_shufflevector(upper, lower, LANES(LOWER_LANE, d));         \
-        }                                                                                         \
+#define TRANSPOSE_STAGE(row, d)                                                           \
+    for (int i = 0; i < VL; i++) {                                                        \
+        if (!(i & (d))) {                                                                 \
+            vu upper = (row)[i], lower = (row)[i + (d)];                                  \
+            (row)[i] = __builtin_shufflevector(upper, lower, LANES(UPPER_LANE, d));       \
+            (row)[i + (d)] = __builtin_shufflevector(upper, lower, LANES(LOWER_LANE, d)); \
+        }                                                                                 \
     }
 INLINE void v_transpose(vu row[VL]) {
     _Pragma("GCC unroll 16") TRANSPOSE_STAGE(row, 1);

@@ -95,12 +95,24 @@ INLINE void NAME(tile)(int rows, size_t depth, const float *a, const float *b, f
 static void NAME(tile_rows)(size_t rows, size_t depth, const float *a, const float *b, float *c,
                             size_t ldc) {
     switch (rows) {
-        case 1: NAME(tile)(1, depth, a, b, c, ldc); break;
-        case 2: NAME(tile)(2, depth, a, b, c, ldc); break;
-        case 3: NAME(tile)(3, depth, a, b, c, ldc); break;
-        case 4: NAME(tile)(4, depth, a, b, c, ldc); break;
-        case 5: NAME(tile)(5, depth, a, b, c, ldc); break;
-        default: NAME(tile)(6, depth, a, b, c, ldc); break;
+        case 1:
+            NAME(tile)(1, depth, a, b, c, ldc);
+            break;
+        case 2:
+            NAME(tile)(2, depth, a, b, c, ldc);
+            break;
+        case 3:
+            NAME(tile)(3, depth, a, b, c, ldc);
+            break;
+        case 4:
+            NAME(tile)(4, depth, a, b, c, ldc);
+            break;
+        case 5:
+            NAME(tile)(5, depth, a, b, c, ldc);
+            break;
+        default:
+            NAME(tile)(6, depth, a, b, c, ldc);
+            break;
     }
 }
 
@@ -151,8 +163,8 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
             for (size_t j0 = 0; j0 < KILN_PANEL; j0 += GEMM_COLUMNS * VL) {
                 for (size_t i = 0; i < g->m; i += GEMM_ROWS) {
                     NAME(tile_rows)
-                    (g->m - i < GEMM_ROWS ? g->m - i : GEMM_ROWS, depth, rows + i * GEMM_KC,
-                     b + j0, c + i * ldc + j * KILN_PANEL + j0, ldc);
+                    (g->m - i < GEMM_ROWS ? g->m - i : GEMM_ROWS, depth, rows + i * GEMM_KC, b + j0,
+                     c + i * ldc + j * KILN_PANEL + j0, ldc);
                 }
             }
         }
@@ -193,9 +205,9 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
 /* ---- packing ------------------------------------------------------------------------------- */
 
 #if OPERAND_BF16
-#define PACKED_AT(k, n) (((k) / 2) * 2 * KILN_PANEL + (n) * 2 + ((k) & 1))
+#define PACKED_AT(k, n) (((k) / 2) * 2 * KILN_PANEL + (n)*2 + ((k)&1))
 #else
-#define PACKED_AT(k, n) ((k) * KILN_PANEL + (n))
+#define PACKED_AT(k, n) ((k)*KILN_PANEL + (n))
 #endif
 
 /* Rows become columns of panels: squares of VL rows x VL words (a word is one fp32, or two bf16
@@ -224,37 +236,37 @@ INLINE vu NAME(words_op)(const OP *p) {
 }
 #endif
 
-#define PACK_ROWS(FUNCTION, TYPE, CONVERT, WORDS)                                                \
-    static void NAME(FUNCTION)(void *dst, size_t panel, const TYPE *src, size_t ld, size_t n,    \
-                               size_t k) {                                                       \
-        size_t padded_k = (k + KILN_PANEL_K - 1) / KILN_PANEL_K * KILN_PANEL_K;                  \
-        for (size_t n0 = 0; n0 < n; n0 += KILN_PANEL) {                                          \
-            OP *out = (OP *)dst + n0 / KILN_PANEL * panel;                                       \
-            size_t columns = n - n0 < KILN_PANEL ? n - n0 : KILN_PANEL;                          \
-            if (columns < KILN_PANEL || padded_k != k) {                                         \
-                memset(out, 0, padded_k * KILN_PANEL * sizeof(OP));                              \
-            }                                                                                    \
-            for (size_t j = 0; j < columns; j += VL) {                                           \
-                size_t width = columns - j < VL ? columns - j : VL;                              \
-                const TYPE *from = src + (n0 + j) * ld;                                          \
-                size_t p = 0;                                                                    \
-                for (; width == VL && p + VL * WORD <= k; p += VL * WORD) {                      \
-                    vu word[VL];                                                                 \
-                    for (int i = 0; i < VL; i++) {                                               \
-                        word[i] = NAME(WORDS)(from + (size_t)i * ld + p);                        \
-                    }                                                                            \
-                    v_transpose(word);                                                           \
-                    for (int i = 0; i < VL; i++) {                                               \
-                        memcpy(out + PACKED_AT(p + (size_t)i * WORD, j), &word[i], sizeof(vu));  \
-                    }                                                                            \
-                }                                                                                \
-                for (; p < k; p++) {                                                             \
-                    for (size_t i = 0; i < width; i++) {                                         \
-                        out[PACKED_AT(p, j + i)] = CONVERT(from[i * ld + p]);                    \
-                    }                                                                            \
-                }                                                                                \
-            }                                                                                    \
-        }                                                                                        \
+#define PACK_ROWS(FUNCTION, TYPE, CONVERT, WORDS)                                               \
+    static void NAME(FUNCTION)(void *dst, size_t panel, const TYPE *src, size_t ld, size_t n,   \
+                               size_t k) {                                                      \
+        size_t padded_k = (k + KILN_PANEL_K - 1) / KILN_PANEL_K * KILN_PANEL_K;                 \
+        for (size_t n0 = 0; n0 < n; n0 += KILN_PANEL) {                                         \
+            OP *out = (OP *)dst + n0 / KILN_PANEL * panel;                                      \
+            size_t columns = n - n0 < KILN_PANEL ? n - n0 : KILN_PANEL;                         \
+            if (columns < KILN_PANEL || padded_k != k) {                                        \
+                memset(out, 0, padded_k *KILN_PANEL * sizeof(OP));                              \
+            }                                                                                   \
+            for (size_t j = 0; j < columns; j += VL) {                                          \
+                size_t width = columns - j < VL ? columns - j : VL;                             \
+                const TYPE *from = src + (n0 + j) * ld;                                         \
+                size_t p = 0;                                                                   \
+                for (; width == VL && p + VL * WORD <= k; p += VL * WORD) {                     \
+                    vu word[VL];                                                                \
+                    for (int i = 0; i < VL; i++) {                                              \
+                        word[i] = NAME(WORDS)(from + (size_t)i * ld + p);                       \
+                    }                                                                           \
+                    v_transpose(word);                                                          \
+                    for (int i = 0; i < VL; i++) {                                              \
+                        memcpy(out + PACKED_AT(p + (size_t)i * WORD, j), &word[i], sizeof(vu)); \
+                    }                                                                           \
+                }                                                                               \
+                for (; p < k; p++) {                                                            \
+                    for (size_t i = 0; i < width; i++) {                                        \
+                        out[PACKED_AT(p, j + i)] = CONVERT(from[i * ld + p]);                   \
+                    }                                                                           \
+                }                                                                               \
+            }                                                                                   \
+        }                                                                                       \
     }
 
 /* VL columns of two neighbouring rows as words (of one row, in fp32). */
@@ -277,30 +289,30 @@ INLINE vu NAME(pair_f32)(const float *even, const float *odd) {
 #endif
 
 /* Columns stay columns of panels; pairs of rows interleave. */
-#define PACK_COLUMNS(FUNCTION, TYPE, CONVERT, PAIR)                                                    \
-    static void NAME(FUNCTION)(void *dst, size_t panel, const TYPE *src, size_t ld, size_t k,    \
-                               size_t n) {                                                       \
-        size_t padded_k = (k + KILN_PANEL_K - 1) / KILN_PANEL_K * KILN_PANEL_K;                  \
-        for (size_t n0 = 0; n0 < n; n0 += KILN_PANEL) {                                          \
-            OP *out = (OP *)dst + n0 / KILN_PANEL * panel;                                       \
-            size_t columns = n - n0 < KILN_PANEL ? n - n0 : KILN_PANEL;                          \
-            if (columns < KILN_PANEL || padded_k != k) {                                         \
-                memset(out, 0, padded_k * KILN_PANEL * sizeof(OP));                              \
-            }                                                                                    \
-            size_t p = 0;                                                                        \
-            for (; p + WORD <= k && columns == KILN_PANEL; p += WORD) {                          \
-                for (size_t j = 0; j < KILN_PANEL; j += VL) {                                    \
-                    const TYPE *from = src + p * ld + n0 + j;                                    \
-                    vu word = NAME(PAIR)(from, from + (WORD - 1) * ld);                          \
-                    memcpy(out + PACKED_AT(p, j), &word, sizeof word);                           \
-                }                                                                                \
-            }                                                                                    \
-            for (; p < k; p++) {                                                                 \
-                for (size_t j = 0; j < columns; j++) {                                           \
-                    out[PACKED_AT(p, j)] = CONVERT(src[p * ld + n0 + j]);                        \
-                }                                                                                \
-            }                                                                                    \
-        }                                                                                        \
+#define PACK_COLUMNS(FUNCTION, TYPE, CONVERT, PAIR)                                           \
+    static void NAME(FUNCTION)(void *dst, size_t panel, const TYPE *src, size_t ld, size_t k, \
+                               size_t n) {                                                    \
+        size_t padded_k = (k + KILN_PANEL_K - 1) / KILN_PANEL_K * KILN_PANEL_K;               \
+        for (size_t n0 = 0; n0 < n; n0 += KILN_PANEL) {                                       \
+            OP *out = (OP *)dst + n0 / KILN_PANEL * panel;                                    \
+            size_t columns = n - n0 < KILN_PANEL ? n - n0 : KILN_PANEL;                       \
+            if (columns < KILN_PANEL || padded_k != k) {                                      \
+                memset(out, 0, padded_k *KILN_PANEL * sizeof(OP));                            \
+            }                                                                                 \
+            size_t p = 0;                                                                     \
+            for (; p + WORD <= k && columns == KILN_PANEL; p += WORD) {                       \
+                for (size_t j = 0; j < KILN_PANEL; j += VL) {                                 \
+                    const TYPE *from = src + p * ld + n0 + j;                                 \
+                    vu word = NAME(PAIR)(from, from + (WORD - 1) * ld);                       \
+                    memcpy(out + PACKED_AT(p, j), &word, sizeof word);                        \
+                }                                                                             \
+            }                                                                                 \
+            for (; p < k; p++) {                                                              \
+                for (size_t j = 0; j < columns; j++) {                                        \
+                    out[PACKED_AT(p, j)] = CONVERT(src[p * ld + n0 + j]);                     \
+                }                                                                             \
+            }                                                                                 \
+        }                                                                                     \
     }
 
 #define SAME(x) (x)
@@ -465,7 +477,8 @@ static void NAME(swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t 
     }
 }
 
-/* ---- softmax ---------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------------
+ */
 
 static void NAME(softmax_causal)(void *p, size_t ldp, float *lse, float *s, size_t lds, size_t rows,
                                  size_t first, size_t cols, float scale) {
@@ -571,7 +584,8 @@ static float NAME(dot)(const void *a, const void *b, size_t n) {
     return v_sum(sum);
 }
 
-/* ---- fp32 only: the same for both precisions -------------------------------------------------- */
+/* ---- fp32 only: the same for both precisions --------------------------------------------------
+ */
 #if !OPERAND_BF16
 
 static void TIER(rmsnorm_bwd)(float *dx, float *dw, const float *dy, const float *x, const float *w,

@@ -9,13 +9,13 @@
 
 #include "kernel/kernel.h"
 
-#define NAME(x) x##_f32_ref
+#define NAME(x)      x##_f32_ref
 #define OPERAND_BF16 0
 #include "kernel/ref/ref_body.h"
 #undef NAME
 #undef OPERAND_BF16
 
-#define NAME(x) x##_bf16_ref
+#define NAME(x)      x##_bf16_ref
 #define OPERAND_BF16 1
 #include "kernel/ref/ref_body.h"
 

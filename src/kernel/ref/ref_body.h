@@ -43,7 +43,7 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
 
 /* Panels of an [n, k] matrix whose element (j, p) lies at src[j*step_n + p*step_k]. */
 #define PACK(FUNCTION, TYPE, CONVERT)                                                            \
-    static void NAME(FUNCTION)(OP *dst, size_t panel, const TYPE *src, size_t step_n,            \
+    static void NAME(FUNCTION)(OP * dst, size_t panel, const TYPE *src, size_t step_n,           \
                                size_t step_k, size_t n, size_t k) {                              \
         size_t padded_k = (k + KILN_PANEL_K - 1) / KILN_PANEL_K * KILN_PANEL_K;                  \
         for (size_t j0 = 0; j0 < n; j0 += KILN_PANEL) {                                          \

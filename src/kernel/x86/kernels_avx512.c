@@ -9,13 +9,13 @@
 
 #define TIER(x) x##_avx512
 
-#define NAME(x) x##_f32_avx512
+#define NAME(x)      x##_f32_avx512
 #define OPERAND_BF16 0
 #include "kernel/simd_body.h"
 #undef NAME
 #undef OPERAND_BF16
 
-#define NAME(x) x##_bf16_avx512
+#define NAME(x)      x##_bf16_avx512
 #define OPERAND_BF16 1
 #include "kernel/simd_body.h"
 
