@@ -1,69 +1,220 @@
-# kiln: one Makefile. `make help` lists the targets.
+# kiln: one Makefile. `make help` lists what it does.
 #
-# Sources are found by wildcard, objects go to $(BUILD)/<mode>/, header dependencies are written
-# by the compiler. A file named *_avx2.c or *_avx512.c gets the flags of that instruction set; no
-# other file does, so one binary runs on every machine and chooses at run time.
+# Sources are found by wildcard, objects go to build/<mode>/, header dependencies are written by
+# the compiler. A file named *_avx2.c gets FLAGS_avx2, *_avx512.c FLAGS_avx512 and so on; no other
+# file gets instruction-set flags, so one binary runs on every machine and chooses at run time.
 
-BUILD ?= build
-MODE  ?= release
-CC    ?= gcc
-PREFIX ?= /usr/local
+VERSION := 0.1.0
+SOVERSION := 0
+
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+
+MODE    ?= release
+BUILD   ?= build
+PREFIX  ?= /usr/local
 DESTDIR ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 
-OBJ := $(BUILD)/$(MODE)
+# ---- flags --------------------------------------------------------------------------------------
 
-CSTD  := -std=gnu11 -ffp-contract=off -fvisibility=hidden -pthread
-WARN  := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes \
-         -Wcast-qual -Wdouble-promotion -Wno-sign-conversion -Wno-psabi
-INC   := -Iinclude -Isrc
+HAVE_DNNL ?= $(shell $(CC) -E -include oneapi/dnnl/dnnl.h -x c /dev/null >/dev/null 2>&1 && echo 1)
+ifeq ($(HAVE_DNNL),1)
+DEFS += -DKILN_HAVE_DNNL=1
+LIBS += -ldnnl
+endif
+LIBS += -ljansson -lm -ldl -pthread
+DEFS += -D_GNU_SOURCE= -DKILN_VERSION=\"$(VERSION)\"
+
 OPT_release := -O3 -g
 OPT_debug   := -O0 -g
+OPT_check   := -O2 -g -Werror
+OPT_clang   := -O2 -g -Werror
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 OPT_tsan    := -O1 -g -fsanitize=thread
-OPT   := $(OPT_$(MODE))
-HAVE_DNNL ?= $(shell printf '\#include <oneapi/dnnl/dnnl.h>\nint main(void){return dnnl_version()==0;}' | $(CC) -x c - -o /dev/null -ldnnl >/dev/null 2>&1 && echo 1)
-ifeq ($(HAVE_DNNL),1)
-DEFS  += -DKILN_HAVE_DNNL=1
-LIBS  += -ldnnl
-endif
-LIBS  += -ljansson -lm -ldl -pthread
-CFLAGS_ALL := $(CSTD) $(WARN) $(INC) $(OPT) $(DEFS) $(CFLAGS)
-
-ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-ROOMS := $(wildcard src/*) $(wildcard src/*/*/)
-LIB_SRC := $(wildcard src/*/*.c src/device/*/*.c src/kernel/ref/*.c)
-ifeq ($(ARCH),x86_64)
-LIB_SRC += $(wildcard src/kernel/x86/*.c)
-endif
-ifeq ($(ARCH),aarch64)
-LIB_SRC += $(wildcard src/kernel/arm/*.c)
-endif
-CMD_SRC := $(wildcard cmd/*.c)
-TEST_SRC := $(wildcard tests/*.c tests/*/*.c)
-BENCH_SRC := $(wildcard bench/*.c)
-LIB_OBJ := $(LIB_SRC:%.c=$(OBJ)/%.o)
-CMD_OBJ := $(CMD_SRC:%.c=$(OBJ)/%.o)
+OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+OPT := $(or $(OPT_$(MODE)),$(error MODE=$(MODE): one of release debug check clang asan tsan fuzz))
 
 FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
+FLAGS_amx    := $(FLAGS_avx512) -mavx512bf16 -mamx-tile -mamx-bf16
+isa_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $<)))))
+
+STD   := -std=gnu11 -ffp-contract=off -fvisibility=hidden -fPIC -pthread
+WARN  := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes \
+         -Wcast-qual -Wdouble-promotion -Wno-sign-conversion -Wno-psabi
+FLAGS := $(STD) $(WARN) -Iinclude -Isrc -Itests $(DEFS)
+COMPILE := $(CC) $(FLAGS) $(OPT) $(CPPFLAGS) $(CFLAGS)
+# Names what is made; with V=1 shows the command.
+Q = $(if $(V),,@echo "  $@";)
+
+# ---- what is built from what ---------------------------------------------------------------------
+
+CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
+OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
+LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
+CMD_SRC   := $(wildcard cmd/*.c)
+TEST_SRC  := $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c)
+BENCH_SRC := $(wildcard bench/*.c)
+FUZZ_SRC  := $(wildcard fuzz/*.c)
+HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h bench/*.h)
+SHELL_SRC := $(shell grep -rlIE '^\#!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
+
+OBJ := $(BUILD)/$(MODE)
+objects = $(1:%.c=$(OBJ)/%.o)
+LIB_OBJ := $(call objects,$(LIB_SRC))
+
+# The release build is what people use: it lies in build/ itself.
+BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
+KILN  := $(if $(CMD_SRC),$(BIN)/kiln)
+TESTS := $(OBJ)/kiln-tests
+BENCH_BIN := $(BENCH_SRC:%.c=$(OBJ)/%)
 
 .PHONY: all
-all: $(BUILD)/kiln
+## all: build/kiln, build/libkiln.so (the default)
+all: $(KILN) $(BIN)/libkiln.so
 
-$(BUILD)/kiln: $(OBJ)/kiln
-	@cp -f $< $@
-$(OBJ)/kiln: $(CMD_OBJ) $(OBJ)/libkiln.a
-	$(CC) $(OPT) -o $@ $(CMD_OBJ) $(OBJ)/libkiln.a $(LDFLAGS) $(LIBS)
-$(OBJ)/libkiln.a: $(LIB_OBJ)
-	@rm -f $@; $(AR) rcs $@ $^
-$(OBJ)/%_avx2.o: %_avx2.c
+$(BIN)/kiln: $(call objects,$(CMD_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
+$(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
+	@rm -f $@
+	$(AR) rcs $@ $(filter %.o,$^)
+$(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
+$(TESTS): $(call objects,$(TEST_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(LIBS)
+$(BENCH_BIN): $(OBJ)/%: $(OBJ)/%.o $(OBJ)/libkiln.a
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(OBJ)/fuzz/fuzz_%: $(OBJ)/fuzz/fuzz_%.o $(OBJ)/libkiln.a
+	$(Q)$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LIBS)
+$(OBJ)/%.o: %.c $(OBJ)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(FLAGS_avx2) -MMD -MP -c -o $@ $<
-$(OBJ)/%_avx512.o: %_avx512.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(FLAGS_avx512) -MMD -MP -c -o $@ $<
-$(OBJ)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE) $(isa_flags) -MMD -MP -c -o $@ $<
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d)
+# Two small files change when the compiler, its flags or the list of sources do, and only then.
+$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_amx)
+$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(LDFLAGS) $(LIBS)
+$(OBJ)/flags $(OBJ)/sources: FORCE
+	@mkdir -p $(@D)
+	@echo '$(now)' | cmp -s - $@ || echo '$(now)' >$@
+.PHONY: FORCE
+FORCE:
+
+.SECONDARY:
+-include $(patsubst %.o,%.d,$(call objects,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+
+# ---- to use it -----------------------------------------------------------------------------------
+
+.PHONY: demo bench install
+## demo: install what is missing, build, train a small model, read its stories
+demo:
+	@scripts/setup
+	@$(MAKE) all
+	@$(BUILD)/kiln demo
+
+BENCH ?= --model stories110m --batch 8 --seq 256
+## bench: time the kernels and a training step (BENCH="--model ...")
+bench: $(BENCH_BIN) $(KILN)
+	@for program in $(BENCH_BIN); do echo "== $$program"; $$program || exit 1; done
+	$(KILN) bench $(BENCH)
+
+define PKGCONFIG
+prefix=$(PREFIX)
+Name: kiln
+Description: trains Llama-family language models on one machine
+Version: $(VERSION)
+Cflags: -I$${prefix}/include
+Libs: -L$${prefix}/lib -lkiln
+Libs.private: $(LIBS)
+endef
+export PKGCONFIG
+ROOT = $(DESTDIR)$(PREFIX)
+## install: program, headers, libraries and kiln.pc under DESTDIR and PREFIX
+install: all $(OBJ)/libkiln.a
+	install -d $(ROOT)/bin $(ROOT)/include/kiln $(ROOT)/lib/pkgconfig
+	$(if $(KILN),install $(KILN) $(ROOT)/bin/)
+	install -m 644 include/kiln/*.h $(ROOT)/include/kiln/
+	install -m 644 $(OBJ)/libkiln.a $(ROOT)/lib/
+	install -m 644 $(BIN)/libkiln.so $(ROOT)/lib/libkiln.so.$(VERSION)
+	ln -sf libkiln.so.$(VERSION) $(ROOT)/lib/libkiln.so.$(SOVERSION)
+	ln -sf libkiln.so.$(SOVERSION) $(ROOT)/lib/libkiln.so
+	echo "$$PKGCONFIG" >$(ROOT)/lib/pkgconfig/kiln.pc
+
+# ---- to trust it ---------------------------------------------------------------------------------
+
+.PHONY: test run-tests check check-format check-lint check-shell check-build san fuzz test-fresh
+## test: install what is missing, build, run every test (T=part of a name runs some)
+test:
+	@scripts/setup
+	@$(MAKE) all
+	@$(MAKE) run-tests
+run-tests: $(TESTS) $(KILN)
+	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) $(RUN_ENV) $(TESTS) $(T)
+
+## check: format, lint, order of rooms, headers, symbols; the tests built with -Werror and run
+check:
+	@scripts/setup --lint
+	@$(MAKE) -O check-format check-lint check-shell check-build
+	@$(MAKE) MODE=check run-tests
+
+C_FILES := $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(BENCH_SRC) $(FUZZ_SRC)
+ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c))
+check-format:
+	@scripts/check-style
+	@scripts/check-rooms
+	@clang-format --dry-run -Werror $(ALL_C_FILES)
+check-lint: $(C_FILES:%=$(BUILD)/lint/%.ok)
+	@mkdir -p $(BUILD)/lint/cppcheck
+	@cppcheck --quiet --std=c11 --language=c --inline-suppr --error-exitcode=1 \
+	    --cppcheck-build-dir=$(BUILD)/lint/cppcheck --enable=warning,performance,portability \
+	    $(DEFS) -Iinclude -Isrc $(LIB_SRC) $(CMD_SRC)
+$(BUILD)/lint/%.ok: % $(HEADERS) .clang-tidy Makefile
+	@mkdir -p $(@D)
+	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
+check-shell:
+	@shellcheck $(SHELL_SRC)
+check-build: $(BUILD)/libkiln.so
+	@CC="$(CC)" scripts/check-headers
+	@CC="$(CC)" scripts/check-symbols $<
+	@$(MAKE) MODE=clang CC=clang $(BUILD)/clang/kiln-tests all >/dev/null
+
+SAN_ENV := CK_TIMEOUT_MULTIPLIER=10 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
+           TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:history_size=4
+## san: every test under address+undefined sanitizers, then under the thread sanitizer
+san:
+	@scripts/setup
+	@$(MAKE) MODE=asan RUN_ENV="$(SAN_ENV)" run-tests
+	@$(MAKE) MODE=tsan RUN_ENV="$(SAN_ENV)" run-tests
+
+SECS ?= 60
+## fuzz: fuzz the parser of fuzz/fuzz_T.c for SECS seconds (T=name SECS=60)
+fuzz:
+	@test -f fuzz/fuzz_$(T).c || { echo "T=name of: $(FUZZ_SRC:fuzz/fuzz_%.c=%)"; exit 2; }
+	@$(MAKE) MODE=fuzz CC=clang $(BUILD)/fuzz/fuzz/fuzz_$(T)
+	@mkdir -p $(BUILD)/fuzz/corpus/$(T)
+	$(BUILD)/fuzz/fuzz/fuzz_$(T) -max_total_time=$(SECS) -artifact_prefix=$(BUILD)/fuzz/$(T)- \
+	    $(BUILD)/fuzz/corpus/$(T) $(wildcard fuzz/corpus/$(T))
+
+## test-fresh: both README commands in a bare Debian made for it (as root)
+test-fresh:
+	@scripts/test-fresh
+
+# ---- to tend it ----------------------------------------------------------------------------------
+
+.PHONY: format clean help
+## format: let clang-format lay out every C file
+format:
+	clang-format -i $(ALL_C_FILES)
+## clean: remove everything that was built
+clean:
+	rm -rf $(BUILD)
+## help: this list
+help:
+	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
+	@echo 'MODE=release|debug|asan|tsan  CC=gcc|clang  HAVE_DNNL=0 (without oneDNN)  BUILD=folder'
