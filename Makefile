@@ -196,6 +196,7 @@ SECS ?= 60
 ## fuzz: fuzz the parser of fuzz/fuzz_T.c for SECS seconds (T=name SECS=60)
 fuzz:
 	@test -f fuzz/fuzz_$(T).c || { echo "T=name of: $(FUZZ_SRC:fuzz/fuzz_%.c=%)"; exit 2; }
+	@scripts/setup --fuzz
 	@$(MAKE) MODE=fuzz CC=clang $(BUILD)/fuzz/fuzz/fuzz_$(T)
 	@mkdir -p $(BUILD)/fuzz/corpus/$(T)
 	$(BUILD)/fuzz/fuzz/fuzz_$(T) -max_total_time=$(SECS) -artifact_prefix=$(BUILD)/fuzz/$(T)- \
