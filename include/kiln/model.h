@@ -45,8 +45,8 @@ KILN_API const struct kiln_preset *kiln_presets(void);
 KILN_API const struct kiln_preset *kiln_preset_find(const char *name);
 
 /* Check that the sizes make a model: every size positive, heads*head_size = dim, kv_heads divides
- * heads, head_size even, no product beyond size_t. KILN_EUSAGE names the size and its valid
- * values. head_size 0 is first set to dim/heads when that divides. */
+ * heads, head_size even, no product beyond size_t, eps and theta positive. KILN_EUSAGE names the
+ * size and its valid values. head_size 0 is first set to dim/heads. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_dims_check(struct kiln_dims *dims,
                                                           struct kiln_err *err);
 
@@ -128,18 +128,19 @@ KILN_API const struct kiln_tensor *kiln_table_find(const struct kiln_table *tabl
 KILN_API const struct kiln_matrix *kiln_table_matrix(const struct kiln_table *table,
                                                      enum kiln_matrix_kind kind, size_t layer);
 
-/* Fill a flat parameter array with the starting weights of llama2.c's trainer: normal with
- * deviation 0.02, and 0.02/sqrt(2L) for wo, w2 and w3; norms 1. Gaps are set to 0. Each element
- * is a pure function of (seed, tensor, element). */
+/* Fill a flat parameter array with starting weights: normal with deviation 0.02, and 0.02/sqrt(2L)
+ * for wo and w3, as llama2.c's trainer does, and for w2, which GPT-2's rule (scale what writes into
+ * the residual stream) means; norms 1. Gaps are set to 0. Each element is a pure function of
+ * (seed, tensor, element). */
 KILN_API void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights);
 
 /* A model file opened for reading. Weights stay in the file until they are loaded. */
 struct kiln_checkpoint;
 
-/* Open a llama2.c .bin (version 0: 7 int32 header, fp32 tensors; see llama2.c export.py).
- * Header and file size are checked before anything else is read. KILN_EINPUT says what the
- * header holds, the size expected and the size found. A run folder stands for its newest
- * weights file. */
+/* Open a model file; its format is found from its first bytes. Known: llama2.c .bin (version 0:
+ * 7 int32 header, fp32 tensors; see llama2.c export.py). Header and file size are checked before
+ * anything else is read. KILN_EINPUT says what the header holds, the size expected and the size
+ * found; a folder is KILN_EINPUT too (the caller resolves a run folder to its weights file). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_open(const char *path,
                                                                struct kiln_checkpoint **out,
                                                                struct kiln_err *err);
@@ -147,19 +148,26 @@ KILN_API void kiln_checkpoint_close(struct kiln_checkpoint *checkpoint);
 KILN_API const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *checkpoint);
 /* "llama2.c", for messages. */
 KILN_API const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint);
-/* Copy all weights into a flat array of table->size elements; the table must be of the same
- * dims. KILN_EINPUT when a weight is not a finite number (named by tensor and element). */
+/* Copy all weights into a flat array of table->size elements and set its gaps to 0. KILN_EUSAGE
+ * when the table is not of the checkpoint's dims (seq, eps and theta may differ: no weight depends
+ * on them); KILN_EINPUT when a weight is not a finite number (named by tensor and element). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_load(
     const struct kiln_checkpoint *checkpoint, const struct kiln_table *table, float *weights,
     struct kiln_err *err);
 
-/* Write a llama2.c .bin durably (a crash leaves the old file or the new one). Sizes beyond the
- * header's int32 are KILN_EUNSUPPORTED. */
+/* Can a llama2.c .bin hold this model? KILN_EUNSUPPORTED when a size is beyond the header's int32,
+ * or rms_eps is not 1e-5 or rope_theta not 10000: the format has no place for them, and a reader
+ * would compute something else. For callers who want to know before they train. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_check(const struct kiln_dims *dims,
+                                                             struct kiln_err *err);
+/* Write a llama2.c .bin durably (a crash leaves the old file or the new one). Errors are those of
+ * kiln_llama2c_check, and KILN_EIO; a file of that name is then as it was. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_llama2c(
     const char *path, const struct kiln_table *table, const float *weights, struct kiln_err *err);
 
 /* Read gradients or other arrays in the order of a llama2.c .bin without header and frequency
- * tables (the grads.f32 of reference folders): `data` holds `count` floats. */
+ * tables (the grads.f32 of reference folders): `data` holds `count` floats. KILN_EINPUT when that
+ * is not the number of parameters. Gaps are set to 0; values are taken as they are. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
                                                               const float *data, size_t count,
                                                               float *weights, struct kiln_err *err);

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * checkpoint.c: opening a model file of any known format. See checkpoint.h for what a format is.
+ */
+#include "model/checkpoint.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/table.h"
+
+/* Asked in turn. llama2.c files have no mark of their own: that format comes last and takes all. */
+static const struct kiln_checkpoint_format *const formats[] = {
+    &kiln_format_llama2c,
+};
+
+/* Files that people try, by their first bytes, with the way to something kiln reads. */
+static const struct {
+    const char *magic;
+    size_t size;
+    const char *is;
+} foreign[] = {
+    {"GGUF", 4, "a GGUF file"},
+    {"24ka", 4, "a llama2.c file of version 1 or 2; export it with --version 0"},
+    {"PK\003\004", 4, "a PyTorch checkpoint; export it with llama2.c's export.py --version 0"},
+    {"\x89HDF", 4, "an HDF5 file"},
+};
+
+static enum kiln_status refuse_foreign(const struct kiln_checkpoint *checkpoint,
+                                       struct kiln_err *err) {
+    const struct kiln_map *map = &checkpoint->map;
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        if (map->size >= foreign[i].size &&
+            memcmp(map->data, foreign[i].magic, foreign[i].size) == 0) {
+            return KILN_FAIL(err, KILN_EINPUT, "model %s is %s, expected a llama2.c .bin",
+                             checkpoint->path, foreign[i].is);
+        }
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status detect(struct kiln_checkpoint *checkpoint, struct kiln_err *err) {
+    KILN_TRY(refuse_foreign(checkpoint, err));
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        if (formats[i]->recognizes(&checkpoint->map)) {
+            KILN_TRY(formats[i]->open(checkpoint, err));
+            checkpoint->format = formats[i]; /* set last: close undoes a complete open only */
+            return KILN_OK;
+        }
+    }
+    return KILN_FAIL(err, KILN_EINPUT, "model %s: unknown format, expected a llama2.c .bin",
+                     checkpoint->path);
+}
+
+static enum kiln_status open_path(struct kiln_checkpoint *checkpoint, const char *path,
+                                  struct kiln_err *err) {
+    KILN_REQUIRE(!kiln_path_is_dir(path), err, KILN_EINPUT,
+                 "model %s is a folder, expected a llama2.c .bin file", path);
+    checkpoint->path = kiln_strdup(path);
+    KILN_REQUIRE(checkpoint->path != NULL, err, KILN_ENOMEM, "open model %s: not enough memory",
+                 path);
+    KILN_TRY(kiln_map_open(&checkpoint->map, path, err));
+    return detect(checkpoint, err);
+}
+
+enum kiln_status kiln_checkpoint_open(const char *path, struct kiln_checkpoint **out,
+                                      struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_checkpoint *checkpoint = kiln_alloc(1, sizeof *checkpoint);
+    KILN_REQUIRE(checkpoint != NULL, err, KILN_ENOMEM, "open model %s: not enough memory", path);
+    enum kiln_status status = open_path(checkpoint, path, err);
+    if (status != KILN_OK) {
+        kiln_checkpoint_close(checkpoint);
+        return status;
+    }
+    *out = checkpoint;
+    return KILN_OK;
+}
+
+void kiln_checkpoint_close(struct kiln_checkpoint *checkpoint) {
+    if (checkpoint == NULL) {
+        return;
+    }
+    if (checkpoint->format != NULL && checkpoint->format->close != NULL) {
+        checkpoint->format->close(checkpoint);
+    }
+    kiln_map_close(&checkpoint->map);
+    kiln_free(checkpoint->path);
+    kiln_free(checkpoint);
+}
+
+const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *checkpoint) {
+    return &checkpoint->dims;
+}
+
+const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint) {
+    return checkpoint->format->name;
+}
+
+static bool same_tensors(const struct kiln_dims *a, const struct kiln_dims *b) {
+    return a->dim == b->dim && a->hidden == b->hidden && a->layers == b->layers &&
+           a->heads == b->heads && a->kv_heads == b->kv_heads && a->head_size == b->head_size &&
+           a->vocab == b->vocab && a->tied == b->tied;
+}
+
+enum kiln_status kiln_checkpoint_load(const struct kiln_checkpoint *checkpoint,
+                                      const struct kiln_table *table, float *weights,
+                                      struct kiln_err *err) {
+    const struct kiln_dims *has = &checkpoint->dims, *wants = &table->dims;
+    KILN_REQUIRE(same_tensors(has, wants), err, KILN_EUSAGE,
+                 "model %s: dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu%s "
+                 "in the file; asked for %zu, %zu, %zu, %zu, %zu, %zu%s",
+                 checkpoint->path, has->dim, has->hidden, has->layers, has->heads, has->kv_heads,
+                 has->vocab, has->tied ? ", tied" : "", wants->dim, wants->hidden, wants->layers,
+                 wants->heads, wants->kv_heads, wants->vocab, wants->tied ? ", tied" : "");
+    KILN_TRY(checkpoint->format->load(checkpoint, table, weights, err));
+    kiln_table_clear_gaps(table, weights);
+    return KILN_OK;
+}
+
+/* Is every one of n floats finite? All exponent bits set means infinity or NaN; without a branch
+ * in the loop the compiler makes vectors of it. */
+static bool all_finite(const float *values, size_t n) {
+    uint32_t bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bad |= (bits & 0x7F800000u) == 0x7F800000u;
+    }
+    return bad == 0;
+}
+
+static enum kiln_status name_first_bad(const struct kiln_checkpoint *checkpoint,
+                                       const struct kiln_tensor *tensor, const float *values,
+                                       size_t first, size_t n, struct kiln_err *err) {
+    while (n > 1 && all_finite(values + first, 1)) {
+        first++;
+        n--;
+    }
+    return KILN_FAIL(err, KILN_EINPUT, "model %s: %s element %zu is %g, not a finite number",
+                     checkpoint->path, tensor->name, first, (double)values[first]);
+}
+
+enum kiln_status kiln_checkpoint_copy(const struct kiln_checkpoint *checkpoint,
+                                      const struct kiln_tensor *tensor, float *to, const void *from,
+                                      struct kiln_err *err) {
+    const size_t block = 4096; /* copied, then checked while it is still in the first cache */
+    size_t n = tensor->rows * tensor->cols;
+    for (size_t done = 0; done < n; done += block) {
+        size_t now = n - done < block ? n - done : block;
+        memcpy(to + done, (const char *)from + done * sizeof *to, now * sizeof *to);
+        if (!all_finite(to + done, now)) {
+            return name_first_bad(checkpoint, tensor, to, done, now, err);
+        }
+    }
+    return KILN_OK;
+}

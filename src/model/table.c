@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * table.c: the tensor table of a Llama. A new model family is a new builder here.
+ *
+ *   embed | layer 0: attn_norm [wq wk wv] wo ffn_norm [w1 w3] w2 | layer 1 ... | final_norm | head
+ *
+ * Norms, and matrices as the products see them (the brackets are one matrix each), start at a
+ * multiple of 64 elements; inside a matrix nothing lies between its tensors.
+ */
+#include "model/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+#define ALIGN_ELEMENTS    64
+#define TENSORS_A_LAYER   9
+#define MATRICES_A_LAYER  4
+#define TENSORS_FOR_LAYER 1 /* layer tensors start after the embedding */
+
+/* Indexed by role. */
+static const char *const names[KILN_ROLES] = {
+    "tok_embeddings", "rms_att", "wq", "wk", "wv",        "wo",
+    "rms_ffn",        "w1",      "w3", "w2", "rms_final", "wcls",
+};
+
+/* Tensors are appended in order; `offset` is the end of what has been placed. */
+struct builder {
+    struct kiln_table *table;
+    size_t offset;
+};
+
+static struct kiln_tensor *add_tensor(struct builder *builder, enum kiln_role role, size_t layer,
+                                      size_t rows, size_t cols, int rank) {
+    struct kiln_table *table = builder->table;
+    struct kiln_tensor *tensor = &table->tensors[table->n_tensors++];
+    *tensor = (struct kiln_tensor){.role = role,
+                                   .layer = layer,
+                                   .rows = rows,
+                                   .cols = cols,
+                                   .rank = rank,
+                                   .offset = builder->offset,
+                                   .matrix = KILN_NO_MATRIX};
+    if (layer == KILN_NO_LAYER) {
+        snprintf(tensor->name, sizeof tensor->name, "%s", names[role]);
+    } else {
+        snprintf(tensor->name, sizeof tensor->name, "%s.%u", names[role], (unsigned)layer);
+    }
+    builder->offset += rows * cols;
+    table->parameters += rows * cols;
+    return tensor;
+}
+
+static void align(struct builder *builder) {
+    builder->offset = kiln_round_up(builder->offset, ALIGN_ELEMENTS);
+}
+
+static void add_norm(struct builder *builder, enum kiln_role role, size_t layer) {
+    align(builder);
+    add_tensor(builder, role, layer, 1, builder->table->dims.dim, 1);
+}
+
+/* Make the last n tensors one matrix. */
+static void add_matrix(struct builder *builder, enum kiln_matrix_kind kind, size_t layer,
+                       size_t n) {
+    struct kiln_table *table = builder->table;
+    struct kiln_tensor *first = &table->tensors[table->n_tensors - n];
+    size_t index = table->n_matrices++;
+    size_t rows = 0;
+    for (size_t i = 0; i < n; i++) {
+        rows += first[i].rows;
+        first[i].matrix = index;
+    }
+    table->matrices[index] = (struct kiln_matrix){
+        .kind = kind,
+        .layer = layer,
+        .rows = rows,
+        .cols = first->cols,
+        .padded_rows = kiln_round_up(rows, 64),
+        .padded_cols = kiln_round_up(first->cols, 64),
+        .offset = first->offset,
+        .first_tensor = table->n_tensors - n,
+        .n_tensors = n,
+    };
+}
+
+static void add_layer(struct builder *builder, size_t layer) {
+    const struct kiln_dims *dims = &builder->table->dims;
+    size_t D = dims->dim, F = dims->hidden;
+    size_t HK = dims->heads * dims->head_size, GK = dims->kv_heads * dims->head_size;
+    add_norm(builder, KILN_ATTN_NORM, layer);
+    align(builder);
+    add_tensor(builder, KILN_WQ, layer, HK, D, 2);
+    add_tensor(builder, KILN_WK, layer, GK, D, 2);
+    add_tensor(builder, KILN_WV, layer, GK, D, 2);
+    add_matrix(builder, KILN_MATRIX_QKV, layer, 3);
+    align(builder);
+    add_tensor(builder, KILN_WO, layer, D, HK, 2);
+    add_matrix(builder, KILN_MATRIX_WO, layer, 1);
+    add_norm(builder, KILN_FFN_NORM, layer);
+    align(builder);
+    add_tensor(builder, KILN_W1, layer, F, D, 2);
+    add_tensor(builder, KILN_W3, layer, F, D, 2);
+    add_matrix(builder, KILN_MATRIX_W13, layer, 2);
+    align(builder);
+    add_tensor(builder, KILN_W2, layer, D, F, 2);
+    add_matrix(builder, KILN_MATRIX_W2, layer, 1);
+}
+
+/* The head's matrix is the last of the table, also where its tensor is the first: when tied. */
+static void add_head(struct builder *builder) {
+    struct kiln_table *table = builder->table;
+    const struct kiln_dims *dims = &table->dims;
+    if (!dims->tied) {
+        align(builder);
+        add_tensor(builder, KILN_HEAD, KILN_NO_LAYER, dims->vocab, dims->dim, 2);
+        add_matrix(builder, KILN_MATRIX_HEAD, KILN_NO_LAYER, 1);
+        return;
+    }
+    size_t placed = table->n_tensors;
+    table->n_tensors = 1; /* the last tensor is now the embedding */
+    add_matrix(builder, KILN_MATRIX_HEAD, KILN_NO_LAYER, 1);
+    table->n_tensors = placed;
+}
+
+static void build(struct kiln_table *table) {
+    const struct kiln_dims *dims = &table->dims;
+    struct builder builder = {.table = table};
+    add_tensor(&builder, KILN_EMBED, KILN_NO_LAYER, dims->vocab, dims->dim, 2);
+    for (size_t layer = 0; layer < dims->layers; layer++) {
+        add_layer(&builder, layer);
+    }
+    add_norm(&builder, KILN_FINAL_NORM, KILN_NO_LAYER);
+    add_head(&builder);
+    align(&builder);
+    table->size = builder.offset;
+}
+
+enum kiln_status kiln_table_create(const struct kiln_dims *dims, struct kiln_table **out,
+                                   struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_dims checked = *dims;
+    KILN_TRY(kiln_dims_check(&checked, err));
+    struct kiln_table *table = kiln_alloc(1, sizeof *table);
+    if (table != NULL) {
+        table->dims = checked;
+        table->tensors = kiln_alloc(TENSORS_A_LAYER * checked.layers + 3, sizeof *table->tensors);
+        table->matrices =
+            kiln_alloc(MATRICES_A_LAYER * checked.layers + 1, sizeof *table->matrices);
+    }
+    if (table == NULL || table->tensors == NULL || table->matrices == NULL) {
+        kiln_table_destroy(table);
+        return KILN_FAIL(err, KILN_ENOMEM, "no memory for a table of %zu layers", checked.layers);
+    }
+    build(table);
+    *out = table;
+    return KILN_OK;
+}
+
+void kiln_table_destroy(struct kiln_table *table) {
+    if (table != NULL) {
+        kiln_free(table->tensors);
+        kiln_free(table->matrices);
+        kiln_free(table);
+    }
+}
+
+const struct kiln_tensor *kiln_table_find(const struct kiln_table *table, enum kiln_role role,
+                                          size_t layer) {
+    size_t first = 0, end = table->n_tensors;
+    if (layer != KILN_NO_LAYER) {
+        if (layer >= table->dims.layers) {
+            return NULL;
+        }
+        first = TENSORS_FOR_LAYER + layer * TENSORS_A_LAYER;
+        end = first + TENSORS_A_LAYER;
+    }
+    for (size_t i = first; i < end; i++) {
+        if (table->tensors[i].role == role && table->tensors[i].layer == layer) {
+            return &table->tensors[i];
+        }
+    }
+    return NULL;
+}
+
+const struct kiln_matrix *kiln_table_matrix(const struct kiln_table *table,
+                                            enum kiln_matrix_kind kind, size_t layer) {
+    if (kind == KILN_MATRIX_HEAD) {
+        return &table->matrices[table->n_matrices - 1];
+    }
+    if (layer >= table->dims.layers || kind >= KILN_MATRIX_HEAD) {
+        return NULL;
+    }
+    return &table->matrices[MATRICES_A_LAYER * layer + kind];
+}
+
+void kiln_table_clear_gaps(const struct kiln_table *table, float *weights) {
+    for (size_t i = 0; i < table->n_tensors; i++) {
+        const struct kiln_tensor *tensor = &table->tensors[i];
+        size_t end = tensor->offset + tensor->rows * tensor->cols;
+        size_t next = i + 1 < table->n_tensors ? tensor[1].offset : table->size;
+        memset(weights + end, 0, (next - end) * sizeof *weights);
+    }
+}
