@@ -44,14 +44,14 @@ static void read_all(const struct kiln_data *data) {
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct kiln_token_file *file;
-    struct kiln_data *data;
-    const char *path = write_file(bytes, size);
+    struct kiln_data *order;
+    const char *path = write_file(data, size);
     if (kiln_token_file_open(path, VOCAB, &file, NULL) == KILN_OK) {
-        if (kiln_data_create(file, SEQ, 1, 0.3, &data, NULL) == KILN_OK) {
-            read_all(data);
-            kiln_data_destroy(data);
+        if (kiln_data_create(file, SEQ, 1, 0.3, &order, NULL) == KILN_OK) {
+            read_all(order);
+            kiln_data_destroy(order);
         } else {
             kiln_token_file_close(file);
         }

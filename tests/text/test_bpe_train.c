@@ -184,8 +184,9 @@ TEST(rare_characters_are_left_to_bytes) {
     for (int i = 0; i < 600; i++) {
         text[n++] = (char)(0xC4 + i / 64);
         text[n++] = (char)(0x80 + i % 64);
-        memcpy(text + n, " x y ", 5);
-        n += 5;
+        for (const char *c = " x y "; *c != '\0'; c++) {
+            text[n++] = *c;
+        }
     }
     struct kiln_tokenizer *tok = train(text, n, 259 + 5);
     check_piece(tok, 259, " ");
