@@ -8,8 +8,10 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 #define GOLDEN         0x9E3779B97F4A7C15u /* 2^64 / golden ratio: the step of SplitMix64 */
+#define SQRT_HALF_BITS 0x3FE6A09E667F3BCDu
 #define FEISTEL_ROUNDS 8
 
 static uint64_t mix(uint64_t z) {
@@ -47,14 +49,15 @@ static inline double polynomial(const double *c, int n, double x) {
 static double own_log(double x) {
     static const double odd[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9,  1.0 / 11,
                                  1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21, 1.0 / 23};
-    int e;
-    double m = frexp(x, &e);
-    if (m < 0.70710678118654752) {
-        m *= 2.0;
-        e--;
-    }
+    /* Subtracting the bits of sqrt(1/2) leaves e in the high bits, and no branch to mispredict. */
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int64_t e = (int64_t)(bits - SQRT_HALF_BITS) >> 52;
+    bits -= (uint64_t)e << 52;
+    double m;
+    memcpy(&m, &bits, sizeof m);
     double s = (m - 1.0) / (m + 1.0);
-    return 2.0 * s * polynomial(odd, 12, s * s) + e * 0.69314718055994531;
+    return 2.0 * s * polynomial(odd, 12, s * s) + (double)e * 0.69314718055994531;
 }
 
 /* cos(2 pi turn) for turn in [0, 1): folded to an eighth of a turn, then Taylor, of the cosine or
@@ -83,7 +86,7 @@ static double own_cos(double turn) {
     t = t > 0.25 ? 0.5 - t : t;
     bool near = t <= 0.125;
     double x = 6.28318530717958648 * (near ? t : 0.25 - t);
-    return sign * (near ? polynomial(cosine, 9, x * x) : x * polynomial(sine, 9, x * x));
+    return sign * (near ? 1.0 : x) * polynomial(near ? cosine : sine, 9, x * x);
 }
 
 double kiln_random_normal(uint64_t seed, uint64_t stream, uint64_t index) {

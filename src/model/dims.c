@@ -13,8 +13,9 @@
 #define LIST_ROOM   120
 #define LAST_LISTED 65536 /* larger divisors are not looked for: n may be huge */
 #define MAX_SIZE    INT32_MAX
-#define MAX_LAYERS  65536 /* far beyond any model: keeps a slip of the keyboard from eating memory \
-                           */
+#define MAX_LAYERS                                                                 \
+    65536 /* far beyond any model: keeps a slip of the keyboard from eating memory \
+           */
 
 /* "1, 2, 4, 8": the divisors of n, as many as fit; then "...". */
 static void list_divisors(size_t n, char list[LIST_ROOM]) {
