@@ -173,7 +173,7 @@ TEST(a_split_shorter_than_a_window_is_refused_with_numbers) {
 }
 
 TEST(impossible_settings_are_usage_errors) {
-    static const double shares[] = {-0.1, 0.51, INFINITY, NAN};
+    static const double shares[] = {-0.1, 0.51, (double)INFINITY, (double)NAN};
     struct kiln_token_file *file = counting_file((const size_t[]){100, 0});
     struct kiln_data *data;
     struct kiln_err err;
