@@ -60,8 +60,11 @@ KILN_API const char *kiln_status_name(enum kiln_status status);
 KILN_API enum kiln_status kiln_fail(struct kiln_err *err, enum kiln_status code, const char *file,
                                     int line, const char *fmt, ...) KILN_PRINTF(5, 6);
 
-/* Fill `err` and yield the code: `return KILN_FAIL(err, KILN_EINPUT, "model %s: ...", path);` */
-#define KILN_FAIL(err, code, ...) kiln_fail((err), (code), __FILE__, __LINE__, __VA_ARGS__)
+/* Fill `err` and yield the code: `return KILN_FAIL(err, KILN_EINPUT, "model %s: ...", path);`
+ * The code is yielded here and not by the call, so that compilers and analyzers see that it is a
+ * failure; it is evaluated twice. */
+#define KILN_FAIL(err, code, ...) \
+    ((void)kiln_fail((err), (code), __FILE__, __LINE__, __VA_ARGS__), (code))
 
 /* Forward a failure to the caller. For functions that hold nothing to clean up. */
 #define KILN_TRY(call)                             \
