@@ -83,7 +83,7 @@ $(BIN)/kiln: $(call objects,$(CMD_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
 $(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
 	@rm -f $@
-	$(AR) rcs $@ $(filter %.o,$^)
+	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
@@ -196,6 +196,7 @@ SECS ?= 60
 ## fuzz: fuzz the parser of fuzz/fuzz_T.c for SECS seconds (T=name SECS=60)
 fuzz:
 	@test -f fuzz/fuzz_$(T).c || { echo "T=name of: $(FUZZ_SRC:fuzz/fuzz_%.c=%)"; exit 2; }
+	@scripts/setup --fuzz
 	@$(MAKE) MODE=fuzz CC=clang $(BUILD)/fuzz/fuzz/fuzz_$(T)
 	@mkdir -p $(BUILD)/fuzz/corpus/$(T)
 	$(BUILD)/fuzz/fuzz/fuzz_$(T) -max_total_time=$(SECS) -artifact_prefix=$(BUILD)/fuzz/$(T)- \

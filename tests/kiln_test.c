@@ -8,6 +8,7 @@
  */
 #include "kiln_test.h"
 
+#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -30,9 +31,12 @@
 static struct kiln_test *first_test;
 static struct kiln_test **last_link = &first_test;
 
-/* What a test's process tells its parent beside pass and fail: why it was skipped. */
-static char *skip_reason;
-#define REASON_ROOM 512
+/* What a test's process tells its parent beside failure: that it came to its end (and did not just
+ * leave with exit 0), or why it was skipped. */
+static struct word {
+    bool finished;
+    char skipped[512];
+} * word;
 
 /* Folder of this run; in it "work", the folder of the running test, and "output" of a script. */
 static char run_folder[PATH_MAX - 64];
@@ -48,7 +52,7 @@ void kiln_test_register(struct kiln_test *test) {
 void kiln_test_skip(const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    vsnprintf(skip_reason, REASON_ROOM, fmt, args);
+    vsnprintf(word->skipped, sizeof(word->skipped), fmt, args);
     va_end(args);
     fflush(NULL);
     _exit(0);
@@ -68,7 +72,7 @@ void kiln_test_fail(const char *file, int line, const char *fmt, ...) {
 void kiln_test_equal(const char *file, int line, const char *got_text, long long got,
                      const char *want_text, long long want) {
     if (got != want) {
-        kiln_test_fail(file, line, "%s is %lld, not %s, %lld", got_text, got, want_text, want);
+        kiln_test_fail(file, line, "%s is %lld, not %lld (%s)", got_text, got, want, want_text);
     }
 }
 
@@ -87,7 +91,7 @@ void kiln_test_all_close(const char *file, int line, const char *text, const flo
     for (size_t i = 0; i < n; i++) {
         const double error = fabs((double)got[i] - (double)want[i]);
         if (isnan(error)) {
-            worst = INFINITY;
+            worst = HUGE_VAL;
             at = i;
             break;
         }
@@ -239,9 +243,8 @@ static void read_output(char *to, size_t room, bool last_line) {
     }
 }
 
-static void run_script(int index) {
-    (void)index;
-    const char *script = joined(getenv("ROOT"), running->check.file);
+static void run_script(void) {
+    const char *script = joined(getenv("ROOT"), running->file);
     const pid_t pid = fork();
     if (pid == 0) {
         const int output = open(joined(run_folder, "output"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -258,12 +261,12 @@ static void run_script(int index) {
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
     if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SKIPPED) {
-        char reason[REASON_ROOM];
+        char reason[sizeof(word->skipped)];
         read_output(reason, sizeof(reason), true);
         SKIP("%s", reason);
     }
     if (pid < 0 || status != 0) {
-        kiln_test_fail(running->check.file, 1, WIFSIGNALED(status) ? "signal %d" : "exit status %d",
+        kiln_test_fail(running->file, 1, WIFSIGNALED(status) ? "signal %d" : "exit status %d",
                        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     }
 }
@@ -277,9 +280,12 @@ static void register_scripts(void) {
         struct kiln_test *test = calloc(1, sizeof(*test));
         char *path = strdup(found.gl_pathv[i]);
         if (test == NULL || path == NULL) {
+            free(test);
+            free(path);
             break;
         }
-        test->check = (TTest){"script", run_script, path, 1};
+        test->file = path;
+        test->body = run_script;
         test->limit_s = SCRIPT_LIMIT_S;
         kiln_test_register(test);
     }
@@ -290,15 +296,21 @@ static void register_scripts(void) {
 
 /* "base/status: the_name_of_the_test" of tests/base/test_status.c; "cli/name" of a script. */
 static void full_name(const struct kiln_test *test, char *name, size_t room) {
-    const char *path = test->check.file;
+    const char *path = test->file;
     path += strncmp(path, "tests/", 6) == 0 ? 6 : 0;
     const char *slash = strrchr(path, '/');
     const char *base = slash ? slash + 1 : path;
     const int folder = (int)(base - path);
     base += strncmp(base, "test_", 5) == 0 ? 5 : 0;
     const int stem = (int)strcspn(base, ".");
-    snprintf(name, room, test->check.fn == run_script ? "%.*s%.*s" : "%.*s%.*s: %s", folder, path,
-             stem, base, test->check.name);
+    snprintf(name, room, test->body == run_script ? "%.*s%.*s" : "%.*s%.*s: %s", folder, path, stem,
+             base, test->name);
+}
+
+static void run_body(int index) {
+    (void)index;
+    running->body();
+    word->finished = true;
 }
 
 enum outcome { PASSED, FAILED, SKIPPED };
@@ -307,7 +319,7 @@ static enum outcome run_test(const struct kiln_test *test, const char *name) {
     struct timespec start;
     struct timespec end;
     char message[2048] = "";
-    skip_reason[0] = '\0';
+    memset(word, 0, sizeof(*word));
     running = test;
     if (mkdir(test_folder(), 0700) != 0) {
         snprintf(message, sizeof(message), "%s: %s", test_folder(), strerror(errno));
@@ -317,7 +329,8 @@ static enum outcome run_test(const struct kiln_test *test, const char *name) {
     Suite *suite = suite_create(name);
     TCase *tcase = tcase_create(name);
     tcase_set_timeout(tcase, test->limit_s);
-    _tcase_add_test(tcase, &test->check, 0, 0, 0, 1);
+    const TTest body = {test->name, run_body, test->file, test->line};
+    _tcase_add_test(tcase, &body, 0, 0, 0, 1);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     clock_gettime(CLOCK_MONOTONIC, &start);
@@ -328,6 +341,9 @@ static enum outcome run_test(const struct kiln_test *test, const char *name) {
         snprintf(message, sizeof(message), "%s:%d: %s", tr_lfile(results[0]), tr_lno(results[0]),
                  tr_msg(results[0]));
         free(results);
+    } else if (!word->finished && word->skipped[0] == '\0') {
+        snprintf(message, sizeof(message), "%s:%d: exit before the end of the test", test->file,
+                 test->line);
     }
     srunner_free(runner);
 
@@ -337,8 +353,8 @@ static enum outcome run_test(const struct kiln_test *test, const char *name) {
         read_output(output, sizeof(output), false);
         printf("FAIL  %s\n      %s\n%s%s", name, message, output, output[0] ? "\n" : "");
         outcome = FAILED;
-    } else if (skip_reason[0] != '\0') {
-        printf("skip  %s: %s\n", name, skip_reason);
+    } else if (word->skipped[0] != '\0') {
+        printf("skip  %s: %s\n", name, word->skipped);
         outcome = SKIPPED;
     } else {
         const double s =
@@ -386,9 +402,8 @@ static bool set_environment(void) {
 
 int main(int argc, char **argv) {
     const bool list = argc == 2 && strcmp(argv[1], "--list") == 0;
-    skip_reason =
-        mmap(NULL, REASON_ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (skip_reason == MAP_FAILED || !set_environment()) {
+    word = mmap(NULL, sizeof(*word), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (word == MAP_FAILED || !set_environment()) {
         return EXIT_FAILURE;
     }
     register_scripts();

@@ -16,7 +16,6 @@
 #ifndef KILN_TEST_H
 #define KILN_TEST_H
 
-#include <check.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -24,16 +23,19 @@
 
 /* A test of at most 60 seconds (ten times that under a sanitizer), or of `seconds`. */
 #define TEST(title) TEST_WITHIN(title, 60)
-#define TEST_WITHIN(title, seconds)                                        \
-    static void kiln_case_##title(int kiln_index);                         \
-    static struct kiln_test kiln_test_##title = {                          \
-        .check = {#title, kiln_case_##title, __FILE__, __LINE__},          \
-        .limit_s = (seconds),                                              \
-    };                                                                     \
-    __attribute__((constructor)) static void kiln_register_##title(void) { \
-        kiln_test_register(&kiln_test_##title);                            \
-    }                                                                      \
-    static void kiln_case_##title(int kiln_index __attribute__((unused)))
+#define TEST_WITHIN(title, seconds)                                     \
+    static void kiln_body_##title(void);                                \
+    static struct kiln_test kiln_entry_##title = {                      \
+        .name = #title,                                                 \
+        .file = __FILE__,                                               \
+        .line = __LINE__,                                               \
+        .body = kiln_body_##title,                                      \
+        .limit_s = (seconds),                                           \
+    };                                                                  \
+    __attribute__((constructor)) static void kiln_enter_##title(void) { \
+        kiln_test_register(&kiln_entry_##title);                        \
+    }                                                                   \
+    static void kiln_body_##title(void)
 
 /* End the test here and count it as skipped, for the reason given (printf style). */
 #define SKIP(...) kiln_test_skip(__VA_ARGS__)
@@ -92,7 +94,10 @@ const char *test_file(const char *name, const void *data, size_t size);
 /* ---- behind the macros ------------------------------------------------------------------- */
 
 struct kiln_test {
-    TTest check;
+    const char *name;
+    const char *file;
+    int line;
+    void (*body)(void);
     double limit_s;
     struct kiln_test *next;
 };

@@ -17,7 +17,8 @@
 
 #include "kiln/status.h"
 
-#define KILN_STORY_ROOM 4096 /* bytes that hold any story with its terminating zero */
+#define KILN_STORY_ROOM         4096 /* bytes that hold any story with its terminating zero */
+#define KILN_STORY_SENTENCE_MAX 256  /* no sentence of a story is longer */
 
 /* Write story `index` into text (KILN_STORY_ROOM bytes, zero-terminated, no separator); return
  * its length. *surprise, when not NULL, gets -ln of its probability. */
@@ -30,12 +31,15 @@ KILN_API double kiln_story_entropy(void);
  * produce it. */
 KILN_API double kiln_story_surprise(const char *text, size_t size);
 
-/* Can some story contain this one sentence (from its capital letter to its full stop or closing
- * quote)? */
+/* Can some story contain this one sentence, from its first letter or opening quote to its full
+ * stop? What the sentence mentions twice must agree within it; other sentences play no part. */
 KILN_API bool kiln_story_sentence(const char *sentence, size_t size);
 
-/* Split a text into sentences as the grammar writes them: the number found, and how many of them
- * parse. */
+/* Split a text of one or more stories into sentences: the number found, and how many of them parse
+ * (each on its own). A sentence ends at . ! or ? outside double quotes, so what is said and who
+ * says it are one sentence. A line end or "<|endoftext|>" ends it too (half a sentence before one
+ * counts and does not parse), and so do KILN_STORY_SENTENCE_MAX bytes without an end. Half a
+ * sentence at the end of the text is a story cut off and does not count. Any bytes are allowed. */
 KILN_API void kiln_story_check(const char *text, size_t size, size_t *sentences, size_t *parsed);
 
 #endif

@@ -27,11 +27,12 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_open(const char *path,
 /* The tokenizer that needs no file: 0 unknown, 1 begin, 2 end, 3+b for byte b; 259 ids. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_bytes(struct kiln_tokenizer **out,
                                                                struct kiln_err *err);
-/* Learn a byte-pair vocabulary of `vocab` ids (at least 259) from text (Sennrich et al. 2016):
- * the most frequent adjacent pair inside a word becomes a token, ties to the pair seen first in
- * byte order; a word is a run of letters with the blank before it, or a run of anything else.
- * `separator` (NULL for none) splits documents and is never part of a token. Deterministic.
- * KILN_EINPUT when the text is too small for that many tokens. */
+/* Learn a byte-pair vocabulary of `vocab` ids (at least 260) from text (Sennrich et al. 2016).
+ * Ids 0 to 258 are as for bytes, then come the characters of the text (the most frequent, at most
+ * half of what is left), then the most frequent neighbours inside a word, the first in byte order
+ * of equals. A word is a run of letters, or of other characters, with the one blank before it; a
+ * blank never stands inside. `separator` (NULL for none) splits documents and is never part of a
+ * token. Deterministic. KILN_EINPUT when the text is too small for that many tokens. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_train(const char *text, size_t size,
                                                                const char *separator, size_t vocab,
                                                                struct kiln_tokenizer **out,
@@ -60,7 +61,9 @@ struct kiln_ids {
 KILN_API void kiln_ids_free(struct kiln_ids *ids);
 
 /* Append the ids of `text` (any bytes; a blank is put before it as llama2.c does when it is not
- * empty), with BOS in front when `bos`. No EOS. Same ids as llama2.c's encode. */
+ * empty), with BOS in front when `bos`. No EOS. Same ids as llama2.c's encode;
+ * of ids with equal pieces the lowest, and the unknown id for a byte that has no piece where
+ * llama2.c expects it (3 + byte). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_encode(const struct kiln_tokenizer *tok,
                                                                 const char *text, size_t size,
                                                                 bool bos, struct kiln_ids *out,
@@ -80,7 +83,8 @@ KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uin
  *   16  8  number of ids                  24  4  id that begins a document (BOS)
  *   28  4  CRC-32C of bytes 0..27 and 32..63
  *   32  8  size of the source text        40  4  CRC-32C of the source text
- *   44  4  CRC-32C of the tokenizer's vocabulary (0 for bytes)         48 16  zero
+ *   44  4  CRC-32C of the tokenizer.bin (0 for bytes)
+ *   48  4  1: empty lines separated documents     52 12  zero
  *   64     ids
  *
  * A file without the magic is read as raw uint16 ids (llama2.c, the published trainers), whose
@@ -116,13 +120,20 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
     const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
     const struct kiln_tokenize_options *options, struct kiln_err *err);
 
+/* Was the file made from this text, with this tokenizer and these options? Reads the whole text.
+ * A caller that keeps token files asks before it uses an old one. */
+KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,
+                                        const struct kiln_tokenizer *tok, const char *text_path,
+                                        const struct kiln_tokenize_options *options);
+
 /* ---- data order --------------------------------------------------------------------------- */
 
 enum kiln_split { KILN_TRAIN, KILN_VALIDATION };
 
 /* Windows of seq+1 consecutive ids, `seq` apart, of one token file. The last documents, about
- * `validation` of all ids (0 to 0.5), are kept from training. Which window a sample reads is a
- * pure function of (file, seed, sample number): a permutation of all windows per epoch. */
+ * `validation` of all ids (0 to 0.5), are kept from training; where no document begins near that
+ * place (within half of the share), the one that lies there is cut. Which window a sample reads is
+ * a pure function of (file, seed, sample number): a permutation of all windows per epoch. */
 struct kiln_data;
 
 /* Takes `file` over on success (closed with the data). KILN_EINPUT when a split that is asked for
@@ -132,6 +143,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_data_create(struct kiln_token_fil
                                                            struct kiln_data **out,
                                                            struct kiln_err *err);
 KILN_API void kiln_data_destroy(struct kiln_data *data);
+KILN_API const struct kiln_token_file *kiln_data_file(const struct kiln_data *data);
 /* Windows in a split: one epoch. */
 KILN_API size_t kiln_data_windows(const struct kiln_data *data, enum kiln_split split);
 /* Training sample number `sample` (0, 1, 2, ... over all epochs): seq inputs, and the seq targets

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * report.h: what people see of training. Formats lines; the program prints them.
+ */
+#ifndef KILN_REPORT_H
+#define KILN_REPORT_H
+
+#include <stddef.h>
+
+#include "kiln/train.h"
+
+/* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin. */
+struct kiln_progress {
+    double smoothed; /* exponential mean of the loss, weight 0.1 a step */
+    double seconds;  /* exponential mean of a step's time */
+    uint64_t steps_seen;
+};
+
+/* The line of a step: step/total, loss, smoothed loss, grad norm, lr, ms, tok/s, TFLOP/s, time to
+ * go, peak memory. Returns its length, as snprintf. */
+KILN_API size_t kiln_progress_line(struct kiln_progress *progress,
+                                   const struct kiln_step_record *record, uint64_t total,
+                                   char *line, size_t size);
+/* The settings block at the start of a run, every value with where it came from; heap, free with
+ * kiln_report_free. NULL when out of memory. */
+KILN_API char *kiln_report_start(const struct kiln_run_info *info);
+/* Memory and times as people read them: "1.3 GB", "2 h 05 min". */
+KILN_API const char *kiln_human_bytes(double bytes, char *buffer, size_t size);
+KILN_API const char *kiln_human_time(double seconds, char *buffer, size_t size);
+KILN_API void kiln_report_free(char *text);
+
+/* The block at the end of a run. */
+struct kiln_report_end {
+    double seconds;
+    uint64_t steps, tokens;
+    double first_loss, last_loss, best_val;
+    uint64_t best_val_step;
+    double tokens_per_s, tflops;
+    size_t peak_bytes;
+};
+KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
+                                  const struct kiln_report_end *end);
+
+#endif

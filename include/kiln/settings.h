@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * settings.h: every setting of a run, in one table.
+ *
+ * The table makes the struct, the command line's flags and their help, run.json, and the list
+ * that a run prints at its start with where each value came from. To add a setting, add a line.
+ *
+ * Types: TEXT (a string or NULL), COUNT (uint64), REAL (double), SIZE (bytes; K, M, G of 1024),
+ * FLAG (bool). An unset number is KILN_UNSET (COUNT, SIZE) or NaN (REAL) until
+ * kiln_settings_complete fills it in from the model.
+ */
+#ifndef KILN_SETTINGS_H
+#define KILN_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kiln/status.h"
+
+#define KILN_UNSET UINT64_MAX
+
+/* type, member, flag, default, least, most, help. Defaults are written as on the command line;
+ * "" means unset. Least and most bound numbers; for TEXT with choices, `choices` below. */
+#define KILN_SETTINGS(XX)                                                                        \
+    XX(TEXT, model, "model", "", 0, 0, "preset, llama2.c .bin, or run folder")                   \
+    XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                             \
+    XX(COUNT, hidden, "hidden", "", 1, 1 << 22, "feed-forward width F")                          \
+    XX(COUNT, heads, "heads", "", 1, 1 << 16, "query heads H")                                   \
+    XX(COUNT, kv_heads, "kv-heads", "", 1, 1 << 16, "key-value heads G; H is a multiple of G")   \
+    XX(COUNT, layers, "layers", "", 1, 1 << 16, "layers L")                                      \
+    XX(COUNT, vocab, "vocab", "", 2, 1 << 24, "vocabulary V")                                    \
+    XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")               \
+    XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                           \
+    XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")       \
+    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                 \
+    XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")         \
+    XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                               \
+    XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                         \
+    XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                   \
+    XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 1)") \
+    XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                     \
+    XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                   \
+    XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                 \
+    XX(TEXT, decay, "decay", "cosine", 0, 0, "constant, linear or cosine after the warm-up")     \
+    XX(REAL, weight_decay, "weight-decay", "0.1", 0, 1e3, "decoupled decay of rank-2 tensors")   \
+    XX(REAL, beta1, "beta1", "0.9", 0, 0.999999, "AdamW's decay of the first moment")            \
+    XX(REAL, beta2, "beta2", "0.95", 0, 0.999999, "AdamW's decay of the second moment")          \
+    XX(REAL, eps, "eps", "1e-8", 1e-30, 1, "AdamW's term in the denominator")                    \
+    XX(REAL, clip, "clip", "1.0", 0, 1e9, "largest global gradient norm; 0 is no limit")         \
+    XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")        \
+    XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                       \
+       "steps between evaluations (a tenth of steps)")                                           \
+    XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")     \
+    XX(COUNT, sample_every, "sample-every", "0", 0, 1000000000,                                  \
+       "steps between samples; 0 is never")                                                      \
+    XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                \
+    XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                       \
+       "steps between checkpoints (a fifth of steps)")                                           \
+    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000000, "checkpoints that stay")    \
+    XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                \
+    XX(TEXT, device, "device", "cpu", 0, 0, "cpu")                                               \
+    XX(COUNT, threads, "threads", "", 1, 1024, "threads (all processors)")
+
+enum kiln_setting_id {
+#define KILN_SETTING_ID(type, member, ...) KILN_SETTING_##member,
+    KILN_SETTINGS(KILN_SETTING_ID)
+#undef KILN_SETTING_ID
+        KILN_SETTING_COUNT
+};
+
+enum kiln_setting_type {
+    KILN_TYPE_TEXT,
+    KILN_TYPE_COUNT,
+    KILN_TYPE_REAL,
+    KILN_TYPE_SIZE,
+    KILN_TYPE_FLAG,
+};
+
+/* Where a value came from. */
+enum kiln_origin {
+    KILN_FROM_DEFAULT,
+    KILN_FROM_MODEL, /* the preset, checkpoint or run that was named */
+    KILN_FROM_MACHINE,
+    KILN_FROM_FLAG,
+    KILN_FROM_RUN, /* run.json of a resumed run */
+};
+
+#define KILN_MEMBER_TEXT  char *
+#define KILN_MEMBER_COUNT uint64_t
+#define KILN_MEMBER_REAL  double
+#define KILN_MEMBER_SIZE  uint64_t
+#define KILN_MEMBER_FLAG  bool
+
+struct kiln_settings {
+#define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
+    KILN_SETTINGS(KILN_SETTING_MEMBER)
+#undef KILN_SETTING_MEMBER
+    enum kiln_origin origin[KILN_SETTING_COUNT];
+};
+
+/* One line of the table, for help and listings. */
+struct kiln_setting {
+    const char *member;  /* key in run.json */
+    const char *flag;    /* without the dashes */
+    const char *initial; /* default, "" for unset */
+    const char *help;
+    enum kiln_setting_type type;
+    double least, most;
+    size_t offset; /* in struct kiln_settings */
+};
+KILN_API const struct kiln_setting *kiln_setting(enum kiln_setting_id id);
+/* The setting with that flag (without dashes), or -1. */
+KILN_API int kiln_setting_find(const char *flag);
+
+/* All defaults. kiln_settings_free what this or any later call made. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_init(struct kiln_settings *settings,
+                                                             struct kiln_err *err);
+KILN_API void kiln_settings_free(struct kiln_settings *settings);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_copy(struct kiln_settings *out,
+                                                             const struct kiln_settings *from,
+                                                             struct kiln_err *err);
+/* Parse and set one. KILN_EUSAGE names the flag, the text and the valid values. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_set(struct kiln_settings *settings,
+                                                            enum kiln_setting_id id,
+                                                            const char *text,
+                                                            enum kiln_origin origin,
+                                                            struct kiln_err *err);
+/* The value as text; buffer of at least 512 bytes. Unset values give "". */
+KILN_API const char *kiln_settings_text(const struct kiln_settings *settings,
+                                        enum kiln_setting_id id, char *buffer, size_t size);
+/* "default", "model", "machine", "flag", "run". */
+KILN_API const char *kiln_origin_name(enum kiln_origin origin);
+
+/* As a JSON object on the heap (free with kiln_settings_json_free), and back from one. Unknown
+ * keys are ignored, so that an older kiln reads a newer run.json as far as it can. */
+KILN_API char *kiln_settings_to_json(const struct kiln_settings *settings);
+KILN_API void kiln_settings_json_free(char *json);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_from_json(struct kiln_settings *settings,
+                                                                  const char *json, size_t size,
+                                                                  struct kiln_err *err);
+
+/* A whole number, a real number, a size with K, M or G: the one way to read numbers from a
+ * command line. KILN_EUSAGE when `text` is anything else. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_count(const char *flag, const char *text,
+                                                           uint64_t least, uint64_t most,
+                                                           uint64_t *out, struct kiln_err *err);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_real(const char *flag, const char *text,
+                                                          double least, double most, double *out,
+                                                          struct kiln_err *err);
+
+#endif

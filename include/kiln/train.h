@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * train.h: runs: make one, train it, resume it, read its model.
+ *
+ *   struct kiln_settings s;            kiln_settings_init(&s, &err);
+ *   kiln_settings_set(&s, KILN_SETTING_data, "book.txt", KILN_FROM_FLAG, &err); ...
+ *   struct kiln_run *run;              kiln_run_create(&s, &run, &err);
+ *   kiln_run_train(run, &observer, &err);
+ *   kiln_run_close(run);
+ *
+ * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
+ * metrics.jsonl, checkpoints/step-N/model.bin, model.bin (llama2.c format, at the end),
+ * tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
+ */
+#ifndef KILN_TRAIN_H
+#define KILN_TRAIN_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kiln/cpu.h"
+#include "kiln/model.h"
+#include "kiln/settings.h"
+#include "kiln/status.h"
+#include "kiln/text.h"
+
+/* What a step was like: a line of metrics.jsonl. Times in milliseconds. */
+struct kiln_step_record {
+    uint64_t step; /* 1 for the first */
+    double loss;   /* mean over the window's tokens, nats */
+    double grad_norm, lr;
+    uint64_t tokens; /* trained on so far */
+    uint64_t staleness;
+    double ms, ms_per_micro_batch, tokens_per_s;
+    double tflops;      /* model FLOPs of the step over its time, 1e12/s */
+    double utilization; /* of the machine's ceiling, 0 when that is unknown */
+    double compile_ms, stall_ms, device_ms, host_ms, io_ms, dw_wait_ms, update_ms;
+    uint64_t compiles, restarts;
+    bool skipped;    /* the update was left out: the gradient overflowed */
+    double val_loss; /* NaN where the step was not followed by an evaluation */
+};
+
+/* What a run is, for the lines printed at its start. Strings live as long as the run. */
+struct kiln_run_info {
+    const char *folder;
+    const char *model; /* "stories15m (random weights, seed 1)", "stories260K.bin" */
+    const struct kiln_table *table;
+    const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
+    const struct kiln_settings *settings;   /* complete: nothing unset */
+    struct kiln_cpu cpu;
+    enum kiln_precision precision;
+    size_t train_windows, val_windows; /* in an epoch */
+    uint64_t first_step;               /* steps done before */
+    /* Memory by part, bytes (plan.h has the words). */
+    size_t weights_bytes, moments_bytes, gradients_bytes, kernels_bytes, activations_bytes,
+        workspace_bytes;
+    double flops_per_step; /* model FLOPs of one step */
+};
+
+/* Observers of training; any may be NULL. They run on the training thread and must not fail. */
+struct kiln_observer {
+    void *context;
+    void (*on_step)(void *context, const struct kiln_step_record *record);
+    void (*on_sample)(void *context, uint64_t step, const char *text);
+    void (*on_checkpoint)(void *context, uint64_t step, const char *path);
+    /* Something the user should know and that does not stop the run. */
+    void (*on_notice)(void *context, const char *text);
+};
+
+struct kiln_run;
+
+/* Make a new run. Everything is checked before anything is written; the folder appears under its
+ * name when it can be resumed. KILN_EEXISTS when the folder is there already. `settings` is
+ * copied; unset values are filled in from the model and the machine. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_create(const struct kiln_settings *settings,
+                                                          struct kiln_run **out,
+                                                          struct kiln_err *err);
+/* Open a run to continue it. Settings come from run.json; those of `changes` whose origin is
+ * KILN_FROM_FLAG replace them where that is possible (steps, threads, eval-every, sample-every,
+ * save-every, keep-checkpoints, prompt), others are KILN_EUSAGE. changes may be NULL. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_resume(const char *folder,
+                                                          const struct kiln_settings *changes,
+                                                          struct kiln_run **out,
+                                                          struct kiln_err *err);
+KILN_API const struct kiln_run_info *kiln_run_info(const struct kiln_run *run);
+/* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the step was finished and
+ * the state saved. KILN_EDIVERGED when a loss is not finite: the state before that step is kept. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
+                                                         const struct kiln_observer *observer,
+                                                         const volatile sig_atomic_t *stop,
+                                                         struct kiln_err *err);
+/* CRC-32C of all weights: equal hashes of equal runs. */
+KILN_API uint32_t kiln_run_weights_hash(const struct kiln_run *run);
+KILN_API void kiln_run_close(struct kiln_run *run);
+
+/* A model to read from: a preset (random weights), a checkpoint file, or a run's newest weights. */
+struct kiln_model {
+    struct kiln_table *table;
+    float *weights;       /* [table->size] */
+    size_t accum;         /* of the preset, or 0 */
+    char name[512];       /* "stories260K.bin", "stories15m (random weights, seed 1)" */
+    char tokenizer[4096]; /* path of the run's tokenizer, "" when there is none */
+};
+/* KILN_EINPUT when the file is absent: a name that is no preset is never random weights. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_open(const char *name, uint64_t seed,
+                                                          struct kiln_model *out,
+                                                          struct kiln_err *err);
+KILN_API void kiln_model_close(struct kiln_model *model);
+
+/* Mean loss of a model over a data file. */
+struct kiln_eval_options {
+    const char *data;      /* text or token file */
+    const char *tokenizer; /* NULL: the model's own, or bytes */
+    size_t batch, seq;     /* 0: 8, of the model */
+    size_t windows;        /* most windows read; 0: all */
+    enum kiln_precision precision;
+    size_t threads; /* 0: all */
+};
+struct kiln_eval_result {
+    double loss; /* nats a token */
+    double perplexity;
+    double bits_per_byte; /* NaN where the text behind the tokens is unknown */
+    uint64_t tokens;
+};
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_eval(const struct kiln_model *model,
+                                                    const struct kiln_eval_options *options,
+                                                    struct kiln_eval_result *out,
+                                                    struct kiln_err *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cpu.h: the CPU device, for the files of its own folder.
+ *
+ * Blocks, N = B*T tokens, operands fp32 or bf16:
+ *   residual       fp32 [N, D]
+ *   attention taps operands qkv [N, (H+2G)K] after RoPE | out [N, HK] | fp32 lse [B, H, T]
+ *   feed-forward taps operands h [N, 2F]
+ * Norms are recomputed in the backward pass: they are cheaper than the memory they would take.
+ */
+#ifndef KILN_DEVICE_CPU_H
+#define KILN_DEVICE_CPU_H
+
+#include "device/device.h"
+#include "kernel/attention.h"
+#include "kernel/packed.h"
+#include "kernel/product.h"
+
+/* Rows that one elementwise task takes. Constant, so partial sums do not depend on threads. */
+enum { KILN_ROW_CHUNK = 32, KILN_HEAD_ROWS = 256 };
+
+struct kiln_cpu_device {
+    struct kiln_device base;
+    struct kiln_kernels kernels;
+    struct kiln_workers workers;
+    struct kiln_packed packed;
+    struct kiln_arena arena; /* the workspace below */
+    bool training;
+    size_t tokens; /* N */
+    float *angles; /* RoPE: [T, K] as cos, sin pairs */
+
+    /* Workspace; operands unless said otherwise. */
+    void *xn;      /* [N, D] normalised input */
+    void *gate;    /* [N, F] */
+    void *dout;    /* [N, max(D, HK)] gradient at a half-layer's output; then of attention's out */
+    void *dy;      /* [N, D] rounded incoming gradient */
+    void *dwide;   /* [N, max((H+2G)K, 2F)] gradient of qkv or of h */
+    void *turned;  /* transposed gradient, as the left operand of dW */
+    void *columns; /* packed activations, as the right operand of dW */
+    float *dxn;    /* fp32 [N, D] gradient of the norm's output */
+    float *rstd;   /* fp32 [N] */
+    float *dnorm;  /* fp32 [chunks, D] partial gradients of a norm's weight */
+    float *losses; /* fp32 [N] */
+    float *logits; /* fp32 [HEAD_ROWS, V] */
+    void *dlogits; /* [HEAD_ROWS, V] */
+    void *dlogits_turned; /* [V, HEAD_ROWS] */
+};
+
+static inline struct kiln_cpu_device *kiln_cpu_of(struct kiln_device *device) {
+    return (struct kiln_cpu_device *)device;
+}
+
+/* Parts of the tap blocks. */
+struct kiln_taps_attention {
+    void *qkv, *out;
+    float *lse;
+};
+struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, const void *taps);
+size_t kiln_cpu_taps_bytes(const struct kiln_cpu_device *cpu);
+
+/* y = norm(x) for all rows, the weight of `role` and layer. */
+void kiln_cpu_norm(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer, const float *x,
+                   size_t rows, void *y);
+/* dx += gradient of norm(x) from dxn; the norm's weight gradient is added or written. */
+void kiln_cpu_norm_bwd(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
+                       const float *x, size_t rows, float *dx, bool add);
+/* Weight gradient of a matrix [rows, cols]: dw (+)= dy^T . x, dy [n, rows] and x [n, cols]. */
+void kiln_cpu_weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *matrix,
+                              const void *dy, const void *x, size_t n, bool add);
+
+enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
+                                  const void *x_in, void *x_out, void *taps, struct kiln_err *err);
+enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
+                                   const void *x_in, void *dx, const void *taps,
+                                   struct kiln_err *err);
+enum kiln_status kiln_cpu_embed(struct kiln_device *device, const uint32_t *tokens, void *x,
+                                struct kiln_err *err);
+enum kiln_status kiln_cpu_embed_backward(struct kiln_device *device, const uint32_t *tokens,
+                                         const void *dx, struct kiln_err *err);
+enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const uint32_t *targets,
+                               float scale, void *dx, double *loss, struct kiln_err *err);
+
+#endif

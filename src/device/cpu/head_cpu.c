@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * head_cpu.c: the two ends of the model on the CPU: embedding, and classifier with loss.
+ *
+ * The classifier runs in blocks of KILN_HEAD_ROWS tokens, so logits of V columns exist for one
+ * block at a time.
+ */
+#include <string.h>
+
+#include "device/cpu/cpu.h"
+
+struct embed_job {
+    struct kiln_cpu_device *cpu;
+    const uint32_t *tokens;
+    const float *dx;
+    float *x;
+};
+
+static void embed_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+    const struct embed_job *job = context;
+    const struct kiln_table *table = job->cpu->base.table;
+    size_t d = table->dims.dim;
+    const float *embedding =
+        job->cpu->base.weights + kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    (void)index;
+    (void)scratch;
+    for (size_t i = first; i < first + rows; i++) {
+        memcpy(job->x + i * d, embedding + job->tokens[i] * d, d * sizeof(float));
+    }
+}
+
+enum kiln_status kiln_cpu_embed(struct kiln_device *device, const uint32_t *tokens, void *x,
+                                struct kiln_err *err) {
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
+    struct embed_job job = {.cpu = cpu, .tokens = tokens, .x = x};
+    (void)err;
+    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, embed_rows, &job);
+    return KILN_OK;
+}
+
+/* A task owns a range of columns and adds the tokens in order: no two tasks meet, and the order
+ * of a sum does not depend on threads. */
+static void scatter_columns(void *context, size_t first, size_t columns, size_t index,
+                            void *scratch) {
+    const struct embed_job *job = context;
+    struct kiln_cpu_device *cpu = job->cpu;
+    const struct kiln_dims *d = &cpu->base.table->dims;
+    float *gradient = cpu->base.gradients.embedding;
+    (void)index;
+    (void)scratch;
+    if (!cpu->base.gradients.add) {
+        for (size_t v = 0; v < d->vocab; v++) {
+            memset(gradient + v * d->dim + first, 0, columns * sizeof *gradient);
+        }
+    }
+    for (size_t i = 0; i < cpu->tokens; i++) {
+        cpu->kernels.add(gradient + job->tokens[i] * d->dim + first, job->dx + i * d->dim + first,
+                         columns);
+    }
+}
+
+enum kiln_status kiln_cpu_embed_backward(struct kiln_device *device, const uint32_t *tokens,
+                                         const void *dx, struct kiln_err *err) {
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
+    struct embed_job job = {.cpu = cpu, .tokens = tokens, .dx = dx};
+    (void)err;
+    kiln_rows(&cpu->workers, device->table->dims.dim, 64, scatter_columns, &job);
+    return KILN_OK;
+}
+
+struct loss_job {
+    struct kiln_cpu_device *cpu;
+    const uint32_t *targets; /* of the block */
+    float *losses;           /* of the block */
+    float scale;
+    bool gradient;
+};
+
+static void loss_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+    const struct loss_job *job = context;
+    struct kiln_cpu_device *cpu = job->cpu;
+    size_t vocab = cpu->base.table->dims.vocab, row = vocab * cpu->kernels.operand_bytes;
+    (void)index;
+    (void)scratch;
+    for (size_t i = first; i < first + rows; i++) {
+        void *dlogits = job->gradient ? (char *)cpu->dlogits + i * row : NULL;
+        job->losses[i] = cpu->kernels.cross_entropy(dlogits, cpu->logits + i * vocab, vocab,
+                                                    job->targets[i], job->scale);
+    }
+}
+
+/* Tokens first..first+n: logits, loss, and back to dx of these tokens. */
+static void head_block(struct kiln_cpu_device *cpu, const float *x, struct loss_job *job, size_t n,
+                       float *dx, bool add) {
+    const struct kiln_table *table = cpu->base.table;
+    size_t head = table->n_matrices - 1;
+    const struct kiln_matrix *m = &table->matrices[head];
+    kiln_cpu_norm(cpu, KILN_FINAL_NORM, KILN_NO_LAYER, x, n, cpu->xn);
+    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = n,
+                                                    .n = m->rows,
+                                                    .k = m->cols,
+                                                    .a = cpu->xn,
+                                                    .lda = m->cols,
+                                                    .b = cpu->packed.forward[head],
+                                                    .c = cpu->logits,
+                                                    .ldc = m->rows});
+    kiln_rows(&cpu->workers, n, 4, loss_rows, job);
+    if (!dx) {
+        return;
+    }
+    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = n,
+                                                    .n = m->cols,
+                                                    .k = m->rows,
+                                                    .a = cpu->dlogits,
+                                                    .lda = m->rows,
+                                                    .b = cpu->packed.backward[head],
+                                                    .c = cpu->dxn,
+                                                    .ldc = m->cols});
+    memset(dx, 0, n * m->cols * sizeof *dx);
+    kiln_cpu_norm_bwd(cpu, KILN_FINAL_NORM, KILN_NO_LAYER, x, n, dx, add);
+    kiln_transpose(&cpu->workers, cpu->dlogits_turned, n, cpu->dlogits, m->rows, n, m->rows);
+    kiln_pack_columns(&cpu->workers, cpu->columns, cpu->xn, m->cols, n, m->cols);
+    float *dw = cpu->base.gradients.all + m->offset;
+    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = m->rows,
+                                                    .n = m->cols,
+                                                    .k = n,
+                                                    .a = cpu->dlogits_turned,
+                                                    .lda = n,
+                                                    .b = cpu->columns,
+                                                    .c = dw,
+                                                    .ldc = m->cols,
+                                                    .add = add ? dw : NULL,
+                                                    .ldadd = m->cols});
+}
+
+enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const uint32_t *targets,
+                               float scale, void *dx, double *loss, struct kiln_err *err) {
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
+    size_t d = device->table->dims.dim;
+    (void)err;
+    for (size_t first = 0; first < cpu->tokens; first += KILN_HEAD_ROWS) {
+        size_t n = cpu->tokens - first < KILN_HEAD_ROWS ? cpu->tokens - first : KILN_HEAD_ROWS;
+        struct loss_job job = {cpu, targets + first, cpu->losses + first, scale, dx != NULL};
+        head_block(cpu, (const float *)x + first * d, &job, n, dx ? (float *)dx + first * d : NULL,
+                   device->gradients.add || first > 0);
+    }
+    *loss = 0.0;
+    for (size_t i = 0; i < cpu->tokens; i++) {
+        *loss += (double)cpu->losses[i];
+    }
+    return KILN_OK;
+}

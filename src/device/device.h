@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * device.h: what a trainer may ask of a device.
+ *
+ * A device runs half-layers: attention with its norm and residual, feed-forward with its norm and
+ * residual; a CPU can then fuse freely and an NPU gets one program a piece. It is a struct of
+ * functions and its capabilities. Every failure returns a status and a message and has changed
+ * nothing; past a budget that is KILN_EBUDGET. No call exits the process.
+ *
+ * Caveats
+ *  - Activations are opaque: the device says how many bytes a block takes, the trainer keeps the
+ *    block, nobody else reads it. import and export convert the residual stream to fp32
+ *    token-major for tests, `verify` and the edges.
+ *  - The value passed between half-layers is the stored one, whether it is kept or not, and a
+ *    recomputation calls the same forward: so bits do not depend on what is kept.
+ *  - Calls come from one thread, the one that owns the pool; only `refresh` runs on workers.
+ */
+#ifndef KILN_DEVICE_H
+#define KILN_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/pool.h"
+#include "kiln/cpu.h"
+#include "kiln/model.h"
+#include "kiln/status.h"
+
+enum kiln_half { KILN_ATTENTION, KILN_FEED_FORWARD, KILN_HALVES };
+enum kiln_pass { KILN_FORWARD, KILN_BACKWARD };
+
+/* A kind of compiled program. The plan derives compiles, groups and restarts from this table. */
+struct kiln_kernel_kind {
+    const char *name;
+    enum kiln_pass pass;
+    bool weights;      /* baked weights: recompiled after every update */
+    bool per_layer;    /* one a layer; otherwise one a process, shared by all layers */
+    unsigned compiles; /* what one costs of the compile budget */
+    unsigned loads;    /* what one costs of the load budget */
+};
+
+struct kiln_device_caps {
+    const char *name;      /* "cpu", "sim", "ane" */
+    char numerics[96];     /* all of the device that decides bits: part of the numerics id */
+    size_t compile_budget; /* kernels a process may compile; 0: no limit */
+    size_t load_budget;    /* kernels a process may hold loaded; 0: no limit */
+    bool compiles_beside;  /* compile may run while the device computes */
+    bool refreshes;        /* new weights can be taken without a compile (`refresh`) */
+    const struct kiln_kernel_kind *kinds;
+    size_t n_kinds;
+};
+
+/* The micro-batch that a device was opened for. */
+struct kiln_micro_batch {
+    size_t batch; /* B sequences */
+    size_t seq;   /* T tokens each */
+};
+
+/* Blocks whose size the device knows. */
+enum kiln_activation {
+    KILN_RESIDUAL, /* x between half-layers, and the gradient dx that flows back */
+    KILN_TAPS_ATTENTION,
+    KILN_TAPS_FEED_FORWARD,
+};
+
+/* Where backward adds weight gradients: flat arrays in the order of the table. */
+struct kiln_gradients {
+    float *all;       /* [table->size] */
+    float *embedding; /* [V, D]: gradient of the embedding as it is looked up. Tied models add it
+                       * to the head's gradient once, at the window's end (H + E) */
+    bool add;         /* false in the first micro-batch of a window: write instead of add */
+};
+
+struct kiln_device;
+
+struct kiln_device_ops {
+    void (*close)(struct kiln_device *device);
+
+    /* Bytes of a block for the device's micro-batch. */
+    size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
+    /* Bytes that the device itself holds: kernels, workspace (for the plan's table). */
+    void (*memory)(const struct kiln_device *device, size_t *kernels, size_t *workspace);
+
+    /* Compile one kernel of `kind` for a layer from the flat master weights (unused for kinds
+     * without). May run on another thread where caps say so. KILN_EBUDGET past the budget. */
+    enum kiln_status (*compile)(struct kiln_device *device, size_t kind, size_t layer,
+                                const float *weights, struct kiln_err *err);
+    /* (optional) Rows first..first+rows of a matrix have new values: take them in place. Called on
+     * pool workers by the optimizer, in pieces of 64 rows. NULL where weights are baked. */
+    void (*refresh)(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
+                    const float *weights);
+
+    /* x = rows of the embedding. tokens [N]. */
+    enum kiln_status (*embed)(struct kiln_device *device, const uint32_t *tokens, void *x,
+                              struct kiln_err *err);
+    /* x_out = half-layer(x_in); taps get what backward will read. x_out and x_in are different
+     * blocks. */
+    enum kiln_status (*forward)(struct kiln_device *device, size_t layer, enum kiln_half half,
+                                const void *x_in, void *x_out, void *taps, struct kiln_err *err);
+    /* dx: the gradient of the half-layer's output on entry, of its input on return. Weight
+     * gradients go to the gradients bound by `begin`, in a fixed order, now or on the device's own
+     * queue until drain. */
+    enum kiln_status (*backward)(struct kiln_device *device, size_t layer, enum kiln_half half,
+                                 const void *x_in, void *dx, const void *taps,
+                                 struct kiln_err *err);
+    /* Final norm, classifier, cross-entropy against targets [N]. *loss gets the sum over tokens.
+     * With dx (NULL when only evaluating): dx = scale * gradient of that sum. Logits are never
+     * held for more than a block of tokens. */
+    enum kiln_status (*head)(struct kiln_device *device, const void *x, const uint32_t *targets,
+                             float scale, void *dx, double *loss, struct kiln_err *err);
+    /* Gradient of the embedding rows that the tokens looked up. */
+    enum kiln_status (*embed_backward)(struct kiln_device *device, const uint32_t *tokens,
+                                       const void *dx, struct kiln_err *err);
+    /* Wait until every weight gradient of the calls so far is in place. */
+    enum kiln_status (*drain)(struct kiln_device *device, struct kiln_err *err);
+
+    /* Residual blocks as fp32 [N, D]. */
+    void (*export_residual)(const struct kiln_device *device, const void *block, float *out);
+    void (*import_residual)(const struct kiln_device *device, const float *in, void *block);
+};
+
+/* Every device starts with this. */
+struct kiln_device {
+    const struct kiln_device_ops *ops;
+    struct kiln_device_caps caps;
+    const struct kiln_table *table; /* borrowed */
+    struct kiln_micro_batch shape;
+    const float *weights;            /* borrowed master weights: norms, embedding */
+    struct kiln_gradients gradients; /* where backward of this micro-batch adds */
+};
+
+struct kiln_device_options {
+    struct kiln_micro_batch shape;
+    enum kiln_precision precision;
+    bool training; /* false: forward only, no room for backward */
+};
+
+/* Open the CPU device. Borrows table, pool and weights until close. */
+KILN_MUST_CHECK enum kiln_status kiln_device_open_cpu(const struct kiln_table *table,
+                                                      struct kiln_pool *pool, const float *weights,
+                                                      const struct kiln_device_options *options,
+                                                      struct kiln_device **out,
+                                                      struct kiln_err *err);
+static inline void kiln_device_close(struct kiln_device *device) {
+    if (device) {
+        device->ops->close(device);
+    }
+}
+/* Compile every kernel of every layer: what a device without budget does once at the start. */
+KILN_MUST_CHECK enum kiln_status kiln_device_compile_all(struct kiln_device *device,
+                                                         struct kiln_err *err);
+
+/* The CPU device's kernels, workers and packed weights, for generation and for the optimizer of
+ * the host. NULL for other devices. */
+struct kiln_workers;
+struct kiln_packed;
+const struct kiln_packed *kiln_device_packed(const struct kiln_device *device);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+#include "kernel/attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* Scratch of a task. S and P blocks have rows of `cols` = T rounded up to a panel. */
+struct parts {
+    void *gemm;
+    float *s, *dp;         /* [64, cols] */
+    void *p, *ds;          /* operands [64, cols] */
+    void *turned;          /* operands [cols, 64]: P or dS transposed */
+    void *k_rows, *v_rows; /* K, V packed, contraction over K */
+    void *columns;         /* V (forward) or K (backward) packed, contraction over T */
+    void *block;           /* a block of Q or dO packed, contraction over 64 rows */
+    float *dk, *dv;        /* [T, K] */
+    float *delta;          /* [64] */
+    size_t cols;
+};
+
+static size_t carve(struct parts *parts, void *base, const struct kiln_kernels *kernels, size_t seq,
+                    size_t k) {
+    size_t used = 0, operand = kernels->operand_bytes;
+    parts->cols = kiln_round_up(seq, KILN_PANEL);
+#define TAKE(field, bytes)                           \
+    parts->field = (void *)((uintptr_t)base + used); \
+    used = kiln_arena_reserve(used, (bytes))
+    TAKE(gemm, KILN_GEMM_SCRATCH);
+    TAKE(s, KILN_QUERY_ROWS * parts->cols * sizeof(float));
+    TAKE(dp, KILN_QUERY_ROWS * parts->cols * sizeof(float));
+    TAKE(p, KILN_QUERY_ROWS * parts->cols * operand);
+    TAKE(ds, KILN_QUERY_ROWS * parts->cols * operand);
+    TAKE(turned, KILN_QUERY_ROWS * parts->cols * operand);
+    TAKE(k_rows, kiln_packed_elements(seq, k) * operand);
+    TAKE(v_rows, kiln_packed_elements(seq, k) * operand);
+    TAKE(columns, kiln_packed_elements(k, seq) * operand);
+    TAKE(block, kiln_packed_elements(k, KILN_QUERY_ROWS) * operand);
+    TAKE(dk, seq * k * sizeof(float));
+    TAKE(dv, seq * k * sizeof(float));
+    TAKE(delta, KILN_QUERY_ROWS * sizeof(float));
+#undef TAKE
+    return used;
+}
+
+size_t kiln_attention_scratch(const struct kiln_kernels *kernels, size_t seq, size_t head_size) {
+    struct parts parts;
+    return carve(&parts, NULL, kernels, seq, head_size);
+}
+
+/* Rows of q, k, v in the fused array. */
+struct view {
+    size_t ld, operand, q, k, v; /* element offsets in a row */
+};
+
+static struct view view_of(const struct kiln_attention *a, size_t g) {
+    size_t h = a->heads * a->head_size, kv = a->kv_heads * a->head_size;
+    return (struct view){.ld = h + 2 * kv,
+                         .operand = a->kernels->operand_bytes,
+                         .q = 0,
+                         .k = h + g * a->head_size,
+                         .v = h + kv + g * a->head_size};
+}
+
+static const void *at(const void *base, size_t row, size_t ld, size_t col, size_t operand) {
+    return (const char *)base + (row * ld + col) * operand;
+}
+static void *to(void *base, size_t row, size_t ld, size_t col, size_t operand) {
+    return (char *)base + (row * ld + col) * operand;
+}
+
+/* A product of any m and n on own code, block by block. */
+static void multiply(const struct kiln_kernels *kernels, struct kiln_gemm product, void *scratch) {
+    size_t operand = kernels->operand_bytes, element = product.c_operand ? operand : sizeof(float);
+    size_t panel = product.panel ? product.panel : kiln_panel_elements(product.k);
+    for (size_t j = 0; j < product.n; j += KILN_GEMM_N) {
+        for (size_t i = 0; i < product.m; i += KILN_GEMM_M) {
+            struct kiln_gemm g = product;
+            g.a = (const char *)product.a + i * product.lda * operand;
+            g.b = (const char *)product.b + j / KILN_PANEL * panel * operand;
+            g.c = (char *)product.c + (i * product.ldc + j) * element;
+            g.add = product.add ? product.add + i * product.ldadd + j : NULL;
+            g.m = product.m - i < KILN_GEMM_M ? product.m - i : KILN_GEMM_M;
+            g.n = product.n - j < KILN_GEMM_N ? product.n - j : KILN_GEMM_N;
+            g.scratch = scratch;
+            kernels->gemm_own(&g);
+        }
+    }
+}
+
+void kiln_attention_fwd(const struct kiln_attention *a, size_t g, void *scratch) {
+    const struct kiln_kernels *kernels = a->kernels;
+    size_t k = a->head_size, share = a->heads / a->kv_heads;
+    struct view view = view_of(a, g);
+    struct parts w;
+    carve(&w, scratch, kernels, a->seq, k);
+    float scale = 1.0f / sqrtf((float)k);
+
+    kernels->pack(w.k_rows, kiln_panel_elements(k), at(a->qkv, 0, view.ld, view.k, view.operand),
+                  view.ld, a->seq, k);
+    kernels->pack_t(w.columns, kiln_panel_elements(a->seq),
+                    at(a->qkv, 0, view.ld, view.v, view.operand), view.ld, a->seq, k);
+    for (size_t h = g * share; h < (g + 1) * share; h++) {
+        for (size_t i = 0; i < a->seq; i += KILN_QUERY_ROWS) {
+            size_t m = a->seq - i < KILN_QUERY_ROWS ? a->seq - i : KILN_QUERY_ROWS;
+            size_t seen = i + m;
+            multiply(kernels,
+                     (struct kiln_gemm){.m = m,
+                                        .n = seen,
+                                        .k = k,
+                                        .a = at(a->qkv, i, view.ld, h * k, view.operand),
+                                        .lda = view.ld,
+                                        .b = w.k_rows,
+                                        .c = w.s,
+                                        .ldc = w.cols},
+                     w.gemm);
+            kernels->softmax_causal(w.p, w.cols, a->lse + h * a->seq + i, w.s, w.cols, m, i, seen,
+                                    scale);
+            multiply(kernels,
+                     (struct kiln_gemm){.m = m,
+                                        .n = k,
+                                        .k = seen,
+                                        .a = w.p,
+                                        .lda = w.cols,
+                                        .b = w.columns,
+                                        .panel = kiln_panel_elements(a->seq),
+                                        .c = to(a->out, i, a->heads * k, h * k, view.operand),
+                                        .ldc = a->heads * k,
+                                        .c_operand = true},
+                     w.gemm);
+        }
+    }
+}
+
+/* sums [seen, K] += left [m, seen]^T . right [m, K], right packed over its m rows. */
+static void add_turned(const struct kiln_attention *a, struct parts *w, const void *left, size_t m,
+                       size_t seen, const void *right, size_t ld_right, float *sums) {
+    const struct kiln_kernels *kernels = a->kernels;
+    size_t k = a->head_size;
+    kernels->transpose(w->turned, KILN_QUERY_ROWS, left, w->cols, m, seen);
+    kernels->pack_t(w->block, kiln_panel_elements(m), right, ld_right, m, k);
+    multiply(kernels,
+             (struct kiln_gemm){.m = seen,
+                                .n = k,
+                                .k = m,
+                                .a = w->turned,
+                                .lda = KILN_QUERY_ROWS,
+                                .b = w->block,
+                                .c = sums,
+                                .ldc = k,
+                                .add = sums,
+                                .ldadd = k},
+             w->gemm);
+}
+
+static void block_bwd(const struct kiln_attention *a, struct parts *w, const struct view *view,
+                      size_t h, size_t i) {
+    const struct kiln_kernels *kernels = a->kernels;
+    size_t k = a->head_size, width = a->heads * k;
+    size_t m = a->seq - i < KILN_QUERY_ROWS ? a->seq - i : KILN_QUERY_ROWS, seen = i + m;
+    const void *q = at(a->qkv, i, view->ld, h * k, view->operand);
+    const void *dout = at(a->dout, i, width, h * k, view->operand);
+    struct kiln_gemm score = {.m = m,
+                              .n = seen,
+                              .k = k,
+                              .a = q,
+                              .lda = view->ld,
+                              .b = w->k_rows,
+                              .c = w->s,
+                              .ldc = w->cols};
+    multiply(kernels, score, w->gemm);
+    score.a = dout;
+    score.lda = width;
+    score.b = w->v_rows;
+    score.c = w->dp;
+    multiply(kernels, score, w->gemm);
+    for (size_t r = 0; r < m; r++) {
+        w->delta[r] = kernels->dot(at(a->dout, i + r, width, h * k, view->operand),
+                                   at(a->out, i + r, width, h * k, view->operand), k);
+    }
+    kernels->softmax_causal_bwd(w->p, w->ds, w->cols, w->s, w->dp, w->cols, a->lse + h * a->seq + i,
+                                w->delta, m, i, seen, 1.0f / sqrtf((float)k));
+    multiply(kernels,
+             (struct kiln_gemm){.m = m,
+                                .n = k,
+                                .k = seen,
+                                .a = w->ds,
+                                .lda = w->cols,
+                                .b = w->columns,
+                                .panel = kiln_panel_elements(a->seq),
+                                .c = to(a->dqkv, i, view->ld, h * k, view->operand),
+                                .ldc = view->ld,
+                                .c_operand = true},
+             w->gemm);
+    add_turned(a, w, w->p, m, seen, dout, width, w->dv);
+    add_turned(a, w, w->ds, m, seen, q, view->ld, w->dk);
+}
+
+void kiln_attention_bwd(const struct kiln_attention *a, size_t g, void *scratch) {
+    const struct kiln_kernels *kernels = a->kernels;
+    size_t k = a->head_size, share = a->heads / a->kv_heads;
+    struct view view = view_of(a, g);
+    struct parts w;
+    carve(&w, scratch, kernels, a->seq, k);
+    const void *keys = at(a->qkv, 0, view.ld, view.k, view.operand);
+
+    kernels->pack(w.k_rows, kiln_panel_elements(k), keys, view.ld, a->seq, k);
+    kernels->pack(w.v_rows, kiln_panel_elements(k), at(a->qkv, 0, view.ld, view.v, view.operand),
+                  view.ld, a->seq, k);
+    kernels->pack_t(w.columns, kiln_panel_elements(a->seq), keys, view.ld, a->seq, k);
+    memset(w.dk, 0, a->seq * k * sizeof *w.dk);
+    memset(w.dv, 0, a->seq * k * sizeof *w.dv);
+    for (size_t h = g * share; h < (g + 1) * share; h++) {
+        for (size_t i = 0; i < a->seq; i += KILN_QUERY_ROWS) {
+            block_bwd(a, &w, &view, h, i);
+        }
+    }
+    for (size_t t = 0; t < a->seq; t++) {
+        kernels->round(to(a->dqkv, t, view.ld, view.k, view.operand), w.dk + t * k, k);
+        kernels->round(to(a->dqkv, t, view.ld, view.v, view.operand), w.dv + t * k, k);
+    }
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * kernel.c: chooses the kernels of this machine: plain C first, then tier by tier.
+ *
+ * KILN_CPU stops the climb at a tier, KILN_GEMM=own|onednn names the provider of products.
+ */
+#include "kernel/kernel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/machine.h"
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+/* The tiers of this architecture, lowest first. */
+static const struct tier {
+    const char *name;
+    bool (*present)(void);
+    void (*fill)(struct kiln_kernels *, enum kiln_precision);
+} tiers[] = {
+    {"ref", NULL, kiln_kernels_ref},
+#if defined(__x86_64__)
+    {"avx2", has_avx2, kiln_kernels_avx2},
+    {"avx512", has_avx512, kiln_kernels_avx512},
+#endif
+};
+
+enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_kernels *out,
+                                     struct kiln_err *err) {
+    const char *highest = getenv("KILN_CPU");
+    bool stop = false;
+    for (size_t i = 0; i < sizeof tiers / sizeof tiers[0] && !stop; i++) {
+        stop = highest && strcmp(highest, tiers[i].name) == 0;
+        if (tiers[i].present && !tiers[i].present()) {
+            KILN_REQUIRE(!stop, err, KILN_EUNSUPPORTED,
+                         "KILN_CPU=%s: this processor lacks it; the best here is %s", highest,
+                         out->tier);
+            continue;
+        }
+        tiers[i].fill(out, kiln_precision_resolve(precision));
+    }
+    KILN_REQUIRE(!highest || stop, err, KILN_EUSAGE,
+                 "KILN_CPU=%s is no instruction tier; use ref"
+#if defined(__x86_64__)
+                 ", avx2 or avx512"
+#endif
+                 ,
+                 highest);
+    const char *provider = getenv("KILN_GEMM");
+    if (provider && strcmp(provider, "own") == 0) {
+        return KILN_OK;
+    }
+    bool wanted = provider && strcmp(provider, "onednn") == 0;
+    KILN_REQUIRE(!provider || wanted, err, KILN_EUSAGE, "KILN_GEMM=%s: use own or onednn",
+                 provider);
+    bool better = !highest && kiln_onednn_is_faster();
+    if (wanted || better) {
+        bool done = kiln_kernels_onednn(out);
+        KILN_REQUIRE(done || !wanted, err, KILN_EUNSUPPORTED,
+                     "KILN_GEMM=onednn: only for bf16, on a CPU and in a build that have it");
+    }
+    return KILN_OK;
+}
+
+static const char *const precision_names[] = {"auto", "fp32", "bf16"};
+
+const char *kiln_precision_name(enum kiln_precision precision) {
+    return precision_names[precision];
+}
+
+enum kiln_status kiln_precision_parse(const char *name, enum kiln_precision *out,
+                                      struct kiln_err *err) {
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, precision_names[i]) == 0) {
+            *out = (enum kiln_precision)i;
+            return KILN_OK;
+        }
+    }
+    return KILN_FAIL(err, KILN_EUSAGE, "precision %s: use auto, fp32 or bf16", name);
+}
+
+enum kiln_precision kiln_precision_resolve(enum kiln_precision precision) {
+    if (precision != KILN_PRECISION_AUTO) {
+        return precision;
+    }
+#if defined(__x86_64__)
+    return kiln_cpu_has_bf16() ? KILN_PRECISION_BF16 : KILN_PRECISION_FP32;
+#else
+    return KILN_PRECISION_FP32;
+#endif
+}
+
+enum kiln_status kiln_cpu_describe(enum kiln_precision precision, struct kiln_cpu *out,
+                                   struct kiln_err *err) {
+    struct kiln_kernels kernels = {0};
+    KILN_TRY(kiln_kernels_choose(precision, &kernels, err));
+    out->tier = kernels.tier;
+    out->provider = kernels.provider;
+    out->cpus = kiln_cpu_count();
+    out->memory_available = kiln_memory_available();
+    return KILN_OK;
+}
+
+size_t kiln_machine_resident(void) { return kiln_memory_resident(); }
+size_t kiln_machine_resident_peak(void) { return kiln_memory_resident_peak(); }

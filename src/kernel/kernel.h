@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * kernel.h: the arithmetic of a CPU, as one struct of functions.
+ *
+ * kiln_kernels() fills the struct from plain C first and then tier by tier with what the machine
+ * has; the environment variable KILN_CPU (ref, avx2, avx512) stops the climb early. Every kernel
+ * is single-threaded, asserts its shapes, and has no error path. Callers split the work into
+ * blocks whose sizes depend on the problem alone, so results do not depend on threads.
+ *
+ * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
+ * "operand array" is float or uint16_t by `precision`. Sums are always fp32.
+ */
+#ifndef KILN_KERNEL_H
+#define KILN_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kiln/cpu.h"
+#include "kiln/status.h"
+
+/* Packed matrices: kiln's own format for the right-hand operand of every product.
+ *
+ *   b [n, k], contraction over k, becomes panels of 64 columns n, each contiguous:
+ *     bf16  [n/64][k/32][16][64][2]   (oneDNN calls it BA16a64b2a)
+ *     fp32  [n/64][k   ][64]
+ *   n is padded to 64 and k to 32 with zeros. Panels are kiln_panel_elements(k) apart.
+ */
+enum { KILN_PANEL = 64, KILN_PANEL_K = 32 };
+
+static inline size_t kiln_panel_elements(size_t k) {
+    return (k + KILN_PANEL_K - 1) / KILN_PANEL_K * KILN_PANEL_K * KILN_PANEL;
+}
+/* Operand elements of a packed [n, k]. */
+static inline size_t kiln_packed_elements(size_t n, size_t k) {
+    return (n + KILN_PANEL - 1) / KILN_PANEL * kiln_panel_elements(k);
+}
+
+/* One block of a product: c [m, n] = a [m, k] . b [n, k]^T (+ add).
+ *
+ * Sums run over k in index order. The largest block is KILN_GEMM_M x KILN_GEMM_N; callers cut
+ * larger products into such blocks over m and n (blocks.h), never over k. */
+enum { KILN_GEMM_M = 128, KILN_GEMM_N = 256 };
+
+struct kiln_gemm {
+    size_t m, n, k;
+    const void *a; /* operands, row-major */
+    size_t lda;    /* elements between rows of a */
+    const void *b; /* packed panels; the block starts at a panel's first column */
+    size_t panel;  /* elements between panels; 0: those of k. Others only in gemm_own, where b
+                    * was packed for a longer contraction than this block wants */
+    void *c;       /* row-major; fp32, or operands when c_operand */
+    size_t ldc;
+    bool c_operand;
+    const float *add; /* NULL, or fp32 [m, n] added to the sums; may be c itself */
+    size_t ldadd;
+    void *scratch; /* KILN_GEMM_SCRATCH bytes, 64-byte aligned, of the calling thread */
+};
+enum { KILN_GEMM_SCRATCH = (KILN_GEMM_M * KILN_GEMM_N + KILN_GEMM_M * 128 + 128 * 64) * 4 };
+
+/* AdamW with decoupled decay (Loshchilov and Hutter 2019), one step's constants. */
+struct kiln_adamw {
+    float lr, beta1, beta2, eps;
+    float decay;       /* lr * weight_decay, 0 for tensors without decay */
+    float grad_scale;  /* clip factor (and 1/loss scale) applied to the gradient */
+    float correction1; /* 1 / (1 - beta1^t) */
+    float correction2; /* 1 / (1 - beta2^t) */
+};
+
+struct kiln_kernels {
+    const char *tier;     /* "ref", "avx2", "avx512" */
+    const char *provider; /* who multiplies: "own", "onednn" */
+    enum kiln_precision precision;
+    size_t operand_bytes; /* 4 or 2 */
+
+    void (*gemm)(const struct kiln_gemm *block);
+    /* The same on kiln's own code whatever the provider: for the small products of attention. */
+    void (*gemm_own)(const struct kiln_gemm *block);
+
+    /* Pack rows: src [n, k] with row stride ld -> panels at dst, columns k0.. of the contraction
+     * (k0 even). Only whole panels: n is padded to 64 with zeros; k is padded to 32 behind the
+     * last column when `last`. */
+    void (*pack_f32)(void *dst, size_t panel, const float *src, size_t ld, size_t n, size_t k);
+    void (*pack)(void *dst, size_t panel, const void *src, size_t ld, size_t n, size_t k);
+    /* Pack columns: src [k, n], contraction over its rows. `panel` is the distance of panels at
+     * dst in elements, so that a slice k0.. (k0 a multiple of 32) of a longer contraction is
+     * packed by itself: pass dst + k0*64. */
+    void (*pack_t_f32)(void *dst, size_t panel, const float *src, size_t ld, size_t k, size_t n);
+    void (*pack_t)(void *dst, size_t panel, const void *src, size_t ld, size_t k, size_t n);
+
+    /* dst [cols, rows] = src [rows, cols]^T, operands. */
+    void (*transpose)(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t cols);
+    /* fp32 -> operands, operands -> fp32, n elements. */
+    void (*round)(void *dst, const float *src, size_t n);
+    void (*widen)(float *dst, const void *src, size_t n);
+
+    /* RMSNorm (Zhang and Sennrich 2019): y = x * rstd * w, rstd = (mean x^2 + eps)^-1/2.
+     * x [rows, d] fp32, y operands, rstd [rows]. */
+    void (*rmsnorm)(void *y, float *rstd, const float *x, const float *w, float eps, size_t rows,
+                    size_t d);
+    /* dx += gradient through the norm; dw [d] += sum over rows of dy * x * rstd. dy fp32. */
+    void (*rmsnorm_bwd)(float *dx, float *dw, const float *dy, const float *x, const float *w,
+                        const float *rstd, size_t rows, size_t d);
+
+    /* RoPE (Su et al. 2021), interleaved pairs, in place on `heads` heads of size k at the start
+     * of each row: row r is at position (first + r) % period. angles: [period, k] as cos, sin,
+     * cos, sin ... per pair. inverse turns back (the backward pass). */
+    void (*rope)(void *x, size_t ld, size_t rows, size_t heads, size_t k, const float *angles,
+                 size_t first, size_t period, bool inverse);
+
+    /* SwiGLU (Shazeer 2020): h [rows, 2F] holds h1 | h3; gate [rows, F] = silu(h1) * h3. */
+    void (*swiglu)(void *gate, const void *h, size_t rows, size_t f);
+    /* dh [rows, 2F] from dgate [rows, F] and h; may overwrite h in place (dh == h). */
+    void (*swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t rows, size_t f);
+
+    /* Causal softmax of one block of score rows: row r sees columns 0..first+r. p (operands) gets
+     * softmax(scale * s), zeros up to `cols`; lse[r] = ln sum exp(scale * s). s is overwritten. */
+    void (*softmax_causal)(void *p, size_t ldp, float *lse, float *s, size_t lds, size_t rows,
+                           size_t first, size_t cols, float scale);
+    /* The backward of the same block: p = exp(scale*s - lse), ds = scale * p * (dp - delta),
+     * both operands, zeros beyond the causal limit up to `cols`. */
+    void (*softmax_causal_bwd)(void *p, void *ds, size_t ldp, const float *s, const float *dp,
+                               size_t lds, const float *lse, const float *delta, size_t rows,
+                               size_t first, size_t cols, float scale);
+
+    /* Cross-entropy of one row of logits [n]: returns -ln softmax(logits)[target] and writes
+     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten.
+     */
+    float (*cross_entropy)(void *dlogits, float *logits, size_t n, size_t target, float scale);
+
+    /* sum of a*b in fp32 over operands (delta of attention). */
+    float (*dot)(const void *a, const void *b, size_t n);
+    /* y += x, y *= s, fp32. */
+    void (*add)(float *y, const float *x, size_t n);
+    /* Sum of squares in double over at most a few thousand elements. */
+    double (*sum_squares)(const float *x, size_t n);
+    /* One AdamW update of n parameters. */
+    void (*adamw)(float *w, float *m, float *v, const float *g, size_t n,
+                  const struct kiln_adamw *constants);
+};
+
+/* The kernels of this machine for a precision. KILN_EUSAGE when KILN_CPU names an unknown tier,
+ * KILN_EUNSUPPORTED when the machine lacks it. */
+KILN_MUST_CHECK enum kiln_status kiln_kernels_choose(enum kiln_precision precision,
+                                                     struct kiln_kernels *out,
+                                                     struct kiln_err *err);
+
+/* Fillers, one a tier; for kiln_kernels_choose and the tests. */
+void kiln_kernels_ref(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_avx2(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_avx512(struct kiln_kernels *kernels, enum kiln_precision precision);
+/* oneDNN as the provider of bf16 products; false when this build or machine has none. */
+bool kiln_kernels_onednn(struct kiln_kernels *kernels);
+/* Is oneDNN the faster provider here? Where the CPU has AMX: own code has no AMX kernel. */
+bool kiln_onednn_is_faster(void);
+
+#if defined(__x86_64__)
+bool kiln_cpu_has_amx(void);
+bool kiln_cpu_has_bf16(void); /* AVX512-BF16 or AMX-BF16 */
+#endif
+
+/* bf16 <-> fp32, round to nearest even, NaN stays NaN. */
+static inline float kiln_bf16_to_f32(uint16_t x) {
+    union {
+        uint32_t u;
+        float f;
+    } v = {(uint32_t)x << 16};
+    return v.f;
+}
+static inline uint16_t kiln_f32_to_bf16(float x) {
+    union {
+        float f;
+        uint32_t u;
+    } v = {x};
+    if ((v.u & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)((v.u >> 16) | 0x40u);
+    }
+    return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
+}
+
+#endif

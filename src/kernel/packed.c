@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+#include "kernel/packed.h"
+
+static size_t forward_bytes(const struct kiln_matrix *m, size_t operand) {
+    return kiln_packed_elements(m->rows, m->cols) * operand;
+}
+static size_t backward_bytes(const struct kiln_matrix *m, size_t operand) {
+    /* The contraction is over rows, which arrive 64 at a time: room for whole pieces. */
+    return kiln_packed_elements(m->cols, kiln_round_up(m->rows, KILN_PACK_ROWS)) * operand;
+}
+
+size_t kiln_packed_bytes(const struct kiln_table *table, size_t operand, bool backward) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < table->n_matrices; i++) {
+        bytes = kiln_arena_reserve(bytes, forward_bytes(&table->matrices[i], operand));
+        if (backward) {
+            bytes = kiln_arena_reserve(bytes, backward_bytes(&table->matrices[i], operand));
+        }
+    }
+    return bytes;
+}
+
+enum kiln_status kiln_packed_open(struct kiln_packed *packed, const struct kiln_table *table,
+                                  const struct kiln_kernels *kernels, bool backward,
+                                  struct kiln_err *err) {
+    size_t operand = kernels->operand_bytes;
+    *packed = (struct kiln_packed){.table = table, .kernels = kernels};
+    packed->forward = kiln_alloc(table->n_matrices, sizeof *packed->forward);
+    packed->backward = kiln_alloc(table->n_matrices, sizeof *packed->backward);
+    enum kiln_status status =
+        packed->forward && packed->backward
+            ? kiln_arena_open(&packed->arena, kiln_packed_bytes(table, operand, backward), err)
+            : KILN_FAIL(err, KILN_ENOMEM, "no memory for the list of packed matrices");
+    if (status != KILN_OK) {
+        kiln_packed_close(packed);
+        return status;
+    }
+    for (size_t i = 0; i < table->n_matrices; i++) {
+        const struct kiln_matrix *m = &table->matrices[i];
+        packed->forward[i] = kiln_arena_take(&packed->arena, forward_bytes(m, operand));
+        if (backward) {
+            packed->backward[i] = kiln_arena_take(&packed->arena, backward_bytes(m, operand));
+        }
+    }
+    return KILN_OK;
+}
+
+void kiln_packed_close(struct kiln_packed *packed) {
+    kiln_arena_close(&packed->arena);
+    kiln_free(packed->forward);
+    kiln_free(packed->backward);
+    *packed = (struct kiln_packed){0};
+}
+
+void kiln_packed_rows(const struct kiln_packed *packed, size_t matrix, size_t first, size_t rows,
+                      const float *weights, bool forward, bool backward) {
+    const struct kiln_matrix *m = &packed->table->matrices[matrix];
+    const struct kiln_kernels *kernels = packed->kernels;
+    const float *from = weights + m->offset + first * m->cols;
+    size_t operand = kernels->operand_bytes;
+    if (forward && packed->forward[matrix]) {
+        size_t panel = kiln_panel_elements(m->cols);
+        char *out = packed->forward[matrix];
+        kernels->pack_f32(out + first / KILN_PANEL * panel * operand, panel, from, m->cols, rows,
+                          m->cols);
+    }
+    if (backward && packed->backward[matrix]) {
+        size_t panel = kiln_panel_elements(m->rows);
+        char *out = packed->backward[matrix];
+        kernels->pack_t_f32(out + first * KILN_PANEL * operand, panel, from, m->cols, rows,
+                            m->cols);
+    }
+}

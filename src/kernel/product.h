@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * product.h: whole matrix products, rows of work, over the thread pool.
+ *
+ * A product is cut into blocks of KILN_GEMM_M x KILN_GEMM_N whatever the number of threads, and
+ * never along k: every element of the result is one sum in index order, so bits do not depend on
+ * threads.
+ */
+#ifndef KILN_KERNEL_PRODUCT_H
+#define KILN_KERNEL_PRODUCT_H
+
+#include "base/pool.h"
+#include "kernel/kernel.h"
+
+/* Kernels, threads, and a scratch block for each thread. */
+struct kiln_workers {
+    struct kiln_pool *pool;
+    const struct kiln_kernels *kernels;
+    void **scratch;       /* [threads], each scratch_bytes, 64-byte aligned */
+    size_t scratch_bytes; /* at least KILN_GEMM_SCRATCH */
+};
+
+/* Open a pool's workers; kernels is borrowed. */
+KILN_MUST_CHECK enum kiln_status kiln_workers_open(struct kiln_workers *workers,
+                                                   const struct kiln_kernels *kernels,
+                                                   struct kiln_pool *pool, size_t scratch_bytes,
+                                                   struct kiln_err *err);
+void kiln_workers_close(struct kiln_workers *workers);
+
+/* c [m, n] = a [m, k] . b^T (+ add): kernel.h says what each field is; m and n are unbounded.
+ * `scratch` is filled in per thread. */
+void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *product);
+
+/* Run fn over chunks of `chunk` rows: fn(context, first, rows, chunk index, scratch of thread). */
+typedef void (*kiln_rows_fn)(void *context, size_t first, size_t rows, size_t index, void *scratch);
+void kiln_rows(const struct kiln_workers *workers, size_t rows, size_t chunk, kiln_rows_fn fn,
+               void *context);
+
+/* Pack columns of src [k, n] (operands) as panels, one panel a task. */
+void kiln_pack_columns(const struct kiln_workers *workers, void *dst, const void *src, size_t ld,
+                       size_t k, size_t n);
+/* dst [cols, rows] = src^T, operands. */
+void kiln_transpose(const struct kiln_workers *workers, void *dst, size_t ldd, const void *src,
+                    size_t lds, size_t rows, size_t cols);
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * simd.h: one vector of fp32, as wide as the tier that includes it.
+ *
+ * The kernels of simd_body.h are written once over GCC's vector extension and compiled once a
+ * tier; only what the extension cannot say (fused multiply-add, square root, select) is named
+ * here per instruction set. Everything is static inline: no code of one tier can be called from
+ * another.
+ */
+#ifndef KILN_KERNEL_SIMD_H
+#define KILN_KERNEL_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define VL           16
+#define GEMM_COLUMNS 4   /* vectors across a register tile: 6 x 64 */
+#define GEMM_KC      128 /* depth of a chunk: 64 x 128 fp32 fill most of L1 */
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define VL           8
+#define GEMM_COLUMNS 2 /* 6 x 16 */
+#define GEMM_KC      64
+#else
+#error "no vector tier for this instruction set"
+#endif
+#define GEMM_ROWS 6
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef uint32_t vu __attribute__((vector_size(VL * 4)));
+typedef uint16_t vh __attribute__((vector_size(VL * 2)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf v_set(float x) { return x - (vf){0}; }
+INLINE vf v_load(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void v_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+INLINE vf v_select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); }
+
+#if defined(__AVX512F__)
+INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+INLINE vf v_sqrt(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
+#else
+INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+INLINE vf v_sqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
+#endif
+
+/* Lanes added in a fixed tree. */
+INLINE float v_sum(vf v) {
+    float lane[VL];
+    memcpy(lane, &v, sizeof v);
+    for (int half = VL / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) {
+            lane[i] += lane[i + half];
+        }
+    }
+    return lane[0];
+}
+INLINE float v_highest(vf v) {
+    float lane[VL];
+    memcpy(lane, &v, sizeof v);
+    float top = lane[0];
+    for (int i = 1; i < VL; i++) {
+        top = lane[i] > top ? lane[i] : top;
+    }
+    return top;
+}
+
+/* bf16 <-> fp32. Rounding is to nearest even in integers; NaN keeps its top bits and a quiet bit.
+ */
+INLINE vf v_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
+INLINE vh v_to_bf16(vf v) {
+    vu u = (vu)v;
+    vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    vu quiet = (u >> 16) | 0x40u;
+    vu nan = (vu)(v != v);
+    return __builtin_convertvector((rounded & ~nan) | (quiet & nan), vh);
+}
+
+/* Transpose a square of VL x VL 32-bit words in registers: at distance d = 1, 2, 4, ... rows i and
+ * i+d exchange the off-diagonal halves of every 2d x 2d square (Eklundh 1972). */
+#if VL == 16
+#define LANES(F, d)                                                                           \
+    F(0, d), F(1, d), F(2, d), F(3, d), F(4, d), F(5, d), F(6, d), F(7, d), F(8, d), F(9, d), \
+        F(10, d), F(11, d), F(12, d), F(13, d), F(14, d), F(15, d)
+#else
+#define LANES(F, d) F(0, d), F(1, d), F(2, d), F(3, d), F(4, d), F(5, d), F(6, d), F(7, d)
+#endif
+#define UPPER_LANE(l, d) (((l) & (d)) ? VL + (l) - (d) : (l))
+#define LOWER_LANE(l, d) (((l) & (d)) ? VL + (l) : (l) + (d))
+#define TRANSPOSE_STAGE(row, d)                                                           \
+    for (int i = 0; i < VL; i++) {                                                        \
+        if (!(i & (d))) {                                                                 \
+            vu upper = (row)[i], lower = (row)[i + (d)];                                  \
+            (row)[i] = __builtin_shufflevector(upper, lower, LANES(UPPER_LANE, d));       \
+            (row)[i + (d)] = __builtin_shufflevector(upper, lower, LANES(LOWER_LANE, d)); \
+        }                                                                                 \
+    }
+INLINE void v_transpose(vu row[VL]) {
+    _Pragma("GCC unroll 16") TRANSPOSE_STAGE(row, 1);
+    _Pragma("GCC unroll 16") TRANSPOSE_STAGE(row, 2);
+    _Pragma("GCC unroll 16") TRANSPOSE_STAGE(row, 4);
+#if VL == 16
+    _Pragma("GCC unroll 16") TRANSPOSE_STAGE(row, 8);
+#endif
+}
+
+/* e^x, 2 ulp on [-87.3, 88]; below it flushes to 0, above it saturates near the largest float.
+ * x = n ln2 + r with |r| <= ln2/2 in two parts (Cody and Waite), e^r by a polynomial of degree 6,
+ * 2^n by the exponent field. NaN gives NaN. */
+INLINE vf v_exp(vf x) {
+    const vf low = v_set(-87.33654f), high = v_set(88.3762626647949f);
+    vi tiny = x < low;
+    vf bounded = v_select(x > high, high, x);
+    vf magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    vf n = v_fma(bounded, v_set(1.44269504088896341f), magic) - magic;
+    vf r = v_fma(n, v_set(-0.693145751953125f), bounded);
+    r = v_fma(n, v_set(-1.42860682030941723e-6f), r);
+    vf p = v_set(1.9875691500e-4f);
+    p = v_fma(p, r, v_set(1.3981999507e-3f));
+    p = v_fma(p, r, v_set(8.3334519073e-3f));
+    p = v_fma(p, r, v_set(4.1665795894e-2f));
+    p = v_fma(p, r, v_set(1.6666665459e-1f));
+    p = v_fma(p, r, v_set(5.0000001201e-1f));
+    p = v_fma(p, r * r, r) + 1.0f;
+    vi exponent = __builtin_convertvector(v_select(tiny, v_set(0.0f), n), vi) << 23;
+    vf scaled = (vf)((vi)p + exponent);
+    return v_select(x != x, x, v_select(tiny, v_set(0.0f), scaled));
+}
+
+#endif

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * story_grammar.c: every word that a story can hold.
+ *
+ * Read the sentences first: they are the story. Words that follow "a" begin with a consonant.
+ * Whatever has to agree is one list with several forms (a hero and the pronouns, a mishap and its
+ * two remedies) or two lists without a common entry (heroes and helpers), so that no rule is
+ * needed beside the tables.
+ */
+#include "text/story_grammar.h"
+
+#define ENTRIES(...)                    \
+    (const char *const[]){__VA_ARGS__}, \
+        sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)
+#define CAST(name, ...) \
+    { name, KILN_STORY_CAST, NULL, ENTRIES(__VA_ARGS__) }
+#define FORMS(name, forms, ...) \
+    { name, KILN_STORY_CAST, forms, ENTRIES(__VA_ARGS__) }
+#define WORD(name, ...) \
+    { name, KILN_STORY_WORD, NULL, ENTRIES(__VA_ARGS__) }
+#define SENTENCE(name, ...) \
+    { name, KILN_STORY_SENTENCE, NULL, ENTRIES(__VA_ARGS__) }
+
+#define SHE(name) name "|she|her|her|girl"
+#define HE(name)  name "|he|him|his|boy"
+
+/* clang-format off */
+const struct kiln_story_list kiln_story_lists[] = {
+
+/* ---- The story, sentence by sentence ---- */
+
+WORD("story",
+    "{opening} {likes} {wish} {day} {find} {loss} {grief} {help} {comfort} {cure} {thanks} "
+    "{moral}"),
+
+SENTENCE("opening",
+    "Once upon a time, there was a {trait} {kind} named {hero}.",
+    "Once there lived a {trait} {kind} named {hero} in a {look} {house}.",
+    "In a {look} {house} near the {landmark}, there lived a {trait} {kind} named {hero}."),
+
+SENTENCE("likes",
+    "Every {daytime}, {hero.he} liked to {hobby} and eat {food}.",
+    "{Hero.he} could {hobby} all day long, and {hero.he} loved {food} with {drink}.",
+    "{Hero.he} had a {trait} {pet}, and together they liked to {hobby} and {play}."),
+
+SENTENCE("wish",
+    "More than anything, {hero} wished for a {color} {thing}.",
+    "{Hero} dreamed of a {color} {thing} every {daytime}.",
+    "\"I wish I had a {color} {thing},\" {hero} said to the {listener} each {daytime}."),
+
+SENTENCE("day",
+    "One {weather} {daytime}, {hero.he} went to the {place} with {hero.his} {family}.",
+    "One {weather} {daytime}, {hero} and {hero.his} {family} walked to the {place}.",
+    "Then, on a {weather} {daytime}, {hero.his} {family} took {hero.him} to the {place}."),
+
+SENTENCE("find",
+    "There {hero.he} found a {color} {thing} behind a {look} {landmark}.",
+    "A {trait} {seller} sold {hero.him} a {color} {thing} for {number} coins.",
+    "There stood a {trait} {seller}, who gave {hero.him} a {color} {thing} for some {food}."),
+
+SENTENCE("loss",
+    "But {suddenly} the {thing} {mishap}.",
+    "{Hero} {jumped} for joy, but {suddenly} the {thing} {mishap}."),
+
+SENTENCE("grief",
+    "{Hero} felt {sad} and sat down next to a {look} {landmark}.",
+    "\"Oh no, my {color} {thing}!\" cried {hero}, {sad} and {tired}.",
+    "{Hero} was so {sad} that {hero.he} cried for {number} minutes."),
+
+SENTENCE("help",
+    "Just then, a {nature} {helper} named {friend} came {along}.",
+    "A {nature} {helper} named {friend} heard {hero.him} and came {along}.",
+    "Luckily, a {nature} {helper} in a {striped} {coat} came {along}, and it was {friend}."),
+
+SENTENCE("comfort",
+    "\"Do not worry, I have a {good} idea,\" {said} {friend}.",
+    "\"Why are you so {sad}?\" asked {friend} in a {soft} voice.",
+    "\"Have some {food}, and then I will help you,\" {said} the {helper}."),
+
+SENTENCE("cure",
+    "{Slowly} and {gently}, {friend} {remedy}.",
+    "It took {number} tries, but then the {helper} {gently} {remedy}.",
+    "{Friend} put down a {look} {bag} and {gently} {remedy}."),
+
+SENTENCE("thanks",
+    "\"Thank you, {friend}!\" {said} {hero}, and they shared {food} and {drink}.",
+    "{Hero} thanked the {helper} with {number} {gift} and a {soft} hug.",
+    "{Hero} gave {friend} some {food}, and they {played} until {evening}."),
+
+SENTENCE("moral",
+    "{Hero} put the {thing} {spot} and knew that {lesson}.",
+    "That night, with the {thing} {spot}, {hero} learned that {lesson}.",
+    "On the way home from the {place}, {friend} told {hero} that {lesson}."),
+
+/* ---- The cast: chosen once a story ---- */
+
+FORMS("hero", "name he him his boy",
+    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Ella"), SHE("Nora"), SHE("Clara"),
+    SHE("Ruby"), SHE("Ivy"), SHE("Zoe"), SHE("Maya"), SHE("Lucy"), SHE("Emma"), SHE("Hazel"),
+    SHE("Daisy"), SHE("Molly"), SHE("Tara"), SHE("Wendy"), SHE("Stella"), SHE("Jade"),
+    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Jack"), HE("Finn"),
+    HE("Noah"), HE("Oscar"), HE("Hugo"), HE("Milo"), HE("Luke"), HE("Theo"), HE("Felix"),
+    HE("Adam"), HE("Paul"), HE("Toby"), HE("Ravi"), HE("Omar"), HE("Eli")),
+
+CAST("kind",
+    "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
+    "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
+
+CAST("color",
+    "red", "blue", "green", "golden", "silver", "purple", "pink", "white", "black", "scarlet",
+    "violet", "copper"),
+
+CAST("thing",
+    "kite", "ball", "balloon", "boat", "drum", "hat", "scarf", "book", "bell", "doll", "puppet",
+    "cup", "whistle", "flute", "basket", "ribbon", "ring", "lantern", "crown", "mask", "feather",
+    "mirror", "necklace", "top"),
+
+CAST("place",
+    "park", "beach", "meadow", "garden", "forest", "hill", "river", "lake", "market", "village",
+    "farm", "valley", "orchard", "mill", "harbor", "pond", "castle", "fair", "island", "zoo"),
+
+FORMS("mishap", "loss fix mend",
+    "got stuck in a {tree} tree"
+        "|climbed up and brought the {thing} down"
+        "|shook the branches until the {thing} fell down",
+    "fell into a {deep} hole"
+        "|dug the {thing} out with a spade"
+        "|pulled the {thing} out with a rope",
+    "splashed into a {cold} stream"
+        "|swam out and caught the {thing}"
+        "|fished the {thing} out with a long stick",
+    "sank into {sticky} mud"
+        "|lifted the {thing} out and washed it"
+        "|stepped into the mud and saved the {thing}",
+    "got caught in a {thorny} bush"
+        "|cut the {thing} free with scissors"
+        "|bent the twigs until the {thing} was free",
+    "rolled under a {heavy} rock"
+        "|pushed the rock away from the {thing}"
+        "|raised the rock with a pole and took the {thing}",
+    "disappeared in the {tall} grass"
+        "|looked behind every leaf and found the {thing}"
+        "|combed the grass with a rake and found the {thing}",
+    "was stolen by a {cheeky} {bird}"
+        "|gave the bird a nut and got the {thing} back"
+        "|followed the bird to its nest and got the {thing} back",
+    "tumbled down a {deep} well"
+        "|let down a bucket and drew up the {thing}"
+        "|went down a ladder and carried up the {thing}",
+    "vanished in a {deep} cave"
+        "|lit a lamp and spotted the {thing} in the cave"
+        "|crept into the cave and came out with the {thing}",
+    "slid behind a {heavy} door"
+        "|opened the door with a key and returned the {thing}"
+        "|went in through a window and returned the {thing}",
+    "landed on a {tall} roof"
+        "|leaned a ladder on the roof and reached the {thing}"
+        "|threw a net over the {thing} and drew it down"),
+
+CAST("helper",
+    "owl", "turtle", "goat", "frog", "badger", "beaver", "deer", "horse", "goose", "donkey",
+    "squirrel", "otter", "camel", "swan", "moose", "monkey"),
+
+CAST("friend",
+    "Bruno", "Greta", "Otto", "Pearl", "Walter", "Olive", "Chester", "Mabel", "Basil", "Dora",
+    "Rufus", "Hilda", "Casper", "Nell", "Barnaby", "Winnie", "Gus", "Tilda", "Monty", "Flora",
+    "Percy", "Agnes", "Ralph", "Betsy"),
+
+/* ---- Words: chosen anew each time ---- */
+
+/* People and animals. */
+WORD("trait",
+    "kind", "brave", "clever", "cheerful", "gentle", "shy", "curious", "quiet", "friendly",
+    "lively", "merry", "patient", "playful", "sleepy", "polite", "dreamy", "young", "tidy",
+    "funny", "loyal"),
+WORD("nature",
+    "wise", "strong", "jolly", "noble", "calm", "careful", "graceful", "helpful", "nimble",
+    "plump", "steady", "watchful", "humble", "smart", "bold", "bright"),
+WORD("pet",
+    "cat", "dog", "hamster", "pony", "snail", "parrot", "duck", "lamb", "lizard", "cricket",
+    "hen", "beetle"),
+WORD("family",
+    "mother", "father", "sister", "brother", "grandmother", "grandfather", "aunt", "uncle",
+    "cousin", "neighbor", "teacher", "nephew"),
+WORD("seller",
+    "merchant", "tailor", "shepherd", "potter", "miller", "weaver", "clown", "juggler", "knight",
+    "queen", "king", "fisherman"),
+WORD("sad",
+    "sad", "sorry", "lonely", "upset", "gloomy", "unhappy", "helpless", "worried"),
+WORD("tired", "tired", "hungry", "thirsty", "dizzy", "pale", "wet", "cold", "afraid"),
+
+/* What they do and say. */
+WORD("hobby",
+    "sing", "dance", "paint", "swim", "read", "cook", "climb", "run", "draw", "skip", "knit",
+    "juggle", "bake", "hum", "sew", "whittle"),
+WORD("play",
+    "pick flowers", "tell stories", "chase butterflies", "build towers", "watch clouds",
+    "count stars", "catch leaves", "ride a sled"),
+WORD("played",
+    "played games", "sang songs", "told jokes", "danced", "ran races", "drew pictures",
+    "solved riddles", "flew paper planes"),
+WORD("jumped",
+    "jumped", "danced", "sang", "laughed", "clapped", "cheered", "hopped", "skipped"),
+WORD("said", "said", "called", "whispered", "laughed", "sang", "shouted"),
+WORD("soft", "soft", "low", "kind", "gentle", "warm", "sweet", "tender", "friendly"),
+WORD("good", "good", "clever", "bright", "grand", "simple", "splendid", "fine", "perfect"),
+WORD("slowly",
+    "slowly", "quickly", "bravely", "calmly", "boldly", "proudly", "happily", "eagerly"),
+WORD("gently",
+    "gently", "carefully", "patiently", "cleverly", "softly", "quietly", "neatly", "kindly"),
+WORD("remedy", "{mishap.fix}", "{mishap.mend}"),
+WORD("lesson",
+    "a good friend is worth more than gold", "kind words make hard days easy",
+    "it is fine to ask for help", "every problem is smaller with a friend",
+    "joy grows when it is shared", "patience can solve many things",
+    "a helping hand is the best gift", "tears dry faster in good company",
+    "small deeds make big changes", "nobody has to be alone", "being kind costs nothing",
+    "two heads are better than one", "a calm mind finds a way",
+    "friends come when you need them", "courage begins with one small step",
+    "every knot can be untied"),
+
+/* When, where and how many. */
+WORD("daytime",
+    "morning", "afternoon", "evening", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday",
+    "Saturday", "Sunday"),
+WORD("weather",
+    "sunny", "windy", "cloudy", "rainy", "snowy", "foggy", "warm", "cold", "bright", "breezy",
+    "mild", "frosty"),
+WORD("suddenly",
+    "suddenly", "all at once", "a moment later", "before long", "soon", "by bad luck",
+    "out of nowhere", "without warning"),
+WORD("evening",
+    "the sun went down", "the moon came up", "the stars came out", "the bells rang",
+    "the lamps were lit", "it was time for bed", "supper was ready", "the birds were asleep"),
+WORD("number", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+WORD("along",
+    "along the path", "down the road", "over the hill", "out of the woods", "around the corner",
+    "across the bridge", "through the gate", "up the lane", "past the trees", "from the fields"),
+WORD("spot",
+    "on a shelf", "under the pillow", "by the window", "next to the bed", "on the table",
+    "in a box", "over the door", "near the fire", "in a drawer", "under a blanket"),
+
+/* Things around them. */
+WORD("look",
+    "small", "big", "round", "plain", "dusty", "crooked", "gray", "brown", "wide", "strange",
+    "pretty", "sturdy", "tiny", "large", "shiny", "yellow"),
+WORD("house", "house", "cottage", "cabin", "hut", "tent", "tower", "wagon", "barn"),
+WORD("landmark",
+    "well", "gate", "bench", "fence", "bridge", "barrel", "statue", "fountain", "haystack",
+    "wall", "log", "stump", "rock", "bush", "cart", "lamp"),
+WORD("listener", "moon", "stars", "wind", "clouds", "birds", "trees", "sun", "rain"),
+WORD("food",
+    "bread", "honey", "plums", "cherries", "soup", "cake", "pancakes", "apples", "pears",
+    "walnuts", "cheese", "carrots", "muffins", "berries", "pie", "cookies", "jam", "noodles",
+    "grapes", "pudding"),
+WORD("drink", "milk", "tea", "cocoa", "lemonade", "water", "cider", "juice", "coffee"),
+WORD("gift",
+    "kisses", "roses", "buttons", "acorns", "shells", "daisies", "songs", "smiles", "marbles",
+    "tulips", "pebbles", "candles"),
+WORD("striped",
+    "striped", "dotted", "checked", "woolen", "patched", "velvet", "silk", "linen"),
+WORD("coat", "coat", "vest", "cap", "cape", "sweater", "shirt", "cloak", "bow tie"),
+WORD("bag", "bag", "sack", "box", "bundle", "bucket", "suitcase", "backpack", "jug"),
+WORD("tree", "pine", "maple", "willow", "birch", "chestnut", "beech", "fir", "cedar"),
+WORD("bird", "crow", "magpie", "raven", "jay", "gull", "pigeon"),
+WORD("deep", "deep", "dark", "narrow", "muddy", "hidden", "gloomy"),
+WORD("cold", "cold", "fast", "little", "noisy", "rocky", "clear"),
+WORD("sticky", "sticky", "thick", "brown", "soft", "black", "cold"),
+WORD("thorny", "thorny", "thick", "prickly", "wild", "leafy", "tangled"),
+WORD("heavy", "heavy", "big", "mossy", "gray", "huge", "wooden"),
+WORD("tall", "tall", "high", "green", "wet", "golden", "wild"),
+WORD("cheeky", "cheeky", "hungry", "naughty", "greedy", "noisy", "clever"),
+};
+/* clang-format on */
+
+const size_t kiln_story_n_lists = sizeof(kiln_story_lists) / sizeof(kiln_story_lists[0]);
