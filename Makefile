@@ -63,7 +63,7 @@ TEST_SRC  := $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c)
 BENCH_SRC := $(wildcard bench/*.c)
 FUZZ_SRC  := $(wildcard fuzz/*.c)
 HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h bench/*.h)
-SHELL_SRC := $(shell grep -rlIE '^\#!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
+SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(1:%.c=$(OBJ)/%.o)
