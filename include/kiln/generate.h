@@ -33,8 +33,9 @@ struct kiln_generate_result {
     double tokens_per_s; /* of the generated part */
 };
 
-/* Generate until BOS or EOS is drawn or `tokens` positions are used. weights: the flat array of
- * the table. The same options give the same text on the same machine. */
+/* Generate until BOS or EOS is drawn or `tokens` positions are used; a tokenizer whose EOS is not
+ * named </s> has text there, which is told like any other. weights: the flat array of the table.
+ * The same options give the same text on the same machine. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_generate(
     const struct kiln_table *table, const float *weights, const struct kiln_tokenizer *tokenizer,
     const struct kiln_generate_options *options, kiln_piece_fn piece, void *context,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernel/product.h"
 
 /* Scratch of a task. S and P blocks have rows of `cols` = T rounded up to a panel. */
 struct parts {
@@ -70,23 +71,8 @@ static void *to(void *base, size_t row, size_t ld, size_t col, size_t operand) {
     return (char *)base + (row * ld + col) * operand;
 }
 
-/* A product of any m and n on own code, block by block. */
 static void multiply(const struct kiln_kernels *kernels, struct kiln_gemm product, void *scratch) {
-    size_t operand = kernels->operand_bytes, element = product.c_operand ? operand : sizeof(float);
-    size_t panel = product.panel ? product.panel : kiln_panel_elements(product.k);
-    for (size_t j = 0; j < product.n; j += KILN_GEMM_N) {
-        for (size_t i = 0; i < product.m; i += KILN_GEMM_M) {
-            struct kiln_gemm g = product;
-            g.a = (const char *)product.a + i * product.lda * operand;
-            g.b = (const char *)product.b + j / KILN_PANEL * panel * operand;
-            g.c = (char *)product.c + (i * product.ldc + j) * element;
-            g.add = product.add ? product.add + i * product.ldadd + j : NULL;
-            g.m = product.m - i < KILN_GEMM_M ? product.m - i : KILN_GEMM_M;
-            g.n = product.n - j < KILN_GEMM_N ? product.n - j : KILN_GEMM_N;
-            g.scratch = scratch;
-            kernels->gemm_own(&g);
-        }
-    }
+    kiln_product_alone(kernels, &product, scratch);
 }
 
 void kiln_attention_fwd(const struct kiln_attention *a, size_t g, void *scratch) {

@@ -37,11 +37,23 @@ static inline size_t kiln_packed_elements(size_t n, size_t k) {
     return (n + KILN_PANEL - 1) / KILN_PANEL * kiln_panel_elements(k);
 }
 
+/* Where element (n, k) of a packed matrix lies in its panel n/64. */
+static inline size_t kiln_packed_at(size_t operand_bytes, size_t n, size_t k) {
+    size_t column = n % KILN_PANEL;
+    return operand_bytes == 2 ? k / 2 * 2 * KILN_PANEL + column * 2 + k % 2
+                              : k * KILN_PANEL + column;
+}
+
 /* One block of a product: c [m, n] = a [m, k] . b [n, k]^T (+ add).
  *
  * Sums run over k in index order. The largest block is KILN_GEMM_M x KILN_GEMM_N; callers cut
- * larger products into such blocks over m and n (blocks.h), never over k. */
+ * larger products into such blocks over m and n (product.h), never over k. */
 enum { KILN_GEMM_M = 128, KILN_GEMM_N = 256 };
+/* A block of at most so many rows is bound by reading b: own code reads it once, straight from
+ * where it lies. bf16: the sums are those of larger blocks, bit for bit. fp32: they are taken in
+ * double and rounded once, which costs nothing here; a greedy text hangs on differences of scores
+ * that are smaller than what the order of fp32 sums makes. */
+enum { KILN_GEMM_FEW = 4 };
 
 struct kiln_gemm {
     size_t m, n, k;
@@ -115,7 +127,9 @@ struct kiln_kernels {
     void (*swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t rows, size_t f);
 
     /* Causal softmax of one block of score rows: row r sees columns 0..first+r. p (operands) gets
-     * softmax(scale * s), zeros up to `cols`; lse[r] = ln sum exp(scale * s). s is overwritten. */
+     * softmax(scale * s), zeros up to `cols`; lse[r] = ln sum exp(scale * s). s is overwritten.
+     * Here and in the backward rows have room for cols rounded up to 16: what lies behind cols
+     * is scratch of the kernel. */
     void (*softmax_causal)(void *p, size_t ldp, float *lse, float *s, size_t lds, size_t rows,
                            size_t first, size_t cols, float scale);
     /* The backward of the same block: p = exp(scale*s - lse), ds = scale * p * (dp - delta),

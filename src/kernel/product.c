@@ -34,6 +34,23 @@ void kiln_workers_close(struct kiln_workers *workers) {
     *workers = (struct kiln_workers){0};
 }
 
+/* The block of a product that starts at (i, j), at most rows x columns, in elements. */
+static struct kiln_gemm block_at(const struct kiln_kernels *kernels,
+                                 const struct kiln_gemm *product, size_t i, size_t j, size_t rows,
+                                 size_t columns, void *scratch) {
+    struct kiln_gemm g = *product;
+    size_t operand = kernels->operand_bytes, element = g.c_operand ? operand : sizeof(float);
+    size_t panel = g.panel ? g.panel : kiln_panel_elements(g.k);
+    g.a = (const char *)g.a + i * g.lda * operand;
+    g.b = (const char *)g.b + j / KILN_PANEL * panel * operand;
+    g.c = (char *)g.c + (i * g.ldc + j) * element;
+    g.add = g.add ? g.add + i * g.ldadd + j : NULL;
+    g.m = g.m - i < rows ? g.m - i : rows;
+    g.n = g.n - j < columns ? g.n - j : columns;
+    g.scratch = scratch;
+    return g;
+}
+
 struct product_job {
     const struct kiln_workers *workers;
     const struct kiln_gemm *product;
@@ -42,25 +59,48 @@ struct product_job {
 
 static void run_block(void *context, size_t task, size_t thread) {
     const struct product_job *job = context;
-    const struct kiln_kernels *kernels = job->workers->kernels;
-    struct kiln_gemm g = *job->product;
     size_t i = task % job->rows * KILN_GEMM_M, j = task / job->rows * KILN_GEMM_N;
-    size_t operand = kernels->operand_bytes, element = g.c_operand ? operand : sizeof(float);
-    size_t panel = g.panel ? g.panel : kiln_panel_elements(g.k);
-    g.a = (const char *)g.a + i * g.lda * operand;
-    g.b = (const char *)g.b + j / KILN_PANEL * panel * operand;
-    g.c = (char *)g.c + (i * g.ldc + j) * element;
-    g.add = g.add ? g.add + i * g.ldadd + j : NULL;
-    g.m = g.m - i < KILN_GEMM_M ? g.m - i : KILN_GEMM_M;
-    g.n = g.n - j < KILN_GEMM_N ? g.n - j : KILN_GEMM_N;
-    g.scratch = job->workers->scratch[thread];
-    kernels->gemm(&g);
+    struct kiln_gemm g = block_at(job->workers->kernels, job->product, i, j, KILN_GEMM_M,
+                                  KILN_GEMM_N, job->workers->scratch[thread]);
+    job->workers->kernels->gemm(&g);
+}
+
+/* One panel for all rows: it comes from memory for the first few and from cache for the rest. */
+static void run_panel(void *context, size_t task, size_t thread) {
+    const struct product_job *job = context;
+    for (size_t i = 0; i < job->product->m; i += KILN_GEMM_FEW) {
+        struct kiln_gemm g = block_at(job->workers->kernels, job->product, i, task * KILN_PANEL,
+                                      KILN_GEMM_FEW, KILN_PANEL, job->workers->scratch[thread]);
+        job->workers->kernels->gemm_own(&g);
+    }
+}
+
+void kiln_product_few(const struct kiln_workers *workers, const struct kiln_gemm *product) {
+    struct product_job job = {workers, product, 0};
+    kiln_pool_run(workers->pool, (product->n + KILN_PANEL - 1) / KILN_PANEL, run_panel, &job);
 }
 
 void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *product) {
+    if (product->m <= KILN_GEMM_FEW) {
+        /* Own code reads the weights as fast as memory gives them, and narrow blocks keep all
+         * threads at it to the end. */
+        kiln_product_few(workers, product);
+        return;
+    }
     struct product_job job = {workers, product, (product->m + KILN_GEMM_M - 1) / KILN_GEMM_M};
     size_t columns = (product->n + KILN_GEMM_N - 1) / KILN_GEMM_N;
     kiln_pool_run(workers->pool, job.rows * columns, run_block, &job);
+}
+
+void kiln_product_alone(const struct kiln_kernels *kernels, const struct kiln_gemm *product,
+                        void *scratch) {
+    for (size_t j = 0; j < product->n; j += KILN_GEMM_N) {
+        for (size_t i = 0; i < product->m; i += KILN_GEMM_M) {
+            struct kiln_gemm g =
+                block_at(kernels, product, i, j, KILN_GEMM_M, KILN_GEMM_N, scratch);
+            kernels->gemm_own(&g);
+        }
+    }
 }
 
 struct rows_job {

@@ -2,9 +2,9 @@
  *
  * product.h: whole matrix products, rows of work, over the thread pool.
  *
- * A product is cut into blocks of KILN_GEMM_M x KILN_GEMM_N whatever the number of threads, and
- * never along k: every element of the result is one sum in index order, so bits do not depend on
- * threads.
+ * A product is cut into blocks of KILN_GEMM_M x KILN_GEMM_N (KILN_GEMM_FEW rows by one panel, own
+ * code, where there are only a few rows) whatever the number of threads, and never along k: every
+ * element of the result is one sum in index order, so bits do not depend on threads.
  */
 #ifndef KILN_KERNEL_PRODUCT_H
 #define KILN_KERNEL_PRODUCT_H
@@ -30,6 +30,13 @@ void kiln_workers_close(struct kiln_workers *workers);
 /* c [m, n] = a [m, k] . b^T (+ add): kernel.h says what each field is; m and n are unbounded.
  * `scratch` is filled in per thread. */
 void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *product);
+/* The same in blocks of KILN_GEMM_FEW rows whatever m is, so that a row's sums do not depend on how
+ * many rows there are. */
+void kiln_product_few(const struct kiln_workers *workers, const struct kiln_gemm *product);
+/* kiln_product on the calling thread and always on own code (its `panel` is free), with
+ * KILN_GEMM_SCRATCH bytes of scratch: for the small products of attention. */
+void kiln_product_alone(const struct kiln_kernels *kernels, const struct kiln_gemm *product,
+                        void *scratch);
 
 /* Run fn over chunks of `chunk` rows: fn(context, first, rows, chunk index, scratch of thread). */
 typedef void (*kiln_rows_fn)(void *context, size_t first, size_t rows, size_t index, void *scratch);

@@ -46,6 +46,12 @@ INLINE vf TIER(load_tail)(const float *p, size_t n) { return NAME(load_part)(p, 
 INLINE void TIER(store_tail)(float *p, vf v, size_t n) { NAME(store_part)(p, v, n); }
 #endif
 
+#if OPERAND_BF16
+#define WORD 2 /* operands of k in one 32-bit word */
+#else
+#define WORD 1
+#endif
+
 /* ---- products ------------------------------------------------------------------------------
  *
  * A block is computed in chunks of GEMM_KC along k. Per chunk the rows of a are widened to fp32
@@ -136,6 +142,133 @@ INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t k0, size_t 
 #endif
 }
 
+/* Few rows: every packed element is used so few times that reading b is the work. It is read once,
+ * in order, and widened in registers: bf16 to fp32, and fp32 to double, which costs nothing here.
+ */
+#if OPERAND_BF16
+#define WIDE             float
+#define FEW_LANES        VL
+#define FEW_VECTOR       vf
+#define FEW_LOAD(p)      v_load(p)
+#define FEW_STORE(p, v)  v_store(p, v)
+#define FEW_FMA(x, b, c) v_fma(v_set(x), b, c)
+#else
+#define WIDE             double
+#define FEW_LANES        (VL / 2)
+#define FEW_VECTOR       vd
+#define FEW_LOAD(p)      v_load_double(p)
+#define FEW_STORE(p, v)  v_store_double(p, v)
+#define FEW_FMA(x, b, c) v_fma_double((x) - (vd){0}, b, c)
+#endif
+#define FEW_ACROSS (KILN_PANEL / FEW_LANES)
+/* Vectors across a tile: at most 8 sums in AVX2's 16 registers, 16 in AVX-512's 32. */
+#define FEW_ROOM(rows)    (VL / ((rows) > 2 ? 4 : (rows)))
+#define FEW_COLUMNS(rows) (FEW_ROOM(rows) < FEW_ACROSS ? FEW_ROOM(rows) : FEW_ACROSS)
+
+INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, size_t lda,
+                           const OP *b, float *c, size_t ldc) {
+    FEW_VECTOR sum[KILN_GEMM_FEW][FEW_ACROSS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 16
+        for (int j = 0; j < columns; j++) {
+            sum[r][j] = FEW_LOAD(c + (size_t)r * ldc + j * FEW_LANES);
+        }
+    }
+    for (size_t p = 0; p < depth; p += WORD) {
+        const OP *words = b + p * KILN_PANEL;
+#pragma GCC unroll 16
+        for (int j = 0; j < columns; j++) {
+#if OPERAND_BF16
+            vu word; /* low half even k, high half odd k */
+            memcpy(&word, words + j * VL * WORD, sizeof word);
+            vf even = (vf)(word << 16), odd = (vf)(word & 0xffff0000u);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                sum[r][j] = FEW_FMA(a[(size_t)r * lda + p], even, sum[r][j]);
+                sum[r][j] = FEW_FMA(a[(size_t)r * lda + p + 1], odd, sum[r][j]);
+            }
+#else
+            vd column = FEW_LOAD(words + j * FEW_LANES);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                sum[r][j] = FEW_FMA(a[(size_t)r * lda + p], column, sum[r][j]);
+            }
+#endif
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 16
+        for (int j = 0; j < columns; j++) {
+            FEW_STORE(c + (size_t)r * ldc + j * FEW_LANES, sum[r][j]);
+        }
+    }
+}
+
+#define FEW(n)                                                                                    \
+    case n:                                                                                       \
+        for (int j = 0; j < FEW_ACROSS; j += FEW_COLUMNS(n)) {                                    \
+            NAME(few_tile)                                                                        \
+            (n, FEW_COLUMNS(n), depth, a, lda, b + j * FEW_LANES * WORD, c + j * FEW_LANES, ldc); \
+        }                                                                                         \
+        break
+static void NAME(few_rows)(size_t rows, size_t depth, const WIDE *a, size_t lda, const OP *b,
+                           float *c, size_t ldc) {
+    switch (rows) {
+        FEW(1);
+        FEW(2);
+        FEW(3);
+        FEW(4);
+        default:
+            assert(rows <= KILN_GEMM_FEW);
+    }
+}
+#undef FEW
+
+/* As gemm_sums below, for at most KILN_GEMM_FEW rows; the rows of a are widened first. */
+static void NAME(few_sums)(const struct kiln_gemm *g, float *c, size_t ldc, float *scratch) {
+    enum { DEPTH = KILN_GEMM_M * 128 * sizeof(float) / (KILN_GEMM_FEW * sizeof(WIDE)) };
+    WIDE *rows = (WIDE *)scratch;
+    size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
+    for (size_t k0 = 0; k0 < g->k; k0 += DEPTH) {
+        size_t depth = g->k - k0 < DEPTH ? g->k - k0 : DEPTH, paired = depth / WORD * WORD;
+        for (size_t i = 0; i < g->m; i++) {
+            const OP *a = (const OP *)g->a + i * g->lda + k0;
+            for (size_t p = 0; p < depth; p++) {
+                rows[i * DEPTH + p] = (WIDE)NAME(get)(a[p]);
+            }
+        }
+        for (size_t j = 0; j * KILN_PANEL < g->n; j++) {
+            const OP *b = (const OP *)g->b + j * stride + k0 * KILN_PANEL;
+            float *sums = c + j * KILN_PANEL;
+            NAME(few_rows)(g->m, paired, rows, DEPTH, b, sums, ldc);
+#if OPERAND_BF16
+            if (paired < depth) { /* one k left: what pairs with it is no part of the sum */
+                float last[2 * KILN_PANEL];
+                NAME(panel)(last, b, paired, 2);
+                for (size_t i = 0; i < g->m; i++) {
+                    for (size_t n = 0; n < KILN_PANEL; n += VL) {
+                        vf x = v_set(rows[i * DEPTH + paired]);
+                        float *sum = sums + i * ldc + n;
+                        v_store(sum, v_fma(x, v_load(last + n), v_load(sum)));
+                    }
+                }
+            }
+#endif
+        }
+    }
+}
+#undef WIDE
+#undef FEW_LANES
+#undef FEW_VECTOR
+#undef FEW_LOAD
+#undef FEW_STORE
+#undef FEW_FMA
+#undef FEW_ACROSS
+#undef FEW_ROOM
+#undef FEW_COLUMNS
+
 /* The sums of one block into c [m, ldc] fp32, whose columns are whole panels. */
 static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, bool add_to_c,
                             float *rows, float *wide) {
@@ -145,6 +278,10 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
         for (size_t i = 0; i < g->m; i++) {
             memset(c + i * ldc, 0, panels * KILN_PANEL * sizeof *c);
         }
+    }
+    if (g->m <= KILN_GEMM_FEW) {
+        NAME(few_sums)(g, c, ldc, rows);
+        return;
     }
     for (size_t k0 = 0; k0 < g->k; k0 += GEMM_KC) {
         size_t depth = g->k - k0 < GEMM_KC ? g->k - k0 : GEMM_KC;
@@ -212,11 +349,6 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
 
 /* Rows become columns of panels: squares of VL rows x VL words (a word is one fp32, or two bf16
  * that stay neighbours) are transposed in registers. */
-#if OPERAND_BF16
-#define WORD 2 /* operands of k in one 32-bit word */
-#else
-#define WORD 1
-#endif
 #if OPERAND_BF16
 INLINE vu NAME(words_f32)(const float *p) {
     vh low = v_to_bf16(v_load(p)), high = v_to_bf16(v_load(p + VL));

@@ -4,9 +4,10 @@
  */
 #include "device/cpu/cpu.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "kernel/rope.h"
 
 /* The kinds of a layer, as on devices that bake; each packs the matrices it multiplies with. */
 enum { ATTN_FWD, FFN_FWD, FFN_BWD, ATTN_BWD1, QKV_BWD, ATTN_BWD2 };
@@ -183,18 +184,6 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     return used;
 }
 
-/* Angles of RoPE: position p turns pair i by p * theta^(-2i/K), in double, rounded once. */
-static void fill_angles(struct kiln_cpu_device *cpu) {
-    const struct kiln_dims *d = &cpu->base.table->dims;
-    for (size_t p = 0; p < cpu->base.shape.seq; p++) {
-        for (size_t i = 0; i < d->head_size; i += 2) {
-            double angle = (double)p / pow((double)d->rope_theta, (double)i / (double)d->head_size);
-            cpu->angles[p * d->head_size + i] = (float)cos(angle);
-            cpu->angles[p * d->head_size + i + 1] = (float)sin(angle);
-        }
-    }
-}
-
 static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool *pool,
                                    const struct kiln_device_options *options,
                                    struct kiln_err *err) {
@@ -206,7 +195,7 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
     KILN_TRY(kiln_packed_open(&cpu->packed, cpu->base.table, &cpu->kernels, cpu->training, err));
     KILN_TRY(kiln_arena_open(&cpu->arena, lay_out(cpu, NULL), err));
     lay_out(cpu, cpu->arena.base);
-    fill_angles(cpu);
+    kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
     const struct kiln_table *table = cpu->base.table;
     struct pack_job head = {cpu, table->n_matrices - 1, cpu->base.weights, true, cpu->training};
     kiln_rows(&cpu->workers, table->matrices[head.matrix].rows, KILN_PACK_ROWS, pack_piece, &head);

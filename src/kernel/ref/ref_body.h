@@ -16,6 +16,26 @@ static inline OP NAME(put)(float x) { return x; }
 static inline size_t NAME(at)(size_t k, size_t n) { return k * KILN_PANEL + n; }
 #endif
 
+/* The sums of 64 columns of one row. Few rows of fp32 are summed in double (kernel.h). */
+static void NAME(gemm_row)(const struct kiln_gemm *g, const OP *a, const OP *b, float *sum) {
+    double wide[KILN_PANEL] = {0};
+    float narrow[KILN_PANEL] = {0};
+    bool few = sizeof(OP) == sizeof(float) && g->m <= KILN_GEMM_FEW;
+    for (size_t p = 0; p < g->k; p++) {
+        for (size_t j = 0; j < KILN_PANEL; j++) {
+            float x = NAME(get)(a[p]), y = NAME(get)(b[NAME(at)(p, j)]);
+            if (few) {
+                wide[j] += (double)x * (double)y;
+            } else {
+                narrow[j] += x * y;
+            }
+        }
+    }
+    for (size_t j = 0; j < KILN_PANEL; j++) {
+        sum[j] = few ? (float)wide[j] : narrow[j];
+    }
+}
+
 static void NAME(gemm)(const struct kiln_gemm *g) {
     assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
     size_t panel = g->panel ? g->panel : kiln_panel_elements(g->k);
@@ -23,12 +43,8 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         const OP *a = (const OP *)g->a + i * g->lda;
         for (size_t j0 = 0; j0 < g->n; j0 += KILN_PANEL) {
             const OP *b = (const OP *)g->b + j0 / KILN_PANEL * panel;
-            float sum[KILN_PANEL] = {0};
-            for (size_t p = 0; p < g->k; p++) {
-                for (size_t j = 0; j < KILN_PANEL; j++) {
-                    sum[j] += NAME(get)(a[p]) * NAME(get)(b[NAME(at)(p, j)]);
-                }
-            }
+            float sum[KILN_PANEL];
+            NAME(gemm_row)(g, a, b, sum);
             for (size_t j = 0; j < KILN_PANEL && j0 + j < g->n; j++) {
                 float v = sum[j] + (g->add ? g->add[i * g->ldadd + j0 + j] : 0.0f);
                 if (g->c_operand) {

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * generate.c: text from a model, as llama2.c's run makes it: BOS and the prompt, then one token
+ * after another until BOS or the mark of the end is drawn.
+ */
+#include "kiln/generate.h"
+
+#include <string.h>
+
+#include "base/machine.h"
+#include "base/mem.h"
+#include "infer/sample.h"
+#include "infer/session.h"
+#include "text/text_int.h"
+
+/* What a generation needs beside the session. */
+struct telling {
+    struct kiln_session *session;
+    const struct kiln_tokenizer *tokenizer;
+    struct kiln_sampler sampler;
+    float *logits;
+    struct kiln_ids prompt;
+    size_t limit; /* positions */
+    kiln_piece_fn piece;
+    void *context;
+};
+
+/* A byte of its own that a terminal would obey or not show. llama2.c leaves these out too; it also
+ * leaves out bytes from 0x80, which here are parts of UTF-8 characters and are kept. */
+static bool is_control(const char *piece, size_t size) {
+    unsigned char c = (unsigned char)piece[0];
+    return size == 1 && (c < ' ' || c == 0x7f) && !(c >= '\t' && c <= '\r');
+}
+
+/* Is EOS the mark of the end, "</s>"? llama2.c's run never stops at EOS and prints its piece,
+ * which matters where a vocabulary has text of its own under that id: there it is a token like
+ * others here too. */
+static bool ends_at_eos(const struct kiln_tokenizer *tokenizer) {
+    size_t size;
+    const char *piece = kiln_piece(&tokenizer->v, KILN_ID_EOS, &size);
+    return size == 0 || memmem(piece, size, "</s>", 4) != NULL;
+}
+
+/* Hand a token's text to the caller; false when the caller has enough. */
+static bool tell(const struct telling *t, uint32_t previous, uint32_t id) {
+    size_t size;
+    const char *piece = kiln_tokenizer_decode(t->tokenizer, previous, id, &size);
+    if (id == KILN_ID_EOS) {
+        piece = kiln_piece(&t->tokenizer->v, id, &size);
+    }
+    return size == 0 || is_control(piece, size) || t->piece(t->context, piece, size);
+}
+
+/* Tell the prompt, as far as there are positions: false when the caller has enough. */
+static bool tell_prompt(const struct telling *t) {
+    for (size_t i = 1; i < t->prompt.n && i <= t->limit; i++) {
+        if (!tell(t, t->prompt.id[i - 1], t->prompt.id[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum kiln_status run(struct telling *t, struct kiln_generate_result *result,
+                            struct kiln_err *err) {
+    const uint32_t bos = kiln_tokenizer_bos(t->tokenizer);
+    const uint32_t end = ends_at_eos(t->tokenizer) ? kiln_tokenizer_eos(t->tokenizer) : bos;
+    result->tokens = t->prompt.n < t->limit ? t->prompt.n : t->limit;
+    if (!tell_prompt(t) || t->prompt.n > t->limit) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_session_feed(t->session, t->prompt.id, t->prompt.n, t->logits, err));
+    double start = kiln_now_s();
+    uint32_t token = t->prompt.id[t->prompt.n - 1];
+    for (;;) {
+        uint32_t next = kiln_sample(&t->sampler, t->logits, result->tokens - 1);
+        if (next == bos || next == end || !tell(t, token, next) || result->tokens == t->limit) {
+            break;
+        }
+        token = next;
+        KILN_TRY(kiln_session_feed(t->session, &token, 1, t->logits, err));
+        result->tokens++;
+    }
+    double seconds = kiln_now_s() - start;
+    result->tokens_per_s = seconds > 0.0 ? (double)(result->tokens - t->prompt.n) / seconds : 0.0;
+    return KILN_OK;
+}
+
+/* Everything that can be refused, before anything is computed. */
+static enum kiln_status prepare(struct telling *t, const struct kiln_generate_options *options,
+                                struct kiln_err *err) {
+    size_t vocab = kiln_session_table(t->session)->dims.vocab, seq = kiln_session_seq(t->session);
+    const char *text = options->prompt ? options->prompt : "";
+    KILN_TRY(kiln_tokenizer_fits(t->tokenizer, vocab, err));
+    KILN_TRY(kiln_sampler_open(&t->sampler, vocab, options->temperature, options->top_p,
+                               options->seed, err));
+    KILN_TRY(kiln_tokenizer_encode(t->tokenizer, text, strlen(text), true, &t->prompt, err));
+    KILN_REQUIRE(t->prompt.n <= seq, err, KILN_EINPUT,
+                 "the prompt is %zu tokens, the model reads at most %zu; shorten the prompt",
+                 t->prompt.n, seq);
+    t->limit = options->tokens && options->tokens < seq ? options->tokens : seq;
+    t->logits = kiln_alloc(vocab, sizeof *t->logits);
+    KILN_REQUIRE(t->logits, err, KILN_ENOMEM, "no memory for the scores of %zu tokens", vocab);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_session_generate(struct kiln_session *session,
+                                       const struct kiln_tokenizer *tokenizer,
+                                       const struct kiln_generate_options *options,
+                                       kiln_piece_fn piece, void *context,
+                                       struct kiln_generate_result *result, struct kiln_err *err) {
+    struct kiln_generate_result unasked;
+    result = result ? result : &unasked;
+    *result = (struct kiln_generate_result){0};
+    struct telling telling = {
+        .session = session, .tokenizer = tokenizer, .piece = piece, .context = context};
+    kiln_session_reset(session);
+    enum kiln_status status = prepare(&telling, options, err);
+    if (status == KILN_OK) {
+        status = run(&telling, result, err);
+    }
+    kiln_sampler_close(&telling.sampler);
+    kiln_ids_free(&telling.prompt);
+    kiln_free(telling.logits);
+    return status;
+}
+
+enum kiln_status kiln_generate(const struct kiln_table *table, const float *weights,
+                               const struct kiln_tokenizer *tokenizer,
+                               const struct kiln_generate_options *options, kiln_piece_fn piece,
+                               void *context, struct kiln_generate_result *result,
+                               struct kiln_err *err) {
+    struct kiln_pool *pool = NULL;
+    struct kiln_session *session = NULL;
+    size_t threads = options->threads ? options->threads : kiln_cpu_count();
+    KILN_TRY(kiln_pool_create(threads, &pool, err));
+    enum kiln_status status = kiln_session_open(
+        table, weights, pool, &(struct kiln_session_options){.precision = options->precision},
+        &session, err);
+    if (status == KILN_OK) {
+        status = kiln_session_generate(session, tokenizer, options, piece, context, result, err);
+    }
+    kiln_session_close(session);
+    kiln_pool_destroy(pool);
+    return status;
+}
