@@ -33,21 +33,22 @@
 
 static const struct option options[] = {
     {"out", 0, OPTION_TEXT, "DIR", NULL, "folder for everything (runs/demo, runs/demo-2, ...)",
-     "Demo", 0, 0, offsetof(struct demo_flags, out)},
-    {"seconds", 0, OPTION_COUNT, "N", "75", "how long to train", "Demo", 5, 86400,
+     GROUP_DEMO, 0, 0, offsetof(struct demo_flags, out)},
+    {"seconds", 0, OPTION_COUNT, "N", "75", "how long to train", GROUP_DEMO, 5, 86400,
      offsetof(struct demo_flags, seconds)},
-    {"stories", 0, OPTION_COUNT, "N", "3", "how many stories the model tells", "Demo", 1, 10000,
+    {"stories", 0, OPTION_COUNT, "N", "3", "how many stories the model tells", GROUP_DEMO, 1, 10000,
      offsetof(struct demo_flags, stories)},
     {"temperature", 't', OPTION_REAL, "X", "0.9", "of the telling; 0 takes the likeliest each time",
-     "Demo", 0, 100, offsetof(struct demo_flags, temperature)},
-    {"force", 0, OPTION_SWITCH, NULL, NULL, "replace an older demo in that folder", "Demo", 0, 0,
-     offsetof(struct demo_flags, force)},
+     GROUP_DEMO, 0, 100, offsetof(struct demo_flags, temperature)},
+    {"force", 0, OPTION_SWITCH, NULL, NULL, "replace an older demo in that folder", GROUP_DEMO, 0,
+     0, offsetof(struct demo_flags, force)},
+    {"seed", 0, OPTION_COUNT, "N", "1", "other stories, another model", GROUP_DEMO, 0, 1e18,
+     offsetof(struct demo_flags, seed)},
     OPTION_JSON(struct demo_flags),
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_seed, KILN_SETTING_precision,
-                                                KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads};
 
 void demo_say(const struct demo *demo, const char *fmt, ...) {
     if (demo->flags->json) {
@@ -122,7 +123,7 @@ static enum kiln_status prepare_folder(struct demo *demo, struct kiln_err *err) 
 /* ---- what is learned ------------------------------------------------------------------------ */
 
 static enum kiln_status make_stories(struct demo *demo, struct kiln_err *err) {
-    const uint64_t seed = demo->settings->seed;
+    const uint64_t seed = demo->flags->seed;
     char size[32];
     KILN_TRY(stories_make(&demo->stories, seed, 0, N_STORIES, err));
     KILN_TRY(stories_make(&demo->held_out, seed, FIRST_HELD_OUT, N_HELD_OUT, err));
@@ -189,7 +190,7 @@ static enum kiln_status tell(struct demo *demo, const struct kiln_model *model,
     demo_say(demo, n == 1 ? "Now it tells a story:\n\n" : "Now it tells %" PRIu64 " stories:\n\n",
              n);
     for (uint64_t i = 0; i < n; i++) {
-        KILN_TRY(tell_one(demo, model, demo->settings->seed + i, &telling, err));
+        KILN_TRY(tell_one(demo, model, demo->flags->seed + i, &telling, err));
         judge(&demo->judgement, &demo->stories, telling.text, telling.size);
         if (!demo->flags->json) {
             print_wrapped(stdout, "    ", 76, telling.text, telling.size);
@@ -216,7 +217,7 @@ static enum kiln_status measure(struct demo *demo, const struct kiln_model *mode
 
 static enum kiln_status show(struct demo *demo, struct kiln_err *err) {
     struct kiln_model model;
-    KILN_TRY(kiln_model_open(demo->run_path, demo->settings->seed, &model, err));
+    KILN_TRY(kiln_model_open(demo->run_path, demo->flags->seed, &model, err));
     enum kiln_status status = measure(demo, &model, err);
     if (status == KILN_OK) {
         status = tell(demo, &model, err);

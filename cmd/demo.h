@@ -15,14 +15,14 @@
 
 struct demo_flags {
     const char *out;
-    uint64_t seconds, stories;
+    uint64_t seconds, stories, seed;
     double temperature;
     bool force, json;
 };
 
 struct demo {
     const struct demo_flags *flags;
-    const struct kiln_settings *settings; /* seed, precision and threads of the call */
+    const struct kiln_settings *settings; /* precision and threads of the call */
     char *folder, *stories_path, *held_out_path, *tokenizer_path, *run_path;
     struct stories stories, held_out;
     struct kiln_tokenizer *tokenizer;

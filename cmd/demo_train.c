@@ -123,6 +123,7 @@ static enum kiln_status set_all(const struct demo *demo, size_t steps,
     for (size_t i = 0; i < sizeof recipe / sizeof recipe[0]; i++) {
         KILN_TRY(kiln_settings_set(settings, recipe[i].id, recipe[i].text, KILN_FROM_FLAG, err));
     }
+    KILN_TRY(set_count(settings, KILN_SETTING_seed, demo->flags->seed, err));
     KILN_TRY(set_count(settings, KILN_SETTING_batch, BATCH, err));
     KILN_TRY(set_count(settings, KILN_SETTING_steps, steps, err));
     KILN_TRY(set_count(settings, KILN_SETTING_warmup, steps / 20 + 1, err));
