@@ -93,6 +93,14 @@ static enum kiln_status make_folders(const char *path, struct kiln_err *err) {
     return KILN_OK;
 }
 
+static enum kiln_status path_in(const struct demo *demo, const char *name, char out[DEMO_PATH],
+                                struct kiln_err *err) {
+    const int n = snprintf(out, DEMO_PATH, "%s/%s", demo->folder, name);
+    KILN_REQUIRE(n > 0 && n < DEMO_PATH, err, KILN_EUSAGE, "--out %.80s...: too long a path",
+                 demo->folder);
+    return KILN_OK;
+}
+
 /* The folder that was named; else the first of runs/demo, runs/demo-2, ... that is free. */
 static enum kiln_status choose_folder(struct demo *demo, struct kiln_err *err) {
     char name[64] = "runs/demo";
@@ -100,12 +108,11 @@ static enum kiln_status choose_folder(struct demo *demo, struct kiln_err *err) {
     for (int i = 2; out == NULL && !demo->flags->force && file_exists(name); i++) {
         snprintf(name, sizeof name, "runs/demo-%d", i);
     }
-    demo->folder = strdup(out != NULL ? out : name);
-    KILN_REQUIRE(demo->folder != NULL, err, KILN_ENOMEM, "demo: out of memory");
-    KILN_TRY(join(demo->folder, "stories.txt", &demo->stories_path, err));
-    KILN_TRY(join(demo->folder, "stories_val.txt", &demo->held_out_path, err));
-    KILN_TRY(join(demo->folder, "tokenizer.bin", &demo->tokenizer_path, err));
-    KILN_TRY(join(demo->folder, "run", &demo->run_path, err));
+    snprintf(demo->folder, sizeof demo->folder, "%s", out != NULL ? out : name);
+    KILN_TRY(path_in(demo, "stories.txt", demo->stories_path, err));
+    KILN_TRY(path_in(demo, "stories_val.txt", demo->held_out_path, err));
+    KILN_TRY(path_in(demo, "tokenizer.bin", demo->tokenizer_path, err));
+    KILN_TRY(path_in(demo, "run", demo->run_path, err));
     KILN_REQUIRE(demo->flags->force || !file_exists(demo->folder), err, KILN_EEXISTS,
                  "%s exists already; choose another --out, or --force to replace the demo in it",
                  demo->folder);
@@ -283,11 +290,6 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     stories_free(&demo.stories);
     stories_free(&demo.held_out);
     kiln_tokenizer_destroy(demo.tokenizer);
-    free(demo.folder);
-    free(demo.stories_path);
-    free(demo.held_out_path);
-    free(demo.tokenizer_path);
-    free(demo.run_path);
     return status;
 }
 

@@ -13,6 +13,8 @@
 #include "kiln/settings.h"
 #include "kiln/train.h"
 
+#define DEMO_PATH 4096
+
 struct demo_flags {
     const char *out;
     uint64_t seconds, stories, seed;
@@ -23,7 +25,8 @@ struct demo_flags {
 struct demo {
     const struct demo_flags *flags;
     const struct kiln_settings *settings; /* precision and threads of the call */
-    char *folder, *stories_path, *held_out_path, *tokenizer_path, *run_path;
+    char folder[DEMO_PATH], stories_path[DEMO_PATH], held_out_path[DEMO_PATH];
+    char tokenizer_path[DEMO_PATH], run_path[DEMO_PATH];
     struct stories stories, held_out;
     struct kiln_tokenizer *tokenizer;
     double entropy; /* nats a token of the held-out stories: no model can be below it */
