@@ -17,9 +17,9 @@ struct flags {
 };
 
 static const struct option options[] = {
-    {"accum", 0, OPTION_COUNT, "N", "1", "micro-batches in a window", "Measuring", 1, 1 << 20,
+    {"accum", 0, OPTION_COUNT, "N", "1", "micro-batches in a window", GROUP_MEASURING, 1, 1 << 20,
      offsetof(struct flags, accum)},
-    {"steps", 0, OPTION_COUNT, "N", "3", "steps measured, after one to warm up", "Measuring", 1,
+    {"steps", 0, OPTION_COUNT, "N", "3", "steps measured, after one to warm up", GROUP_MEASURING, 1,
      1000000, offsetof(struct flags, steps)},
     OPTION_JSON(struct flags),
     OPTION_END,
@@ -48,6 +48,11 @@ static void override(size_t *size, uint64_t value) {
     if (value != KILN_UNSET) {
         *size = value;
     }
+}
+
+static bool resized(const struct kiln_settings *s) {
+    return s->dim != KILN_UNSET || s->hidden != KILN_UNSET || s->layers != KILN_UNSET ||
+           s->vocab != KILN_UNSET;
 }
 
 static enum kiln_status choose_dims(const struct kiln_settings *s, struct kiln_dims *dims,
@@ -107,7 +112,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                      .steps = flags->steps,
                                      .threads = s->threads != KILN_UNSET ? s->threads : 0};
     struct kiln_bench_result result;
-    const char *model = s->model != NULL ? s->model : "stories15m";
+    const char *model = s->model != NULL ? s->model : resized(s) ? "own sizes" : "stories15m";
     KILN_TRY(choose_dims(s, &how.dims, err));
     how.seq = how.dims.seq;
     KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));

@@ -16,7 +16,7 @@ struct flags {
 };
 
 static const struct option options[] = {
-    {"force", 0, OPTION_SWITCH, NULL, NULL, "replace OUT.bin when it exists", "Output", 0, 0,
+    {"force", 0, OPTION_SWITCH, NULL, NULL, "replace OUT.bin when it exists", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, force)},
     OPTION_JSON(struct flags),
     OPTION_END,

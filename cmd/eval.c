@@ -11,13 +11,16 @@
 #include "output.h"
 
 struct flags {
+    const char *tokenizer;
     uint64_t windows;
     bool json;
 };
 
 static const struct option options[] = {
-    {"windows", 0, OPTION_COUNT, "N", "0", "most windows to read; 0 is all", "Data", 0, 1e15,
+    {"windows", 0, OPTION_COUNT, "N", "0", "most windows to read; 0 is all", GROUP_DATA, 0, 1e15,
      offsetof(struct flags, windows)},
+    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL, "llama2.c tokenizer.bin (the one of the run)",
+     GROUP_MODEL, 0, 0, offsetof(struct flags, tokenizer)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
@@ -49,7 +52,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct kiln_settings *s = &call->settings;
     const struct flags *flags = call->flags;
     struct kiln_eval_options how = {.data = s->data,
-                                    .tokenizer = s->tokenizer,
+                                    .tokenizer = flags->tokenizer,
                                     .batch = s->batch,
                                     .seq = s->seq != KILN_UNSET ? s->seq : 0,
                                     .windows = flags->windows,

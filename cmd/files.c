@@ -5,6 +5,7 @@
 #include "files.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,21 @@ bool is_run_folder(const char *path) {
                        file_exists(run_json);
     free(run_json);
     return found;
+}
+
+static int remove_one(const char *path, const struct stat *found, int kind, struct FTW *where) {
+    (void)found;
+    (void)kind;
+    (void)where;
+    return remove(path);
+}
+
+enum kiln_status remove_run(const char *path, struct kiln_err *err) {
+    KILN_REQUIRE(is_run_folder(path), err, KILN_EEXISTS,
+                 "%s is not a run folder and is not removed; choose another name", path);
+    KILN_REQUIRE(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0, err, KILN_EIO,
+                 "removing %s: %s", path, strerror(errno));
+    return KILN_OK;
 }
 
 enum kiln_status refuse_existing(const char *path, bool force, struct kiln_err *err) {

@@ -16,6 +16,8 @@ bool file_exists(const char *path);
 bool is_folder(const char *path);
 /* Is it a folder of a run? */
 bool is_run_folder(const char *path);
+/* Remove a run folder with all that is in it. Anything else is left alone: KILN_EEXISTS. */
+KILN_MUST_CHECK enum kiln_status remove_run(const char *path, struct kiln_err *err);
 /* KILN_EEXISTS when `path` is there and `force` is not set. */
 KILN_MUST_CHECK enum kiln_status refuse_existing(const char *path, bool force,
                                                  struct kiln_err *err);

@@ -14,27 +14,31 @@
 #include "output.h"
 
 struct flags {
-    const char *prompt;
-    uint64_t tokens;
+    const char *prompt, *tokenizer;
+    uint64_t tokens, seed;
     double temperature, top_p;
     bool json;
 };
 
 static const struct option options[] = {
-    {"prompt", 'p', OPTION_TEXT, "TEXT", "", "text to go on from", "Text", 0, 0,
+    {"prompt", 'p', OPTION_TEXT, "TEXT", "", "text to go on from", GROUP_TEXT, 0, 0,
      offsetof(struct flags, prompt)},
-    {"tokens", 'n', OPTION_COUNT, "N", "256", "tokens in all, the prompt's included", "Text", 1,
+    {"tokens", 'n', OPTION_COUNT, "N", "256", "tokens in all, the prompt's included", GROUP_TEXT, 1,
      1 << 24, offsetof(struct flags, tokens)},
-    {"temperature", 't', OPTION_REAL, "X", "1.0", "0 takes the likeliest token each time", "Text",
-     0, 100, offsetof(struct flags, temperature)},
+    {"temperature", 't', OPTION_REAL, "X", "1.0", "0 takes the likeliest token each time",
+     GROUP_TEXT, 0, 100, offsetof(struct flags, temperature)},
     {"top-p", 0, OPTION_REAL, "X", "0.9", "draw among the likeliest that sum to this; 1 is all",
-     "Text", 0, 1, offsetof(struct flags, top_p)},
+     GROUP_TEXT, 0, 1, offsetof(struct flags, top_p)},
+    {"seed", 0, OPTION_COUNT, "N", "1", "another seed gives another text", GROUP_TEXT, 0, 1e18,
+     offsetof(struct flags, seed)},
+    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
+     "llama2.c tokenizer.bin, or \"bytes\" (the one of the run)", GROUP_MODEL, 0, 0,
+     offsetof(struct flags, tokenizer)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_seed, KILN_SETTING_tokenizer,
-                                                KILN_SETTING_precision, KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads};
 
 /* Where the pieces go: to stdout, or into a text for --json. */
 struct sink {
@@ -72,17 +76,16 @@ static bool take_piece(void *context, const char *piece, size_t size) {
     return fflush(stdout) == 0;
 }
 
-static enum kiln_status print_json(const struct kiln_model *model, const struct call *call,
+static enum kiln_status print_json(const struct kiln_model *model, const struct flags *flags,
                                    const struct sink *sink,
                                    const struct kiln_generate_result *result,
                                    struct kiln_err *err) {
     KILN_REQUIRE(!sink->failed, err, KILN_ENOMEM, "keeping the text: out of memory");
-    return json_print(
-        json_pack("{s:s, s:o, s:I, s:o, s:I}", "model", model->name, "text",
-                  json_bytes(sink->text != NULL ? sink->text : "", sink->size), "tokens",
-                  (json_int_t)result->tokens, "tokens_per_s", json_number(result->tokens_per_s),
-                  "seed", (json_int_t)call->settings.seed),
-        err);
+    return json_print(json_pack("{s:s, s:o, s:I, s:o, s:I}", "model", model->name, "text",
+                                json_bytes(sink->text != NULL ? sink->text : "", sink->size),
+                                "tokens", (json_int_t)result->tokens, "tokens_per_s",
+                                json_number(result->tokens_per_s), "seed", (json_int_t)flags->seed),
+                      err);
 }
 
 static void print_rate(const struct kiln_generate_result *result) {
@@ -101,13 +104,13 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
                                         .tokens = flags->tokens,
                                         .temperature = flags->temperature,
                                         .top_p = flags->top_p,
-                                        .seed = s->seed,
+                                        .seed = flags->seed,
                                         .threads = s->threads != KILN_UNSET ? s->threads : 0};
     KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
     enum kiln_status status = kiln_generate(model->table, model->weights, tokenizer, &how,
                                             take_piece, &sink, &result, err);
     if (status == KILN_OK && flags->json) {
-        status = print_json(model, call, &sink, &result, err);
+        status = print_json(model, flags, &sink, &result, err);
     } else if (status == KILN_OK) {
         putchar('\n');
         status = output_finish(err);
@@ -118,10 +121,11 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
     struct kiln_model model;
     struct kiln_tokenizer *tokenizer = NULL;
-    KILN_TRY(kiln_model_open(call->arguments[0], call->settings.seed, &model, err));
-    enum kiln_status status = tokenizer_for(&model, call->settings.tokenizer, &tokenizer, err);
+    KILN_TRY(kiln_model_open(call->arguments[0], flags->seed, &model, err));
+    enum kiln_status status = tokenizer_for(&model, flags->tokenizer, &tokenizer, err);
     if (status == KILN_OK) {
         status = generate(call, &model, tokenizer, err);
     }

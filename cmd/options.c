@@ -7,6 +7,7 @@
  */
 #include "options.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,26 +25,26 @@ struct flag {
     const char *argument; /* NULL: takes none */
     const char *initial;
     const char *help;
-    const char *group;
+    enum option_group group;
     int setting; /* id, or OWN_OPTION */
     const struct option *option;
 };
 
 /* Where a setting stands in the help. A setting that is new and not listed is still shown. */
-static const char *setting_group(enum kiln_setting_id id) {
+static enum option_group setting_group(enum kiln_setting_id id) {
     if (id <= KILN_SETTING_seq) {
-        return "Model";
+        return GROUP_MODEL;
     }
     if (id >= KILN_SETTING_data && id <= KILN_SETTING_blank_lines) {
-        return "Data";
+        return GROUP_DATA;
     }
     if (id == KILN_SETTING_precision || id == KILN_SETTING_device || id == KILN_SETTING_threads) {
-        return "Machine";
+        return GROUP_MACHINE;
     }
     if (id == KILN_SETTING_out || (id >= KILN_SETTING_eval_every && id < KILN_SETTING_precision)) {
-        return "While it trains";
+        return GROUP_RUN;
     }
-    return "Training";
+    return GROUP_TRAINING;
 }
 
 static const char *setting_argument(const struct kiln_setting *setting) {
@@ -290,32 +291,35 @@ static void print_flag(FILE *to, const struct flag *flag) {
     fputc('\n', to);
 }
 
-/* Was the group of flag `at` seen at an earlier flag? */
-static bool group_is_old(const struct command *command, size_t at) {
-    const struct flag flag = flag_at(command, at);
-    for (size_t i = 0; i < at; i++) {
-        if (strcmp(flag_at(command, i).group, flag.group) == 0) {
-            return true;
+static const char *const headings[N_GROUPS] = {
+    [GROUP_DEMO] = "Demo",           [GROUP_TEXT] = "Text",
+    [GROUP_DATA] = "Data",           [GROUP_VOCABULARY] = "Vocabulary",
+    [GROUP_MODEL] = "Model",         [GROUP_TRAINING] = "Training",
+    [GROUP_MEASURING] = "Measuring", [GROUP_RUN] = "Run",
+    [GROUP_MACHINE] = "Machine",     [GROUP_OUTPUT] = "Output",
+};
+
+static void print_group(FILE *to, const struct command *command, enum option_group group) {
+    const size_t n = count_flags(command);
+    bool headed = false;
+    for (size_t i = 0; i < n; i++) {
+        const struct flag flag = flag_at(command, i);
+        if (flag.group != group) {
+            continue;
         }
+        if (!headed) {
+            fprintf(to, "\n%s\n", headings[group]);
+            headed = true;
+        }
+        print_flag(to, &flag);
     }
-    return false;
 }
 
 void help_print(FILE *to, const struct command *command) {
-    const size_t n = count_flags(command);
-    fprintf(to, "kiln %s %s\n\n%s.\n", command->name, command->synopsis, command->summary);
-    for (size_t i = 0; i < n; i++) {
-        if (group_is_old(command, i)) {
-            continue;
-        }
-        const char *group = flag_at(command, i).group;
-        fprintf(to, "\n%s\n", group);
-        for (size_t j = i; j < n; j++) {
-            const struct flag flag = flag_at(command, j);
-            if (strcmp(flag.group, group) == 0) {
-                print_flag(to, &flag);
-            }
-        }
+    fprintf(to, "kiln %s %s\n\n%c%s.\n", command->name, command->synopsis,
+            toupper((unsigned char)command->summary[0]), command->summary + 1);
+    for (int group = 0; group < N_GROUPS; group++) {
+        print_group(to, command, group);
     }
     if (command->details[0] != '\0') {
         fprintf(to, "\n%s", command->details);

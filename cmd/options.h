@@ -22,6 +22,21 @@ enum option_type {
     OPTION_SWITCH, /* bool; takes no value */
 };
 
+/* Headings of help, in their order. */
+enum option_group {
+    GROUP_DEMO,
+    GROUP_TEXT,
+    GROUP_DATA,
+    GROUP_VOCABULARY,
+    GROUP_MODEL,
+    GROUP_TRAINING,
+    GROUP_MEASURING,
+    GROUP_RUN,
+    GROUP_MACHINE,
+    GROUP_OUTPUT,
+    N_GROUPS
+};
+
 /* A flag of one command; its value goes into the command's own struct. */
 struct option {
     const char *name; /* "prompt" for --prompt */
@@ -30,7 +45,7 @@ struct option {
     const char *argument; /* in help: "TEXT"; NULL for a switch */
     const char *initial;  /* default as typed; NULL: KILN_UNSET, NaN, NULL, false */
     const char *help;
-    const char *group; /* heading in help */
+    enum option_group group;
     double least, most;
     size_t offset;
 };
@@ -62,10 +77,10 @@ struct command {
 };
 
 /* The flag every command with figures has; `member` is a bool of its struct. */
-#define OPTION_JSON(flags_struct)                                                                \
-    {                                                                                            \
-        "json", 0, OPTION_SWITCH, NULL, NULL, "one JSON object instead of text", "Output", 0, 0, \
-            offsetof(flags_struct, json)                                                         \
+#define OPTION_JSON(flags_struct)                                                                 \
+    {                                                                                             \
+        "json", 0, OPTION_SWITCH, NULL, NULL, "one JSON object instead of text", GROUP_OUTPUT, 0, \
+            0, offsetof(flags_struct, json)                                                       \
     }
 #define OPTION_END \
     { .name = NULL }

@@ -20,13 +20,13 @@ struct flags {
 };
 
 static const struct option options[] = {
-    {"output", 'o', OPTION_TEXT, "OUT.tok", NULL, "token file to write", "Output", 0, 0,
+    {"output", 'o', OPTION_TEXT, "OUT.tok", NULL, "token file to write", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, output)},
     {"train-bpe", 0, OPTION_COUNT, "N", NULL, "learn a byte-pair vocabulary of N ids from the text",
-     "Vocabulary", 260, 1 << 20, offsetof(struct flags, train_bpe)},
-    {"save", 0, OPTION_TEXT, "TOK.bin", NULL, "where to write it (OUT.tokenizer.bin)", "Vocabulary",
-     0, 0, offsetof(struct flags, save)},
-    {"force", 0, OPTION_SWITCH, NULL, NULL, "replace files that exist", "Output", 0, 0,
+     GROUP_VOCABULARY, 260, 1 << 20, offsetof(struct flags, train_bpe)},
+    {"save", 0, OPTION_TEXT, "TOK.bin", NULL, "where to write it (OUT.tokenizer.bin)",
+     GROUP_VOCABULARY, 0, 0, offsetof(struct flags, save)},
+    {"force", 0, OPTION_SWITCH, NULL, NULL, "replace files that exist", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, force)},
     OPTION_JSON(struct flags),
     OPTION_END,

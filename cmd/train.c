@@ -25,7 +25,7 @@ struct flags {
 
 static const struct option options[] = {
     {"resume", 0, OPTION_TEXT, "RUN", NULL, "go on with this run folder; needs no other flag",
-     "Run", 0, 0, offsetof(struct flags, resume)},
+     GROUP_RUN, 0, 0, offsetof(struct flags, resume)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };

@@ -15,8 +15,8 @@ struct flags {
 };
 
 static const struct option options[] = {
-    {"reference", 0, OPTION_TEXT, "DIR", NULL, "folder of float64 reference vectors", "Input", 0, 0,
-     offsetof(struct flags, reference)},
+    {"reference", 0, OPTION_TEXT, "DIR", NULL, "folder of float64 reference vectors", GROUP_DATA, 0,
+     0, offsetof(struct flags, reference)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
