@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * bench_kernels.c: how fast each kernel of tests/kernel/kernels.inc is, on one thread, per tier.
+ *
+ *   build/release/bench/bench_kernels [part of a kernel's name]
+ *
+ * Shapes are those of stories110m. The time is the best of several runs of at least 20 ms, so that
+ * a busy machine shows little. Products are also timed with one row, as generating runs them, over
+ * matrices that no cache holds.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/machine.h"
+#include "base/mem.h"
+#include "kernel/kernel_list.h"
+
+enum {
+    D = 768,
+    F = 2048,
+    K = 64,
+    T = 256,
+    V = 32000,
+    ROWS = 128, /* of a block */
+    LARGE = 64 << 20,
+};
+
+/* One measurement: run it once; `work` is what a run moves (bytes) or computes (FLOP). */
+struct job {
+    struct kiln_kernels k;
+    char *a, *b, *c, *d; /* LARGE bytes each, small random numbers as fp32 or operands */
+    void *scratch;
+    size_t sink; /* keeps a sum alive */
+};
+struct measured {
+    void (*run)(struct job *job);
+    double work;
+    const char *unit; /* "GB/s" or "GFLOP/s" */
+};
+
+static size_t operand(const struct job *job) { return job->k.operand_bytes; }
+
+/* ---- products ------------------------------------------------------------------------------- */
+
+static struct kiln_gemm block(struct job *job, size_t m) {
+    return (struct kiln_gemm){.m = m,
+                              .n = KILN_GEMM_N,
+                              .k = D,
+                              .a = job->a,
+                              .lda = D,
+                              .b = job->b,
+                              .c = job->c,
+                              .ldc = KILN_GEMM_N,
+                              .scratch = job->scratch};
+}
+static void run_gemm(struct job *job) {
+    struct kiln_gemm g = block(job, ROWS);
+    job->k.gemm(&g);
+}
+static struct measured bench_gemm(struct job *job) {
+    (void)job;
+    return (struct measured){run_gemm, 2.0 * ROWS * KILN_GEMM_N * D, "GFLOP/s"};
+}
+/* One row by all of 64 MB: the speed of generating. */
+static void run_gemm_own(struct job *job) {
+    struct kiln_gemm g = block(job, 1);
+    size_t bytes = kiln_packed_elements(KILN_GEMM_N, D) * operand(job);
+    for (size_t at = 0; at + bytes <= LARGE; at += bytes) {
+        g.b = job->b + at;
+        job->k.gemm_own(&g);
+    }
+}
+static struct measured bench_gemm_own(struct job *job) {
+    size_t bytes = kiln_packed_elements(KILN_GEMM_N, D) * operand(job);
+    return (struct measured){run_gemm_own, (double)(LARGE / bytes * bytes), "GB/s"};
+}
+
+/* ---- layouts -------------------------------------------------------------------------------- */
+
+#define COPIED(rows, cols, in, out) ((double)(rows) * (cols) * (double)((in) + (out)))
+#define PACK(name, call, in)                                                          \
+    static void run_##name(struct job *job) { call; }                                 \
+    static struct measured bench_##name(struct job *job) {                            \
+        return (struct measured){run_##name, COPIED(D, F, in, operand(job)), "GB/s"}; \
+    }
+PACK(pack_f32, job->k.pack_f32(job->c, kiln_panel_elements(D), (float *)job->a, D, F, D), 4)
+PACK(pack, job->k.pack(job->c, kiln_panel_elements(D), job->a, D, F, D), operand(job))
+PACK(pack_t_f32, job->k.pack_t_f32(job->c, kiln_panel_elements(F), (float *)job->a, D, F, D), 4)
+PACK(pack_t, job->k.pack_t(job->c, kiln_panel_elements(F), job->a, D, F, D), operand(job))
+PACK(transpose, job->k.transpose(job->c, F, job->a, D, F, D), operand(job))
+PACK(round, job->k.round(job->c, (float *)job->a, D *F), 4)
+PACK(widen, job->k.widen((float *)job->c, job->a, D *F), 4)
+
+/* ---- rows ----------------------------------------------------------------------------------- */
+
+static void run_rmsnorm(struct job *job) {
+    job->k.rmsnorm(job->c, (float *)job->d, (float *)job->a, (float *)job->b, 1e-5f, ROWS, D);
+}
+static struct measured bench_rmsnorm(struct job *job) {
+    return (struct measured){run_rmsnorm, COPIED(ROWS, D, 4, operand(job)), "GB/s"};
+}
+static void run_rmsnorm_bwd(struct job *job) {
+    float *rows = (float *)job->c;
+    memset(job->d, 0, D * sizeof(float));
+    job->k.rmsnorm_bwd(rows, (float *)job->d, (float *)job->a, (float *)job->b, (float *)job->b,
+                       (float *)job->b, ROWS, D);
+}
+static struct measured bench_rmsnorm_bwd(struct job *job) {
+    (void)job;
+    return (struct measured){run_rmsnorm_bwd, COPIED(ROWS, D, 12, 4), "GB/s"};
+}
+static void run_rope(struct job *job) {
+    job->k.rope(job->a, 3 * D, ROWS, 2 * D / K, K, (float *)job->b, 0, T, false);
+    job->k.rope(job->a, 3 * D, ROWS, 2 * D / K, K, (float *)job->b, 0, T, true);
+}
+static struct measured bench_rope(struct job *job) {
+    return (struct measured){run_rope, 2 * COPIED(ROWS, 2 * D, operand(job), operand(job)), "GB/s"};
+}
+static void run_swiglu(struct job *job) { job->k.swiglu(job->c, job->a, ROWS, F); }
+static struct measured bench_swiglu(struct job *job) {
+    return (struct measured){run_swiglu, COPIED(ROWS, F, 2 * operand(job), operand(job)), "GB/s"};
+}
+static void run_swiglu_bwd(struct job *job) { job->k.swiglu_bwd(job->c, job->b, job->a, ROWS, F); }
+static struct measured bench_swiglu_bwd(struct job *job) {
+    size_t o = operand(job);
+    return (struct measured){run_swiglu_bwd, COPIED(ROWS, F, 3 * o, 2 * o), "GB/s"};
+}
+static void run_softmax_causal(struct job *job) {
+    memcpy(job->d, job->a, 64 * T * sizeof(float)); /* scores are overwritten */
+    job->k.softmax_causal(job->c, T, (float *)job->b, (float *)job->d, T, 64, T - 64, T, 0.125f);
+}
+static struct measured bench_softmax_causal(struct job *job) {
+    return (struct measured){run_softmax_causal, COPIED(64, T, 4, operand(job)), "GB/s"};
+}
+static void run_softmax_causal_bwd(struct job *job) {
+    job->k.softmax_causal_bwd(job->c, job->d, T, (float *)job->a, (float *)job->b, T,
+                              (float *)job->b, (float *)job->b, 64, T - 64, T, 0.125f);
+}
+static struct measured bench_softmax_causal_bwd(struct job *job) {
+    size_t o = operand(job);
+    return (struct measured){run_softmax_causal_bwd, COPIED(64, T, 8, 2 * o), "GB/s"};
+}
+static void run_cross_entropy(struct job *job) {
+    memcpy(job->d, job->a, V * sizeof(float));
+    (void)job->k.cross_entropy(job->c, (float *)job->d, V, 7, 1.0f);
+}
+static struct measured bench_cross_entropy(struct job *job) {
+    return (struct measured){run_cross_entropy, COPIED(1, V, 4, operand(job)), "GB/s"};
+}
+
+/* ---- arrays --------------------------------------------------------------------------------- */
+
+static void run_dot(struct job *job) { (void)job->k.dot(job->a, job->b, F); }
+static struct measured bench_dot(struct job *job) {
+    return (struct measured){run_dot, COPIED(1, F, operand(job), operand(job)), "GB/s"};
+}
+static void run_add(struct job *job) { job->k.add((float *)job->d, (float *)job->a, LARGE / 4); }
+static struct measured bench_add(struct job *job) {
+    (void)job;
+    return (struct measured){run_add, 3.0 * LARGE, "GB/s"};
+}
+static void run_sum_squares(struct job *job) {
+    double sum = 0.0;
+    for (size_t i = 0; i < LARGE / 4; i += 2048) {
+        sum += job->k.sum_squares((float *)job->a + i, 2048);
+    }
+    job->sink = sum > 0.0;
+}
+static struct measured bench_sum_squares(struct job *job) {
+    (void)job;
+    return (struct measured){run_sum_squares, LARGE, "GB/s"};
+}
+static void run_adamw(struct job *job) {
+    const struct kiln_adamw constants = {.lr = 1e-9f,
+                                         .beta1 = 0.9f,
+                                         .beta2 = 0.95f,
+                                         .eps = 1e-8f,
+                                         .grad_scale = 1.0f,
+                                         .correction1 = 1.0f,
+                                         .correction2 = 1.0f};
+    job->k.adamw((float *)job->a, (float *)job->b, (float *)job->d, (float *)job->c, LARGE / 4,
+                 &constants);
+}
+static struct measured bench_adamw(struct job *job) {
+    memset(job->d, 0, LARGE); /* second moments are not negative */
+    return (struct measured){run_adamw, 7.0 * LARGE, "GB/s"};
+}
+
+/* ---- the run -------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    struct measured (*prepare)(struct job *);
+} benches[KERNELS] = {
+#define KERNEL(name) {#name, bench_##name},
+#include "kernel/kernels.inc"
+#undef KERNEL
+};
+
+static void fill(struct job *job) {
+    char *blocks[] = {job->a, job->b, job->c, job->d};
+    for (size_t i = 0; i < 4; i++) {
+        for (size_t j = 0; j < LARGE / operand(job); j++) {
+            float x = (float)(j * 2654435761u % 2048) / 1024.0f - 1.0f;
+            if (operand(job) == 2) {
+                ((uint16_t *)blocks[i])[j] = kiln_f32_to_bf16(x);
+            } else {
+                ((float *)blocks[i])[j] = x;
+            }
+        }
+    }
+}
+
+/* Best of five spells, in units of work a second. */
+static double rate(struct job *job, const struct measured *m) {
+    double best = 0.0;
+    m->run(job);
+    for (int spell = 0; spell < 5; spell++) {
+        size_t runs = 0;
+        double start = kiln_now_s(), now;
+        do {
+            m->run(job);
+            runs++;
+            now = kiln_now_s();
+        } while (now - start < 0.02);
+        double got = m->work * (double)runs / (now - start);
+        best = got > best ? got : best;
+    }
+    return best;
+}
+
+static void run_all(struct job *job, const char *part) {
+    for (size_t i = 0; i < KERNELS; i++) {
+        if (strstr(benches[i].name, part)) {
+            fill(job);
+            struct measured m = benches[i].prepare(job);
+            printf("%-7s %-7s %-5s %-19s %9.1f %s\n", job->k.tier, job->k.provider,
+                   kiln_precision_name(job->k.precision), benches[i].name, rate(job, &m) / 1e9,
+                   m.unit);
+            fflush(stdout);
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    static const char *const tiers[] = {"ref", "avx2", "avx512"};
+    struct job job = {.a = kiln_alloc(LARGE, 1), .b = kiln_alloc(LARGE, 1)};
+    job.c = kiln_alloc(LARGE, 1);
+    job.d = kiln_alloc(LARGE, 1);
+    job.scratch = kiln_alloc(KILN_GEMM_SCRATCH, 1);
+    if (!job.a || !job.b || !job.c || !job.d || !job.scratch) {
+        fputs("bench_kernels: no memory\n", stderr);
+        return 1;
+    }
+    for (size_t t = 0; t < sizeof tiers / sizeof tiers[0]; t++) {
+        for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
+            setenv("KILN_CPU", tiers[t], 1);
+            setenv("KILN_GEMM", "own", 1);
+            if (kiln_kernels_choose((enum kiln_precision)precision, &job.k, NULL) != KILN_OK) {
+                continue; /* not on this machine */
+            }
+            run_all(&job, argc > 1 ? argv[1] : "");
+            if (t + 1 == sizeof tiers / sizeof tiers[0] && kiln_kernels_onednn(&job.k) &&
+                strstr("gemm", argc > 1 ? argv[1] : "")) {
+                fill(&job);
+                struct measured m = bench_gemm(&job);
+                printf("%-7s %-7s bf16  gemm                %9.1f %s\n", job.k.tier, job.k.provider,
+                       rate(&job, &m) / 1e9, m.unit);
+            }
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Kernels over rows and arrays on one tier. Lengths go from 0 to two vectors and one of the widest
+ * tier, then some of real models; starts are unaligned.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernel/lab.h"
+
+enum { SHORT = 2 * 16 + 1 };
+static const size_t longer[] = {47, 64, 172, 288, 1000};
+#define N_LENGTHS (SHORT + 1 + sizeof longer / sizeof longer[0])
+
+static size_t length(size_t i) { return i <= SHORT ? i : longer[i - SHORT - 1]; }
+
+/* got and want are operands that may differ by `relative` of size before rounding. */
+static void close_operands(const struct lab *lab, const char *what, const void *got,
+                           const void *want, size_t at, double size, double relative) {
+    double w = lab_get(lab, want, at);
+    double rounding = lab->bf16 ? fabs(w) * lab_operand_ulp(lab) : 0.0;
+    lab_close(lab, what, at, lab_get(lab, got, at), w, size * relative + rounding);
+}
+
+/* ---- conversions ---------------------------------------------------------------------------- */
+
+void check_round(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        size_t n = length(i);
+        float *src = lab_floats(n, 1, 3.0f);
+        void *dst = lab_memory(n, lab->k.operand_bytes, 3);
+        lab->k.round(dst, src, n);
+        for (size_t j = 0; j < n; j++) {
+            float want = lab->bf16 ? kiln_bf16_to_f32(kiln_f32_to_bf16(src[j])) : src[j];
+            lab_close(lab, "rounded", j, lab_get(lab, dst, j), (double)want, 0);
+        }
+        lab_check_guards();
+    }
+}
+
+void check_widen(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        size_t n = length(i);
+        void *src = lab_operands(lab, n, 3, 3.0f);
+        float *dst = lab_memory(n, sizeof *dst, 1);
+        lab->k.widen(dst, src, n);
+        for (size_t j = 0; j < n; j++) {
+            lab_close(lab, "widened", j, (double)dst[j], lab_get(lab, src, j), 0);
+        }
+        lab_check_guards();
+    }
+}
+
+/* ---- norms ---------------------------------------------------------------------------------- */
+
+/* The sum of d squares is off by d+1 roundings at most, its root by half of that; then mean, eps,
+ * root, division and two products. Twice, because ref is off as well. */
+static double norm_tolerance(size_t d) { return 2.0 * ((double)d / 2.0 + 6.0) * U; }
+
+void check_rmsnorm(const struct lab *lab) {
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        size_t d = length(i), rows = 1 + i % 3;
+        float *x = lab_floats(rows * d, 1, 2.0f), *w = lab_floats(d, 3, 1.0f);
+        void *y[2];
+        float *rstd[2];
+        for (int j = 0; j < 2; j++) {
+            y[j] = lab_memory(rows * d, lab->k.operand_bytes, 1);
+            rstd[j] = lab_memory(rows, sizeof(float), 1);
+            (j ? lab->ref : lab->k).rmsnorm(y[j], rstd[j], x, w, 1e-5f, rows, d);
+        }
+        for (size_t r = 0; r < rows; r++) {
+            double want = (double)rstd[1][r];
+            lab_close(lab, "rstd", r, (double)rstd[0][r], want, want * norm_tolerance(d));
+            for (size_t e = r * d; e < (r + 1) * d; e++) {
+                double size = fabs((double)x[e] * (double)w[e - r * d]) * want;
+                close_operands(lab, "y", y[0], y[1], e, size, norm_tolerance(d));
+            }
+        }
+        lab_check_guards();
+    }
+}
+
+/* A sum of d products, then a few operations on numbers of size |dy w rstd| and |x mean|; dw adds
+ * `rows` terms. `most` bounds all of them. */
+void check_rmsnorm_bwd(const struct lab *lab) {
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        size_t d = length(i), rows = 1 + i % 4, n = rows * d;
+        float *x = lab_floats(n, 1, 1.0f), *w = lab_floats(d, 3, 1.0f),
+              *dy = lab_floats(n, 2, 1.0f);
+        float *rstd = lab_memory(rows, sizeof *rstd, 1), *dx[2], *dw[2];
+        void *y = lab_memory(n, lab->k.operand_bytes, 0);
+        lab->ref.rmsnorm(y, rstd, x, w, 1e-5f, rows, d);
+        dx[0] = lab_floats(n, 1, 1.0f);
+        dw[0] = lab_floats(d, 1, 1.0f);
+        dx[1] = lab_copy(dx[0], n, sizeof(float), 0);
+        dw[1] = lab_copy(dw[0], d, sizeof(float), 0);
+        double most = 1.0;
+        for (size_t e = 0; e < n; e++) {
+            double r = (double)rstd[e / d],
+                   a = fabs((double)dy[e]) * fmax(1, fabs((double)w[e % d]));
+            most = fmax(most, a * r * (1.0 + fabs((double)x[e]) * r) * (1.0 + (double)fabsf(x[e])));
+        }
+        for (int j = 0; j < 2; j++) {
+            (j ? lab->ref : lab->k).rmsnorm_bwd(dx[j], dw[j], dy, x, w, rstd, rows, d);
+        }
+        double tolerance = 2.0 * (double)(d + rows + 8) * U * 4.0 * most;
+        for (size_t e = 0; e < n; e++) {
+            lab_close(lab, "dx", e, (double)dx[0][e], (double)dx[1][e], tolerance);
+        }
+        for (size_t e = 0; e < d; e++) {
+            lab_close(lab, "dw", e, (double)dw[0][e], (double)dw[1][e], tolerance);
+        }
+        lab_check_guards();
+    }
+}
+
+/* ---- rotations ------------------------------------------------------------------------------ */
+
+static void turn(const struct lab *lab, size_t k, size_t heads, bool inverse) {
+    enum { ROWS = 7, PERIOD = 5, FIRST = 3 };
+    size_t width = heads * k, ld = width + 4, n = (ROWS - 1) * ld + width;
+    float *angles = lab_memory(PERIOD * k, sizeof(float), 1);
+    for (size_t i = 0; i < PERIOD * k; i += 2) {
+        float angle = lab_normal();
+        angles[i] = cosf(angle);
+        angles[i + 1] = sinf(angle);
+    }
+    void *from = lab_operands(lab, n, 1, 1.0f), *x = lab_copy(from, n, lab->k.operand_bytes, 1);
+    lab->k.rope(x, ld, ROWS, heads, k, angles, FIRST, PERIOD, inverse);
+    for (size_t i = 0; i < n; i++) {
+        size_t row = i / ld, column = i % ld;
+        if (column >= width) { /* other parts of the row stay */
+            lab_close(lab, "x", i, lab_get(lab, x, i), lab_get(lab, from, i), 0);
+            continue;
+        }
+        const float *angle = angles + (FIRST + row) % PERIOD * k + column % k / 2 * 2;
+        double c = (double)angle[0], s = (double)angle[1] * (inverse ? -1.0 : 1.0);
+        double even = lab_get(lab, from, i - column % 2), odd = lab_get(lab, from, i | 1);
+        if (i % 2 != column % 2) {
+            odd = lab_get(lab, from, i - column % 2 + 1);
+        }
+        double want = column % 2 ? even * s + odd * c : even * c - odd * s;
+        /* Two products and a sum, of numbers up to |even| + |odd|; then rounded. */
+        double tolerance = 3.0 * U * (fabs(even) + fabs(odd)) +
+                           (lab->bf16 ? fabs(want) * lab_operand_ulp(lab) / 2 : 0.0);
+        lab_close(lab, "x", i, lab_get(lab, x, i), want, tolerance);
+    }
+    lab_check_guards();
+}
+
+void check_rope(const struct lab *lab) {
+    static const size_t ks[] = {2, 4, 6, 8, 10, 16, 18, 32, 34, 48, 64, 128};
+    for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
+        turn(lab, ks[i], 1 + i % 3, false);
+        turn(lab, ks[i], 1 + i % 3, true);
+    }
+}
+
+/* ---- SwiGLU --------------------------------------------------------------------------------- */
+
+/* Some gates far out, where e^-a leaves the range of fp32 or nothing of it is left. */
+static void *make_gates(const struct lab *lab, size_t n) {
+    static const float far[] = {-100, 100, -88, 88, -87.4f, 87.4f, 0, -1.2784645f, 30, -30};
+    void *h = lab_operands(lab, n, 1, 3.0f);
+    for (size_t i = 0; i < n; i += 4) {
+        lab_put(lab, h, i, far[i / 4 % 10]);
+    }
+    return h;
+}
+
+/* e^-a 2 ulp, a sum, a division, a product; ref the same. Below 1e-30 nothing counts. */
+void check_swiglu(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        size_t f = length(i), rows = 1 + i % 3;
+        void *h = make_gates(lab, rows * 2 * f), *gate[2];
+        for (int j = 0; j < 2; j++) {
+            gate[j] = lab_memory(rows * f, lab->k.operand_bytes, 1);
+            (j ? lab->ref : lab->k).swiglu(gate[j], h, rows, f);
+        }
+        for (size_t e = 0; e < rows * f; e++) {
+            double size = fabs(lab_get(lab, gate[1], e)) + 1e-23;
+            close_operands(lab, "gate", gate[0], gate[1], e, size, 16.0 * U);
+        }
+        lab_check_guards();
+    }
+}
+
+/* silu' = s (1 + a (1 - s)) crosses 0: its error is that of the terms, s (1 + |a|). */
+void check_swiglu_bwd(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        size_t f = length(i), rows = 1 + i % 3, n = rows * 2 * f;
+        void *h = make_gates(lab, n), *dgate = lab_operands(lab, rows * f, 3, 1.0f), *dh[3];
+        dh[0] = lab_memory(n, lab->k.operand_bytes, 1);
+        dh[1] = lab_memory(n, lab->k.operand_bytes, 1);
+        dh[2] = lab_copy(h, n, lab->k.operand_bytes, 1);
+        lab->k.swiglu_bwd(dh[0], dgate, h, rows, f);
+        lab->ref.swiglu_bwd(dh[1], dgate, h, rows, f);
+        lab->k.swiglu_bwd(dh[2], dgate, dh[2], rows, f); /* in place */
+        CHECK_BYTES(dh[2], dh[0], n * lab->k.operand_bytes);
+        for (size_t e = 0; e < n; e++) {
+            size_t at = e / (2 * f) * 2 * f + e % f; /* of the gate */
+            double a = lab_get(lab, h, at), b = lab_get(lab, h, at + f);
+            double d = lab_get(lab, dgate, e / (2 * f) * f + e % f), s = 1.0 / (1.0 + exp(-a));
+            double size = fabs(d) * s * (e % (2 * f) < f ? fabs(b) * (1.0 + fabs(a)) : fabs(a));
+            close_operands(lab, "dh", dh[0], dh[1], e, size + 1e-23, 24.0 * U);
+        }
+        lab_check_guards();
+    }
+}
+
+/* ---- softmax -------------------------------------------------------------------------------- */
+
+struct scores {
+    size_t rows, first, cols, ld;
+};
+static struct scores scores_of(size_t i) {
+    struct scores s = {.rows = 1 + i % 5, .first = i % 11};
+    s.cols = length(i) > 1 ? length(i) : 1;
+    if (i % 3 == 0) { /* all columns seen by the last row and no more, as attention asks */
+        s.first = s.cols;
+        s.cols += s.rows;
+    }
+    s.ld = (s.cols + 15) / 16 * 16; /* room that the contract asks for */
+    return s;
+}
+
+static size_t seen(const struct scores *s, size_t r) {
+    return s->first + r + 1 < s->cols ? s->first + r + 1 : s->cols;
+}
+
+/* An argument up to 40 in size is off by a rounding or two, e^x by 2 ulp, the sum of n by n. */
+static double softmax_tolerance(size_t n) { return ((double)n + 200.0) * U; }
+
+void check_softmax_causal(const struct lab *lab) {
+    const float scale = 0.35f;
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        struct scores at = scores_of(i);
+        float *s = lab_floats(at.rows * at.ld, 1, 10.0f), *lse = lab_memory(at.rows, 4, 1);
+        float *from = lab_copy(s, at.rows * at.ld, 4, 0);
+        void *p = lab_memory(at.rows * at.ld, lab->k.operand_bytes, 1);
+        lab->k.softmax_causal(p, at.ld, lse, s, at.ld, at.rows, at.first, at.cols, scale);
+        for (size_t r = 0; r < at.rows; r++) {
+            size_t n = seen(&at, r);
+            double peak = -INFINITY, total = 0.0;
+            for (size_t j = 0; j < n; j++) {
+                peak = fmax(peak, (double)from[r * at.ld + j] * (double)scale);
+            }
+            for (size_t j = 0; j < n; j++) {
+                total += exp((double)from[r * at.ld + j] * (double)scale - peak);
+            }
+            double want_lse = peak + log(total);
+            lab_close(lab, "lse", r, (double)lse[r], want_lse,
+                      softmax_tolerance(n) + 4.0 * U * fabs(want_lse));
+            for (size_t j = 0; j < at.cols; j++) {
+                double want =
+                    j < n ? exp((double)from[r * at.ld + j] * (double)scale - want_lse) : 0.0;
+                double rounding = lab->bf16 ? want * lab_operand_ulp(lab) / 2 : 0.0;
+                lab_close(lab, "p", r * 1000 + j, lab_get(lab, p, r * at.ld + j), want,
+                          want * softmax_tolerance(n) + rounding);
+            }
+        }
+        lab_check_guards();
+    }
+}
+
+void check_softmax_causal_bwd(const struct lab *lab) {
+    const float scale = 0.35f;
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        struct scores at = scores_of(i);
+        size_t n = at.rows * at.ld;
+        float *s = lab_floats(n, 1, 5.0f), *dp = lab_floats(n, 3, 1.0f);
+        float *lse = lab_floats(at.rows, 1, 1.0f), *delta = lab_floats(at.rows, 1, 1.0f);
+        void *p = lab_memory(n, lab->k.operand_bytes, 1),
+             *ds = lab_memory(n, lab->k.operand_bytes, 3);
+        lab->k.softmax_causal_bwd(p, ds, at.ld, s, dp, at.ld, lse, delta, at.rows, at.first,
+                                  at.cols, scale);
+        for (size_t e = 0; e < n; e++) {
+            size_t r = e / at.ld, j = e % at.ld;
+            if (j >= at.cols) {
+                continue;
+            }
+            bool in = j < seen(&at, r);
+            double prob = in ? exp((double)s[e] * (double)scale - (double)lse[r]) : 0.0;
+            double want = in ? prob * ((double)dp[e] - (double)delta[r]) * (double)scale : 0.0;
+            double rounding = lab->bf16 ? lab_operand_ulp(lab) / 2 : 0.0;
+            lab_close(lab, "p", e, lab_get(lab, p, e), prob, prob * (40.0 * U + rounding));
+            lab_close(lab, "ds", e, lab_get(lab, ds, e), want,
+                      prob * (fabs((double)dp[e]) + fabs((double)delta[r])) * 40.0 * U +
+                          fabs(want) * rounding);
+        }
+        lab_check_guards();
+    }
+}
+
+void check_cross_entropy(const struct lab *lab) {
+    const float scale = 0.125f;
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        size_t n = length(i), targets[] = {0, n / 2, n - 1};
+        for (size_t t = 0; t < 3; t++) {
+            float *from = lab_floats(n, 1, 6.0f);
+            float *logits = lab_copy(from, n, 4, 1), *again = lab_copy(from, n, 4, 1);
+            void *d = lab_memory(n, lab->k.operand_bytes, 3);
+            float loss = lab->k.cross_entropy(d, logits, n, targets[t], scale);
+            CHECK(lab->k.cross_entropy(NULL, again, n, targets[t], scale) == loss);
+            double peak = -INFINITY, total = 0.0;
+            for (size_t j = 0; j < n; j++) {
+                peak = fmax(peak, (double)from[j]);
+            }
+            for (size_t j = 0; j < n; j++) {
+                total += exp((double)from[j] - peak);
+            }
+            double want = peak + log(total) - (double)from[targets[t]];
+            lab_close(lab, "loss", i, (double)loss, want,
+                      softmax_tolerance(n) + 4.0 * U * (fabs(peak) + fabs(want)));
+            for (size_t j = 0; j < n; j++) {
+                double prob = exp((double)from[j] - peak) / total;
+                double grad = (prob - (j == targets[t])) * (double)scale;
+                double size = (prob + (j == targets[t])) * (double)scale;
+                double rounding = lab->bf16 ? fabs(grad) * lab_operand_ulp(lab) / 2 : 0.0;
+                lab_close(lab, "dlogits", j, lab_get(lab, d, j), grad,
+                          size * softmax_tolerance(n) + rounding);
+            }
+            lab_check_guards();
+        }
+    }
+}
+
+/* ---- sums and updates ----------------------------------------------------------------------- */
+
+void check_dot(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        size_t n = length(i);
+        void *a = lab_operands(lab, n, 1, 1.0f), *b = lab_operands(lab, n, 3, 1.0f);
+        double want = 0.0, size = 0.0;
+        for (size_t j = 0; j < n; j++) {
+            want += lab_get(lab, a, j) * lab_get(lab, b, j);
+            size += fabs(lab_get(lab, a, j) * lab_get(lab, b, j));
+        }
+        lab_close(lab, "dot", n, (double)lab->k.dot(a, b, n), want, (double)(n + 1) * U * size);
+        lab_check_guards();
+    }
+}
+
+void check_add(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        size_t n = length(i);
+        float *y = lab_floats(n, 1, 1.0f), *x = lab_floats(n, 3, 1.0f),
+              *want = lab_copy(y, n, 4, 0);
+        lab->k.add(y, x, n);
+        for (size_t j = 0; j < n; j++) {
+            lab_close(lab, "y", j, (double)y[j], (double)(want[j] + x[j]), 0);
+        }
+        lab_check_guards();
+    }
+}
+
+/* Lanes of fp32 sums: at most n+1 roundings of a sum without cancelling. */
+void check_sum_squares(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS + 1; i++) {
+        size_t n = i < N_LENGTHS ? length(i) : 2048;
+        float *x = lab_floats(n, 1, 1.0f);
+        double want = 0.0;
+        for (size_t j = 0; j < n; j++) {
+            want += (double)x[j] * (double)x[j];
+        }
+        lab_close(lab, "sum", n, lab->k.sum_squares(x, n), want, want * (double)(n + 1) * U);
+        lab_check_guards();
+    }
+}
+
+/* Two units in the last place of the larger of old and new: an update that cancels has the error
+ * of what it cancelled. */
+static void close_update(const struct lab *lab, const char *what, size_t i, float got, float want,
+                         float old) {
+    float size = fmaxf(fabsf(want), fabsf(old));
+    double ulp = (double)nextafterf(size, INFINITY) - (double)size;
+    lab_close(lab, what, i, (double)got, (double)want, 2.0 * ulp);
+}
+
+/* Second moments of 0, subnormal and ordinary; gradients of 0, tiny and ordinary. */
+void check_adamw(const struct lab *lab) {
+    static const float vs[] = {0, 1e-40f, 1e-45f, 1e-38f, 1e-8f, 1, 3e5f};
+    static const float gs[] = {0, 1e-22f, 1e-3f, 1, 50, -1};
+    const struct kiln_adamw c = {.lr = 1e-3f,
+                                 .beta1 = 0.9f,
+                                 .beta2 = 0.95f,
+                                 .eps = 1e-8f,
+                                 .decay = 1e-4f,
+                                 .grad_scale = 0.7f,
+                                 .correction1 = 1.0f / (1.0f - 0.9f * 0.9f * 0.9f),
+                                 .correction2 = 1.0f / (1.0f - 0.95f * 0.95f * 0.95f)};
+    for (size_t n = 0; n <= 67; n++) {
+        float *w = lab_floats(n, 1, 1.0f), *m = lab_floats(n, 3, 0.1f), *v = lab_floats(n, 2, 1.0f);
+        float *g = lab_floats(n, 5, 1.0f);
+        for (size_t i = 0; i < n; i++) {
+            v[i] = vs[(i + n) % 7];
+            g[i] *= gs[i % 6];
+            m[i] = i % 5 == 0 ? 0.0f : m[i] * sqrtf(v[i]);
+        }
+        float *old[] = {lab_copy(w, n, 4, 0), lab_copy(m, n, 4, 0), lab_copy(v, n, 4, 0)};
+        float *want[] = {lab_copy(w, n, 4, 0), lab_copy(m, n, 4, 0), lab_copy(v, n, 4, 0)};
+        lab->k.adamw(w, m, v, g, n, &c);
+        lab->ref.adamw(want[0], want[1], want[2], g, n, &c);
+        for (size_t i = 0; i < n; i++) {
+            close_update(lab, "w", i, w[i], want[0][i], old[0][i]);
+            close_update(lab, "m", i, m[i], want[1][i], fmaxf(fabsf(old[1][i]), fabsf(g[i])));
+            close_update(lab, "v", i, v[i], want[2][i], old[2][i]);
+        }
+        lab_check_guards();
+    }
+}
+
+/* ---- whole ranges --------------------------------------------------------------------------- */
+
+/* Every bf16, and around each the numbers that round to it: half way goes to the even one. */
+static void check_every_bf16(const struct lab *lab) {
+    if (!lab->bf16) {
+        return;
+    }
+    enum { ALL = 65536 };
+    static const uint32_t low[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+    uint16_t *in = lab_memory(ALL, 2, 1), *out = lab_memory(ALL, 2, 1);
+    uint32_t *wide = lab_memory(ALL, 4, 1);
+    for (size_t i = 0; i < ALL; i++) {
+        in[i] = (uint16_t)i;
+    }
+    lab->k.widen((float *)wide, in, ALL);
+    for (size_t i = 0; i < ALL; i++) {
+        CHECK_EQ(wide[i], (uint32_t)i << 16);
+    }
+    for (size_t l = 0; l < 6; l++) {
+        for (size_t i = 0; i < ALL; i++) {
+            wide[i] = (uint32_t)i << 16 | low[l];
+        }
+        lab->k.round(out, (const float *)wide, ALL);
+        for (uint32_t i = 0; i < ALL; i++) {
+            if ((wide[i] & 0x7fffffff) > 0x7f800000) {
+                CHECK((out[i] & 0x7fff) > 0x7f80 && (out[i] & 0x8000) == (i & 0x8000));
+            } else {
+                CHECK_EQ(out[i], (uint16_t)(i + (low[l] > 0x8000 || (low[l] == 0x8000 && i % 2))));
+            }
+            CHECK_EQ(out[i], kiln_f32_to_bf16(((const float *)wide)[i]));
+        }
+    }
+}
+
+TEST(every_bf16_converts_and_ties_go_to_even) { lab_on_every_tier(check_every_bf16); }
+
+/* The backward softmax gives e^s bare: scale 1, lse 0. */
+static void check_exp(const struct lab *lab) {
+    if (lab->bf16) {
+        return;
+    }
+    enum { N = 4096 };
+    float *s = lab_memory(N, 4, 0), *zero = lab_memory(N, 4, 0), *p = lab_memory(N, 4, 0);
+    float *ds = lab_memory(N, 4, 0), none = 0.0f;
+    memset(zero, 0, N * sizeof *zero);
+    double worst = 0.0;
+    for (int block = 0; block < 100; block++) {
+        for (size_t i = 0; i < N; i++) {
+            s[i] = -112.0f + 200.3f * (float)((size_t)block * N + i) / (100.0f * N);
+        }
+        lab->k.softmax_causal_bwd(p, ds, N, s, zero, N, &none, &none, 1, N, N, 1.0f);
+        for (size_t i = 0; i < N; i++) {
+            double want = exp((double)s[i]);
+            if (s[i] < -87.33f) { /* results below the normal numbers may be flushed */
+                CHECK(p[i] >= 0.0f && p[i] <= 1.2e-38f);
+                continue;
+            }
+            double ulp = ldexp(1.0, ilogb(want) - 23);
+            worst = fmax(worst, fabs((double)p[i] - want) / ulp);
+        }
+    }
+    if (!(worst <= 2.0)) {
+        FAIL("%s: exp is off by %.2f ulp", lab->k.tier, worst);
+    }
+    s[0] = NAN;
+    s[1] = 1e30f; /* ref gives infinity, the vectors the largest they have */
+    s[2] = -1e30f;
+    lab->k.softmax_causal_bwd(p, ds, N, s, zero, N, &none, &none, 1, N, N, 1.0f);
+    CHECK(isnan(p[0]) && p[1] > 2e38f && p[2] == 0.0f);
+}
+
+TEST(exp_is_within_2_ulp) { lab_on_every_tier(check_exp); }

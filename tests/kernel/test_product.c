@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whole products over the pool, packed matrices of a model, angles, and the choice of kernels.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernel/lab.h"
+#include "kernel/packed.h"
+#include "kernel/product.h"
+#include "kernel/rope.h"
+
+/* ---- products over threads ------------------------------------------------------------------ */
+
+static void open_workers(struct kiln_workers *workers, const struct kiln_kernels *k,
+                         size_t threads) {
+    struct kiln_pool *pool;
+    struct kiln_err err;
+    CHECK_OK(kiln_pool_create(threads, &pool, &err), &err);
+    CHECK_OK(kiln_workers_open(workers, k, pool, 0, &err), &err);
+}
+
+static void close_workers(struct kiln_workers *workers) {
+    struct kiln_pool *pool = workers->pool;
+    kiln_workers_close(workers);
+    kiln_pool_destroy(pool);
+}
+
+/* Any number of threads gives the bits of one; alone and few give them where own code computes. */
+static void check_threads(const struct lab *lab) {
+    enum { M = 300, N = 530, K = 70 };
+    static const size_t ms[] = {1, 3, 4, 5, 128, 129, M};
+    bool own = strcmp(lab->k.provider, "own") == 0;
+    size_t operand = lab->k.operand_bytes;
+    void *a = lab_operands(lab, M * K, 0, 1.0f), *b = lab_operands(lab, N * K, 0, 1.0f);
+    void *packed = lab_memory(kiln_packed_elements(N, K), operand, 0);
+    lab->k.pack(packed, kiln_panel_elements(K), b, K, N, K);
+    float *one = lab_memory(M * N, 4, 0), *other = lab_memory(M * N, 4, 0);
+    void *scratch = lab_memory(KILN_GEMM_SCRATCH, 1, 0);
+    struct kiln_workers workers[2];
+    open_workers(&workers[0], &lab->k, 1);
+    open_workers(&workers[1], &lab->k, 3);
+    for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++) {
+        struct kiln_gemm g = {.m = ms[i], .n = N, .k = K, .a = a, .lda = K, .b = packed, .ldc = N};
+        size_t bytes = g.m * N * sizeof(float);
+        g.c = one;
+        kiln_product(&workers[0], &g);
+        g.c = other;
+        kiln_product(&workers[1], &g);
+        CHECK_BYTES(other, one, bytes);
+        if (own) {
+            memset(other, 0, bytes);
+            kiln_product_alone(&lab->k, &g, scratch);
+            CHECK_BYTES(other, one, bytes);
+        }
+        kiln_product_few(&workers[1], &g);
+        if (own && lab->bf16) {
+            CHECK_BYTES(other, one, bytes);
+        }
+        CHECK_NEAR_NORM(other, one, g.m * N, 1e-5);
+    }
+    close_workers(&workers[0]);
+    close_workers(&workers[1]);
+}
+
+TEST(threads_do_not_show_in_a_product) { lab_on_every_tier(check_threads); }
+
+/* ---- packed matrices ------------------------------------------------------------------------ */
+
+/* Both copies of every matrix of a model with odd sizes, packed 64 rows at a time, last rows
+ * first, are those of packing it whole. */
+static void check_packed(const struct lab *lab) {
+    struct kiln_dims dims = {.dim = 42, .hidden = 75, .layers = 2, .heads = 3, .kv_heads = 1};
+    struct kiln_table *table;
+    struct kiln_packed packed;
+    struct kiln_err err;
+    dims.vocab = 130;
+    dims.seq = 8;
+    dims.rms_eps = 1e-5f;
+    dims.rope_theta = 10000.0f;
+    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    float *weights = lab_floats(table->size, 0, 1.0f);
+    CHECK_OK(kiln_packed_open(&packed, table, &lab->k, true, &err), &err);
+    for (size_t i = 0; i < table->n_matrices; i++) {
+        const struct kiln_matrix *m = &table->matrices[i];
+        size_t operand = lab->k.operand_bytes;
+        for (size_t first = (m->rows - 1) / 64 * 64;; first -= 64) {
+            size_t n = m->rows - first < 64 ? m->rows - first : 64;
+            kiln_packed_rows(&packed, i, first, n, weights, true, true);
+            if (first == 0) {
+                break;
+            }
+        }
+        size_t forward = kiln_packed_elements(m->rows, m->cols);
+        size_t backward = kiln_packed_elements(m->cols, m->rows);
+        void *want = lab_memory(forward > backward ? forward : backward, operand, 0);
+        const float *w = weights + m->offset;
+        lab->ref.pack_f32(want, kiln_panel_elements(m->cols), w, m->cols, m->rows, m->cols);
+        CHECK_BYTES(packed.forward[i], want, forward * operand);
+        lab->ref.pack_t_f32(want, kiln_panel_elements(m->rows), w, m->cols, m->rows, m->cols);
+        CHECK_BYTES(packed.backward[i], want, backward * operand);
+    }
+    CHECK(packed.arena.size >= kiln_packed_bytes(table, lab->k.operand_bytes, true));
+    kiln_packed_close(&packed);
+    kiln_table_destroy(table);
+}
+
+TEST(packing_rows_in_any_order_packs_the_matrix) { lab_on_every_tier(check_packed); }
+
+/* ---- angles --------------------------------------------------------------------------------- */
+
+TEST(angles_are_those_of_rope) {
+    enum { T = 1000, K = 6 };
+    float *angles = kiln_alloc(T * K, sizeof *angles);
+    kiln_rope_angles(angles, T, K, 500.0f);
+    for (size_t p = 0; p < T; p += 37) {
+        for (size_t i = 0; i < K; i += 2) {
+            double angle = (double)p * pow(500.0, -(double)i / K);
+            CHECK_CLOSE(angles[p * K + i], cos(angle), 1e-7);
+            CHECK_CLOSE(angles[p * K + i + 1], sin(angle), 1e-7);
+        }
+    }
+    kiln_free(angles);
+}
+
+/* ---- the choice ----------------------------------------------------------------------------- */
+
+TEST(an_unknown_tier_or_provider_is_refused) {
+    struct kiln_kernels k = {0};
+    struct kiln_err err;
+    setenv("KILN_CPU", "avx1024", 1);
+    CHECK_FAILS(kiln_kernels_choose(KILN_PRECISION_FP32, &k, &err), KILN_EUSAGE, &err);
+    CHECK_CONTAINS(err.message, "avx1024");
+    CHECK_CONTAINS(err.message, "ref");
+    setenv("KILN_CPU", "ref", 1);
+    setenv("KILN_GEMM", "blas", 1);
+    CHECK_FAILS(kiln_kernels_choose(KILN_PRECISION_FP32, &k, &err), KILN_EUSAGE, &err);
+    CHECK_CONTAINS(err.message, "own or onednn");
+    setenv("KILN_GEMM", "onednn", 1);
+    CHECK_FAILS(kiln_kernels_choose(KILN_PRECISION_FP32, &k, &err), KILN_EUNSUPPORTED, &err);
+}
