@@ -47,7 +47,7 @@ isa_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $<)))))
 
 STD   := -std=gnu11 -ffp-contract=off -fvisibility=hidden -fPIC -pthread
 WARN  := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes \
-         -Wcast-qual -Wdouble-promotion -Wno-sign-conversion -Wno-psabi
+         -Wcast-qual -Wdouble-promotion -Wno-sign-conversion -Wno-psabi -Wno-format-truncation
 FLAGS := $(STD) $(WARN) -Iinclude -Isrc -Itests $(DEFS)
 COMPILE := $(CC) $(FLAGS) $(OPT) $(CPPFLAGS) $(CFLAGS)
 # Names what is made; with V=1 shows the command.
@@ -63,7 +63,7 @@ TEST_SRC  := $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c)
 BENCH_SRC := $(wildcard bench/*.c)
 FUZZ_SRC  := $(wildcard fuzz/*.c)
 HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h bench/*.h)
-SHELL_SRC := $(shell grep -rlIE '^\#!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
+SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(1:%.c=$(OBJ)/%.o)

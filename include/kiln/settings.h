@@ -6,8 +6,8 @@
  * that a run prints at its start with where each value came from. To add a setting, add a line.
  *
  * Types: TEXT (a string or NULL), COUNT (uint64), REAL (double), SIZE (bytes; K, M, G of 1024),
- * FLAG (bool). An unset number is KILN_UNSET (COUNT, SIZE) or NaN (REAL) until
- * kiln_settings_complete fills it in from the model.
+ * FLAG (bool). An unset number is KILN_UNSET (COUNT, SIZE) or NaN (REAL) until the run fills it in
+ * from the model and the machine.
  */
 #ifndef KILN_SETTINGS_H
 #define KILN_SETTINGS_H
@@ -21,7 +21,7 @@
 #define KILN_UNSET UINT64_MAX
 
 /* type, member, flag, default, least, most, help. Defaults are written as on the command line;
- * "" means unset. Least and most bound numbers; for TEXT with choices, `choices` below. */
+ * "" means unset. Least and most bound numbers; what a TEXT may be is listed in settings.c. */
 #define KILN_SETTINGS(XX)                                                                        \
     XX(TEXT, model, "model", "", 0, 0, "preset, llama2.c .bin, or run folder")                   \
     XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                             \
@@ -107,7 +107,8 @@ struct kiln_setting {
     const char *help;
     enum kiln_setting_type type;
     double least, most;
-    size_t offset; /* in struct kiln_settings */
+    size_t offset;              /* in struct kiln_settings */
+    const char *const *choices; /* TEXT: the valid values, NULL at the end; NULL: any text */
 };
 KILN_API const struct kiln_setting *kiln_setting(enum kiln_setting_id id);
 /* The setting with that flag (without dashes), or -1. */
@@ -120,7 +121,8 @@ KILN_API void kiln_settings_free(struct kiln_settings *settings);
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_copy(struct kiln_settings *out,
                                                              const struct kiln_settings *from,
                                                              struct kiln_err *err);
-/* Parse and set one. KILN_EUSAGE names the flag, the text and the valid values. */
+/* Parse and set one; "" unsets it, but from a flag only the prompt may be empty. KILN_EUSAGE names
+ * the flag, the text and the valid values. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_set(struct kiln_settings *settings,
                                                             enum kiln_setting_id id,
                                                             const char *text,
@@ -140,13 +142,17 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_from_json(struct kiln_se
                                                                   const char *json, size_t size,
                                                                   struct kiln_err *err);
 
-/* A whole number, a real number, a size with K, M or G: the one way to read numbers from a
- * command line. KILN_EUSAGE when `text` is anything else. */
+/* A whole number (10_000 is read as 10000), a real number, a size (whole or not, then K, M or G of
+ * 1024): the one way to read numbers from a command line. `flag` is shown as it is ("--steps").
+ * KILN_EUSAGE when `text` is anything else: flag, text, the valid values. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_count(const char *flag, const char *text,
                                                            uint64_t least, uint64_t most,
                                                            uint64_t *out, struct kiln_err *err);
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_real(const char *flag, const char *text,
                                                           double least, double most, double *out,
                                                           struct kiln_err *err);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_size(const char *flag, const char *text,
+                                                          uint64_t least, uint64_t most,
+                                                          uint64_t *out, struct kiln_err *err);
 
 #endif

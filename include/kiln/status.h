@@ -62,6 +62,11 @@ KILN_API enum kiln_status kiln_fail(struct kiln_err *err, enum kiln_status code,
 
 /* Fill `err` and yield the code: `return KILN_FAIL(err, KILN_EINPUT, "model %s: ...", path);` */
 #define KILN_FAIL(err, code, ...) kiln_fail((err), (code), __FILE__, __LINE__, __VA_ARGS__)
+#ifdef __clang_analyzer__ /* which cannot see that kiln_fail returns the code it is given */
+#undef KILN_FAIL
+#define KILN_FAIL(err, code, ...) \
+    (kiln_fail((err), (code), __FILE__, __LINE__, __VA_ARGS__), (code))
+#endif
 
 /* Forward a failure to the caller. For functions that hold nothing to clean up. */
 #define KILN_TRY(call)                             \

@@ -81,7 +81,8 @@ char *kiln_path_join(const char *dir, const char *name) {
     if (path != NULL) {
         memcpy(path, dir, dir_size);
         path[dir_size] = '/';
-        memcpy(path + dir_size + slash, name, name_size + 1);
+        memcpy(path + dir_size + slash, name, name_size);
+        path[dir_size + slash + name_size] = '\0';
     }
     return path;
 }

@@ -60,9 +60,9 @@ static double own_log(double x) {
     return 2.0 * s * polynomial(odd, 12, s * s) + (double)e * 0.69314718055994531;
 }
 
-/* cos(2 pi turn) for turn in [0, 1): folded to an eighth of a turn, then Taylor, of the cosine or
- * of the sine of what is left to a quarter. */
-static double own_cos(double turn) {
+/* Cosine and sine of 2 pi turn, turn in [0, 1): an eighth of a turn by Taylor, then turned by
+ * whole quarters. */
+static void own_cos_sin(double turn, double *cos_out, double *sin_out) {
     static const double cosine[] = {1.0,
                                     -1.0 / 2,
                                     1.0 / 24,
@@ -81,19 +81,41 @@ static double own_cos(double turn) {
                                   1.0 / 6227020800,
                                   -1.0 / 1307674368000,
                                   1.0 / 355687428096000};
-    double t = turn < 0.5 ? turn : 1.0 - turn; /* [0, 1/2]: cos is even and periodic */
-    double sign = t > 0.25 ? -1.0 : 1.0;       /* cos(pi - x) = -cos x */
-    t = t > 0.25 ? 0.5 - t : t;
-    bool near = t <= 0.125;
-    double x = 6.28318530717958648 * (near ? t : 0.25 - t);
-    return sign * (near ? 1.0 : x) * polynomial(near ? cosine : sine, 9, x * x);
+    int quarter = (int)(4.0 * turn + 0.5);
+    double x = 6.28318530717958648 * (turn - 0.25 * quarter); /* [-pi/4, pi/4], exact before 2 pi */
+    double c = polynomial(cosine, 9, x * x);
+    double s = x * polynomial(sine, 9, x * x);
+    bool swap = quarter & 1;
+    *cos_out = ((quarter + 1) & 2 ? -1.0 : 1.0) * (swap ? s : c);
+    *sin_out = (quarter & 2 ? -1.0 : 1.0) * (swap ? c : s);
+}
+
+/* Box and Muller give two numbers at a time: those of indices 2*pair and 2*pair+1. */
+static void normal_pair(uint64_t key, uint64_t pair, double out[2]) {
+    uint64_t bits = mix(mix(key + (pair + 1) * GOLDEN));
+    double radius = 1.0 - to_uniform(bits); /* (0, 1]: its logarithm is finite */
+    double length = sqrt(-2.0 * own_log(radius));
+    own_cos_sin(to_uniform(mix(bits + GOLDEN)), &out[0], &out[1]);
+    out[0] *= length;
+    out[1] *= length;
 }
 
 double kiln_random_normal(uint64_t seed, uint64_t stream, uint64_t index) {
-    uint64_t bits = kiln_random_bits(seed, stream, index);
-    double radius = 1.0 - to_uniform(bits); /* (0, 1]: its logarithm is finite */
-    double turn = to_uniform(mix(bits + GOLDEN));
-    return sqrt(-2.0 * own_log(radius)) * own_cos(turn);
+    double pair[2];
+    normal_pair(key_of(seed, stream), index / 2, pair);
+    return pair[index % 2];
+}
+
+void kiln_random_normals(uint64_t seed, uint64_t stream, double deviation, float *out, size_t n) {
+    uint64_t key = key_of(seed, stream);
+    for (size_t i = 0; i < n; i += 2) {
+        double pair[2];
+        normal_pair(key, i / 2, pair);
+        out[i] = (float)(deviation * pair[0]);
+        if (i + 1 < n) {
+            out[i + 1] = (float)(deviation * pair[1]);
+        }
+    }
 }
 
 /* The high half of bits * n: uniform to within n/2^64, and without a division. */

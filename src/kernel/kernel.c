@@ -63,10 +63,10 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
     KILN_REQUIRE(!provider || wanted, err, KILN_EUSAGE, "KILN_GEMM=%s: use own or onednn",
                  provider);
     bool better = !highest && kiln_onednn_is_faster();
-    if (wanted || better) {
+    if (out->precision == KILN_PRECISION_BF16 && (wanted || better)) {
         bool done = kiln_kernels_onednn(out);
         KILN_REQUIRE(done || !wanted, err, KILN_EUNSUPPORTED,
-                     "KILN_GEMM=onednn: only for bf16, on a CPU and in a build that have it");
+                     "KILN_GEMM=onednn: this build or processor has no bf16 products of oneDNN");
     }
     return KILN_OK;
 }

@@ -21,12 +21,14 @@ static double deviation_of(enum kiln_role role, size_t layers) {
 static void init_tensor(const struct kiln_table *table, size_t index, uint64_t seed, float *out) {
     const struct kiln_tensor *tensor = &table->tensors[index];
     size_t n = tensor->rows * tensor->cols;
-    double deviation = deviation_of(tensor->role, table->dims.layers);
-    for (size_t i = 0; i < n; i++) {
-        out[i] = tensor->rank == 1
-                     ? 1.0f
-                     : (float)(deviation * kiln_random_normal(seed, stream_of(index), i));
+    if (tensor->rank == 1) {
+        for (size_t i = 0; i < n; i++) {
+            out[i] = 1.0f;
+        }
+        return;
     }
+    double deviation = deviation_of(tensor->role, table->dims.layers);
+    kiln_random_normals(seed, stream_of(index), deviation, out, n);
 }
 
 void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights) {

@@ -50,6 +50,7 @@ struct strings {
 struct word {
     uint64_t count;
     uint32_t *symbol; /* token ids; KILN_NO_ID is a character without a token of its own */
+    uint32_t *pair;   /* the candidate that symbols i and i+1 spell, KILN_NO_ID for none */
     uint32_t n;
 };
 
@@ -70,7 +71,8 @@ struct trainer {
     struct strings texts; /* distinct words */
     struct word *words;
     uint32_t words_room;
-    uint32_t *symbols; /* all words' symbols in one block */
+    uint32_t *symbols; /* all words' symbols in one block, and their pairs in another */
+    uint32_t *pairs;
 
     struct strings chars; /* distinct characters */
     uint64_t *char_count;
@@ -158,6 +160,7 @@ static void trainer_fini(struct trainer *t) {
     kiln_free(t->touched);
     kiln_free(t->words);
     kiln_free(t->symbols);
+    kiln_free(t->pairs);
     kiln_free(t->candidates);
     kiln_pairs_fini(&t->spelled);
     kiln_free(t->heap);
@@ -206,8 +209,8 @@ static bool is_letter(char c) {
     return (u >= 'a' && u <= 'z') || (u >= 'A' && u <= 'Z') || u >= 0x80;
 }
 
-/* Longer words are cut: nothing is learned from a megabyte without a blank. */
-enum { LONGEST_WORD = 256 };
+/* Longer words are cut, in scripts without blanks too: no token is longer than this. */
+enum { LONGEST_WORD = 48 };
 
 static size_t word_length(const char *text, size_t size) {
     size_t n = text[0] == ' ' ? 1 : 0;
@@ -362,7 +365,8 @@ static bool add_characters(struct trainer *t, size_t vocab) {
 
 static bool split_words(struct trainer *t, size_t total) {
     t->symbols = kiln_alloc(total, sizeof *t->symbols);
-    if (t->symbols == NULL) {
+    t->pairs = kiln_alloc(total, sizeof *t->pairs);
+    if (t->symbols == NULL || t->pairs == NULL) {
         return false;
     }
     uint32_t *symbol = t->symbols;
@@ -370,6 +374,7 @@ static bool split_words(struct trainer *t, size_t total) {
         const char *text = t->texts.item[w].bytes;
         size_t size = t->texts.item[w].size;
         t->words[w].symbol = symbol;
+        t->words[w].pair = t->pairs + (symbol - t->symbols);
         for (size_t at = 0; at < size;) {
             size_t length = kiln_character(text + at, size - at);
             *symbol = KILN_NO_ID;
@@ -415,10 +420,6 @@ static uint32_t spell(struct trainer *t, uint32_t left, uint32_t right) {
     return kiln_pairs_put(&t->spelled, left, right, at) ? at : KILN_NO_ID;
 }
 
-static bool is_pair(const struct word *w, uint32_t i) {
-    return w->symbol[i] != KILN_NO_ID && w->symbol[i + 1] != KILN_NO_ID;
-}
-
 static bool touch(struct trainer *t, uint32_t at) {
     struct candidate *c = &t->candidates[at];
     if (c->touched) {
@@ -434,38 +435,41 @@ static bool touch(struct trainer *t, uint32_t at) {
     return true;
 }
 
-static bool add_pairs(struct trainer *t, uint32_t word) {
-    const struct word *w = &t->words[word];
-    for (uint32_t i = 0; i + 1 < w->n; i++) {
-        if (!is_pair(w, i)) {
-            continue;
-        }
-        uint32_t at = spell(t, w->symbol[i], w->symbol[i + 1]);
-        if (at == KILN_NO_ID || !touch(t, at)) {
-            return false;
-        }
-        struct candidate *c = &t->candidates[at];
-        c->count += w->count;
-        if (c->n_words > 0 && c->word[c->n_words - 1] == word) {
-            continue;
-        }
-        void *list = c->word;
-        if (!one_more(&list, c->n_words, &c->room, sizeof *c->word)) {
-            return false;
-        }
-        c->word = list;
-        c->word[c->n_words++] = word;
+/* Note that candidate `at` may stand in `word`. */
+static bool list_word(struct candidate *c, uint32_t word) {
+    if (c->n_words > 0 && c->word[c->n_words - 1] == word) {
+        return true;
     }
+    void *list = c->word;
+    if (!one_more(&list, c->n_words, &c->room, sizeof *c->word)) {
+        return false;
+    }
+    c->word = list;
+    c->word[c->n_words++] = word;
     return true;
 }
 
-static void remove_pairs(struct trainer *t, uint32_t word) {
+/* Symbols i and i+1 of a word are neighbours from now on. */
+static bool add_pair(struct trainer *t, uint32_t word, uint32_t i) {
+    struct word *w = &t->words[word];
+    w->pair[i] = KILN_NO_ID;
+    if (i + 1 >= w->n || w->symbol[i] == KILN_NO_ID || w->symbol[i + 1] == KILN_NO_ID) {
+        return true;
+    }
+    uint32_t at = spell(t, w->symbol[i], w->symbol[i + 1]);
+    if (at == KILN_NO_ID || !touch(t, at)) {
+        return false;
+    }
+    w->pair[i] = at;
+    t->candidates[at].count += w->count;
+    return list_word(&t->candidates[at], word);
+}
+
+/* They are so no longer. */
+static void remove_pair(struct trainer *t, uint32_t word, uint32_t i) {
     const struct word *w = &t->words[word];
-    for (uint32_t i = 0; i + 1 < w->n; i++) {
-        if (is_pair(w, i)) {
-            uint32_t at = kiln_pairs_get(&t->spelled, w->symbol[i], w->symbol[i + 1]);
-            t->candidates[at].count -= w->count;
-        }
+    if (w->pair[i] != KILN_NO_ID) {
+        t->candidates[w->pair[i]].count -= w->count;
     }
 }
 
@@ -552,43 +556,41 @@ static bool most_frequent(struct trainer *t, uint32_t *best) {
 
 /* ---- learning ----------------------------------------------------------------------------- */
 
+static bool merge_at(struct trainer *t, uint32_t word, uint32_t i, uint32_t token) {
+    struct word *w = &t->words[word];
+    uint32_t behind = w->n - i - 2; /* symbols after the two */
+    if (i > 0) {
+        remove_pair(t, word, i - 1);
+    }
+    remove_pair(t, word, i);
+    remove_pair(t, word, i + 1);
+    w->symbol[i] = token;
+    w->n--;
+    memmove(w->symbol + i + 1, w->symbol + i + 2, behind * sizeof *w->symbol);
+    memmove(w->pair + i + 1, w->pair + i + 2, behind * sizeof *w->pair);
+    return (i == 0 || add_pair(t, word, i - 1)) && add_pair(t, word, i);
+}
+
 /* The encoder's rule: the earliest token that two neighbours spell, leftmost of equals, until
  * none is left. */
-static bool merge_on(struct trainer *t, struct word *w) {
+static bool merge_on(struct trainer *t, uint32_t word) {
+    const struct word *w = &t->words[word];
     for (;;) {
         uint32_t best = KILN_NO_ID;
         uint32_t best_at = 0;
         for (uint32_t i = 0; i + 1 < w->n; i++) {
-            if (!is_pair(w, i)) {
-                continue;
-            }
-            uint32_t at = spell(t, w->symbol[i], w->symbol[i + 1]);
-            if (at == KILN_NO_ID) {
-                return false;
-            }
-            if (t->candidates[at].token < best) {
-                best = t->candidates[at].token;
+            if (w->pair[i] != KILN_NO_ID && t->candidates[w->pair[i]].token < best) {
+                best = t->candidates[w->pair[i]].token;
                 best_at = i;
             }
         }
         if (best == KILN_NO_ID) {
             return true;
         }
-        w->symbol[best_at] = best;
-        w->n--;
-        memmove(w->symbol + best_at + 1, w->symbol + best_at + 2,
-                (w->n - best_at - 1) * sizeof *w->symbol);
-    }
-}
-
-static bool holds(const struct trainer *t, const struct word *w, uint32_t candidate) {
-    for (uint32_t i = 0; i + 1 < w->n; i++) {
-        if (is_pair(w, i) &&
-            kiln_pairs_get(&t->spelled, w->symbol[i], w->symbol[i + 1]) == candidate) {
-            return true;
+        if (!merge_at(t, word, best_at, best)) {
+            return false;
         }
     }
-    return false;
 }
 
 /* Make the candidate a token and merge it in every word. */
@@ -599,12 +601,8 @@ static bool adopt(struct trainer *t, uint32_t candidate) {
         return false;
     }
     for (uint32_t i = 0; i < t->candidates[candidate].n_words; i++) {
-        uint32_t word = t->candidates[candidate].word[i];
-        if (!holds(t, &t->words[word], candidate)) {
-            continue;
-        }
-        remove_pairs(t, word);
-        if (!merge_on(t, &t->words[word]) || !add_pairs(t, word)) {
+        /* a word that holds it no more is left as it is */
+        if (!merge_on(t, t->candidates[candidate].word[i])) {
             return false;
         }
     }
@@ -633,8 +631,10 @@ static bool prepare(struct trainer *t, struct kiln_documents *documents, size_t 
         return false;
     }
     for (uint32_t w = 0; w < t->texts.n; w++) {
-        if (!add_pairs(t, w)) {
-            return false;
+        for (uint32_t i = 0; i < t->words[w].n; i++) {
+            if (!add_pair(t, w, i)) {
+                return false;
+            }
         }
     }
     return push_touched(t);

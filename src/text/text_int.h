@@ -172,7 +172,6 @@ bool kiln_documents_next(struct kiln_documents *it, const char **document, size_
 /* ---- token files (token_file.c) ----------------------------------------------------------- */
 
 enum { KILN_TOKEN_HEADER = 64 };
-#define KILN_TOKEN_MAGIC "KILNTOK1"
 
 struct kiln_token_header {
     uint32_t width; /* bytes an id */

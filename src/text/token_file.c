@@ -18,6 +18,7 @@
 #error "ids are read as they lie in the file: little-endian only"
 #endif
 
+static const char magic[8] = {'K', 'I', 'L', 'N', 'T', 'O', 'K', '1'};
 enum { HEADER_CRC_AT = 28, AFTER_CRC = 32, SCAN_BLOCK = 16384 };
 
 struct kiln_token_file {
@@ -39,7 +40,7 @@ static uint32_t header_crc(const unsigned char *bytes) {
 void kiln_token_header_write(const struct kiln_token_header *h,
                              unsigned char out[KILN_TOKEN_HEADER]) {
     memset(out, 0, KILN_TOKEN_HEADER);
-    memcpy(out, KILN_TOKEN_MAGIC, 8);
+    memcpy(out, magic, sizeof magic);
     memcpy(out + 8, &h->width, 4);
     memcpy(out + 12, &h->vocab, 4);
     memcpy(out + 16, &h->count, 8);
@@ -64,7 +65,7 @@ static void header_read(const unsigned char *in, struct kiln_token_header *h) {
 }
 
 static bool has_magic(const struct kiln_map *map) {
-    return map->size >= 8 && memcmp(map->data, KILN_TOKEN_MAGIC, 8) == 0;
+    return map->size >= sizeof magic && memcmp(map->data, magic, sizeof magic) == 0;
 }
 
 static enum kiln_status read_kiln(struct kiln_token_file *file, struct kiln_err *err) {

@@ -200,9 +200,11 @@ enum kiln_status kiln_tokenizer_bytes(struct kiln_tokenizer **out, struct kiln_e
         kiln_vocabulary_fini(&v);
         return KILN_FAIL(err, KILN_ENOMEM, "tokenizer bytes: out of memory");
     }
-    KILN_TRY(kiln_tokenizer_build(&v, "bytes", out, err));
-    (*out)->bytes = true;
-    return KILN_OK;
+    enum kiln_status status = kiln_tokenizer_build(&v, "bytes", out, err);
+    if (*out != NULL) {
+        (*out)->bytes = true;
+    }
+    return status;
 }
 
 size_t kiln_tokenizer_vocab(const struct kiln_tokenizer *tok) { return tok->v.n; }

@@ -68,8 +68,9 @@ static enum kiln_status read_all(const struct kiln_map *map, struct kiln_vocabul
                  path, (int)longest);
     size_t found = 0;
     for (size_t at = LONGEST_BYTES; at < map->size;) {
+        size_t before = at;
         KILN_TRY(read_entry(map, &at, longest, v, path, err));
-        size_t size = v->at[v->n] - v->at[v->n - 1];
+        size_t size = at - before - ENTRY_BYTES;
         found = size > found ? size : found;
     }
     KILN_REQUIRE(found == (size_t)longest, err, KILN_EINPUT,

@@ -46,7 +46,7 @@ TEST(a_grown_block_keeps_its_elements_and_zeroes_the_new) {
     block = kiln_realloc(block, 3, 100, sizeof *block);
     CHECK_EQ(block[0], 1);
     CHECK_EQ(block[2], 3);
-    CHECK(is_zero((unsigned char *)(block + 3), 97 * 4));
+    CHECK(is_zero((unsigned char *)(block + 3), 97 * sizeof *block));
     block = kiln_realloc(block, 100, 1, sizeof *block);
     CHECK_EQ(block[0], 1);
     kiln_free(block);

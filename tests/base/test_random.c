@@ -16,7 +16,14 @@ TEST(random_numbers_are_the_same_as_ever) {
     CHECK_EQ(kiln_random_bits(0, 0, 0), 0xed10172cc0c96cf8u);
     CHECK_EQ(kiln_random_bits(42, KILN_STREAM_DATA, 7), 0xd659004f0408a2f2u);
     CHECK_EQ(kiln_random_permute(42, KILN_STREAM_DATA, 7, 1000), 212);
-    CHECK_CLOSE(kiln_random_normal(42, KILN_STREAM_INIT, 7), -0.7069490554504255, 1e-15);
+    const double normal[] = {
+        -1.5920932395584597, 1.3543543605807449,  0.8788114375325571,   1.455047084955483,
+        0.624428462254185,   -0.2700920976133402, -0.9046309454208009,  -0.851342768548002,
+        -0.4130511935943714, -0.4217352676095749, 0.022915882061026658, 0.5945986898328384,
+        0.15139558121312435, 1.694913673311881,   -0.7069490554504255,  -2.059540413479102};
+    for (uint64_t i = 0; i < 16; i++) { /* all quarters of the turn, both of each pair */
+        CHECK_CLOSE(kiln_random_normal(42, KILN_STREAM_INIT, i), normal[i], 2e-15);
+    }
 }
 
 TEST(seed_stream_and_index_each_change_the_number) {
@@ -66,6 +73,30 @@ TEST(normal_numbers_have_the_moments_of_the_normal_law) {
     CHECK_CLOSE(sum / n, 0, 5 / sqrt(n)); /* five deviations of each mean */
     CHECK_CLOSE(squares / n, 1, 5 * sqrt(2.0 / n));
     CHECK_CLOSE(fourths / n, 3, 5 * sqrt(96.0 / n));
+}
+
+TEST(normal_numbers_come_one_by_one_or_many_at_once) {
+    for (size_t n = 0; n < 6; n++) {
+        float many[6] = {0};
+        kiln_random_normals(5, STREAM, 0.5, many, n);
+        for (size_t i = 0; i < 6; i++) {
+            float want = i < n ? (float)(0.5 * kiln_random_normal(5, STREAM, i)) : 0.0f;
+            CHECK_CLOSE(many[i], want, 0);
+        }
+    }
+}
+
+TEST(both_normal_numbers_of_a_pair_are_independent) {
+    const uint64_t n = 100000;
+    double products = 0, squares = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        double a = kiln_random_normal(1, STREAM, 2 * i),
+               b = kiln_random_normal(1, STREAM, 2 * i + 1);
+        products += a * b;
+        squares += (a * a - 1) * (b * b - 1);
+    }
+    CHECK_CLOSE(products / (double)n, 0, 5 / sqrt((double)n));
+    CHECK_CLOSE(squares / (double)n, 0, 10 / sqrt((double)n));
 }
 
 static void check_permutation(uint64_t seed, uint64_t n) {

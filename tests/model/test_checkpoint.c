@@ -139,7 +139,7 @@ TEST(a_tensor_is_where_the_format_says) {
     const char *path = save_small(false, 1); /* embedding, rms_att of both layers, wq of layer 0 */
     struct model model = load(path);
     struct bytes file = read_bytes(path);
-    size_t wq = 28 + (11 * 12 + 2 * 12) * sizeof(float), head = file.size - 11 * 12 * sizeof(float);
+    size_t wq = 28 + (132 + 24) * sizeof(float), head = file.size - 132 * sizeof(float);
     const struct kiln_tensor *tensor = kiln_table_find(model.table, KILN_WQ, 0);
     CHECK_BYTES(model.weights + tensor->offset, file.data + wq, 144 * sizeof(float));
     tensor = kiln_table_find(model.table, KILN_HEAD, KILN_NO_LAYER);
@@ -259,7 +259,7 @@ TEST(a_weight_that_is_not_finite_is_named) {
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {
         struct bytes file = read_bytes(save_small(true, 3));
-        size_t third_of_wq1 = 28 + (11 * 12 + 2 * 12 + 144 + 2) * sizeof(float);
+        size_t third_of_wq1 = 28 + (132 + 24 + 144 + 2) * sizeof(float);
         memcpy(file.data + third_of_wq1, &bad[i], sizeof bad[i]);
         struct kiln_checkpoint *checkpoint;
         struct kiln_table *table;

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * eval.c: kiln eval: how well a model predicts a text.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "commands.h"
+#include "kiln/train.h"
+#include "output.h"
+
+struct flags {
+    const char *tokenizer;
+    uint64_t windows;
+    bool json;
+};
+
+static const struct option options[] = {
+    {"windows", 0, OPTION_COUNT, "N", "0", "most windows to read; 0 is all", GROUP_DATA, 0, 1e15,
+     offsetof(struct flags, windows)},
+    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL, "llama2.c tokenizer.bin (the one of the run)",
+     GROUP_MODEL, 0, 0, offsetof(struct flags, tokenizer)},
+    OPTION_JSON(struct flags),
+    OPTION_END,
+};
+
+static const enum kiln_setting_id settings[] = {KILN_SETTING_data,      KILN_SETTING_tokenizer,
+                                                KILN_SETTING_batch,     KILN_SETTING_seq,
+                                                KILN_SETTING_precision, KILN_SETTING_threads};
+
+static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
+                                     const struct kiln_eval_result *r, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    if (flags->json) {
+        return json_print(json_pack("{s:o, s:o, s:o, s:I}", "loss", json_number(r->loss),
+                                    "perplexity", json_number(r->perplexity), "bits_per_byte",
+                                    json_number(r->bits_per_byte), "tokens", (json_int_t)r->tokens),
+                          err);
+    }
+    printf("%s on %s\n", model->name, call->settings.data);
+    printf("  loss           %.4f nats a token\n", r->loss);
+    printf("  perplexity     %.3f\n", r->perplexity);
+    if (!isnan(r->bits_per_byte)) {
+        printf("  bits per byte  %.4f\n", r->bits_per_byte);
+    }
+    printf("  tokens         %" PRIu64 "\n", r->tokens);
+    return output_finish(err);
+}
+
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const struct kiln_settings *s = &call->settings;
+    const struct flags *flags = call->flags;
+    struct kiln_eval_options how = {.data = s->data,
+                                    .tokenizer = flags->tokenizer,
+                                    .batch = s->batch,
+                                    .seq = s->seq != KILN_UNSET ? s->seq : 0,
+                                    .windows = flags->windows,
+                                    .threads = s->threads != KILN_UNSET ? s->threads : 0};
+    KILN_REQUIRE(s->data != NULL, err, KILN_EUSAGE,
+                 "eval: --data is missing: name a text or token file");
+    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_model model;
+    struct kiln_eval_result result;
+    KILN_TRY(kiln_model_open(call->arguments[0], s->seed, &model, err));
+    enum kiln_status status = kiln_eval(&model, &how, &result, err);
+    if (status == KILN_OK) {
+        status = print_result(call, &model, &result, err);
+    }
+    kiln_model_close(&model);
+    return status;
+}
+
+const struct command command_eval = {
+    .name = "eval",
+    .synopsis = "MODEL --data FILE [options]",
+    .summary = "measure how well a model predicts a text",
+    .details =
+        "MODEL is a run folder, a llama2.c .bin or a preset (random weights).\n\n"
+        "  kiln eval runs/demo/run --data held-out.txt\n",
+    .least_arguments = 1,
+    .most_arguments = 1,
+    .missing = "name a model: a run folder, a llama2.c .bin, or a preset",
+    .flags_size = sizeof(struct flags),
+    .options = options,
+    .settings = settings,
+    .n_settings = sizeof settings / sizeof settings[0],
+    .run = run,
+};

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * generate.c: kiln generate: text from a model, on stdout exactly as it is made.
+ */
+#include "kiln/generate.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "files.h"
+#include "output.h"
+
+struct flags {
+    const char *prompt, *tokenizer;
+    uint64_t tokens, seed;
+    double temperature, top_p;
+    bool json;
+};
+
+static const struct option options[] = {
+    {"prompt", 'p', OPTION_TEXT, "TEXT", "", "text to go on from", GROUP_TEXT, 0, 0,
+     offsetof(struct flags, prompt)},
+    {"tokens", 'n', OPTION_COUNT, "N", "256", "tokens in all, the prompt's included", GROUP_TEXT, 1,
+     1 << 24, offsetof(struct flags, tokens)},
+    {"temperature", 't', OPTION_REAL, "X", "1.0", "0 takes the likeliest token each time",
+     GROUP_TEXT, 0, 100, offsetof(struct flags, temperature)},
+    {"top-p", 0, OPTION_REAL, "X", "0.9", "draw among the likeliest that sum to this; 1 is all",
+     GROUP_TEXT, 0, 1, offsetof(struct flags, top_p)},
+    {"seed", 0, OPTION_COUNT, "N", "1", "another seed gives another text", GROUP_TEXT, 0, 1e18,
+     offsetof(struct flags, seed)},
+    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
+     "llama2.c tokenizer.bin, or \"bytes\" (the one of the run)", GROUP_MODEL, 0, 0,
+     offsetof(struct flags, tokenizer)},
+    OPTION_JSON(struct flags),
+    OPTION_END,
+};
+
+static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads};
+
+/* Where the pieces go: to stdout, or into a text for --json. */
+struct sink {
+    bool keep;
+    char *text;
+    size_t size, room;
+    bool failed;
+};
+
+static bool keep_piece(struct sink *sink, const char *piece, size_t size) {
+    if (sink->size + size > sink->room) {
+        const size_t room = 2 * (sink->size + size) + 256;
+        char *grown = realloc(sink->text, room);
+        if (grown == NULL) {
+            sink->failed = true;
+            return false;
+        }
+        sink->text = grown;
+        sink->room = room;
+    }
+    memcpy(sink->text + sink->size, piece, size);
+    sink->size += size;
+    return true;
+}
+
+static bool take_piece(void *context, const char *piece, size_t size) {
+    struct sink *sink = context;
+    if (size == 0) {
+        return true;
+    }
+    if (sink->keep) {
+        return keep_piece(sink, piece, size);
+    }
+    fwrite(piece, 1, size, stdout);
+    return fflush(stdout) == 0;
+}
+
+static enum kiln_status print_json(const struct kiln_model *model, const struct flags *flags,
+                                   const struct sink *sink,
+                                   const struct kiln_generate_result *result,
+                                   struct kiln_err *err) {
+    KILN_REQUIRE(!sink->failed, err, KILN_ENOMEM, "keeping the text: out of memory");
+    return json_print(json_pack("{s:s, s:o, s:I, s:o, s:I}", "model", model->name, "text",
+                                json_bytes(sink->text != NULL ? sink->text : "", sink->size),
+                                "tokens", (json_int_t)result->tokens, "tokens_per_s",
+                                json_number(result->tokens_per_s), "seed", (json_int_t)flags->seed),
+                      err);
+}
+
+static void print_rate(const struct kiln_generate_result *result) {
+    if (output_is_terminal() && messages_are_read()) {
+        fprintf(stderr, "%zu tokens, %.1f tokens/s\n", result->tokens, result->tokens_per_s);
+    }
+}
+
+static enum kiln_status generate(const struct call *call, const struct kiln_model *model,
+                                 const struct kiln_tokenizer *tokenizer, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const struct kiln_settings *s = &call->settings;
+    struct sink sink = {.keep = flags->json};
+    struct kiln_generate_result result = {0};
+    struct kiln_generate_options how = {.prompt = flags->prompt,
+                                        .tokens = flags->tokens,
+                                        .temperature = flags->temperature,
+                                        .top_p = flags->top_p,
+                                        .seed = flags->seed,
+                                        .threads = s->threads != KILN_UNSET ? s->threads : 0};
+    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    enum kiln_status status = kiln_generate(model->table, model->weights, tokenizer, &how,
+                                            take_piece, &sink, &result, err);
+    if (status == KILN_OK && flags->json) {
+        status = print_json(model, flags, &sink, &result, err);
+    } else if (status == KILN_OK) {
+        putchar('\n');
+        status = output_finish(err);
+        print_rate(&result);
+    }
+    free(sink.text);
+    return status;
+}
+
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_model model;
+    struct kiln_tokenizer *tokenizer = NULL;
+    KILN_TRY(kiln_model_open(call->arguments[0], flags->seed, &model, err));
+    enum kiln_status status = tokenizer_for(&model, flags->tokenizer, &tokenizer, err);
+    if (status == KILN_OK) {
+        status = generate(call, &model, tokenizer, err);
+    }
+    kiln_tokenizer_destroy(tokenizer);
+    kiln_model_close(&model);
+    return status;
+}
+
+const struct command command_generate = {
+    .name = "generate",
+    .synopsis = "MODEL [-p PROMPT] [options]",
+    .summary = "write text with a model",
+    .details =
+        "MODEL is a run folder, a llama2.c .bin or a preset (random weights).\n"
+        "The same flags give the same text on the same machine.\n\n"
+        "  kiln generate runs/demo/run -p \"Once upon a time\"\n"
+        "  kiln generate stories260K.bin --tokenizer tok512.bin -t 0\n",
+    .least_arguments = 1,
+    .most_arguments = 1,
+    .missing = "name a model: a run folder, a llama2.c .bin, or a preset",
+    .flags_size = sizeof(struct flags),
+    .options = options,
+    .settings = settings,
+    .n_settings = sizeof settings / sizeof settings[0],
+    .run = run,
+};

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * inspect.c: kiln inspect: what a file of ours holds, and whether it is whole.
+ *
+ * Files name their kind poorly (.bin is a model, a tokenizer or raw tokens), so the first bytes
+ * decide: a header that could be a model's is held to be one, so that a cut model is reported as
+ * that and not as strange tokens.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "files.h"
+#include "kiln/model.h"
+#include "kiln/text.h"
+#include "kiln/train.h"
+#include "output.h"
+
+struct flags {
+    bool json;
+};
+
+static const struct option options[] = {
+    OPTION_JSON(struct flags),
+    OPTION_END,
+};
+
+/* ---- models --------------------------------------------------------------------------------- */
+
+struct spread {
+    double least, most, mean;
+};
+
+static struct spread spread_of(const float *values, size_t n) {
+    struct spread s = {.least = (double)INFINITY, .most = -(double)INFINITY};
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double v = (double)values[i];
+        s.least = v < s.least ? v : s.least;
+        s.most = v > s.most ? v : s.most;
+        sum += v;
+    }
+    s.mean = n > 0 ? sum / (double)n : 0;
+    return s;
+}
+
+static json_t *dims_json(const struct kiln_dims *d) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "dim", (json_int_t)d->dim,
+                     "hidden", (json_int_t)d->hidden, "layers", (json_int_t)d->layers, "heads",
+                     (json_int_t)d->heads, "kv_heads", (json_int_t)d->kv_heads, "vocab",
+                     (json_int_t)d->vocab, "seq", (json_int_t)d->seq, "tied", d->tied);
+}
+
+static void print_dims(const struct kiln_dims *d, size_t parameters) {
+    printf("  dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu, seq %zu, %s\n",
+           d->dim, d->hidden, d->layers, d->heads, d->kv_heads, d->vocab, d->seq,
+           d->tied ? "tied head" : "untied head");
+    printf("  %zu parameters, all finite\n", parameters);
+}
+
+static json_t *tensors_json(const struct kiln_table *table, const float *weights) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < table->n_tensors; i++) {
+        const struct kiln_tensor *t = &table->tensors[i];
+        const struct spread s = spread_of(weights + t->offset, t->rows * t->cols);
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:b}", "name", t->name, "rows",
+                            (json_int_t)t->rows, "cols", (json_int_t)t->cols, "min", s.least, "max",
+                            s.most, "mean", s.mean, "finite", 1));
+    }
+    return list;
+}
+
+static void print_tensors(const struct kiln_table *table, const float *weights) {
+    printf("\n  %-18s %14s %11s %11s %11s\n", "tensor", "shape", "min", "max", "mean");
+    for (size_t i = 0; i < table->n_tensors; i++) {
+        const struct kiln_tensor *t = &table->tensors[i];
+        const struct spread s = spread_of(weights + t->offset, t->rows * t->cols);
+        char shape[48];
+        if (t->rank == 1) {
+            snprintf(shape, sizeof shape, "%zu", t->cols);
+        } else {
+            snprintf(shape, sizeof shape, "%zux%zu", t->rows, t->cols);
+        }
+        printf("  %-18s %14s %11.5f %11.5f %11.6f\n", t->name, shape, s.least, s.most, s.mean);
+    }
+}
+
+/* Loading checks that every weight is finite, and names the first that is not. */
+static enum kiln_status inspect_model(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_model model;
+    KILN_TRY(kiln_model_open(call->arguments[0], 1, &model, err));
+    const struct kiln_table *table = model.table;
+    enum kiln_status status = KILN_OK;
+    if (flags->json) {
+        status = json_print(
+            json_pack("{s:s, s:s, s:o, s:I, s:o}", "kind", "model", "format", "llama2.c", "dims",
+                      dims_json(&table->dims), "parameters", (json_int_t)table->parameters,
+                      "tensors", tensors_json(table, model.weights)),
+            err);
+    } else {
+        printf("%s: a model, llama2.c format\n", call->arguments[0]);
+        print_dims(&table->dims, table->parameters);
+        print_tensors(table, model.weights);
+        status = output_finish(err);
+    }
+    kiln_model_close(&model);
+    return status;
+}
+
+/* ---- tokens --------------------------------------------------------------------------------- */
+
+#define FIRST_IDS 16
+
+static enum kiln_status report_tokens(const struct call *call, const struct kiln_token_file *file,
+                                      struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const size_t n = kiln_token_file_count(file), vocab = kiln_token_file_vocab(file);
+    const size_t documents = kiln_token_file_documents(file);
+    const size_t shown = n < FIRST_IDS ? n : FIRST_IDS;
+    if (flags->json) {
+        json_t *first = json_array();
+        for (size_t i = 0; i < shown; i++) {
+            json_array_append_new(first, json_integer(kiln_token_file_id(file, i)));
+        }
+        return json_print(
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "kind", "tokens", "format",
+                      vocab > 0 ? "KILNTOK1" : "raw uint16", "tokens", (json_int_t)n, "documents",
+                      (json_int_t)documents, "vocab", (json_int_t)vocab, "text_bytes",
+                      (json_int_t)kiln_token_file_text_bytes(file), "first", first),
+            err);
+    }
+    printf("%s: %s\n", call->arguments[0], vocab > 0 ? "a token file" : "raw uint16 token ids");
+    printf("  %zu ids in %zu documents", n, documents);
+    if (vocab > 0) {
+        printf(", vocabulary %zu, from %" PRIu64 " bytes of text", vocab,
+               kiln_token_file_text_bytes(file));
+    }
+    printf("\n  first ids:");
+    for (size_t i = 0; i < shown; i++) {
+        printf(" %" PRIu32, kiln_token_file_id(file, i));
+    }
+    putchar('\n');
+    return output_finish(err);
+}
+
+static enum kiln_status inspect_tokens(const struct call *call, struct kiln_err *err) {
+    struct kiln_token_file *file = NULL;
+    KILN_TRY(kiln_token_file_open(call->arguments[0], 0, &file, err));
+    const enum kiln_status status = report_tokens(call, file, err);
+    kiln_token_file_close(file);
+    return status;
+}
+
+static enum kiln_status report_tokenizer(const struct call *call,
+                                         const struct kiln_tokenizer *tokenizer,
+                                         struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const size_t vocab = kiln_tokenizer_vocab(tokenizer);
+    if (flags->json) {
+        return json_print(json_pack("{s:s, s:s, s:I}", "kind", "tokenizer", "format",
+                                    "llama2.c tokenizer.bin", "vocab", (json_int_t)vocab),
+                          err);
+    }
+    printf("%s: a tokenizer, llama2.c format\n  %zu ids; the last ones:", call->arguments[0],
+           vocab);
+    for (size_t id = vocab > 8 ? vocab - 8 : 0; id < vocab; id++) {
+        size_t size = 0;
+        const char *piece = kiln_tokenizer_decode(tokenizer, 0, (uint32_t)id, &size);
+        printf(" \"%.*s\"", (int)size, piece);
+    }
+    putchar('\n');
+    return output_finish(err);
+}
+
+/* ---- runs ----------------------------------------------------------------------------------- */
+
+static enum kiln_status report_run(const struct call *call, const struct kiln_run *run,
+                                   struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const struct kiln_run_info *info = kiln_run_info(run);
+    const uint32_t hash = kiln_run_weights_hash(run);
+    char text[512];
+    if (flags->json) {
+        char *json = kiln_settings_to_json(info->settings);
+        json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
+        kiln_settings_json_free(json);
+        snprintf(text, sizeof text, "%08" PRIx32, hash);
+        return json_print(
+            json_pack("{s:s, s:s, s:o, s:I, s:I, s:s, s:o}", "kind", "run", "model", info->model,
+                      "dims", dims_json(&info->table->dims), "parameters",
+                      (json_int_t)info->table->parameters, "step", (json_int_t)info->first_step,
+                      "weights_hash", text, "settings", all),
+            err);
+    }
+    printf("%s: a run of %s\n", call->arguments[0], info->model);
+    print_dims(&info->table->dims, info->table->parameters);
+    printf("  step %" PRIu64 " of %" PRIu64 ", weights %08" PRIx32 "\n  settings\n",
+           info->first_step, info->settings->steps, hash);
+    for (int id = 0; id < KILN_SETTING_COUNT; id++) {
+        printf("    %-18s %s\n", kiln_setting(id)->flag,
+               kiln_settings_text(info->settings, id, text, sizeof text));
+    }
+    return output_finish(err);
+}
+
+static enum kiln_status inspect_run(const struct call *call, struct kiln_err *err) {
+    struct kiln_run *run = NULL;
+    KILN_TRY(kiln_run_resume(call->arguments[0], NULL, &run, err));
+    const enum kiln_status status = report_run(call, run, err);
+    kiln_run_close(run);
+    return status;
+}
+
+/* ---- which of them? ------------------------------------------------------------------------- */
+
+enum kind { KIND_MODEL, KIND_TOKENS, KIND_TOKENIZER_OR_TOKENS };
+
+/* Sizes of a llama2.c header: dim, hidden, layers, heads, kv_heads, vocab (negative: untied), seq.
+ * A tokenizer's second word is a float and its third a length; tokens are pairs of small numbers,
+ * which as int32 are far beyond these bounds. */
+static bool could_be_model(const unsigned char *head, size_t size) {
+    static const int32_t most[] = {1 << 20, 1 << 22, 1 << 12, 1 << 12, 1 << 12, 1 << 24, 1 << 20};
+    const size_t n = size / 4 < 7 ? size / 4 : 7;
+    for (size_t i = 0; i < n; i++) {
+        int32_t word;
+        memcpy(&word, head + 4 * i, 4);
+        word = i == 5 && word < 0 ? -word : word;
+        if (word <= 0 || word > most[i]) {
+            return false;
+        }
+    }
+    return n >= 4;
+}
+
+static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_err *err) {
+    unsigned char head[28] = {0};
+    FILE *file = fopen(path, "rb");
+    KILN_REQUIRE(file != NULL, err, KILN_EINPUT,
+                 "%s cannot be opened; name a model, token file, tokenizer or run folder", path);
+    const size_t size = fread(head, 1, sizeof head, file);
+    fclose(file);
+    KILN_REQUIRE(size > 0, err, KILN_EINPUT, "%s is empty; make it again", path);
+    const char *dot = strrchr(path, '.');
+    const bool named = dot != NULL && (strcmp(dot, ".tok") == 0 || strcmp(dot, ".u16") == 0);
+    if (named || memcmp(head, "KILNTOK1", 8) == 0) {
+        *out = KIND_TOKENS;
+    } else {
+        *out = could_be_model(head, size) ? KIND_MODEL : KIND_TOKENIZER_OR_TOKENS;
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status inspect_tokenizer_or_tokens(const struct call *call, struct kiln_err *err) {
+    struct kiln_tokenizer *tokenizer = NULL;
+    struct kiln_err why;
+    if (kiln_tokenizer_open(call->arguments[0], &tokenizer, &why) == KILN_OK) {
+        const enum kiln_status status = report_tokenizer(call, tokenizer, err);
+        kiln_tokenizer_destroy(tokenizer);
+        return status;
+    }
+    KILN_REQUIRE(kiln_token_file_is(call->arguments[0]), err, KILN_EINPUT,
+                 "%s is not a model, token file, tokenizer or run folder that kiln knows",
+                 call->arguments[0]);
+    return inspect_tokens(call, err);
+}
+
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const char *path = call->arguments[0];
+    enum kind kind;
+    if (is_folder(path)) {
+        KILN_REQUIRE(is_run_folder(path), err, KILN_EINPUT,
+                     "%s is a folder without run.json, so not a run; name a run folder", path);
+        return inspect_run(call, err);
+    }
+    KILN_TRY(find_kind(path, &kind, err));
+    return kind == KIND_MODEL    ? inspect_model(call, err)
+           : kind == KIND_TOKENS ? inspect_tokens(call, err)
+                                 : inspect_tokenizer_or_tokens(call, err);
+}
+
+const struct command command_inspect = {
+    .name = "inspect",
+    .synopsis = "FILE",
+    .summary = "say what a model, token file, tokenizer or run holds",
+    .details = "Checks what it shows: sizes, checksums, that every weight is a finite number.\n",
+    .least_arguments = 1,
+    .most_arguments = 1,
+    .missing = "name a model, token file, tokenizer or run folder",
+    .flags_size = sizeof(struct flags),
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * output.c: what commands share when they speak.
+ */
+#include "output.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+bool output_is_terminal(void) { return isatty(STDOUT_FILENO) == 1; }
+bool messages_are_read(void) { return isatty(STDERR_FILENO) == 1; }
+
+size_t terminal_columns(void) {
+    struct winsize window = {0};
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
+        return window.ws_col;
+    }
+    return 80;
+}
+
+json_t *json_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+/* Bytes of the UTF-8 character at `text`; 0 when there is none. jansson judges, so that what is
+ * let through is what it takes. */
+static size_t utf8_length(const char *text, size_t size) {
+    for (size_t n = 1; n <= 4 && n <= size; n++) {
+        json_t *one = json_stringn(text, n);
+        json_decref(one);
+        if (one != NULL) {
+            return n;
+        }
+    }
+    return 0;
+}
+
+json_t *json_bytes(const char *text, size_t size) {
+    static const char replacement[] = "\xef\xbf\xbd";
+    json_t *whole = json_stringn(text, size);
+    if (whole != NULL) {
+        return whole;
+    }
+    char *clean = malloc(3 * size + 1);
+    size_t used = 0;
+    for (size_t i = 0; clean != NULL && i < size;) {
+        const size_t n = utf8_length(text + i, size - i);
+        const size_t copied = n > 0 ? n : sizeof replacement - 1;
+        memcpy(clean + used, n > 0 ? text + i : replacement, copied);
+        used += copied;
+        i += n > 0 ? n : 1;
+    }
+    whole = clean != NULL ? json_stringn(clean, used) : NULL;
+    free(clean);
+    return whole;
+}
+
+enum kiln_status json_print(json_t *object, struct kiln_err *err) {
+    char *text = object != NULL ? json_dumps(object, JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(object);
+    KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "writing JSON: out of memory");
+    puts(text);
+    free(text);
+    return output_finish(err);
+}
+
+enum kiln_status output_finish(struct kiln_err *err) {
+    errno = 0;
+    KILN_REQUIRE(fflush(stdout) == 0 && !ferror(stdout), err, KILN_EIO,
+                 "writing to stdout: %s; what is printed is not complete",
+                 errno != 0 ? strerror(errno) : "an earlier write failed");
+    return KILN_OK;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * output.h: what commands share when they speak: terminals, JSON, the end of stdout.
+ */
+#ifndef KILN_CMD_OUTPUT_H
+#define KILN_CMD_OUTPUT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "kiln/status.h"
+
+bool output_is_terminal(void); /* stdout */
+bool messages_are_read(void);  /* stderr is a terminal */
+size_t terminal_columns(void); /* of stdout; 80 when unknown */
+
+/* A real number, or null where it is not finite. */
+json_t *json_number(double value);
+/* Any bytes as a JSON string; what is not UTF-8 becomes U+FFFD. */
+json_t *json_bytes(const char *text, size_t size);
+/* Print the object and a newline, and drop it. NULL (out of memory) is KILN_ENOMEM. */
+KILN_MUST_CHECK enum kiln_status json_print(json_t *object, struct kiln_err *err);
+
+/* Did all that was printed arrive? KILN_EIO when not: a full disk, a closed pipe. */
+KILN_MUST_CHECK enum kiln_status output_finish(struct kiln_err *err);
+
+#endif

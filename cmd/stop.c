@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * stop.c: how a person stops a run.
+ */
+#include "stop.h"
+
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stop;
+
+/* Only what a signal handler may do: write and _exit. */
+static void on_signal(int signal) {
+    static const char first[] =
+        "\nkiln: finishing this step and saving; once more to leave at once\n";
+    (void)signal;
+    if (stop != 0) {
+        _exit(EXIT_STOPPED);
+    }
+    stop = 1;
+    if (write(STDERR_FILENO, first, sizeof first - 1) < 0) {
+        return; /* nobody listens; the run is saved all the same */
+    }
+}
+
+const volatile sig_atomic_t *stop_on_signals(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+    return &stop;
+}
+
+void stop_now(void) { stop = 1; }

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * stop.h: how a person stops a run.
+ */
+#ifndef KILN_CMD_STOP_H
+#define KILN_CMD_STOP_H
+
+#include <signal.h>
+
+#define EXIT_STOPPED 130
+
+/* From here on the first SIGINT or SIGTERM sets the flag, and the second leaves at once with
+ * EXIT_STOPPED. A reader of stdout who leaves (`| head`) no longer kills the process: whoever
+ * prints calls stop_now instead, and the run is saved. */
+const volatile sig_atomic_t *stop_on_signals(void);
+/* Set the flag, as a signal would. */
+void stop_now(void);
+
+#endif

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * train.c: kiln train: make a run or go on with one, and say how it goes.
+ *
+ * On a terminal the progress line is rewritten in place, and stays where it has a held-out loss;
+ * elsewhere every step is a line of its own. With --json nothing but the last object is printed.
+ */
+#include "kiln/train.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "commands.h"
+#include "kiln/report.h"
+#include "output.h"
+#include "stop.h"
+
+struct flags {
+    const char *resume;
+    bool json;
+};
+
+static const struct option options[] = {
+    {"resume", 0, OPTION_TEXT, "RUN", NULL, "go on with this run folder; needs no other flag",
+     GROUP_RUN, 0, 0, offsetof(struct flags, resume)},
+    OPTION_JSON(struct flags),
+    OPTION_END,
+};
+
+#define SETTING_ID(type, member, ...) KILN_SETTING_##member,
+static const enum kiln_setting_id settings[] = {KILN_SETTINGS(SETTING_ID)};
+#undef SETTING_ID
+
+/* ---- what is said while it trains ----------------------------------------------------------- */
+
+struct watch {
+    bool json, terminal;
+    bool unfinished; /* a progress line stands on the terminal without its newline */
+    uint64_t total;
+    struct kiln_progress progress;
+    struct kiln_report_end end;
+    double milliseconds, tflop; /* of all steps */
+    uint64_t tokens_before;
+    double val_loss;
+};
+
+static void finish_line(struct watch *watch) {
+    if (watch->unfinished) {
+        putchar('\n');
+        watch->unfinished = false;
+    }
+}
+
+/* Whoever read stdout has gone, or the disk behind it is full: nobody sees the rest, so save. */
+static void flush_or_stop(void) {
+    if (fflush(stdout) != 0) {
+        stop_now();
+    }
+}
+
+static void print_step(struct watch *watch, const struct kiln_step_record *record) {
+    char line[512];
+    kiln_progress_line(&watch->progress, record, watch->total, line, sizeof line);
+    if (!watch->terminal) {
+        puts(line);
+    } else {
+        /* A line that wraps cannot be rewritten. */
+        const size_t columns = terminal_columns();
+        const bool stays = !isnan(record->val_loss) || record->step == watch->total;
+        printf("\r%.*s\033[K", (int)(columns > 1 ? columns - 1 : 1), line);
+        watch->unfinished = true;
+        if (stays) {
+            finish_line(watch);
+        }
+    }
+    flush_or_stop();
+}
+
+static void on_step(void *context, const struct kiln_step_record *record) {
+    struct watch *watch = context;
+    struct kiln_report_end *end = &watch->end;
+    if (end->steps == 0) {
+        end->first_loss = record->loss;
+    }
+    end->steps++;
+    end->last_loss = record->loss;
+    end->tokens = record->tokens;
+    watch->milliseconds += record->ms;
+    watch->tflop += record->tflops * record->ms / 1e3;
+    if (end->steps == 1) {
+        const double in_step = record->tokens_per_s * record->ms / 1e3;
+        watch->tokens_before = record->tokens - (uint64_t)(in_step + 0.5);
+    }
+    if (!isnan(record->val_loss)) {
+        watch->val_loss = record->val_loss;
+        if (end->best_val_step == 0 || record->val_loss < end->best_val) {
+            end->best_val = record->val_loss;
+            end->best_val_step = record->step;
+        }
+    }
+    if (!watch->json) {
+        print_step(watch, record);
+    }
+}
+
+static void on_sample(void *context, uint64_t step, const char *text) {
+    struct watch *watch = context;
+    if (!watch->json) {
+        finish_line(watch);
+        printf("--- a sample after step %" PRIu64 "\n%s\n---\n", step, text);
+        flush_or_stop();
+    }
+}
+
+static void on_checkpoint(void *context, uint64_t step, const char *path) {
+    struct watch *watch = context;
+    if (!watch->json) {
+        finish_line(watch);
+        printf("saved step %" PRIu64 ": %s\n", step, path);
+        flush_or_stop();
+    }
+}
+
+static void on_notice(void *context, const char *text) {
+    struct watch *watch = context;
+    finish_line(watch);
+    fflush(stdout);
+    fprintf(stderr, "kiln: note: %s\n", text);
+}
+
+/* ---- the run -------------------------------------------------------------------------------- */
+
+static enum kiln_status open_run(const struct call *call, struct kiln_run **run,
+                                 struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    if (flags->resume != NULL) {
+        return kiln_run_resume(flags->resume, &call->settings, run, err);
+    }
+    KILN_REQUIRE(call->settings.data != NULL, err, KILN_EUSAGE,
+                 "train: --data is missing: name a text or token file, as --data book.txt");
+    return kiln_run_create(&call->settings, run, err);
+}
+
+static double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void complete_end(struct watch *watch, double seconds) {
+    struct kiln_report_end *end = &watch->end;
+    const double busy = watch->milliseconds / 1e3;
+    const double tokens = (double)(end->tokens - watch->tokens_before);
+    end->seconds = seconds;
+    end->tokens_per_s = busy > 0 ? tokens / busy : 0;
+    end->tflops = busy > 0 ? watch->tflop / busy : 0;
+    end->peak_bytes = kiln_machine_resident_peak();
+}
+
+static enum kiln_status print_json(const struct kiln_run *run, const struct watch *watch,
+                                   bool stopped, struct kiln_err *err) {
+    const struct kiln_run_info *info = kiln_run_info(run);
+    const struct kiln_report_end *end = &watch->end;
+    char hash[16];
+    snprintf(hash, sizeof hash, "%08" PRIx32, kiln_run_weights_hash(run));
+    json_t *object = json_pack(
+        "{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b}", "run",
+        info->folder, "step", (json_int_t)(info->first_step + end->steps), "tokens",
+        (json_int_t)end->tokens, "first_loss", json_number(end->first_loss), "loss",
+        json_number(end->last_loss), "val_loss", json_number(watch->val_loss), "best_val_loss",
+        json_number(end->best_val_step > 0 ? end->best_val : (double)NAN), "best_val_step",
+        (json_int_t)end->best_val_step, "seconds", end->seconds, "tokens_per_s", end->tokens_per_s,
+        "tflops", end->tflops, "peak_bytes", (json_int_t)end->peak_bytes, "weights_hash", hash,
+        "interrupted", stopped);
+    return json_print(object, err);
+}
+
+static enum kiln_status print_start(const struct kiln_run_info *info, struct kiln_err *err) {
+    char *text = kiln_report_start(info);
+    KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "out of memory");
+    printf("%s\n", text);
+    kiln_report_free(text);
+    return output_finish(err);
+}
+
+static enum kiln_status print_finish(const struct kiln_run *run, const struct watch *watch,
+                                     struct kiln_err *err) {
+    char *text = kiln_report_finish(kiln_run_info(run), &watch->end);
+    KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "out of memory");
+    printf("\n%s", text);
+    kiln_report_free(text);
+    return output_finish(err);
+}
+
+static enum kiln_status stopped(const struct kiln_run_info *info, const struct watch *watch,
+                                struct kiln_err *err) {
+    return KILN_FAIL(err, KILN_EINTERRUPTED,
+                     "stopped after step %" PRIu64 " of %" PRIu64
+                     " and saved; to go on: kiln train --resume %s",
+                     info->first_step + watch->end.steps, watch->total, info->folder);
+}
+
+static enum kiln_status train(const struct call *call, struct kiln_run *run,
+                              const volatile sig_atomic_t *stop, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const struct kiln_run_info *info = kiln_run_info(run);
+    struct watch watch = {.json = flags->json,
+                          .terminal = output_is_terminal(),
+                          .total = info->settings->steps,
+                          .val_loss = (double)NAN};
+    const struct kiln_observer observer = {.context = &watch,
+                                           .on_step = on_step,
+                                           .on_sample = on_sample,
+                                           .on_checkpoint = on_checkpoint,
+                                           .on_notice = on_notice};
+    if (!flags->json) {
+        KILN_TRY(print_start(info, err));
+    }
+    const double start = now_s();
+    const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
+    finish_line(&watch);
+    complete_end(&watch, now_s() - start);
+    if (status != KILN_OK && status != KILN_EINTERRUPTED) {
+        return status;
+    }
+    if (flags->json) {
+        KILN_TRY(print_json(run, &watch, status == KILN_EINTERRUPTED, err));
+    } else if (status == KILN_OK) {
+        KILN_TRY(print_finish(run, &watch, err));
+    }
+    return status == KILN_OK ? KILN_OK : stopped(info, &watch, err);
+}
+
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    struct kiln_run *run_now = NULL;
+    const volatile sig_atomic_t *stop = stop_on_signals();
+    KILN_TRY(open_run(call, &run_now, err));
+    const enum kiln_status status = train(call, run_now, stop, err);
+    kiln_run_close(run_now);
+    return status;
+}
+
+const struct command command_train = {
+    .name = "train",
+    .synopsis = "--data FILE [--model M] [options]",
+    .summary = "train a model on a text, or go on with a run",
+    .details =
+        "The model is a preset (random weights), a llama2.c .bin or a run folder; the sizes\n"
+        "override those of a preset. In brackets: the default.\n"
+        "Ctrl-C finishes the step, saves, and exits with 130.\n\n"
+        "  kiln train --data book.txt --model stories15m --vocab 259 --steps 200\n"
+        "  kiln train --resume runs/stories15m-book --steps 400\n",
+    .flags_size = sizeof(struct flags),
+    .options = options,
+    .settings = settings,
+    .n_settings = sizeof settings / sizeof settings[0],
+    .run = run,
+};

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * plan.h: what a training step costs and where its memory goes, before it runs.
+ *
+ * Arenas are sized by the plan and by nothing else: what the plan prints is what is mapped.
+ */
+#ifndef KILN_PLAN_H
+#define KILN_PLAN_H
+
+#include <stddef.h>
+
+#include "device/device.h"
+#include "kiln/model.h"
+
+/* Model FLOPs of one micro-batch of N = B*T tokens (a multiply-add is 2). Attention is counted
+ * without its mask, five score-sized products forward and backward; recomputation is not counted:
+ * these are the FLOPs of the model, not of the program. */
+struct kiln_flops {
+    double forward, dx, dw; /* 2 * parameters of the layers' matrices * N each */
+    double attention;       /* L*2*H*K*5*T*N */
+    double classifier;      /* 3*2*V*D*N: forward, dx, dw */
+    double total;
+};
+struct kiln_flops kiln_plan_flops(const struct kiln_dims *dims, const struct kiln_micro_batch *mb);
+
+/* Bytes by part. */
+struct kiln_plan_memory {
+    size_t weights, moments, gradients; /* fp32 */
+    size_t kernels;                     /* packed or compiled weights on the device */
+    size_t activations;                 /* kept from forward to backward, and those in flight */
+    size_t workspace;                   /* of the device */
+    size_t total;
+};
+
+/* The blocks that a pass over the layers needs. */
+struct kiln_plan {
+    struct kiln_micro_batch shape;
+    bool training;                      /* false: nothing is kept from half-layer to half-layer */
+    size_t residual, taps[KILN_HALVES]; /* bytes of one block */
+    size_t n_residual, n_taps;          /* blocks of each (taps: per half) */
+    struct kiln_plan_memory memory;
+    struct kiln_flops flops;
+};
+
+/* Plan passes of a device over its micro-batch. */
+void kiln_plan_make(const struct kiln_device *device, bool training, struct kiln_plan *plan);
+
+#endif

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * blocks.c: what is said once: at the start of a run, and at its end.
+ */
+#include "kiln/report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+#define WIDTH   96 /* settings are wrapped here */
+#define HEADING 12
+
+/* A text that grows. `failed` when memory ran out: the text is then of no use. */
+struct text {
+    char *at;
+    size_t length, room;
+    bool failed;
+};
+
+static void add(struct text *text, const char *fmt, ...) KILN_PRINTF(2, 3);
+static void add(struct text *text, const char *fmt, ...) {
+    va_list args, again;
+    va_start(args, fmt);
+    va_copy(again, args);
+    const int n = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    const size_t need = text->length + (n > 0 ? (size_t)n : 0) + 1;
+    if (!text->failed && need > text->room) {
+        char *grown = kiln_realloc(text->at, text->room, 2 * need, 1);
+        text->failed = grown == NULL;
+        text->at = grown != NULL ? grown : text->at;
+        text->room = grown != NULL ? 2 * need : text->room;
+    }
+    if (!text->failed && n > 0) {
+        vsnprintf(text->at + text->length, text->room - text->length, fmt, again);
+        text->length += (size_t)n;
+    }
+    va_end(again);
+}
+
+static char *finish(struct text *text) {
+    if (text->failed) {
+        kiln_free(text->at);
+        return NULL;
+    }
+    return text->at;
+}
+
+void kiln_report_free(char *text) { kiln_free(text); }
+
+/* 1234567 as "1,234,567"; the buffer holds any number. */
+static const char *grouped(uint64_t n, char buffer[32]) {
+    char digits[24];
+    const int length = snprintf(digits, sizeof digits, "%" PRIu64, n);
+    size_t used = 0;
+    for (int i = 0; i < length; i++) {
+        if (i > 0 && (length - i) % 3 == 0) {
+            buffer[used++] = ',';
+        }
+        buffer[used++] = digits[i];
+    }
+    buffer[used] = '\0';
+    return buffer;
+}
+
+/* ---- the start ------------------------------------------------------------------------------ */
+
+static void heading(struct text *text, const char *name) { add(text, "  %-*s", HEADING - 2, name); }
+
+static void say_model(struct text *text, const struct kiln_run_info *info) {
+    const struct kiln_dims *d = &info->table->dims;
+    heading(text, "model");
+    add(text, "%s\n", info->model);
+    heading(text, "");
+    add(text, "dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu, seq %zu%s",
+        d->dim, d->hidden, d->layers, d->heads, d->kv_heads, d->vocab, d->seq,
+        d->tied ? "" : ", untied head");
+    add(text, ": %.2f M parameters\n", (double)info->table->parameters / 1e6);
+}
+
+static void say_data(struct text *text, const struct kiln_run_info *info) {
+    char train[32], val[32];
+    heading(text, "data");
+    add(text, "%s windows to train on, %s held out; tokenizer: %s\n",
+        grouped(info->train_windows, train), grouped(info->val_windows, val),
+        info->tokenizer != NULL ? kiln_tokenizer_name(info->tokenizer) : "none");
+}
+
+static void say_machine(struct text *text, const struct kiln_run_info *info) {
+    char buffer[32];
+    const double available = (double)info->cpu.memory_available;
+    heading(text, "machine");
+    add(text, "%s kernels, %s products in %s, %" PRIu64 " threads of %zu, %s free\n",
+        info->cpu.tier, info->cpu.provider, kiln_precision_name(info->precision),
+        info->settings->threads, info->cpu.cpus,
+        kiln_human_bytes(available, buffer, sizeof buffer));
+}
+
+static void say_memory(struct text *text, const struct kiln_run_info *info) {
+    const struct {
+        const char *name;
+        size_t bytes;
+    } parts[] = {
+        {"weights", info->weights_bytes},         {"moments", info->moments_bytes},
+        {"gradients", info->gradients_bytes},     {"packed weights", info->kernels_bytes},
+        {"activations", info->activations_bytes}, {"workspace", info->workspace_bytes},
+    };
+    char buffer[32];
+    double sum = 0;
+    heading(text, "memory");
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        sum += (double)parts[i].bytes;
+        add(text, "%s%s %s", i > 0 ? ", " : "", parts[i].name,
+            kiln_human_bytes((double)parts[i].bytes, buffer, sizeof buffer));
+    }
+    add(text, ": %s\n", kiln_human_bytes(sum, buffer, sizeof buffer));
+}
+
+static void say_work(struct text *text, const struct kiln_run_info *info) {
+    const struct kiln_settings *s = info->settings;
+    char tokens[32];
+    heading(text, "work");
+    add(text, "%" PRIu64 " steps", s->steps);
+    if (info->first_step > 0) {
+        add(text, ", %" PRIu64 " of them done before", info->first_step);
+    }
+    add(text, "; a step is %s tokens and %.3g TFLOP\n",
+        grouped(s->batch * s->accum * s->seq, tokens), info->flops_per_step / 1e12);
+}
+
+/* "steps=60", with quotes where a blank would make it hard to read. */
+static void setting_text(const struct kiln_settings *settings, enum kiln_setting_id id, char *out,
+                         size_t size) {
+    char value[512];
+    kiln_settings_text(settings, id, value, sizeof value);
+    const bool bare = value[0] != '\0' && strpbrk(value, " \t\n\"") == NULL;
+    snprintf(out, size, bare ? "%s=%s" : "%s=\"%s\"", kiln_setting(id)->flag, value);
+}
+
+/* The settings of one origin, wrapped; nothing when there are none. */
+static void say_settings_of(struct text *text, const struct kiln_settings *settings,
+                            enum kiln_origin origin) {
+    char item[640];
+    size_t column = 0;
+    for (int id = 0; id < KILN_SETTING_COUNT; id++) {
+        if (settings->origin[id] != origin) {
+            continue;
+        }
+        setting_text(settings, id, item, sizeof item);
+        const size_t length = strlen(item);
+        if (column == 0) {
+            heading(text, kiln_origin_name(origin));
+            column = HEADING;
+        } else if (column + 1 + length > WIDTH) {
+            add(text, "\n");
+            heading(text, "");
+            column = HEADING;
+        } else {
+            add(text, " ");
+            column++;
+        }
+        add(text, "%s", item);
+        column += length;
+    }
+    add(text, "%s", column > 0 ? "\n" : "");
+}
+
+char *kiln_report_start(const struct kiln_run_info *info) {
+    struct text text = {0};
+    add(&text, "%s %s\n", info->first_step > 0 ? "going on with" : "training into", info->folder);
+    say_model(&text, info);
+    say_data(&text, info);
+    say_machine(&text, info);
+    say_memory(&text, info);
+    say_work(&text, info);
+    add(&text, "settings, by where they came from\n");
+    static const enum kiln_origin order[] = {KILN_FROM_FLAG, KILN_FROM_RUN, KILN_FROM_MODEL,
+                                             KILN_FROM_MACHINE, KILN_FROM_DEFAULT};
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        say_settings_of(&text, info->settings, order[i]);
+    }
+    return finish(&text);
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+/* A word as a shell would need it to be typed. */
+static void add_word(struct text *text, const char *word) {
+    if (word[0] != '\0' && strspn(word,
+                                  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789_-./,:+@%=") == strlen(word)) {
+        add(text, "%s", word);
+        return;
+    }
+    add(text, "'");
+    for (const char *c = word; *c != '\0'; c++) {
+        if (*c == '\'') {
+            add(text, "'\\''");
+        } else {
+            add(text, "%c", *c);
+        }
+    }
+    add(text, "'");
+}
+
+static void say_losses(struct text *text, const struct kiln_report_end *end) {
+    if (end->steps == 0) {
+        return;
+    }
+    add(text, "loss %.4f at first, %.4f at last", end->first_loss, end->last_loss);
+    if (end->best_val_step > 0 && isfinite(end->best_val)) {
+        add(text, "; best held-out loss %.4f after step %" PRIu64, end->best_val,
+            end->best_val_step);
+    }
+    add(text, "\n");
+}
+
+static void say_next(struct text *text, const struct kiln_run_info *info,
+                     const struct kiln_report_end *end) {
+    const uint64_t done = info->first_step + end->steps;
+    add(text, "next:\n");
+    if (info->tokenizer != NULL) {
+        add(text, "  kiln generate ");
+        add_word(text, info->folder);
+        add(text, " -p \"Once upon a time\"\n");
+    }
+    add(text, "  kiln train --resume ");
+    add_word(text, info->folder);
+    add(text, " --steps %" PRIu64 "\n", 2 * (done > 0 ? done : 1));
+}
+
+char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_report_end *end) {
+    struct text text = {0};
+    char time[32], tokens[32], peak[32];
+    add(&text, "done: %" PRIu64 " steps, %s tokens in %s", end->steps, grouped(end->tokens, tokens),
+        kiln_human_time(end->seconds, time, sizeof time));
+    add(&text, ": %.0f tokens/s, %.3g TFLOP/s; at most %s of memory\n", end->tokens_per_s,
+        end->tflops, kiln_human_bytes((double)end->peak_bytes, peak, sizeof peak));
+    say_losses(&text, end);
+    add(&text, "model: %s/model.bin (llama2.c format)\n", info->folder);
+    say_next(&text, info, end);
+    return finish(&text);
+}

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT */
+#include "state/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "base/mem.h"
+
+enum { PAGE = 4096, CURSOR_PAGE = 1, REGION_PAGE = 3, VERSION = 1 };
+static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
+#define BYTE_ORDER_MARK 0x01020304u
+
+/* Page 0. Every member is 8 bytes or an array of such: no padding. */
+struct header {
+    char magic[8];
+    uint32_t byte_order, version;
+    uint64_t dim, hidden, layers, heads, kv_heads, head_size, vocab, seq, tied;
+    double rms_eps, rope_theta;
+    uint64_t region_offset[KILN_REGIONS], region_bytes[KILN_REGIONS];
+    uint64_t file_bytes;
+    uint32_t zero, crc; /* of all before it */
+};
+
+struct slot {
+    struct kiln_cursor cursor;
+    uint32_t zero, crc;
+};
+
+struct kiln_state {
+    int fd;
+    unsigned char *base;
+    size_t bytes;
+    struct kiln_cursor cursor;
+};
+
+static size_t region_bytes(const struct kiln_table *table) {
+    return kiln_round_up(table->size * sizeof(float), PAGE);
+}
+
+size_t kiln_state_bytes(const struct kiln_table *table) {
+    return (size_t)REGION_PAGE * PAGE + KILN_REGIONS * region_bytes(table);
+}
+
+static struct header make_header(const struct kiln_table *table) {
+    const struct kiln_dims *d = &table->dims;
+    struct header h = {.byte_order = BYTE_ORDER_MARK,
+                       .version = VERSION,
+                       .dim = d->dim,
+                       .hidden = d->hidden,
+                       .layers = d->layers,
+                       .heads = d->heads,
+                       .kv_heads = d->kv_heads,
+                       .head_size = d->head_size,
+                       .vocab = d->vocab,
+                       .seq = d->seq,
+                       .tied = d->tied,
+                       .rms_eps = (double)d->rms_eps,
+                       .rope_theta = (double)d->rope_theta,
+                       .file_bytes = kiln_state_bytes(table)};
+    memcpy(h.magic, magic, sizeof magic);
+    for (size_t i = 0; i < KILN_REGIONS; i++) {
+        h.region_offset[i] = (size_t)REGION_PAGE * PAGE + i * region_bytes(table);
+        h.region_bytes[i] = table->size * sizeof(float);
+    }
+    h.crc = kiln_crc32c(0, &h, offsetof(struct header, crc));
+    return h;
+}
+
+/* ---- cursors --------------------------------------------------------------------------------- */
+
+static unsigned char *slot_at(const struct kiln_state *state, uint64_t generation) {
+    return state->base + (CURSOR_PAGE + generation % 2) * PAGE;
+}
+
+static bool slot_valid(const unsigned char *at, struct kiln_cursor *out) {
+    struct slot slot;
+    memcpy(&slot, at, sizeof slot);
+    if (slot.zero != 0 || slot.crc != kiln_crc32c(0, &slot, offsetof(struct slot, crc))) {
+        return false;
+    }
+    *out = slot.cursor;
+    return true;
+}
+
+void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor) {
+    struct slot slot;
+    memset(&slot, 0, sizeof slot);
+    slot.cursor = *cursor;
+    slot.cursor.generation = state->cursor.generation + 1;
+    slot.crc = kiln_crc32c(0, &slot, offsetof(struct slot, crc));
+    atomic_thread_fence(memory_order_release);
+    memcpy(slot_at(state, slot.cursor.generation), &slot, sizeof slot);
+    atomic_thread_fence(memory_order_release);
+    state->cursor = slot.cursor;
+}
+
+static enum kiln_status choose_cursor(struct kiln_state *state, const char *path, char *notice,
+                                      struct kiln_err *err) {
+    struct kiln_cursor slots[2];
+    bool valid[2];
+    for (uint64_t i = 0; i < 2; i++) {
+        valid[i] = slot_valid(slot_at(state, i), &slots[i]);
+    }
+    KILN_REQUIRE(valid[0] || valid[1], err, KILN_EDAMAGED,
+                 "state %s: both cursors are damaged; start from the newest checkpoint", path);
+    if (valid[0] && valid[1]) {
+        state->cursor = slots[slots[1].generation > slots[0].generation];
+    } else {
+        state->cursor = slots[valid[1]];
+        memcpy(notice, "the newest cursor was damaged; the one before it is used", 57);
+    }
+    return KILN_OK;
+}
+
+/* ---- files -------------------------------------------------------------------------------------
+ */
+
+static enum kiln_status map_file(struct kiln_state *state, const char *path, struct kiln_err *err) {
+    void *base = mmap(NULL, state->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, state->fd, 0);
+    KILN_REQUIRE(base != MAP_FAILED, err, KILN_EIO, "state %s: cannot map %zu bytes: %s", path,
+                 state->bytes, strerror(errno));
+    state->base = base;
+    return KILN_OK;
+}
+
+static enum kiln_status lock_file(struct kiln_state *state, const char *path,
+                                  struct kiln_err *err) {
+    KILN_REQUIRE(flock(state->fd, LOCK_EX | LOCK_NB) == 0, err, KILN_EBUSY,
+                 "state %s: another process is training this run; wait or stop it", path);
+    return KILN_OK;
+}
+
+/* Reserve every block, by writing zeros where the file system cannot reserve. */
+static enum kiln_status reserve(struct kiln_state *state, const char *path, struct kiln_err *err) {
+    int failed = posix_fallocate(state->fd, 0, (off_t)state->bytes);
+    KILN_REQUIRE(failed == 0, err, KILN_EIO,
+                 "state %s: cannot reserve %zu bytes: %s; free space or choose another --out", path,
+                 state->bytes, strerror(failed));
+    return KILN_OK;
+}
+
+static enum kiln_status create(struct kiln_state *state, const char *path,
+                               const struct kiln_table *table, struct kiln_err *err) {
+    state->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    KILN_REQUIRE(state->fd >= 0, err, errno == EEXIST ? KILN_EEXISTS : KILN_EIO, "state %s: %s",
+                 path, strerror(errno));
+    state->bytes = kiln_state_bytes(table);
+    KILN_TRY(lock_file(state, path, err));
+    KILN_TRY(reserve(state, path, err));
+    KILN_TRY(map_file(state, path, err));
+    struct header header = make_header(table);
+    memcpy(state->base, &header, sizeof header);
+    struct kiln_cursor first;
+    memset(&first, 0, sizeof first);
+    first.best_val = HUGE_VAL;
+    kiln_state_commit(state, &first);
+    kiln_state_commit(state, &first);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
+                                   struct kiln_state **out, struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_state *state = kiln_alloc(1, sizeof *state);
+    KILN_REQUIRE(state, err, KILN_ENOMEM, "no memory for the state");
+    state->fd = -1;
+    enum kiln_status status = create(state, path, table, err);
+    if (status != KILN_OK) {
+        bool made = state->fd >= 0;
+        kiln_state_close(state);
+        if (made) {
+            unlink(path);
+        }
+        return status;
+    }
+    *out = state;
+    return KILN_OK;
+}
+
+static enum kiln_status read_header(int fd, const char *path, struct header *h,
+                                    struct kiln_err *err) {
+    struct stat st;
+    KILN_REQUIRE(fstat(fd, &st) == 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
+    KILN_REQUIRE(pread(fd, h, sizeof *h, 0) == (ssize_t)sizeof *h, err, KILN_EDAMAGED,
+                 "state %s: %lld bytes, too short for a header", path, (long long)st.st_size);
+    KILN_REQUIRE(memcmp(h->magic, magic, sizeof magic) == 0, err, KILN_EDAMAGED,
+                 "state %s: wrong magic, this is no kiln state file", path);
+    KILN_REQUIRE(h->byte_order == BYTE_ORDER_MARK, err, KILN_EDAMAGED,
+                 "state %s: written with another byte order", path);
+    KILN_REQUIRE(h->version == VERSION, err, KILN_EDAMAGED,
+                 "state %s: version %u, this kiln reads version %d", path, h->version, VERSION);
+    KILN_REQUIRE(h->crc == kiln_crc32c(0, h, offsetof(struct header, crc)), err, KILN_EDAMAGED,
+                 "state %s: header checksum is wrong", path);
+    KILN_REQUIRE((uint64_t)st.st_size == h->file_bytes, err, KILN_EDAMAGED,
+                 "state %s: %lld bytes, its header says %llu", path, (long long)st.st_size,
+                 (unsigned long long)h->file_bytes);
+    return KILN_OK;
+}
+
+static enum kiln_status open_state(struct kiln_state *state, const char *path,
+                                   const struct kiln_table *table, char *notice,
+                                   struct kiln_err *err) {
+    struct header h, expected = make_header(table);
+    state->fd = open(path, O_RDWR | O_CLOEXEC);
+    KILN_REQUIRE(state->fd >= 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
+    KILN_TRY(lock_file(state, path, err));
+    KILN_TRY(read_header(state->fd, path, &h, err));
+    KILN_REQUIRE(memcmp(&h, &expected, sizeof h) == 0, err, KILN_EINPUT,
+                 "state %s: made for another model (dim %llu, layers %llu, vocab %llu)", path,
+                 (unsigned long long)h.dim, (unsigned long long)h.layers,
+                 (unsigned long long)h.vocab);
+    state->bytes = h.file_bytes;
+    KILN_TRY(map_file(state, path, err));
+    return choose_cursor(state, path, notice, err);
+}
+
+enum kiln_status kiln_state_open(const char *path, const struct kiln_table *table,
+                                 struct kiln_state **out, char notice[160], struct kiln_err *err) {
+    *out = NULL;
+    notice[0] = '\0';
+    struct kiln_state *state = kiln_alloc(1, sizeof *state);
+    KILN_REQUIRE(state, err, KILN_ENOMEM, "no memory for the state");
+    state->fd = -1;
+    enum kiln_status status = open_state(state, path, table, notice, err);
+    if (status != KILN_OK) {
+        kiln_state_close(state);
+        return status;
+    }
+    *out = state;
+    return KILN_OK;
+}
+
+static enum kiln_status peek(int fd, const char *path, struct kiln_dims *dims,
+                             struct kiln_cursor *cursor, struct kiln_err *err) {
+    struct header h;
+    KILN_TRY(read_header(fd, path, &h, err));
+    *dims = (struct kiln_dims){.dim = h.dim,
+                               .hidden = h.hidden,
+                               .layers = h.layers,
+                               .heads = h.heads,
+                               .kv_heads = h.kv_heads,
+                               .head_size = h.head_size,
+                               .vocab = h.vocab,
+                               .seq = h.seq,
+                               .tied = h.tied != 0,
+                               .rms_eps = (float)h.rms_eps,
+                               .rope_theta = (float)h.rope_theta};
+    bool found = false;
+    for (int i = 0; i < 2; i++) {
+        unsigned char raw[sizeof(struct slot)];
+        struct kiln_cursor one;
+        if (pread(fd, raw, sizeof raw, (CURSOR_PAGE + i) * PAGE) == (ssize_t)sizeof raw &&
+            slot_valid(raw, &one) && (!found || one.generation > cursor->generation)) {
+            *cursor = one;
+            found = true;
+        }
+    }
+    KILN_REQUIRE(found, err, KILN_EDAMAGED, "state %s: both cursors are damaged", path);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
+                                 struct kiln_cursor *cursor, struct kiln_err *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    KILN_REQUIRE(fd >= 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
+    enum kiln_status status = peek(fd, path, dims, cursor, err);
+    close(fd);
+    return status;
+}
+
+void kiln_state_close(struct kiln_state *state) {
+    if (!state) {
+        return;
+    }
+    if (state->base) {
+        munmap(state->base, state->bytes);
+    }
+    if (state->fd >= 0) {
+        close(state->fd);
+    }
+    kiln_free(state);
+}
+
+float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
+    if ((unsigned)region >= KILN_REGIONS) {
+        return NULL;
+    }
+    struct header h;
+    memcpy(&h, state->base, sizeof h);
+    return (float *)(void *)(state->base + h.region_offset[region]);
+}
+
+const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state) {
+    return &state->cursor;
+}
+
+enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err) {
+    KILN_REQUIRE(msync(state->base, state->bytes, MS_SYNC) == 0 && fsync(state->fd) == 0, err,
+                 KILN_EIO, "cannot write the state to the disk: %s", strerror(errno));
+    return KILN_OK;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * state.h: the training state in one mapped file: weights, moments and where training stands.
+ *
+ *   page 0      header: magic, version, byte order, model, region table; CRC-32C
+ *   page 1, 2   the two cursor slots, each with generation and CRC-32C
+ *   page 3 ..   regions, each starting on a page: weights, m, v (fp32, in the table's order)
+ *
+ * Training works in the mapping itself; a commit writes the older cursor slot. Space is reserved
+ * when the file is made, so a full disk is an error then and not a signal later. The file is
+ * locked (flock) while a run owns it; mode 0600.
+ *
+ * Caveat: an update is not undone yet. A process that is killed inside one leaves the cursor in
+ * phase KILN_PHASE_UPDATE, which resume refuses, naming the newest checkpoint.
+ */
+#ifndef KILN_STATE_H
+#define KILN_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kiln/model.h"
+#include "kiln/status.h"
+
+enum kiln_region { KILN_WEIGHTS, KILN_MOMENT1, KILN_MOMENT2, KILN_REGIONS };
+enum kiln_phase { KILN_PHASE_WINDOW, KILN_PHASE_UPDATE };
+
+/* All that a resume needs beside the settings. Fixed size, no padding: it is stored as it is. */
+struct kiln_cursor {
+    uint64_t generation;    /* one more at each commit */
+    uint64_t step;          /* steps done */
+    uint64_t updates;       /* AdamW updates done: its count t */
+    uint64_t sample;        /* training samples consumed: the data position */
+    uint64_t tokens;        /* tokens trained on */
+    uint64_t metrics_bytes; /* length of metrics.jsonl with the lines of all steps done */
+    uint64_t phase;         /* enum kiln_phase */
+    uint64_t restarts;      /* processes before this one */
+    double best_val;        /* lowest held-out loss so far; infinity before the first */
+    uint64_t best_val_step;
+    double first_loss;  /* of step 1 */
+    double last_loss;   /* of the last step */
+    char numerics[160]; /* numerics id: equal id, equal bits */
+};
+
+struct kiln_state;
+
+/* Make a state file of zeros and its first cursor (all zero). KILN_EEXISTS when path exists. */
+KILN_MUST_CHECK enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
+                                                   struct kiln_state **out, struct kiln_err *err);
+/* Open an existing one. A damaged newest cursor slot gives way to the older one, and *notice
+ * (160 bytes) says so; it is "" otherwise. KILN_EDAMAGED names the field; KILN_EINPUT when it is
+ * of another model; KILN_EBUSY when a live process owns it. */
+KILN_MUST_CHECK enum kiln_status kiln_state_open(const char *path, const struct kiln_table *table,
+                                                 struct kiln_state **out, char notice[160],
+                                                 struct kiln_err *err);
+/* Read the dims that a state file was made for, and its cursor, without locking or changing it. */
+KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
+                                                 struct kiln_cursor *cursor, struct kiln_err *err);
+void kiln_state_close(struct kiln_state *state);
+
+/* A region's floats, table->size of them; NULL when there is no such region. */
+float *kiln_state_region(struct kiln_state *state, enum kiln_region region);
+const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state);
+/* Make `cursor` the newest; its generation is set. */
+void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor);
+/* Write everything to the disk. */
+KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
+/* Bytes of the file for a model. */
+size_t kiln_state_bytes(const struct kiln_table *table);
+
+#endif

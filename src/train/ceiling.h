@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ceiling.h: what this machine can do at best, measured: the denominators of utilization.
+ */
+#ifndef KILN_TRAIN_CEILING_H
+#define KILN_TRAIN_CEILING_H
+
+#include "base/pool.h"
+#include "kiln/cpu.h"
+
+/* Best rate of the product kernels on random operands that stay in cache, all threads. */
+KILN_MUST_CHECK enum kiln_status kiln_ceiling_products(struct kiln_pool *pool,
+                                                       enum kiln_precision precision,
+                                                       double *tflops, struct kiln_err *err);
+/* Best rate of copying memory beyond the caches, read plus write, all threads. */
+KILN_MUST_CHECK enum kiln_status kiln_ceiling_copy(struct kiln_pool *pool, double *gb_s,
+                                                   struct kiln_err *err);
+
+#endif

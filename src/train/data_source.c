@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#include "train/data_source.h"
+
+#include <string.h>
+
+#include "base/io.h"
+
+enum { BYTES_VOCAB = 259 };
+
+enum kiln_status kiln_open_tokenizer(const char *path, const char *data, size_t vocab,
+                                     struct kiln_tokenizer **out, struct kiln_err *err) {
+    *out = NULL;
+    if (path && path[0]) {
+        KILN_TRY(kiln_tokenizer_open(path, out, err));
+        enum kiln_status status = vocab ? kiln_tokenizer_fits(*out, vocab, err) : KILN_OK;
+        if (status != KILN_OK) {
+            kiln_tokenizer_destroy(*out);
+            *out = NULL;
+        }
+        return status;
+    }
+    if (vocab == 0 || vocab == BYTES_VOCAB) {
+        return kiln_tokenizer_bytes(out, err);
+    }
+    KILN_REQUIRE(data && kiln_token_file_is(data), err, KILN_EUSAGE,
+                 "the model's vocabulary is %zu: name its tokenizer with --tokenizer", vocab);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_open_tokens(const char *data, const char *token_path,
+                                  const struct kiln_tokenizer *tokenizer, size_t vocab,
+                                  bool blank_lines, struct kiln_token_file **out,
+                                  struct kiln_err *err) {
+    *out = NULL;
+    KILN_REQUIRE(kiln_path_exists(data) && !kiln_path_is_dir(data), err, KILN_EINPUT,
+                 "data %s: no such file", data);
+    if (kiln_token_file_is(data)) {
+        return kiln_token_file_open(data, vocab, out, err);
+    }
+    struct kiln_tokenize_options options = {.blank_lines = blank_lines};
+    KILN_TRY(kiln_tokenize_file(tokenizer, data, token_path, &options, err));
+    return kiln_token_file_open(token_path, vocab, out, err);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * optimizer.h: from gradients to new weights: H + E, norm, clip, AdamW, refresh of the device.
+ *
+ * Parameters are walked in pieces of 64 rows of a matrix (or of a tensor that is no matrix), a
+ * pool task each; the norm is the sum of the pieces' sums in index order, so neither norm nor
+ * weights depend on threads. AdamW: Loshchilov and Hutter 2019; decay only for rank-2 tensors.
+ */
+#ifndef KILN_TRAIN_OPTIMIZER_H
+#define KILN_TRAIN_OPTIMIZER_H
+
+#include "device/device.h"
+#include "kernel/kernel.h"
+#include "kiln/settings.h"
+
+struct kiln_optimizer;
+
+/* Borrows all. weights, m, v, and gradients.all are flat arrays of the table. */
+struct kiln_optimizer_parts {
+    const struct kiln_table *table;
+    struct kiln_pool *pool;
+    struct kiln_device *device; /* refreshed as weights change; NULL: none */
+    float *weights, *m, *v;
+    struct kiln_gradients gradients;
+    double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */
+};
+KILN_MUST_CHECK enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
+                                                       struct kiln_optimizer **out,
+                                                       struct kiln_err *err);
+void kiln_optimizer_destroy(struct kiln_optimizer *optimizer);
+
+/* End the window: add E to H, return the global 2-norm of the gradient. */
+double kiln_optimizer_norm(struct kiln_optimizer *optimizer);
+/* Update number `update` (1 for the first) at rate lr; norm is what kiln_optimizer_norm gave. */
+void kiln_optimizer_update(struct kiln_optimizer *optimizer, uint64_t update, double lr,
+                           double norm);
+
+/* The learning rate of step 0, 1, 2, ...: linear warm-up to lr, then constant, or linear or
+ * cosine down to min_lr at the last step. */
+double kiln_learning_rate(const struct kiln_settings *settings, uint64_t step);
+
+#endif

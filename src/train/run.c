@@ -1,0 +1,590 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * run.c: the run folder: made whole under a temporary name, or opened again.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "base/io.h"
+#include "base/machine.h"
+#include "train/ceiling.h"
+#include "train/data_source.h"
+#include "train/model_source.h"
+#include "train/trainer.h"
+
+#define VALIDATION_SHARE 0.05
+
+struct kiln_run {
+    struct kiln_run_info info;
+    struct kiln_settings settings;
+    struct kiln_trainer trainer;
+    struct kiln_table *table;
+    struct kiln_tokenizer *tokenizer;
+    char folder[4096];
+    char notice[320]; /* what the user should know before training; "" for nothing */
+    char model_name[512];
+};
+
+/* A file of the run's folder. */
+static char *in_folder(const struct kiln_run *run, const char *name, char *out, size_t size) {
+    snprintf(out, size, "%s/%s", run->folder, name);
+    return out;
+}
+
+void kiln_run_close(struct kiln_run *run) {
+    if (!run) {
+        return;
+    }
+    struct kiln_trainer *t = &run->trainer;
+    kiln_session_close(t->session);
+    kiln_optimizer_destroy(t->optimizer);
+    kiln_pass_close(&t->memory);
+    kiln_device_close(t->device);
+    kiln_pool_destroy(t->pool);
+    if (t->gradients.embedding && run->table && run->table->dims.tied) {
+        kiln_free(t->gradients.embedding);
+    }
+    kiln_free(t->gradients.all);
+    kiln_free(t->tokens);
+    kiln_free(t->targets);
+    kiln_data_destroy(t->data);
+    kiln_data_destroy(t->val_data);
+    kiln_state_close(t->state);
+    if (t->metrics) {
+        fclose(t->metrics);
+    }
+    kiln_tokenizer_destroy(run->tokenizer);
+    kiln_table_destroy(run->table);
+    kiln_settings_free(&run->settings);
+    kiln_free(run);
+}
+
+/* ---- settings -----------------------------------------------------------------------------------
+ */
+
+static enum kiln_status set_count(struct kiln_settings *s, enum kiln_setting_id id, uint64_t value,
+                                  enum kiln_origin origin, struct kiln_err *err) {
+    char text[32];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    return kiln_settings_set(s, id, text, origin, err);
+}
+
+/* Sizes named by flags change a preset; a file has the sizes it has, but for its sequence. */
+static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
+                                    struct kiln_dims *dims, struct kiln_err *err) {
+    const struct {
+        uint64_t value;
+        size_t *dim;
+        const char *flag;
+    } sizes[] = {{s->dim, &dims->dim, "dim"},          {s->hidden, &dims->hidden, "hidden"},
+                 {s->heads, &dims->heads, "heads"},    {s->kv_heads, &dims->kv_heads, "kv-heads"},
+                 {s->layers, &dims->layers, "layers"}, {s->vocab, &dims->vocab, "vocab"}};
+    bool same_heads = dims->kv_heads == dims->heads;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (sizes[i].value == KILN_UNSET) {
+            continue;
+        }
+        KILN_REQUIRE(!file || sizes[i].value == *sizes[i].dim, err, KILN_EUSAGE,
+                     "--%s %" PRIu64 ": the model file has %zu; only presets take other sizes",
+                     sizes[i].flag, sizes[i].value, *sizes[i].dim);
+        *sizes[i].dim = (size_t)sizes[i].value;
+    }
+    if (!file) {
+        /* The presets have as many key-value heads as query heads, and keep it that way. */
+        if (s->kv_heads == KILN_UNSET && same_heads) {
+            dims->kv_heads = dims->heads;
+        }
+        dims->head_size = 0;
+    }
+    if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
+        dims->seq = (size_t)s->seq;
+    }
+    return kiln_dims_check(dims, err);
+}
+
+/* Everything that is still unset. */
+static enum kiln_status complete(struct kiln_settings *s, const struct kiln_model_source *source,
+                                 const struct kiln_dims *dims, struct kiln_err *err) {
+    const enum kiln_origin model = KILN_FROM_MODEL;
+    KILN_TRY(set_count(s, KILN_SETTING_dim, dims->dim, model, err));
+    KILN_TRY(set_count(s, KILN_SETTING_hidden, dims->hidden, model, err));
+    KILN_TRY(set_count(s, KILN_SETTING_heads, dims->heads, model, err));
+    KILN_TRY(set_count(s, KILN_SETTING_kv_heads, dims->kv_heads, model, err));
+    KILN_TRY(set_count(s, KILN_SETTING_layers, dims->layers, model, err));
+    KILN_TRY(set_count(s, KILN_SETTING_vocab, dims->vocab, model, err));
+    if (s->seq == KILN_UNSET) {
+        KILN_TRY(set_count(s, KILN_SETTING_seq, dims->seq, model, err));
+    }
+    if (s->accum == KILN_UNSET) {
+        KILN_TRY(set_count(s, KILN_SETTING_accum, source->preset ? source->preset->accum : 1,
+                           source->preset ? model : KILN_FROM_DEFAULT, err));
+    }
+    if (s->threads == KILN_UNSET) {
+        KILN_TRY(set_count(s, KILN_SETTING_threads, kiln_cpu_count(), KILN_FROM_MACHINE, err));
+    }
+    if (s->eval_every == KILN_UNSET) {
+        KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
+                           KILN_FROM_DEFAULT, err));
+    }
+    if (s->save_every == KILN_UNSET) {
+        KILN_TRY(set_count(s, KILN_SETTING_save_every, s->steps < 5 ? 1 : s->steps / 5,
+                           KILN_FROM_DEFAULT, err));
+    }
+    if (isnan(s->min_lr)) {
+        char text[40];
+        snprintf(text, sizeof text, "%.9g", s->lr / 10.0);
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_min_lr, text, KILN_FROM_DEFAULT, err));
+    }
+    return KILN_OK;
+}
+
+/* ---- parts that every run needs
+ * ------------------------------------------------------------------ */
+
+static enum kiln_status open_data(struct kiln_run *run, const char *folder, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    struct kiln_trainer *t = &run->trainer;
+    char path[4200];
+    struct kiln_token_file *file = NULL;
+    size_t vocab = run->table->dims.vocab, seq = (size_t)s->seq;
+    snprintf(path, sizeof path, "%s/data.tok", folder);
+    KILN_TRY(kiln_open_tokens(s->data, path, run->tokenizer, vocab, s->blank_lines, &file, err));
+    double share = s->val ? 0.0 : VALIDATION_SHARE;
+    enum kiln_status status = kiln_data_create(file, seq, s->seed, share, &t->data, err);
+    if (status != KILN_OK && share > 0) {
+        /* Too little text to hold any back: train on all of it, and say so. */
+        status = kiln_data_create(file, seq, s->seed, 0.0, &t->data, err);
+        if (status == KILN_OK) {
+            snprintf(run->notice, sizeof run->notice,
+                     "%s is too short to hold a part back: no held-out loss", s->data);
+        }
+    }
+    if (status != KILN_OK) {
+        kiln_token_file_close(file);
+        return status;
+    }
+    if (s->val) {
+        snprintf(path, sizeof path, "%s/val.tok", folder);
+        KILN_TRY(kiln_open_tokens(s->val, path, run->tokenizer, vocab, s->blank_lines, &file, err));
+        status = kiln_data_create(file, seq, s->seed, 0.0, &t->val_data, err);
+        if (status != KILN_OK) {
+            kiln_token_file_close(file);
+        }
+    }
+    return status;
+}
+
+static enum kiln_status open_memory(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    const struct kiln_dims *d = &run->table->dims;
+    size_t n = (size_t)(run->settings.batch * run->settings.seq);
+    t->tokens = kiln_alloc(n, sizeof *t->tokens);
+    t->targets = kiln_alloc(n, sizeof *t->targets);
+    t->gradients.all = kiln_alloc(run->table->size, sizeof(float));
+    if (t->gradients.all) {
+        t->gradients.embedding =
+            d->tied
+                ? kiln_alloc(d->vocab * d->dim, sizeof(float))
+                : t->gradients.all + kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    }
+    KILN_REQUIRE(t->tokens && t->targets && t->gradients.embedding, err, KILN_ENOMEM,
+                 "no memory for the gradients of %zu parameters", run->table->parameters);
+    return KILN_OK;
+}
+
+/* Everything between an open state and the first step. */
+static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    struct kiln_settings *s = &run->settings;
+    t->settings = s;
+    t->folder = run->folder;
+    t->table = run->table;
+    t->tokenizer = run->tokenizer;
+    struct kiln_device_options options = {{(size_t)s->batch, (size_t)s->seq}, 0, true};
+    KILN_TRY(kiln_precision_parse(s->precision, &options.precision, err));
+    KILN_TRY(kiln_pool_create((size_t)s->threads, &t->pool, err));
+    float *weights = kiln_state_region(t->state, KILN_WEIGHTS);
+    KILN_TRY(kiln_device_open_cpu(run->table, t->pool, weights, &options, &t->device, err));
+    KILN_TRY(kiln_device_compile_all(t->device, err));
+    kiln_plan_make(t->device, true, &t->plan);
+    KILN_TRY(kiln_pass_open(&t->memory, &t->plan, err));
+    KILN_TRY(open_memory(run, err));
+    struct kiln_optimizer_parts parts = {.table = run->table,
+                                         .pool = t->pool,
+                                         .device = t->device,
+                                         .weights = weights,
+                                         .m = kiln_state_region(t->state, KILN_MOMENT1),
+                                         .v = kiln_state_region(t->state, KILN_MOMENT2),
+                                         .gradients = t->gradients,
+                                         .beta1 = s->beta1,
+                                         .beta2 = s->beta2,
+                                         .eps = s->eps,
+                                         .weight_decay = s->weight_decay,
+                                         .clip = s->clip};
+    KILN_TRY(kiln_optimizer_create(&parts, &t->optimizer, err));
+    if (s->sample_every > 0 && run->tokenizer) {
+        struct kiln_session_options session = {.packed = kiln_device_packed(t->device)};
+        KILN_TRY(kiln_session_open(run->table, weights, t->pool, &session, &t->session, err));
+    }
+    return kiln_ceiling_products(t->pool, options.precision, &t->ceiling_tflops, err);
+}
+
+static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_run_info *info = &run->info;
+    const struct kiln_trainer *t = &run->trainer;
+    const struct kiln_plan_memory *m = &t->plan.memory;
+    *info = (struct kiln_run_info){
+        .folder = run->folder,
+        .model = run->model_name,
+        .table = run->table,
+        .tokenizer = run->tokenizer,
+        .settings = &run->settings,
+        .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
+        .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
+                                   : kiln_data_windows(t->data, KILN_VALIDATION),
+        .first_step = kiln_state_cursor(t->state)->step,
+        .weights_bytes = m->weights,
+        .moments_bytes = m->moments,
+        .gradients_bytes = m->gradients,
+        .kernels_bytes = m->kernels,
+        .activations_bytes = m->activations,
+        .workspace_bytes = m->workspace,
+        .flops_per_step = t->plan.flops.total * (double)run->settings.accum};
+    KILN_TRY(kiln_precision_parse(run->settings.precision, &info->precision, err));
+    info->precision = kiln_precision_resolve(info->precision);
+    return kiln_cpu_describe(info->precision, &info->cpu, err);
+}
+
+/* device, batch, accum, seq: what decides bits beside the settings. */
+static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
+    snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
+             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
+             run->settings.seq);
+}
+
+static enum kiln_status open_metrics(struct kiln_run *run, struct kiln_err *err) {
+    char path[4200];
+    in_folder(run, "metrics.jsonl", path, sizeof path);
+    run->trainer.metrics = fopen(path, "ae");
+    KILN_REQUIRE(run->trainer.metrics, err, KILN_EIO, "%s: %s", path, strerror(errno));
+    return KILN_OK;
+}
+
+/* ---- a new run ----------------------------------------------------------------------------------
+ */
+
+/* runs/MODEL-DATA from the names of the two, with a number where that is taken. */
+static void choose_folder(const struct kiln_settings *s, char *out, size_t size) {
+    const char *names[2] = {s->model, s->data};
+    char stem[2][64];
+    for (int i = 0; i < 2; i++) {
+        size_t length = strlen(names[i]);
+        while (length > 1 && names[i][length - 1] == '/') {
+            length--; /* a folder's name may end in slashes */
+        }
+        size_t first = length;
+        while (first > 0 && names[i][first - 1] != '/') {
+            first--;
+        }
+        snprintf(stem[i], sizeof stem[i], "%.*s", (int)(length - first), names[i] + first);
+        char *dot = strrchr(stem[i], '.');
+        if (dot && dot != stem[i]) {
+            *dot = '\0';
+        }
+    }
+    snprintf(out, size, "runs/%s-%s", stem[0], stem[1]);
+    size_t base = strlen(out);
+    for (int i = 2; kiln_path_exists(out); i++) {
+        snprintf(out + base, size - base, "-%d", i);
+    }
+}
+
+static enum kiln_status write_settings(const struct kiln_run *run, const char *folder,
+                                       struct kiln_err *err) {
+    char path[4300];
+    snprintf(path, sizeof path, "%s/run.json", folder);
+    char *json = kiln_settings_to_json(&run->settings);
+    KILN_REQUIRE(json, err, KILN_ENOMEM, "no memory for run.json");
+    enum kiln_status status = kiln_write_file(path, json, strlen(json), err);
+    kiln_settings_json_free(json);
+    return status;
+}
+
+/* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
+static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_source *source,
+                                const char *folder, struct kiln_err *err) {
+    char path[4300];
+    KILN_TRY(open_data(run, folder, err));
+    if (run->tokenizer && strcmp(kiln_tokenizer_name(run->tokenizer), "bytes") != 0) {
+        snprintf(path, sizeof path, "%s/tokenizer.bin", folder);
+        KILN_TRY(kiln_tokenizer_save(run->tokenizer, path, err));
+    }
+    snprintf(path, sizeof path, "%s/state.kiln", folder);
+    KILN_TRY(kiln_state_create(path, run->table, &run->trainer.state, err));
+    KILN_TRY(kiln_model_source_load(source, run->table, run->settings.seed,
+                                    kiln_state_region(run->trainer.state, KILN_WEIGHTS), err));
+    KILN_TRY(kiln_state_sync(run->trainer.state, err));
+    return write_settings(run, folder, err);
+}
+
+static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_model_source *source,
+                                    struct kiln_err *err) {
+    char temporary[4200], parent[4096];
+    snprintf(temporary, sizeof temporary, "%s.tmp-%ld", run->folder, (long)getpid());
+    snprintf(parent, sizeof parent, "%s", run->folder);
+    char *slash = strrchr(parent, '/');
+    bool made_parent = false;
+    if (slash && slash != parent) {
+        *slash = '\0';
+        made_parent = !kiln_path_exists(parent);
+    }
+    enum kiln_status status = kiln_make_dirs(temporary, err);
+    if (status == KILN_OK) {
+        status = prepare(run, source, temporary, err);
+    }
+    if (status == KILN_OK && rename(temporary, run->folder) != 0) {
+        status = KILN_FAIL(err, KILN_EIO, "run folder %s: %s", run->folder, strerror(errno));
+    }
+    if (status != KILN_OK) {
+        struct kiln_err ignored;
+        if (kiln_remove_tree(temporary, &ignored) == KILN_OK && made_parent) {
+            rmdir(parent); /* only when empty: nothing is left behind */
+        }
+    }
+    return status;
+}
+
+/* The model, the tokenizer and the sizes they agree on. */
+static enum kiln_status choose_model(struct kiln_run *run, struct kiln_model_source *source,
+                                     struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    if (!s->model) {
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_model, "stories15m", KILN_FROM_DEFAULT, err));
+    }
+    KILN_TRY(kiln_model_source(s->model, source, err));
+    bool file = source->preset == NULL;
+    if (!s->tokenizer && source->tokenizer[0]) {
+        KILN_TRY(
+            kiln_settings_set(s, KILN_SETTING_tokenizer, source->tokenizer, KILN_FROM_MODEL, err));
+    }
+    /* A new model takes the vocabulary of its tokenizer, unless one is asked for. */
+    bool free_vocab = !file && s->vocab == KILN_UNSET && !kiln_token_file_is(s->data);
+    struct kiln_dims dims = source->dims;
+    KILN_TRY(apply_sizes(s, file, &dims, err));
+    KILN_TRY(kiln_open_tokenizer(s->tokenizer, s->data, free_vocab ? 0 : dims.vocab,
+                                 &run->tokenizer, err));
+    if (free_vocab) {
+        dims.vocab = kiln_tokenizer_vocab(run->tokenizer);
+    }
+    KILN_TRY(kiln_llama2c_check(&dims, err));
+    KILN_TRY(complete(s, source, &dims, err));
+    kiln_model_source_name(source, s->seed, run->model_name, sizeof run->model_name);
+    return kiln_table_create(&dims, &run->table, err);
+}
+
+/* Paths of files in the folder are made in buffers of PATH_MAX and a little. */
+static enum kiln_status check_name(const char *folder, struct kiln_err *err) {
+    KILN_REQUIRE(strlen(folder) < 3800, err, KILN_EUSAGE, "run folder: the path is too long");
+    return KILN_OK;
+}
+
+static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    struct kiln_model_source source;
+    KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
+    KILN_REQUIRE(kiln_path_exists(s->data) && !kiln_path_is_dir(s->data), err, KILN_EINPUT,
+                 "data %s: no such file", s->data);
+    KILN_TRY(choose_model(run, &source, err));
+    if (s->out) {
+        KILN_TRY(check_name(s->out, err));
+        KILN_REQUIRE(!kiln_path_exists(s->out), err, KILN_EEXISTS,
+                     "run folder %s exists: continue it with --resume %s, or choose another --out",
+                     s->out, s->out);
+        snprintf(run->folder, sizeof run->folder, "%s", s->out);
+    } else {
+        choose_folder(s, run->folder, sizeof run->folder);
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
+    }
+    KILN_TRY(make_folder(run, &source, err));
+    KILN_TRY(open_trainer(run, err));
+    struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
+    numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+    kiln_state_commit(run->trainer.state, &cursor);
+    KILN_TRY(open_metrics(run, err));
+    return describe(run, err);
+}
+
+static enum kiln_status begin(const struct kiln_settings *settings, struct kiln_run **out,
+                              struct kiln_err *err) {
+    *out = kiln_alloc(1, sizeof **out);
+    KILN_REQUIRE(*out, err, KILN_ENOMEM, "no memory for a run");
+    return settings ? kiln_settings_copy(&(*out)->settings, settings, err)
+                    : kiln_settings_init(&(*out)->settings, err);
+}
+
+static enum kiln_status end_open(enum kiln_status status, struct kiln_run **run) {
+    if (status != KILN_OK) {
+        kiln_run_close(*run);
+        *run = NULL;
+    }
+    return status;
+}
+
+enum kiln_status kiln_run_create(const struct kiln_settings *settings, struct kiln_run **out,
+                                 struct kiln_err *err) {
+    enum kiln_status status = begin(settings, out, err);
+    if (status == KILN_OK) {
+        status = create(*out, err);
+    }
+    return end_open(status, out);
+}
+
+/* ---- an old one ---------------------------------------------------------------------------------
+ */
+
+/* Settings that may change from one process of a run to the next. */
+static bool may_change(enum kiln_setting_id id) {
+    switch (id) {
+        case KILN_SETTING_steps:
+        case KILN_SETTING_threads:
+        case KILN_SETTING_eval_every:
+        case KILN_SETTING_sample_every:
+        case KILN_SETTING_save_every:
+        case KILN_SETTING_keep_checkpoints:
+        case KILN_SETTING_prompt:
+            return true;
+        default:
+            return false;
+    }
+}
+
+static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_settings *changes,
+                                      struct kiln_err *err) {
+    char path[4200], text[512];
+    char *json = NULL;
+    size_t size = 0;
+    in_folder(run, "run.json", path, sizeof path);
+    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
+                 run->folder);
+    KILN_TRY(kiln_read_file(path, &json, &size, err));
+    enum kiln_status status = kiln_settings_from_json(&run->settings, json, size, err);
+    kiln_free(json);
+    KILN_TRY(status);
+    for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
+        if (changes->origin[i] != KILN_FROM_FLAG) {
+            continue;
+        }
+        KILN_REQUIRE(may_change(i), err, KILN_EUSAGE,
+                     "--%s cannot change when a run is resumed; start a new run for it",
+                     kiln_setting(i)->flag);
+        kiln_settings_text(changes, i, text, sizeof text);
+        KILN_TRY(kiln_settings_set(&run->settings, i, text, KILN_FROM_FLAG, err));
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    char path[4200];
+    /* The tokens made at the start are the data of the run, whatever became of the text. */
+    in_folder(run, "data.tok", path, sizeof path);
+    if (kiln_path_exists(path)) {
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_data, path, KILN_FROM_RUN, err));
+    }
+    in_folder(run, "val.tok", path, sizeof path);
+    if (s->val && kiln_path_exists(path)) {
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_val, path, KILN_FROM_RUN, err));
+    }
+    return open_data(run, run->folder, err);
+}
+
+/* metrics.jsonl may hold a line more than the cursor knows: cut it to the cursor's length. */
+static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
+    char path[4200];
+    struct stat st;
+    in_folder(run, "metrics.jsonl", path, sizeof path);
+    off_t length = (off_t)kiln_state_cursor(run->trainer.state)->metrics_bytes;
+    if (stat(path, &st) == 0 && st.st_size > length) {
+        KILN_REQUIRE(truncate(path, length) == 0, err, KILN_EIO, "%s: %s", path, strerror(errno));
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
+                               struct kiln_err *err) {
+    char path[4200], notice[160];
+    struct kiln_dims dims;
+    struct kiln_cursor cursor;
+    KILN_TRY(read_settings(run, changes, err));
+    in_folder(run, "state.kiln", path, sizeof path);
+    KILN_TRY(kiln_state_peek(path, &dims, &cursor, err));
+    KILN_REQUIRE(cursor.phase == KILN_PHASE_WINDOW, err, KILN_EDAMAGED,
+                 "%s: the process was killed while it changed the weights after step %" PRIu64
+                 "; start a new run from the newest model.bin in %s/checkpoints",
+                 run->folder, cursor.step, run->folder);
+    KILN_TRY(kiln_table_create(&dims, &run->table, err));
+    snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
+    in_folder(run, "tokenizer.bin", path, sizeof path);
+    bool own = kiln_path_exists(path);
+    KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
+    KILN_TRY(reopen_data(run, err));
+    in_folder(run, "state.kiln", path, sizeof path);
+    KILN_TRY(kiln_state_open(path, run->table, &run->trainer.state, notice, err));
+    if (notice[0]) {
+        snprintf(run->notice, sizeof run->notice, "%s", notice);
+    }
+    KILN_TRY(trim_metrics(run, err));
+    KILN_TRY(open_trainer(run, err));
+    cursor = *kiln_state_cursor(run->trainer.state);
+    char numerics[sizeof cursor.numerics];
+    numerics_id(run, numerics, sizeof numerics);
+    if (strcmp(numerics, cursor.numerics) != 0) {
+        snprintf(run->notice, sizeof run->notice,
+                 "this machine computes as %s, the run began as %s: losses may differ in the last "
+                 "digits",
+                 numerics, cursor.numerics);
+        memcpy(cursor.numerics, numerics, sizeof numerics);
+    }
+    cursor.restarts++;
+    kiln_state_commit(run->trainer.state, &cursor);
+    KILN_TRY(write_settings(run, run->folder, err));
+    KILN_TRY(open_metrics(run, err));
+    return describe(run, err);
+}
+
+enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings *changes,
+                                 struct kiln_run **out, struct kiln_err *err) {
+    enum kiln_status status = begin(NULL, out, err);
+    if (status == KILN_OK) {
+        status = check_name(folder, err);
+    }
+    if (status == KILN_OK) {
+        snprintf((*out)->folder, sizeof(*out)->folder, "%s", folder);
+        status = resume(*out, changes, err);
+    }
+    return end_open(status, out);
+}
+
+const struct kiln_run_info *kiln_run_info(const struct kiln_run *run) { return &run->info; }
+
+uint32_t kiln_run_weights_hash(const struct kiln_run *run) {
+    return kiln_crc32c(0, kiln_state_region(run->trainer.state, KILN_WEIGHTS),
+                       run->table->size * sizeof(float));
+}
+
+enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
+                                const volatile sig_atomic_t *stop, struct kiln_err *err) {
+    run->trainer.observer = observer;
+    run->trainer.stop = stop;
+    if (run->notice[0] && observer && observer->on_notice) {
+        observer->on_notice(observer->context, run->notice);
+    }
+    return kiln_trainer_run(&run->trainer, err);
+}

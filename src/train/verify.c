@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * verify.c: run a reference folder's training steps on the device and compare.
+ */
+#include "kiln/verify.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/machine.h"
+#include "base/mem.h"
+#include "train/optimizer.h"
+#include "train/pass.h"
+
+/* The folder, read. */
+struct reference {
+    json_t *json;
+    struct kiln_table *table;
+    float *weights, *m, *v, *gradients, *embedding, *expected;
+    uint32_t *tokens, *targets; /* of one step */
+    struct kiln_map token_map;
+    size_t batch, seq, steps;
+};
+
+static void close_reference(struct reference *r) {
+    json_decref(r->json);
+    kiln_table_destroy(r->table);
+    float *arrays[] = {r->weights, r->m, r->v, r->gradients, r->embedding, r->expected};
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
+        kiln_free(arrays[i]);
+    }
+    kiln_free(r->tokens);
+    kiln_free(r->targets);
+    kiln_map_close(&r->token_map);
+}
+
+static enum kiln_status read_number(const json_t *json, const char *path, const char *key,
+                                    double *out, struct kiln_err *err) {
+    const json_t *value = json_object_get(json, key);
+    KILN_REQUIRE(json_is_number(value), err, KILN_EINPUT, "reference %s: no number '%s'", path,
+                 key);
+    *out = json_number_value(value);
+    return KILN_OK;
+}
+
+static enum kiln_status read_json(struct reference *r, const char *folder, struct kiln_err *err) {
+    char *path = kiln_path_join(folder, "reference.json");
+    KILN_REQUIRE(path, err, KILN_ENOMEM, "no memory for a path");
+    json_error_t why;
+    r->json = json_load_file(path, 0, &why);
+    enum kiln_status status = r->json ? KILN_OK
+                                      : KILN_FAIL(err, KILN_EINPUT, "reference %s: %s (line %d)",
+                                                  path, why.text, why.line);
+    double batch = 0, steps = 0;
+    if (status == KILN_OK) {
+        status = read_number(r->json, path, "batch", &batch, err);
+    }
+    if (status == KILN_OK) {
+        status = read_number(r->json, path, "steps", &steps, err);
+    }
+    kiln_free(path);
+    r->batch = (size_t)batch;
+    r->steps = (size_t)steps;
+    KILN_TRY(status);
+    KILN_REQUIRE(
+        batch >= 1 && steps >= 1 && json_array_size(json_object_get(r->json, "loss")) == r->steps,
+        err, KILN_EINPUT, "reference %s: batch, steps and loss[] do not fit together", folder);
+    return KILN_OK;
+}
+
+static enum kiln_status read_model(struct reference *r, const char *folder, struct kiln_err *err) {
+    char *path = kiln_path_join(folder, "model.bin");
+    KILN_REQUIRE(path, err, KILN_ENOMEM, "no memory for a path");
+    struct kiln_checkpoint *checkpoint = NULL;
+    enum kiln_status status = kiln_checkpoint_open(path, &checkpoint, err);
+    kiln_free(path);
+    KILN_TRY(status);
+    struct kiln_dims dims = *kiln_checkpoint_dims(checkpoint);
+    double eps = (double)dims.rms_eps, theta = (double)dims.rope_theta;
+    if (json_object_get(r->json, "rms_eps")) {
+        eps = json_number_value(json_object_get(r->json, "rms_eps"));
+    }
+    if (json_object_get(r->json, "rope_theta")) {
+        theta = json_number_value(json_object_get(r->json, "rope_theta"));
+    }
+    dims.rms_eps = (float)eps;
+    dims.rope_theta = (float)theta;
+    r->seq = dims.seq;
+    status = kiln_table_create(&dims, &r->table, err);
+    if (status == KILN_OK) {
+        size_t n = r->table->size;
+        float **arrays[] = {&r->weights, &r->m, &r->v, &r->gradients, &r->expected};
+        for (size_t i = 0; i < sizeof arrays / sizeof arrays[0] && status == KILN_OK; i++) {
+            *arrays[i] = kiln_alloc(n, sizeof(float));
+            status =
+                *arrays[i] ? KILN_OK : KILN_FAIL(err, KILN_ENOMEM, "no memory for %zu floats", n);
+        }
+        if (dims.tied && status == KILN_OK) {
+            r->embedding = kiln_alloc(dims.vocab * dims.dim, sizeof(float));
+            status =
+                r->embedding ? KILN_OK : KILN_FAIL(err, KILN_ENOMEM, "no memory for gradients");
+        }
+    }
+    if (status == KILN_OK) {
+        status = kiln_checkpoint_load(checkpoint, r->table, r->weights, err);
+    }
+    kiln_checkpoint_close(checkpoint);
+    return status;
+}
+
+static enum kiln_status read_arrays(struct reference *r, const char *folder, struct kiln_err *err) {
+    char *grads = kiln_path_join(folder, "grads.f32"),
+         *tokens = kiln_path_join(folder, "tokens.u16");
+    struct kiln_map map = {0};
+    enum kiln_status status = grads && tokens ? kiln_map_open(&map, grads, err)
+                                              : KILN_FAIL(err, KILN_ENOMEM, "no memory for a path");
+    if (status == KILN_OK) {
+        status = kiln_llama2c_unpack(r->table, (const void *)map.data, map.size / sizeof(float),
+                                     r->expected, err);
+        kiln_map_close(&map);
+    }
+    if (status == KILN_OK) {
+        status = kiln_map_open(&r->token_map, tokens, err);
+    }
+    size_t need = r->steps * r->batch * (r->seq + 1) * sizeof(uint16_t);
+    if (status == KILN_OK && r->token_map.size != need) {
+        status = KILN_FAIL(err, KILN_EINPUT, "reference %s: %zu bytes, %zu steps want %zu", tokens,
+                           r->token_map.size, r->steps, need);
+    }
+    kiln_free(grads);
+    kiln_free(tokens);
+    KILN_TRY(status);
+    r->tokens = kiln_alloc(r->batch * r->seq, sizeof *r->tokens);
+    r->targets = kiln_alloc(r->batch * r->seq, sizeof *r->targets);
+    KILN_REQUIRE(r->tokens && r->targets, err, KILN_ENOMEM, "no memory for tokens");
+    return KILN_OK;
+}
+
+static enum kiln_status load_step(struct reference *r, size_t step, struct kiln_err *err) {
+    const unsigned char *ids =
+        r->token_map.data + step * r->batch * (r->seq + 1) * sizeof(uint16_t);
+    for (size_t b = 0; b < r->batch; b++) {
+        for (size_t t = 0; t <= r->seq; t++) {
+            const unsigned char *at = ids + (b * (r->seq + 1) + t) * 2;
+            uint32_t id = (uint32_t)(at[0] | at[1] << 8);
+            KILN_REQUIRE(id < r->table->dims.vocab, err, KILN_EINPUT,
+                         "tokens.u16: id %u at byte %zu, the vocabulary is %zu", id,
+                         (size_t)(at - r->token_map.data), r->table->dims.vocab);
+            if (t < r->seq) {
+                r->tokens[b * r->seq + t] = id;
+            }
+            if (t > 0) {
+                r->targets[b * r->seq + t - 1] = id;
+            }
+        }
+    }
+    return KILN_OK;
+}
+
+/* |a - b| / |b| of every tensor of step 0. */
+static enum kiln_status compare_gradients(const struct reference *r, const float *gradients,
+                                          struct kiln_verify_result *out, struct kiln_err *err) {
+    out->tensors = kiln_alloc(r->table->n_tensors, sizeof *out->tensors);
+    KILN_REQUIRE(out->tensors, err, KILN_ENOMEM, "no memory for the comparison");
+    out->n_tensors = r->table->n_tensors;
+    for (size_t i = 0; i < r->table->n_tensors; i++) {
+        const struct kiln_tensor *t = &r->table->tensors[i];
+        double difference = 0, norm = 0;
+        for (size_t j = t->offset; j < t->offset + t->rows * t->cols; j++) {
+            double d = (double)gradients[j] - (double)r->expected[j];
+            difference += d * d;
+            norm += (double)r->expected[j] * (double)r->expected[j];
+        }
+        struct kiln_verify_tensor *v = &out->tensors[i];
+        memcpy(v->name, t->name, sizeof v->name);
+        v->error = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
+        /* Written so that a NaN is the worst. */
+        if (i == 0 || !(v->error <= out->worst.error)) {
+            out->worst = *v;
+        }
+    }
+    return KILN_OK;
+}
+
+struct verify_job {
+    struct reference reference;
+    struct kiln_pool *pool;
+    struct kiln_device *device;
+    struct kiln_optimizer *optimizer;
+    struct kiln_plan plan;
+    struct kiln_pass_memory memory;
+};
+
+static enum kiln_status open_job(struct verify_job *job, const struct kiln_verify_options *options,
+                                 struct kiln_err *err) {
+    struct reference *r = &job->reference;
+    KILN_TRY(read_json(r, options->reference, err));
+    KILN_TRY(read_model(r, options->reference, err));
+    KILN_TRY(read_arrays(r, options->reference, err));
+    KILN_TRY(
+        kiln_pool_create(options->threads ? options->threads : kiln_cpu_count(), &job->pool, err));
+    struct kiln_device_options device = {{r->batch, r->seq}, options->precision, true};
+    KILN_TRY(kiln_device_open_cpu(r->table, job->pool, r->weights, &device, &job->device, err));
+    KILN_TRY(kiln_device_compile_all(job->device, err));
+    kiln_plan_make(job->device, true, &job->plan);
+    KILN_TRY(kiln_pass_open(&job->memory, &job->plan, err));
+    const json_t *adamw = json_object_get(r->json, "adamw");
+    struct kiln_optimizer_parts parts = {.table = r->table,
+                                         .pool = job->pool,
+                                         .device = job->device,
+                                         .weights = r->weights,
+                                         .m = r->m,
+                                         .v = r->v};
+    KILN_TRY(read_number(adamw, "adamw", "beta1", &parts.beta1, err));
+    KILN_TRY(read_number(adamw, "adamw", "beta2", &parts.beta2, err));
+    KILN_TRY(read_number(adamw, "adamw", "eps", &parts.eps, err));
+    KILN_TRY(read_number(adamw, "adamw", "weight_decay", &parts.weight_decay, err));
+    KILN_TRY(read_number(adamw, "adamw", "clip_grad_norm", &parts.clip, err));
+    const struct kiln_tensor *embed = kiln_table_find(r->table, KILN_EMBED, KILN_NO_LAYER);
+    parts.gradients.all = r->gradients;
+    parts.gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
+    job->device->gradients = parts.gradients;
+    return kiln_optimizer_create(&parts, &job->optimizer, err);
+}
+
+static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_result *out,
+                                  struct kiln_err *err) {
+    struct reference *r = &job->reference;
+    double lr = 0;
+    KILN_TRY(read_number(json_object_get(r->json, "adamw"), "adamw", "lr", &lr, err));
+    double tokens = (double)(r->batch * r->seq);
+    for (size_t step = 0; step < r->steps; step++) {
+        double loss = 0;
+        KILN_TRY(load_step(r, step, err));
+        KILN_TRY(kiln_pass_train(&job->memory, &job->plan, job->device, r->tokens, r->targets,
+                                 (float)(1.0 / tokens), &loss, err));
+        double norm = kiln_optimizer_norm(job->optimizer);
+        if (step == 0) {
+            KILN_TRY(compare_gradients(r, r->gradients, out, err));
+        }
+        kiln_optimizer_update(job->optimizer, step + 1, lr, norm);
+        double expected = json_number_value(json_array_get(json_object_get(r->json, "loss"), step));
+        double error = fabs(loss / tokens - expected) / fabs(expected);
+        if (!(error <= out->loss_error)) {
+            out->loss_error = error;
+        }
+    }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options,
+                                       struct kiln_verify_result *out, struct kiln_err *err) {
+    struct verify_job job = {0};
+    *out = (struct kiln_verify_result){0};
+    enum kiln_status status = open_job(&job, options, err);
+    if (status == KILN_OK) {
+        status = run_steps(&job, out, err);
+    }
+    bool fp32 = kiln_precision_resolve(options->precision) == KILN_PRECISION_FP32;
+    out->steps = job.reference.steps;
+    out->loss_limit = fp32 ? 1e-5 : 5e-3;
+    out->gradient_limit = fp32 ? 3e-5 : 6e-2;
+    out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
+    kiln_optimizer_destroy(job.optimizer);
+    kiln_pass_close(&job.memory);
+    kiln_device_close(job.device);
+    kiln_pool_destroy(job.pool);
+    close_reference(&job.reference);
+    if (status != KILN_OK) {
+        kiln_verify_free(out);
+    }
+    return status;
+}
+
+void kiln_verify_free(struct kiln_verify_result *result) {
+    kiln_free(result->tensors);
+    result->tensors = NULL;
+}

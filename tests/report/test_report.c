@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_report.c: what people read of a run says what they need, and is never cut wrongly.
+ */
+#include "kiln/report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kiln_test.h"
+
+static const struct kiln_step_record record = {.step = 12,
+                                               .loss = 2.5,
+                                               .grad_norm = 0.75,
+                                               .lr = 3e-4,
+                                               .tokens = 24576,
+                                               .ms = 120,
+                                               .ms_per_micro_batch = 100,
+                                               .tokens_per_s = 17067,
+                                               .tflops = 1.25,
+                                               .val_loss = NAN};
+
+TEST(quantities_read_as_people_write_them) {
+    char text[40];
+    CHECK_STRING(kiln_human_bytes(512, text, sizeof text), "512 B");
+    CHECK_STRING(kiln_human_bytes(1.34e9, text, sizeof text), "1.3 GB");
+    CHECK_STRING(kiln_human_bytes(999.9e3, text, sizeof text), "1.0 MB");
+    CHECK_STRING(kiln_human_bytes(31e6, text, sizeof text), "31 MB");
+    CHECK_STRING(kiln_human_time(0.25, text, sizeof text), "0.2 s");
+    CHECK_STRING(kiln_human_time(42, text, sizeof text), "42 s");
+    CHECK_STRING(kiln_human_time(125, text, sizeof text), "2 min 05 s");
+    CHECK_STRING(kiln_human_time(7500, text, sizeof text), "2 h 05 min");
+    CHECK_STRING(kiln_human_time(200000, text, sizeof text), "2 d 07 h");
+    CHECK_STRING(kiln_human_time((double)NAN, text, sizeof text), "?");
+}
+
+TEST(a_progress_line_holds_what_people_look_for) {
+    struct kiln_progress progress = {0};
+    char line[512];
+    kiln_progress_line(&progress, &record, 112, line, sizeof line);
+    const char *const parts[] = {
+        "step  12/112", "loss 2.5000 (2.5000)", "norm 0.75",    "lr 3.00e-04",
+        "120 ms",       "17.1k tok/s",          "1.25 TFLOP/s", "12 s left"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        CHECK_CONTAINS(line, parts[i]);
+    }
+    CHECK(strstr(line, "held-out") == NULL);
+    CHECK(strchr(line, '\n') == NULL);
+}
+
+TEST(a_progress_line_follows_the_loss) {
+    struct kiln_progress progress = {0};
+    struct kiln_step_record step = record;
+    char line[512];
+    kiln_progress_line(&progress, &step, 100, line, sizeof line);
+    step.loss = 1.5;
+    step.val_loss = 1.75;
+    kiln_progress_line(&progress, &step, 100, line, sizeof line);
+    CHECK_CLOSE(progress.smoothed, 2.4, 1e-12);
+    CHECK_CONTAINS(line, "held-out 1.7500");
+    step.loss = (double)NAN; /* a loss that is no number does not spoil the mean */
+    kiln_progress_line(&progress, &step, 100, line, sizeof line);
+    CHECK_CLOSE(progress.smoothed, 2.4, 1e-12);
+}
+
+TEST(a_progress_line_fits_any_buffer) {
+    char line[512], small[512];
+    struct kiln_progress progress = {0};
+    const size_t length = kiln_progress_line(&progress, &record, 100, line, sizeof line);
+    CHECK_EQ(length, strlen(line));
+    for (size_t size = 1; size < 40; size++) {
+        struct kiln_progress again = {0};
+        memset(small, 'x', sizeof small);
+        kiln_progress_line(&again, &record, 100, small, size);
+        CHECK_EQ(strlen(small), size - 1);
+        CHECK(memcmp(small, line, size - 1) == 0);
+    }
+}
+
+static struct kiln_run_info run_of(const struct kiln_table *table,
+                                   const struct kiln_settings *settings) {
+    return (struct kiln_run_info){.folder = "runs/a book",
+                                  .model = "stories15m (random weights, seed 1)",
+                                  .table = table,
+                                  .settings = settings,
+                                  .cpu = {.tier = "avx2", .provider = "own", .cpus = 2},
+                                  .precision = KILN_PRECISION_FP32,
+                                  .train_windows = 12345,
+                                  .val_windows = 67};
+}
+
+TEST(the_start_names_every_setting_and_where_it_came_from) {
+    struct kiln_settings settings;
+    struct kiln_table *table = NULL;
+    struct kiln_err err;
+    CHECK_OK(kiln_settings_init(&settings, &err), &err);
+    CHECK_OK(kiln_table_create(&kiln_preset_find("stories15m")->dims, &table, &err), &err);
+    CHECK_OK(kiln_settings_set(&settings, KILN_SETTING_lr, "5e-4", KILN_FROM_FLAG, &err), &err);
+    CHECK_OK(kiln_settings_set(&settings, KILN_SETTING_data, "a b.txt", KILN_FROM_FLAG, &err),
+             &err);
+    const struct kiln_run_info info = run_of(table, &settings);
+    char *text = kiln_report_start(&info);
+    CHECK(text != NULL);
+    CHECK_CONTAINS(text, "runs/a book");
+    CHECK_CONTAINS(text, "12,345 windows");
+    CHECK_CONTAINS(text, "  flag      data=\"a b.txt\" lr=0.0005\n");
+    for (int id = 0; id < KILN_SETTING_COUNT; id++) {
+        char part[64];
+        snprintf(part, sizeof part, "%s=", kiln_setting(id)->flag);
+        CHECK_CONTAINS(text, part);
+    }
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        CHECK(strcspn(line, "\n") <= 110);
+    }
+    kiln_report_free(text);
+    kiln_table_destroy(table);
+    kiln_settings_free(&settings);
+}
+
+TEST(the_end_says_what_to_type_next) {
+    struct kiln_settings settings;
+    struct kiln_tokenizer *tokenizer = NULL;
+    struct kiln_err err;
+    CHECK_OK(kiln_settings_init(&settings, &err), &err);
+    CHECK_OK(kiln_tokenizer_bytes(&tokenizer, &err), &err);
+    struct kiln_run_info info = run_of(NULL, &settings);
+    info.tokenizer = tokenizer;
+    const struct kiln_report_end end = {.seconds = 75,
+                                        .steps = 60,
+                                        .tokens = 1234567,
+                                        .first_loss = 5,
+                                        .last_loss = 2,
+                                        .best_val = 2.25,
+                                        .best_val_step = 50};
+    char *text = kiln_report_finish(&info, &end);
+    CHECK(text != NULL);
+    CHECK_CONTAINS(text, "60 steps, 1,234,567 tokens in 75 s");
+    CHECK_CONTAINS(text, "best held-out loss 2.2500 after step 50");
+    CHECK_CONTAINS(text, "kiln generate 'runs/a book' -p ");
+    CHECK_CONTAINS(text, "kiln train --resume 'runs/a book' --steps 120");
+    kiln_report_free(text);
+    kiln_tokenizer_destroy(tokenizer);
+    kiln_settings_free(&settings);
+}
