@@ -73,7 +73,7 @@ static void run_gemm_own(struct job *job) {
 }
 static struct measured bench_gemm_own(struct job *job) {
     size_t bytes = kiln_packed_elements(KILN_GEMM_N, D) * operand(job);
-    return (struct measured){run_gemm_own, (double)(LARGE / bytes * bytes), "GB/s"};
+    return (struct measured){run_gemm_own, (double)(LARGE - LARGE % bytes), "GB/s"};
 }
 
 /* ---- layouts -------------------------------------------------------------------------------- */
@@ -102,7 +102,7 @@ static struct measured bench_rmsnorm(struct job *job) {
 }
 static void run_rmsnorm_bwd(struct job *job) {
     float *rows = (float *)job->c;
-    memset(job->d, 0, D * sizeof(float));
+    memset(job->d, 0, (size_t)D * sizeof(float));
     job->k.rmsnorm_bwd(rows, (float *)job->d, (float *)job->a, (float *)job->b, (float *)job->b,
                        (float *)job->b, ROWS, D);
 }
@@ -127,7 +127,7 @@ static struct measured bench_swiglu_bwd(struct job *job) {
     return (struct measured){run_swiglu_bwd, COPIED(ROWS, F, 3 * o, 2 * o), "GB/s"};
 }
 static void run_softmax_causal(struct job *job) {
-    memcpy(job->d, job->a, 64 * T * sizeof(float)); /* scores are overwritten */
+    memcpy(job->d, job->a, (size_t)64 * T * sizeof(float)); /* scores are overwritten */
     job->k.softmax_causal(job->c, T, (float *)job->b, (float *)job->d, T, 64, T - 64, T, 0.125f);
 }
 static struct measured bench_softmax_causal(struct job *job) {

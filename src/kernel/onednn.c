@@ -13,6 +13,7 @@
 
 #if KILN_HAVE_DNNL
 #include <dlfcn.h>
+#include <pthread.h>
 #include <oneapi/dnnl/dnnl.h>
 
 #include "base/mem.h"
@@ -40,6 +41,28 @@ static _Thread_local struct {
     bool failed;
 } mine;
 
+static void stop_thread(void *unused) {
+    (void)unused;
+    for (size_t i = 0; i < SLOTS; i++) {
+        struct primitive *p = &mine.slot[i];
+        dnnl_primitive_destroy(p->primitive);
+        dnnl_memory_destroy(p->a);
+        dnnl_memory_destroy(p->b);
+        dnnl_memory_destroy(p->c);
+        dnnl_memory_destroy(p->scratchpad);
+        kiln_free(p->scratch);
+    }
+    kiln_free(mine.slot);
+    dnnl_stream_destroy(mine.stream);
+    dnnl_engine_destroy(mine.engine);
+    mine.slot = NULL;
+}
+
+/* A thread that ends takes its table along: pools come and go in one process. */
+static pthread_key_t ending;
+static bool ending_works;
+static void make_ending(void) { ending_works = pthread_key_create(&ending, stop_thread) == 0; }
+
 static bool start_thread(void) {
     if (mine.slot || mine.failed) {
         return !mine.failed;
@@ -52,6 +75,11 @@ static bool start_thread(void) {
     mine.failed =
         !mine.slot || dnnl_engine_create(&mine.engine, dnnl_cpu, 0) != dnnl_success ||
         dnnl_stream_create(&mine.stream, mine.engine, dnnl_stream_default_flags) != dnnl_success;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_ending);
+    if (mine.slot && ending_works) {
+        pthread_setspecific(ending, &mine);
+    }
     return !mine.failed;
 }
 

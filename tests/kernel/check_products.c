@@ -120,11 +120,8 @@ static void check_sums(const struct lab *lab, const struct kiln_gemm *g, const v
             }
             double tolerance = (double)(g->k + 2) * U * size;
             size_t at = i * g->ldc + j;
-            double got = (double)((const float *)g->c)[g->c_operand ? 0 : at];
-            if (g->c_operand) {
-                got = lab_get(lab, g->c, at);
-                tolerance += fabs(sum) * lab_operand_ulp(lab) / 2;
-            }
+            double got = g->c_operand ? lab_get(lab, g->c, at) : (double)((const float *)g->c)[at];
+            tolerance += g->c_operand ? fabs(sum) * lab_operand_ulp(lab) / 2 : 0.0;
             lab_close(lab, "c", i * 1000 + j, got, sum, tolerance);
         }
     }
@@ -178,7 +175,7 @@ static void check_products(const struct lab *lab, void (*gemm)(const struct kiln
         if (s.c_operand && s.add == ADD_OWN) {
             s.add = ADD_OTHER; /* c holds operands then, add is fp32 */
         }
-        s.spare = spare ? i % 3 * 64 * 32 : 0;
+        s.spare = spare ? i % 3 * kiln_panel_elements(1) : 0;
         check_product(lab, gemm, &s);
     }
 }
@@ -199,7 +196,7 @@ static void check_few(const struct lab *lab) {
     if (!lab->bf16 || strcmp(lab->k.provider, "own") != 0) {
         return;
     }
-    enum { M = 9, N = 128 };
+    const size_t M = 9, N = 128;
     static const size_t ks[] = {1, 2, 33, 128, 129, 300, 4100};
     for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
         size_t k = ks[i];
@@ -237,7 +234,7 @@ static void check_few_exact(const struct lab *lab) {
     if (lab->bf16) {
         return;
     }
-    enum { N = 64, K = 1000 };
+    const size_t N = 64, K = 1000;
     void *b = lab_operands(lab, N * K, 0, 1.0f), *a = lab_operands(lab, 4 * K, 1, 1.0f);
     void *packed = lab_memory(kiln_packed_elements(N, K), 4, 0);
     lab->k.pack(packed, kiln_panel_elements(K), b, K, N, K);

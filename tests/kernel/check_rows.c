@@ -243,7 +243,7 @@ void check_softmax_causal(const struct lab *lab) {
         lab->k.softmax_causal(p, at.ld, lse, s, at.ld, at.rows, at.first, at.cols, scale);
         for (size_t r = 0; r < at.rows; r++) {
             size_t n = seen(&at, r);
-            double peak = -INFINITY, total = 0.0;
+            double peak = (double)-INFINITY, total = 0.0;
             for (size_t j = 0; j < n; j++) {
                 peak = fmax(peak, (double)from[r * at.ld + j] * (double)scale);
             }
@@ -304,7 +304,7 @@ void check_cross_entropy(const struct lab *lab) {
             void *d = lab_memory(n, lab->k.operand_bytes, 3);
             float loss = lab->k.cross_entropy(d, logits, n, targets[t], scale);
             CHECK(lab->k.cross_entropy(NULL, again, n, targets[t], scale) == loss);
-            double peak = -INFINITY, total = 0.0;
+            double peak = (double)-INFINITY, total = 0.0;
             for (size_t j = 0; j < n; j++) {
                 peak = fmax(peak, (double)from[j]);
             }

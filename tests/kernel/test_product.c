@@ -30,8 +30,8 @@ static void close_workers(struct kiln_workers *workers) {
 
 /* Any number of threads gives the bits of one; alone and few give them where own code computes. */
 static void check_threads(const struct lab *lab) {
-    enum { M = 300, N = 530, K = 70 };
-    static const size_t ms[] = {1, 3, 4, 5, 128, 129, M};
+    const size_t M = 300, N = 530, K = 70;
+    const size_t ms[] = {1, 3, 4, 5, 128, 129, M};
     bool own = strcmp(lab->k.provider, "own") == 0;
     size_t operand = lab->k.operand_bytes;
     void *a = lab_operands(lab, M * K, 0, 1.0f), *b = lab_operands(lab, N * K, 0, 1.0f);
@@ -112,12 +112,12 @@ TEST(packing_rows_in_any_order_packs_the_matrix) { lab_on_every_tier(check_packe
 /* ---- angles --------------------------------------------------------------------------------- */
 
 TEST(angles_are_those_of_rope) {
-    enum { T = 1000, K = 6 };
+    const size_t T = 1000, K = 6;
     float *angles = kiln_alloc(T * K, sizeof *angles);
     kiln_rope_angles(angles, T, K, 500.0f);
     for (size_t p = 0; p < T; p += 37) {
         for (size_t i = 0; i < K; i += 2) {
-            double angle = (double)p * pow(500.0, -(double)i / K);
+            double angle = (double)p * pow(500.0, -(double)i / (double)K);
             CHECK_CLOSE(angles[p * K + i], cos(angle), 1e-7);
             CHECK_CLOSE(angles[p * K + i + 1], sin(angle), 1e-7);
         }
