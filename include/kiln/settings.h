@@ -38,7 +38,7 @@
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                               \
     XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                         \
     XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                   \
-    XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 1)") \
+    XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)") \
     XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                     \
     XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                   \
     XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                 \
