@@ -70,21 +70,21 @@ INLINE void NAME(tile)(int rows, size_t depth, const float *a, const float *b, f
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (int j = 0; j < GEMM_COLUMNS; j++) {
+        for (size_t j = 0; j < GEMM_COLUMNS; j++) {
             sum[r][j] = v_load(c + (size_t)r * ldc + j * VL);
         }
     }
     for (size_t p = 0; p < depth; p++) {
         vf column[GEMM_COLUMNS];
 #pragma GCC unroll 4
-        for (int j = 0; j < GEMM_COLUMNS; j++) {
+        for (size_t j = 0; j < GEMM_COLUMNS; j++) {
             column[j] = v_load(b + p * KILN_PANEL + j * VL);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             vf x = v_set(a[(size_t)r * GEMM_KC + p]);
 #pragma GCC unroll 4
-            for (int j = 0; j < GEMM_COLUMNS; j++) {
+            for (size_t j = 0; j < GEMM_COLUMNS; j++) {
                 sum[r][j] = v_fma(x, column[j], sum[r][j]);
             }
         }
@@ -92,7 +92,7 @@ INLINE void NAME(tile)(int rows, size_t depth, const float *a, const float *b, f
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (int j = 0; j < GEMM_COLUMNS; j++) {
+        for (size_t j = 0; j < GEMM_COLUMNS; j++) {
             v_store(c + (size_t)r * ldc + j * VL, sum[r][j]);
         }
     }
@@ -168,20 +168,20 @@ INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t k0, size_t 
 #define FEW_ROOM(rows)    (VL / ((rows) > 2 ? 4 : (rows)))
 #define FEW_COLUMNS(rows) (FEW_ROOM(rows) < FEW_ACROSS ? FEW_ROOM(rows) : FEW_ACROSS)
 
-INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, size_t lda,
+INLINE void NAME(few_tile)(int rows, size_t columns, size_t depth, const WIDE *a, size_t lda,
                            const OP *b, float *c, size_t ldc) {
     FEW_VECTOR sum[KILN_GEMM_FEW][FEW_ACROSS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 16
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             sum[r][j] = FEW_LOAD(c + (size_t)r * ldc + j * FEW_LANES);
         }
     }
     for (size_t p = 0; p < depth; p += WORD) {
         const OP *words = b + p * KILN_PANEL;
 #pragma GCC unroll 16
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             __builtin_prefetch((const char *)(words + j * FEW_LANES * WORD) + FEW_AHEAD);
 #if OPERAND_BF16
             vu word; /* low half even k, high half odd k */
@@ -204,7 +204,7 @@ INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, s
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 16
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             FEW_STORE(c + (size_t)r * ldc + j * FEW_LANES, sum[r][j]);
         }
     }
@@ -212,7 +212,7 @@ INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, s
 
 #define FEW(n)                                                                                    \
     case n:                                                                                       \
-        for (int j = 0; j < FEW_ACROSS; j += FEW_COLUMNS(n)) {                                    \
+        for (size_t j = 0; j < FEW_ACROSS; j += FEW_COLUMNS(n)) {                                 \
             NAME(few_tile)                                                                        \
             (n, FEW_COLUMNS(n), depth, a, lda, b + j * FEW_LANES * WORD, c + j * FEW_LANES, ldc); \
         }                                                                                         \
@@ -776,7 +776,7 @@ static double TIER(sum_squares)(const float *x, size_t n) {
     vf sum[4] = {{0}, {0}, {0}, {0}};
     size_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL) {
-        for (int j = 0; j < 4; j++) {
+        for (size_t j = 0; j < 4; j++) {
             vf v = v_load(x + i + j * VL);
             sum[j] = v_fma(v, v, sum[j]);
         }
