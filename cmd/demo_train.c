@@ -87,7 +87,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
 static void on_notice(void *context, const char *text) {
     struct sight *sight = context;
     finish_line(sight);
-    fprintf(stderr, "kiln: note: %s\n", text);
+    demo_say(sight->demo, "  (%s)\n", text);
 }
 
 /* ---- the run -------------------------------------------------------------------------------- */

@@ -17,8 +17,6 @@
 
 /* ---- one form for both kinds of flags ------------------------------------------------------- */
 
-#define OWN_OPTION -1
-
 struct flag {
     const char *name;
     char letter;
@@ -26,8 +24,8 @@ struct flag {
     const char *initial;
     const char *help;
     enum option_group group;
-    int setting; /* id, or OWN_OPTION */
-    const struct option *option;
+    const struct option *option; /* NULL: it is a setting */
+    enum kiln_setting_id setting;
 };
 
 /* Where a setting stands in the help. A setting that is new and not listed is still shown. */
@@ -79,13 +77,22 @@ static struct flag flag_at(const struct command *command, size_t at) {
     const size_t own = count_options(command);
     if (at < own) {
         const struct option *o = &command->options[at];
-        return (struct flag){o->name, o->letter, o->argument, o->initial,
-                             o->help, o->group,  OWN_OPTION,  o};
+        return (struct flag){.name = o->name,
+                             .letter = o->letter,
+                             .argument = o->argument,
+                             .initial = o->initial,
+                             .help = o->help,
+                             .group = o->group,
+                             .option = o};
     }
     const enum kiln_setting_id id = command->settings[at - own];
     const struct kiln_setting *s = kiln_setting(id);
-    return (struct flag){s->flag, 0,   setting_argument(s), s->initial, s->help, setting_group(id),
-                         id,      NULL};
+    return (struct flag){.name = s->flag,
+                         .argument = setting_argument(s),
+                         .initial = s->initial,
+                         .help = s->help,
+                         .group = setting_group(id),
+                         .setting = id};
 }
 
 /* The flag of that name (or letter, when the name has one); false when there is none. */
@@ -199,13 +206,13 @@ static enum kiln_status parse_flag(struct parser *parser, const char *argument) 
     snprintf(shown, sizeof shown, letter ? "-%.*s" : "--%.*s", (int)length, name);
     if (flag.argument != NULL) {
         KILN_TRY(take_value(parser, &flag, shown, equals, &value));
-    } else if (equals != NULL && flag.setting == OWN_OPTION) {
+    } else if (equals != NULL && flag.option != NULL) {
         return KILN_FAIL(parser->err, KILN_EUSAGE, "%s: %s takes no value",
                          parser->call->command->name, shown);
     } else if (equals != NULL) {
         value = equals + 1;
     }
-    if (flag.setting == OWN_OPTION) {
+    if (flag.option != NULL) {
         return set_option(parser, flag.option, shown, value);
     }
     return kiln_settings_set(&parser->call->settings, flag.setting, value, KILN_FROM_FLAG,

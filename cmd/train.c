@@ -164,17 +164,18 @@ static enum kiln_status print_json(const struct kiln_run *run, const struct watc
                                    bool stopped, struct kiln_err *err) {
     const struct kiln_run_info *info = kiln_run_info(run);
     const struct kiln_report_end *end = &watch->end;
+    const uint64_t step = info->first_step + end->steps;
     char hash[16];
     snprintf(hash, sizeof hash, "%08" PRIx32, kiln_run_weights_hash(run));
-    json_t *object = json_pack(
-        "{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b}", "run",
-        info->folder, "step", (json_int_t)(info->first_step + end->steps), "tokens",
-        (json_int_t)end->tokens, "first_loss", json_number(end->first_loss), "loss",
-        json_number(end->last_loss), "val_loss", json_number(watch->val_loss), "best_val_loss",
-        json_number(end->best_val_step > 0 ? end->best_val : (double)NAN), "best_val_step",
-        (json_int_t)end->best_val_step, "seconds", end->seconds, "tokens_per_s", end->tokens_per_s,
-        "tflops", end->tflops, "peak_bytes", (json_int_t)end->peak_bytes, "weights_hash", hash,
-        "interrupted", stopped);
+    json_t *object =
+        json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b}", "run",
+                  info->folder, "step", (json_int_t)step, "tokens", (json_int_t)end->tokens,
+                  "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss),
+                  "val_loss", json_number(watch->val_loss), "best_val_loss",
+                  json_number(end->best_val_step > 0 ? end->best_val : (double)NAN),
+                  "best_val_step", (json_int_t)end->best_val_step, "seconds", end->seconds,
+                  "tokens_per_s", end->tokens_per_s, "tflops", end->tflops, "peak_bytes",
+                  (json_int_t)end->peak_bytes, "weights_hash", hash, "interrupted", stopped);
     return json_print(object, err);
 }
 

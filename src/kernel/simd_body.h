@@ -64,27 +64,28 @@ INLINE void TIER(store_tail)(float *p, vf v, size_t n) { NAME(store_part)(p, v, 
  * On CPUs without AMX, AVX-512-BF16's dot product runs at half the rate of fp32 multiply-adds, so
  * widening bf16 and multiplying in fp32 is the faster way as well as the more exact one.
  */
-INLINE void NAME(tile)(int rows, size_t depth, const float *a, const float *b, float *c,
-                       size_t ldc) {
+#if !OPERAND_BF16 /* fp32 by now in either case: one copy serves both */
+INLINE void TIER(tile)(int rows, size_t columns, size_t depth, const float *a, const float *b,
+                       float *c, size_t ldc, bool fresh) {
     vf sum[GEMM_ROWS][GEMM_COLUMNS];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (size_t j = 0; j < GEMM_COLUMNS; j++) {
-            sum[r][j] = v_load(c + (size_t)r * ldc + j * VL);
+        for (size_t j = 0; j < columns; j++) {
+            sum[r][j] = fresh ? (vf){0} : v_load(c + (size_t)r * ldc + j * VL);
         }
     }
     for (size_t p = 0; p < depth; p++) {
         vf column[GEMM_COLUMNS];
 #pragma GCC unroll 4
-        for (size_t j = 0; j < GEMM_COLUMNS; j++) {
+        for (size_t j = 0; j < columns; j++) {
             column[j] = v_load(b + p * KILN_PANEL + j * VL);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             vf x = v_set(a[(size_t)r * GEMM_KC + p]);
 #pragma GCC unroll 4
-            for (size_t j = 0; j < GEMM_COLUMNS; j++) {
+            for (size_t j = 0; j < columns; j++) {
                 sum[r][j] = v_fma(x, column[j], sum[r][j]);
             }
         }
@@ -92,35 +93,59 @@ INLINE void NAME(tile)(int rows, size_t depth, const float *a, const float *b, f
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (size_t j = 0; j < GEMM_COLUMNS; j++) {
+        for (size_t j = 0; j < columns; j++) {
             v_store(c + (size_t)r * ldc + j * VL, sum[r][j]);
         }
     }
 }
 
-static void NAME(tile_rows)(size_t rows, size_t depth, const float *a, const float *b, float *c,
-                            size_t ldc) {
-    switch (rows) {
-        case 1:
-            NAME(tile)(1, depth, a, b, c, ldc);
-            break;
-        case 2:
-            NAME(tile)(2, depth, a, b, c, ldc);
-            break;
-        case 3:
-            NAME(tile)(3, depth, a, b, c, ldc);
-            break;
-        case 4:
-            NAME(tile)(4, depth, a, b, c, ldc);
-            break;
-        case 5:
-            NAME(tile)(5, depth, a, b, c, ldc);
-            break;
-        default:
-            NAME(tile)(6, depth, a, b, c, ldc);
-            break;
+/* A tile of each height; the last rows of a block are fewer. */
+#define TILE(rows, columns)                                    \
+    case rows:                                                 \
+        TIER(tile)(rows, columns, depth, a, b, c, ldc, fresh); \
+        break
+#define TILE_COLUMNS(columns)                                                                   \
+    static void TIER(tile_##columns)(size_t rows, size_t depth, const float *a, const float *b, \
+                                     float *c, size_t ldc, bool fresh) {                        \
+        switch (rows) {                                                                         \
+            TILE(1, columns);                                                                   \
+            TILE(2, columns);                                                                   \
+            TILE(3, columns);                                                                   \
+            TILE(4, columns);                                                                   \
+            TILE(5, columns);                                                                   \
+            default:                                                                            \
+                TIER(tile)(6, columns, depth, a, b, c, ldc, fresh);                             \
+                break;                                                                          \
+        }                                                                                       \
+    }
+TILE_COLUMNS(1)
+TILE_COLUMNS(2)
+#if GEMM_COLUMNS > 2
+TILE_COLUMNS(3)
+TILE_COLUMNS(4)
+#endif
+#undef TILE
+#undef TILE_COLUMNS
+
+/* All rows of a block against one strip of at most GEMM_COLUMNS vectors. Columns that the result
+ * does not have are not computed: a head of 8 takes one vector of a panel, not four. */
+static void TIER(strip)(size_t columns, size_t rows, size_t depth, const float *a, const float *b,
+                        float *c, size_t ldc, bool fresh) {
+    static void (*const tile[])(size_t, size_t, const float *, const float *, float *, size_t,
+                                bool) = {
+        TIER(tile_1),
+        TIER(tile_2),
+#if GEMM_COLUMNS > 2
+        TIER(tile_3),
+        TIER(tile_4)
+#endif
+    };
+    for (size_t i = 0; i < rows; i += GEMM_ROWS) {
+        tile[columns - 1](rows - i < GEMM_ROWS ? rows - i : GEMM_ROWS, depth, a + i * GEMM_KC, b,
+                          c + i * ldc, ldc, fresh);
     }
 }
+#endif
 
 /* depth rows (k) of one panel, from k0, as fp32. */
 INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t k0, size_t depth) {
@@ -233,7 +258,7 @@ static void NAME(few_rows)(size_t rows, size_t depth, const WIDE *a, size_t lda,
 /* As gemm_sums below, for at most KILN_GEMM_FEW rows; the rows of a are widened first. */
 static void NAME(few_sums)(const struct kiln_gemm *g, float *c, size_t ldc, float *scratch) {
     enum { DEPTH = KILN_GEMM_M * 128 * sizeof(float) / (KILN_GEMM_FEW * sizeof(WIDE)) };
-    WIDE *rows = (WIDE *)scratch;
+    WIDE *rows = (void *)scratch; /* aligned to 64 bytes */
     size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
     for (size_t k0 = 0; k0 < g->k; k0 += DEPTH) {
         size_t depth = g->k - k0 < DEPTH ? g->k - k0 : DEPTH, paired = depth / WORD * WORD;
@@ -279,17 +304,16 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
                             float *rows, float *wide) {
     size_t panels = (g->n + KILN_PANEL - 1) / KILN_PANEL;
     size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
-    if (!add_to_c) {
-        for (size_t i = 0; i < g->m; i++) {
+    if (g->m <= KILN_GEMM_FEW) {
+        for (size_t i = 0; !add_to_c && i < g->m; i++) {
             memset(c + i * ldc, 0, panels * KILN_PANEL * sizeof *c);
         }
-    }
-    if (g->m <= KILN_GEMM_FEW) {
         NAME(few_sums)(g, c, ldc, rows);
         return;
     }
     for (size_t k0 = 0; k0 < g->k; k0 += GEMM_KC) {
         size_t depth = g->k - k0 < GEMM_KC ? g->k - k0 : GEMM_KC;
+        bool fresh = k0 == 0 && !add_to_c;
         for (size_t i = 0; i < g->m; i++) {
             const OP *a = (const OP *)g->a + i * g->lda + k0;
             size_t p = 0;
@@ -300,14 +324,14 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
                 rows[i * GEMM_KC + p] = NAME(get)(a[p]);
             }
         }
-        for (size_t j = 0; j < panels; j++) {
-            const float *b = NAME(panel)(wide, (const OP *)g->b + j * stride, k0, depth);
-            for (size_t j0 = 0; j0 < KILN_PANEL; j0 += GEMM_COLUMNS * VL) {
-                for (size_t i = 0; i < g->m; i += GEMM_ROWS) {
-                    NAME(tile_rows)
-                    (g->m - i < GEMM_ROWS ? g->m - i : GEMM_ROWS, depth, rows + i * GEMM_KC, b + j0,
-                     c + i * ldc + j * KILN_PANEL + j0, ldc);
-                }
+        for (size_t j = 0; j < g->n; j += KILN_PANEL) {
+            const OP *packed = (const OP *)g->b + j / KILN_PANEL * stride;
+            const float *b = NAME(panel)(wide, packed, k0, depth);
+            size_t across = g->n - j < KILN_PANEL ? g->n - j : KILN_PANEL;
+            for (size_t j0 = 0; j0 < across; j0 += GEMM_COLUMNS * VL) {
+                size_t columns = (across - j0 + VL - 1) / VL;
+                columns = columns < GEMM_COLUMNS ? columns : GEMM_COLUMNS;
+                TIER(strip)(columns, g->m, depth, rows, b + j0, c + j + j0, ldc, fresh);
             }
         }
     }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "report/human.h"
 
 #define WIDTH   96 /* settings are wrapped here */
 #define HEADING 12
@@ -123,14 +124,14 @@ static void say_memory(struct text *text, const struct kiln_run_info *info) {
 
 static void say_work(struct text *text, const struct kiln_run_info *info) {
     const struct kiln_settings *s = info->settings;
-    char tokens[32];
+    char tokens[32], flop[32];
     heading(text, "work");
     add(text, "%" PRIu64 " steps", s->steps);
     if (info->first_step > 0) {
         add(text, ", %" PRIu64 " of them done before", info->first_step);
     }
-    add(text, "; a step is %s tokens and %.3g TFLOP\n",
-        grouped(s->batch * s->accum * s->seq, tokens), info->flops_per_step / 1e12);
+    add(text, "; a step is %s tokens and %s\n", grouped(s->batch * s->accum * s->seq, tokens),
+        kiln_human_tflop(info->flops_per_step / 1e12, flop, sizeof flop));
 }
 
 /* "steps=60", with quotes where a blank would make it hard to read. */
@@ -138,8 +139,9 @@ static void setting_text(const struct kiln_settings *settings, enum kiln_setting
                          size_t size) {
     char value[512];
     kiln_settings_text(settings, id, value, sizeof value);
-    const bool bare = value[0] != '\0' && strpbrk(value, " \t\n\"") == NULL;
-    snprintf(out, size, bare ? "%s=%s" : "%s=\"%s\"", kiln_setting(id)->flag, value);
+    const char *shown = value[0] != '\0' ? value : "none";
+    const bool bare = strpbrk(shown, " \t\n\"") == NULL;
+    snprintf(out, size, bare ? "%s=%s" : "%s=\"%s\"", kiln_setting(id)->flag, shown);
 }
 
 /* The settings of one origin, wrapped; nothing when there are none. */
@@ -236,11 +238,12 @@ static void say_next(struct text *text, const struct kiln_run_info *info,
 
 char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_report_end *end) {
     struct text text = {0};
-    char time[32], tokens[32], peak[32];
+    char time[32], tokens[32], peak[32], flop[32];
     add(&text, "done: %" PRIu64 " steps, %s tokens in %s", end->steps, grouped(end->tokens, tokens),
         kiln_human_time(end->seconds, time, sizeof time));
-    add(&text, ": %.0f tokens/s, %.3g TFLOP/s; at most %s of memory\n", end->tokens_per_s,
-        end->tflops, kiln_human_bytes((double)end->peak_bytes, peak, sizeof peak));
+    add(&text, ": %.0f tokens/s, %s/s; at most %s of memory\n", end->tokens_per_s,
+        kiln_human_tflop(end->tflops, flop, sizeof flop),
+        kiln_human_bytes((double)end->peak_bytes, peak, sizeof peak));
     say_losses(&text, end);
     add(&text, "model: %s/model.bin (llama2.c format)\n", info->folder);
     say_next(&text, info, end);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "kiln/cpu.h"
+#include "report/human.h"
 
 #define SMOOTHING 0.1
 
@@ -61,12 +62,12 @@ static const char *human_count(double count, char *buffer, size_t size) {
     return buffer;
 }
 
-/* Small models do less than a tenth of a TFLOP a second; three digits in any case. */
-static const char *human_flops(double tflops, char *buffer, size_t size) {
-    if (tflops < 0.0995) {
-        snprintf(buffer, size, "%.1f GFLOP/s", tflops * 1e3);
+const char *kiln_human_tflop(double tflop, char *buffer, size_t size) {
+    /* Small models do less than a tenth of a TFLOP a second; three digits in any case. */
+    if (tflop < 0.0995) {
+        snprintf(buffer, size, "%.1f GFLOP", tflop * 1e3);
     } else {
-        snprintf(buffer, size, "%.2f TFLOP/s", tflops);
+        snprintf(buffer, size, "%.2f TFLOP", tflop);
     }
     return buffer;
 }
@@ -119,7 +120,7 @@ size_t kiln_progress_line(struct kiln_progress *progress, const struct kiln_step
     add(&line, "  norm %.2f  lr %.2e", record->grad_norm, record->lr);
     add(&line, record->ms < 99.95 ? "  %.1f ms" : "  %.0f ms", record->ms);
     add(&line, "  %s tok/s", human_count(record->tokens_per_s, buffer, sizeof buffer));
-    add(&line, "  %s", human_flops(record->tflops, buffer, sizeof buffer));
+    add(&line, "  %s/s", kiln_human_tflop(record->tflops, buffer, sizeof buffer));
     if (record->step < total) {
         const double left = progress->seconds * (double)(total - record->step);
         add(&line, "  %s left", kiln_human_time(left, buffer, sizeof buffer));

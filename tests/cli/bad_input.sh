@@ -43,7 +43,7 @@ mkdir folder
 refuses folder inspect folder
 
 # no space: a folder that cannot be written to, and a full device
-refuses '/dev/null/run' train --data text.txt "${tiny[@]}" --steps 2 --out /dev/null/run
+refuses '/dev/null' train --data text.txt "${tiny[@]}" --steps 2 --out /dev/null/run
 [ ! -e /dev/full ] || {
     "$KILN" --help >/dev/full 2>stderr && fail 'a full disk went unnoticed'
     says stderr 'writing to stdout'

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * human.h: quantities in words that only reports need.
+ */
+#ifndef KILN_REPORT_HUMAN_H
+#define KILN_REPORT_HUMAN_H
+
+#include <stddef.h>
+
+/* Floating-point operations, given in 1e12: "26.2 GFLOP", "1.25 TFLOP". */
+const char *kiln_human_tflop(double tflop, char *buffer, size_t size);
+
+#endif

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# A run from its first step to a told text; an interrupted one ends as if it had not been.
+. "$ROOT/tests/lib.sh"
+
+for i in $(seq 1500); do
+    echo "The $i birds sang to the $((i * 7 % 100)) old trees by the river."
+done >text.txt
+tiny=(--data text.txt --dim 32 --hidden 64 --heads 4 --kv-heads 2 --layers 2 --vocab 259 --seq 64
+    --batch 2 --lr 3e-3 --warmup 2)
+
+expect 0 "$KILN" train "${tiny[@]}" --steps 12 --out run --sample-every 6
+for part in 'training into run' 'settings, by where they came from' 'step 12/12' 'held-out' \
+    'a sample after step 6' 'done: 12 steps' 'kiln train --resume run --steps 24'; do
+    says stdout "$part"
+done
+grep -q $'[\r\033]' stdout && fail 'piped, but the output has what only a terminal reads'
+[ "$(wc -l <run/metrics.jsonl)" = 12 ] || fail 'metrics.jsonl has not a line for every step'
+
+# What exists stays as it was.
+before=$(cat run/run.json run/metrics.jsonl | cksum)
+expect 1 "$KILN" train "${tiny[@]}" --steps 12 --out run
+says stderr --resume
+[ "$before" = "$(cat run/run.json run/metrics.jsonl | cksum)" ] || fail 'the old run was touched'
+expect 2 "$KILN" train --resume run --dim 64
+expect 1 "$KILN" train --resume no-such-run
+says stderr no-such-run
+
+# The commands that read a run.
+expect 0 "$KILN" inspect run --json
+says stdout '"step": 12'
+expect 0 "$KILN" generate run -n 20 --seed 3
+[ -s stdout ] || fail 'the run tells nothing'
+expect 0 "$KILN" eval run --data text.txt --windows 8 --json
+for key in loss perplexity bits_per_byte tokens; do says stdout "\"$key\": "; done
+expect 0 "$KILN" convert run out.bin
+expect 0 "$KILN" inspect out.bin
+
+# Stopped, and gone on with: the same weights. Steps are slow enough here to be stopped in between.
+expect 0 "$KILN" train "${tiny[@]}" --steps 60 --out whole --json
+want=$(sed -n 's/.*"weights_hash": "\([0-9a-f]*\)".*/\1/p' stdout)
+"$KILN" train "${tiny[@]}" --steps 60 --out halves >log 2>stderr &
+pid=$!
+while kill -0 $pid 2>/dev/null && ! grep -q '^step  *[3-9]/' log; do sleep 0.02; done
+kill -INT $pid 2>/dev/null || true
+got=0
+wait $pid || got=$?
+if [ $got = 130 ]; then
+    says stderr 'kiln train --resume halves'
+elif [ $got != 0 ]; then
+    cat stderr
+    fail "interrupted: exit $got, not 130"
+fi
+expect 0 "$KILN" train --resume halves --json
+says stdout "\"weights_hash\": \"$want\""
