@@ -72,7 +72,7 @@ INLINE void TIER(tile)(int rows, size_t columns, size_t depth, const float *a, c
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
         for (size_t j = 0; j < columns; j++) {
-            sum[r][j] = fresh ? (vf){0} : v_load(c + (size_t)r * ldc + j * VL);
+            sum[r][j] = fresh ? v_set(0.0f) : v_load(c + (size_t)r * ldc + j * VL);
         }
     }
     for (size_t p = 0; p < depth; p++) {
