@@ -89,8 +89,8 @@ PACK(pack, job->k.pack(job->c, kiln_panel_elements(D), job->a, D, F, D), operand
 PACK(pack_t_f32, job->k.pack_t_f32(job->c, kiln_panel_elements(F), (float *)job->a, D, F, D), 4)
 PACK(pack_t, job->k.pack_t(job->c, kiln_panel_elements(F), job->a, D, F, D), operand(job))
 PACK(transpose, job->k.transpose(job->c, F, job->a, D, F, D), operand(job))
-PACK(round, job->k.round(job->c, (float *)job->a, D *F), 4)
-PACK(widen, job->k.widen((float *)job->c, job->a, D *F), 4)
+PACK(round, job->k.round(job->c, (float *)job->a, (size_t)D *F), 4)
+PACK(widen, job->k.widen((float *)job->c, job->a, (size_t)D *F), 4)
 
 /* ---- rows ----------------------------------------------------------------------------------- */
 
@@ -111,8 +111,8 @@ static struct measured bench_rmsnorm_bwd(struct job *job) {
     return (struct measured){run_rmsnorm_bwd, COPIED(ROWS, D, 12, 4), "GB/s"};
 }
 static void run_rope(struct job *job) {
-    job->k.rope(job->a, 3 * D, ROWS, 2 * D / K, K, (float *)job->b, 0, T, false);
-    job->k.rope(job->a, 3 * D, ROWS, 2 * D / K, K, (float *)job->b, 0, T, true);
+    job->k.rope(job->a, (size_t)3 * D, ROWS, (size_t)2 * D / K, K, (float *)job->b, 0, T, false);
+    job->k.rope(job->a, (size_t)3 * D, ROWS, (size_t)2 * D / K, K, (float *)job->b, 0, T, true);
 }
 static struct measured bench_rope(struct job *job) {
     return (struct measured){run_rope, 2 * COPIED(ROWS, 2 * D, operand(job), operand(job)), "GB/s"};

@@ -109,7 +109,7 @@ enum kiln_status kiln_session_generate(struct kiln_session *session,
                                        const struct kiln_generate_options *options,
                                        kiln_piece_fn piece, void *context,
                                        struct kiln_generate_result *result, struct kiln_err *err) {
-    struct kiln_generate_result unasked;
+    struct kiln_generate_result unasked = {0};
     result = result ? result : &unasked;
     *result = (struct kiln_generate_result){0};
     struct telling telling = {

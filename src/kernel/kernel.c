@@ -21,6 +21,12 @@ static bool has_avx512(void) {
 }
 #endif
 
+#if defined(__x86_64__)
+#define TIER_NAMES "ref, avx2 or avx512"
+#else
+#define TIER_NAMES "ref"
+#endif
+
 /* The tiers of this architecture, lowest first. */
 static const struct tier {
     const char *name;
@@ -49,12 +55,7 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
         tiers[i].fill(out, kiln_precision_resolve(precision));
     }
     KILN_REQUIRE(!highest || stop, err, KILN_EUSAGE,
-                 "KILN_CPU=%s is no instruction tier; use ref"
-#if defined(__x86_64__)
-                 ", avx2 or avx512"
-#endif
-                 ,
-                 highest);
+                 "KILN_CPU=%s is no instruction tier; use " TIER_NAMES, highest);
     const char *provider = getenv("KILN_GEMM");
     if (provider && strcmp(provider, "own") == 0) {
         return KILN_OK;

@@ -145,8 +145,8 @@ static void make(struct primitive *p) {
 }
 
 static struct primitive *find(const struct shape *s) {
-    size_t at = s->m * 31 + s->n * 131 + s->k * 1031 + s->lda * 7 + s->ldc * 17 +
-                s->c_operand * 3 + s->sum * 5;
+    size_t at = s->m * 31 + s->n * 131 + s->k * 1031 + s->lda * 7 + s->ldc * 17 + s->c_operand * 3 +
+                s->sum * 5;
     for (size_t i = 0; i < SLOTS; i++) {
         struct primitive *p = &mine.slot[(at + i) % SLOTS];
         if (p->shape.m == 0) {

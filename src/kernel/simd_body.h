@@ -65,27 +65,27 @@ INLINE void TIER(store_tail)(float *p, vf v, size_t n) { NAME(store_part)(p, v, 
  * widening bf16 and multiplying in fp32 is the faster way as well as the more exact one.
  */
 #if !OPERAND_BF16 /* fp32 by now in either case: one copy serves both */
-INLINE void TIER(tile)(int rows, int columns, size_t depth, const float *a, const float *b,
+INLINE void TIER(tile)(int rows, size_t columns, size_t depth, const float *a, const float *b,
                        float *c, size_t ldc, bool fresh) {
     vf sum[GEMM_ROWS][GEMM_COLUMNS];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (int j = 0; j < columns; j++) {
-            sum[r][j] = fresh ? (vf){0} : v_load(c + (size_t)r * ldc + j * VL);
+        for (size_t j = 0; j < columns; j++) {
+            sum[r][j] = fresh ? v_set(0.0f) : v_load(c + (size_t)r * ldc + j * VL);
         }
     }
     for (size_t p = 0; p < depth; p++) {
         vf column[GEMM_COLUMNS];
 #pragma GCC unroll 4
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             column[j] = v_load(b + p * KILN_PANEL + j * VL);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             vf x = v_set(a[(size_t)r * GEMM_KC + p]);
 #pragma GCC unroll 4
-            for (int j = 0; j < columns; j++) {
+            for (size_t j = 0; j < columns; j++) {
                 sum[r][j] = v_fma(x, column[j], sum[r][j]);
             }
         }
@@ -93,7 +93,7 @@ INLINE void TIER(tile)(int rows, int columns, size_t depth, const float *a, cons
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             v_store(c + (size_t)r * ldc + j * VL, sum[r][j]);
         }
     }
@@ -193,20 +193,20 @@ INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t k0, size_t 
 #define FEW_ROOM(rows)    (VL / ((rows) > 2 ? 4 : (rows)))
 #define FEW_COLUMNS(rows) (FEW_ROOM(rows) < FEW_ACROSS ? FEW_ROOM(rows) : FEW_ACROSS)
 
-INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, size_t lda,
+INLINE void NAME(few_tile)(int rows, size_t columns, size_t depth, const WIDE *a, size_t lda,
                            const OP *b, float *c, size_t ldc) {
     FEW_VECTOR sum[KILN_GEMM_FEW][FEW_ACROSS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 16
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             sum[r][j] = FEW_LOAD(c + (size_t)r * ldc + j * FEW_LANES);
         }
     }
     for (size_t p = 0; p < depth; p += WORD) {
         const OP *words = b + p * KILN_PANEL;
 #pragma GCC unroll 16
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             __builtin_prefetch((const char *)(words + j * FEW_LANES * WORD) + FEW_AHEAD);
 #if OPERAND_BF16
             vu word; /* low half even k, high half odd k */
@@ -229,7 +229,7 @@ INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, s
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 16
-        for (int j = 0; j < columns; j++) {
+        for (size_t j = 0; j < columns; j++) {
             FEW_STORE(c + (size_t)r * ldc + j * FEW_LANES, sum[r][j]);
         }
     }
@@ -237,7 +237,7 @@ INLINE void NAME(few_tile)(int rows, int columns, size_t depth, const WIDE *a, s
 
 #define FEW(n)                                                                                    \
     case n:                                                                                       \
-        for (int j = 0; j < FEW_ACROSS; j += FEW_COLUMNS(n)) {                                    \
+        for (size_t j = 0; j < FEW_ACROSS; j += FEW_COLUMNS(n)) {                                 \
             NAME(few_tile)                                                                        \
             (n, FEW_COLUMNS(n), depth, a, lda, b + j * FEW_LANES * WORD, c + j * FEW_LANES, ldc); \
         }                                                                                         \
@@ -258,7 +258,7 @@ static void NAME(few_rows)(size_t rows, size_t depth, const WIDE *a, size_t lda,
 /* As gemm_sums below, for at most KILN_GEMM_FEW rows; the rows of a are widened first. */
 static void NAME(few_sums)(const struct kiln_gemm *g, float *c, size_t ldc, float *scratch) {
     enum { DEPTH = KILN_GEMM_M * 128 * sizeof(float) / (KILN_GEMM_FEW * sizeof(WIDE)) };
-    WIDE *rows = (WIDE *)scratch;
+    WIDE *rows = (void *)scratch; /* aligned to 64 bytes */
     size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
     for (size_t k0 = 0; k0 < g->k; k0 += DEPTH) {
         size_t depth = g->k - k0 < DEPTH ? g->k - k0 : DEPTH, paired = depth / WORD * WORD;
@@ -800,7 +800,7 @@ static double TIER(sum_squares)(const float *x, size_t n) {
     vf sum[4] = {{0}, {0}, {0}, {0}};
     size_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL) {
-        for (int j = 0; j < 4; j++) {
+        for (size_t j = 0; j < 4; j++) {
             vf v = v_load(x + i + j * VL);
             sum[j] = v_fma(v, v, sum[j]);
         }

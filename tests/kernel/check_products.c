@@ -168,7 +168,7 @@ static void check_products(const struct lab *lab, void (*gemm)(const struct kiln
     static const size_t ms[] = {1, 2, 3, 4, 5, 6, 7, 63, 64, 65, 127, 128};
     static const size_t ns[] = {1, 7, 16, 63, 64, 65, 127, 128, 200, 256};
     static const size_t ks[] = {1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257};
-    for (size_t i = 0; i < 12 * 13; i++) {
+    for (size_t i = 0; i < 156; i++) {
         struct shape s = {.m = ms[i % 12], .n = ns[i * 7 % 10], .k = ks[i * 5 % 13]};
         s.c_operand = i % 7 % 2;
         s.add = (enum add)(i % 5 % ADDS);

@@ -20,7 +20,7 @@ static inline size_t NAME(at)(size_t k, size_t n) { return k * KILN_PANEL + n; }
 static void NAME(gemm_row)(const struct kiln_gemm *g, const OP *a, const OP *b, float *sum) {
     double wide[KILN_PANEL] = {0};
     float narrow[KILN_PANEL] = {0};
-    bool few = sizeof(OP) == sizeof(float) && g->m <= KILN_GEMM_FEW;
+    bool few = !OPERAND_BF16 && g->m <= KILN_GEMM_FEW;
     for (size_t p = 0; p < g->k; p++) {
         for (size_t j = 0; j < KILN_PANEL; j++) {
             float x = NAME(get)(a[p]), y = NAME(get)(b[NAME(at)(p, j)]);
@@ -172,6 +172,7 @@ static void NAME(swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t 
 
 static void NAME(softmax_causal)(void *p, size_t ldp, float *lse, float *s, size_t lds, size_t rows,
                                  size_t first, size_t cols, float scale) {
+    assert(cols > 0);
     for (size_t r = 0; r < rows; r++) {
         float *row = s + r * lds;
         OP *out = (OP *)p + r * ldp;
@@ -185,7 +186,7 @@ static void NAME(softmax_causal)(void *p, size_t ldp, float *lse, float *s, size
             row[i] = expf(row[i] * scale - peak);
             total += row[i];
         }
-        lse[r] = peak + logf(total);
+        lse[r] = peak + logf(total); /* cppcheck-suppress invalidFunctionArg ; total >= 1 */
         for (size_t i = 0; i < cols; i++) {
             out[i] = i < n ? NAME(put)(row[i] / total) : NAME(put)(0.0f);
         }
@@ -208,6 +209,7 @@ static void NAME(softmax_causal_bwd)(void *p, void *ds, size_t ldp, const float 
 
 static float NAME(cross_entropy)(void *dlogits, float *logits, size_t n, size_t target,
                                  float scale) {
+    assert(n > 0 && target < n);
     float peak = logits[0];
     for (size_t i = 1; i < n; i++) {
         peak = logits[i] > peak ? logits[i] : peak;
@@ -221,7 +223,7 @@ static float NAME(cross_entropy)(void *dlogits, float *logits, size_t n, size_t 
         float gradient = logits[i] / total * scale - (i == target ? scale : 0.0f);
         ((OP *)dlogits)[i] = NAME(put)(gradient);
     }
-    return peak + logf(total) - at_target;
+    return peak + logf(total) - at_target; /* cppcheck-suppress invalidFunctionArg ; >= 1 */
 }
 
 static float NAME(dot)(const void *a, const void *b, size_t n) {
