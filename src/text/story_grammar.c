@@ -274,3 +274,5 @@ WORD("cheeky", "cheeky", "hungry", "naughty", "greedy", "noisy", "clever"),
 /* clang-format on */
 
 const size_t kiln_story_n_lists = sizeof(kiln_story_lists) / sizeof(kiln_story_lists[0]);
+_Static_assert(sizeof(kiln_story_lists) / sizeof(kiln_story_lists[0]) <= KILN_STORY_MAX_LISTS,
+               "raise KILN_STORY_MAX_LISTS");
