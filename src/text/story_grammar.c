@@ -39,32 +39,31 @@ SENTENCE("opening",
     "In a {look} {house} near the {landmark}, there lived a {trait} {kind} named {hero}."),
 
 SENTENCE("likes",
-    "Every {daytime}, {hero.he} liked to {hobby} and eat {food}.",
-    "{Hero.he} could {hobby} all day long, and {hero.he} loved {food} with {drink}.",
+    "Every {daytime}, {hero.he} liked to {hobby} and eat {tasty} {food}.",
+    "{Hero.he} could {hobby} all day long, and {hero.he} loved {tasty} {food} with {drink}.",
     "{Hero.he} had a {trait} {pet}, and together they liked to {hobby} and {play}."),
 
 SENTENCE("wish",
-    "More than anything, {hero} wished for a {color} {thing}.",
-    "{Hero} dreamed of a {color} {thing} every {daytime}.",
-    "\"I wish I had a {color} {thing},\" {hero} said to the {listener} each {daytime}."),
+    "More than anything, {hero.he} wished for a {color} {thing}.",
+    "{Hero.he} dreamed of a {color} {thing} every {daytime}.",
+    "\"I wish I had a {color} {thing},\" {hero.he} said to the {listener} each {daytime}."),
 
 SENTENCE("day",
-    "One {weather} {daytime}, {hero.he} went to the {place} with {hero.his} {family}.",
-    "One {weather} {daytime}, {hero} and {hero.his} {family} walked to the {place}.",
-    "Then, on a {weather} {daytime}, {hero.his} {family} took {hero.him} to the {place}."),
+    "One {weather} {daytime}, {hero.he} went to the {place} with {hero.his} {trait} {family}.",
+    "Then, on a {weather} {daytime}, {hero.his} {trait} {family} took {hero.him} to the {place}."),
 
 SENTENCE("find",
-    "There {hero.he} found a {color} {thing} behind a {look} {landmark}.",
-    "A {trait} {seller} sold {hero.him} a {color} {thing} for {number} coins.",
-    "There stood a {trait} {seller}, who gave {hero.him} a {color} {thing} for some {food}."),
+    "There {hero.he} found one behind a {look} {landmark}, next to some {tasty} {food}.",
+    "There a {trait} {seller} sold {hero.him} one for {number} coins and a {soft} smile.",
+    "There stood a {trait} {seller}, who gave {hero.him} one for some {tasty} {food}."),
 
 SENTENCE("loss",
-    "But {suddenly} the {thing} {mishap}.",
-    "{Hero} {jumped} for joy, but {suddenly} the {thing} {mishap}."),
+    "But {suddenly} the {color} {thing} {mishap}.",
+    "{Hero.he} {jumped} for joy, but {suddenly} the {thing} {mishap}."),
 
 SENTENCE("grief",
     "{Hero} felt {sad} and sat down next to a {look} {landmark}.",
-    "\"Oh no, my {color} {thing}!\" cried {hero}, {sad} and {tired}.",
+    "\"Oh no, my {thing}!\" cried {hero}, {sad} and {tired}.",
     "{Hero} was so {sad} that {hero.he} cried for {number} minutes."),
 
 SENTENCE("help",
@@ -73,9 +72,9 @@ SENTENCE("help",
     "Luckily, a {nature} {helper} in a {striped} {coat} came {along}, and it was {friend}."),
 
 SENTENCE("comfort",
-    "\"Do not worry, I have a {good} idea,\" {said} {friend}.",
+    "\"Do not worry, I have a {good} idea,\" {said} the {helper}.",
     "\"Why are you so {sad}?\" asked {friend} in a {soft} voice.",
-    "\"Have some {food}, and then I will help you,\" {said} the {helper}."),
+    "\"Have some {tasty} {food}, and then I will help you,\" {said} the {helper}."),
 
 SENTENCE("cure",
     "{Slowly} and {gently}, {friend} {remedy}.",
@@ -83,88 +82,80 @@ SENTENCE("cure",
     "{Friend} put down a {look} {bag} and {gently} {remedy}."),
 
 SENTENCE("thanks",
-    "\"Thank you, {friend}!\" {said} {hero}, and they shared {food} and {drink}.",
-    "{Hero} thanked the {helper} with {number} {gift} and a {soft} hug.",
-    "{Hero} gave {friend} some {food}, and they {played} until {evening}."),
+    "\"Thank you!\" {said} {hero}, and they shared {tasty} {food} and {drink}.",
+    "{Hero} thanked {friend} with {number} {gift} and a {soft} hug.",
+    "They shared {tasty} {food} and {drink}, and then they {played} until {evening}."),
 
 SENTENCE("moral",
     "{Hero} put the {thing} {spot} and knew that {lesson}.",
-    "That night, with the {thing} {spot}, {hero} learned that {lesson}.",
-    "On the way home from the {place}, {friend} told {hero} that {lesson}."),
+    "That night, with the {thing} {spot}, {hero.he} learned that {lesson}.",
+    "On the way home from the {place}, {friend} told {hero.him} that {lesson}."),
 
-/* ---- The cast: chosen once a story ---- */
+/* ---- The cast: chosen once a story ----
+ *
+ * A small model is slow to learn that a word has to come back, and the slower the more words there
+ * are to tell apart. These lists are therefore shorter than they could be; the variety is in the
+ * words below. */
 
 FORMS("hero", "name he him his boy",
-    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Ella"), SHE("Nora"), SHE("Clara"),
-    SHE("Ruby"), SHE("Ivy"), SHE("Zoe"), SHE("Maya"), SHE("Lucy"), SHE("Emma"), SHE("Hazel"),
-    SHE("Daisy"), SHE("Molly"), SHE("Tara"), SHE("Wendy"), SHE("Stella"), SHE("Jade"),
-    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Jack"), HE("Finn"),
-    HE("Noah"), HE("Oscar"), HE("Hugo"), HE("Milo"), HE("Luke"), HE("Theo"), HE("Felix"),
-    HE("Adam"), HE("Paul"), HE("Toby"), HE("Ravi"), HE("Omar"), HE("Eli")),
+    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Nora"), SHE("Clara"), SHE("Ruby"),
+    SHE("Lucy"), SHE("Emma"), SHE("Molly"),
+    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Jack"), HE("Finn"), HE("Noah"),
+    HE("Oscar"), HE("Toby")),
 
 CAST("kind",
     "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
     "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
 
-CAST("color",
-    "red", "blue", "green", "golden", "silver", "purple", "pink", "white", "black", "scarlet",
-    "violet", "copper"),
+CAST("color", "red", "blue", "green", "golden", "silver", "purple", "pink", "white"),
 
 CAST("thing",
     "kite", "ball", "balloon", "boat", "drum", "hat", "scarf", "book", "bell", "doll", "puppet",
-    "cup", "whistle", "flute", "basket", "ribbon", "ring", "lantern", "crown", "mask", "feather",
-    "mirror", "necklace", "top"),
+    "flute", "basket", "ring", "lantern", "crown"),
 
 CAST("place",
-    "park", "beach", "meadow", "garden", "forest", "hill", "river", "lake", "market", "village",
-    "farm", "valley", "orchard", "mill", "harbor", "pond", "castle", "fair", "island", "zoo"),
+    "park", "beach", "meadow", "forest", "river", "lake", "market", "village", "farm", "harbor",
+    "castle", "fair"),
 
 FORMS("mishap", "loss fix mend",
     "got stuck in a {tree} tree"
-        "|climbed up and brought the {thing} down"
-        "|shook the branches until the {thing} fell down",
+        "|climbed up and brought it down"
+        "|shook the branches until it fell down",
     "fell into a {deep} hole"
-        "|dug the {thing} out with a spade"
-        "|pulled the {thing} out with a rope",
+        "|dug it out with a spade"
+        "|pulled it out with a rope",
     "splashed into a {cold} stream"
-        "|swam out and caught the {thing}"
-        "|fished the {thing} out with a long stick",
+        "|swam out and caught it"
+        "|fished it out with a long stick",
     "sank into {sticky} mud"
-        "|lifted the {thing} out and washed it"
-        "|stepped into the mud and saved the {thing}",
+        "|lifted it out and washed it"
+        "|stepped into the mud and saved it",
     "got caught in a {thorny} bush"
-        "|cut the {thing} free with scissors"
-        "|bent the twigs until the {thing} was free",
+        "|cut it free with scissors"
+        "|bent the twigs until it was free",
     "rolled under a {heavy} rock"
-        "|pushed the rock away from the {thing}"
-        "|raised the rock with a pole and took the {thing}",
+        "|pushed the rock away"
+        "|raised the rock with a pole",
     "disappeared in the {tall} grass"
-        "|looked behind every leaf and found the {thing}"
-        "|combed the grass with a rake and found the {thing}",
+        "|looked behind every leaf and found it"
+        "|combed the grass with a rake and found it",
     "was stolen by a {cheeky} {bird}"
-        "|gave the bird a nut and got the {thing} back"
-        "|followed the bird to its nest and got the {thing} back",
-    "tumbled down a {deep} well"
-        "|let down a bucket and drew up the {thing}"
-        "|went down a ladder and carried up the {thing}",
+        "|gave the bird a nut and got it back"
+        "|followed the bird and got it back",
     "vanished in a {deep} cave"
-        "|lit a lamp and spotted the {thing} in the cave"
-        "|crept into the cave and came out with the {thing}",
-    "slid behind a {heavy} door"
-        "|opened the door with a key and returned the {thing}"
-        "|went in through a window and returned the {thing}",
+        "|lit a lamp and spotted it in the cave"
+        "|crept into the cave and came out with it",
     "landed on a {tall} roof"
-        "|leaned a ladder on the roof and reached the {thing}"
-        "|threw a net over the {thing} and drew it down"),
+        "|leaned a ladder on the roof and reached it"
+        "|threw a net over it and drew it down"),
 
 CAST("helper",
     "owl", "turtle", "goat", "frog", "badger", "beaver", "deer", "horse", "goose", "donkey",
-    "squirrel", "otter", "camel", "swan", "moose", "monkey"),
+    "otter", "monkey"),
 
 CAST("friend",
-    "Bruno", "Greta", "Otto", "Pearl", "Walter", "Olive", "Chester", "Mabel", "Basil", "Dora",
-    "Rufus", "Hilda", "Casper", "Nell", "Barnaby", "Winnie", "Gus", "Tilda", "Monty", "Flora",
-    "Percy", "Agnes", "Ralph", "Betsy"),
+    "Bruno", "Greta", "Otto", "Pearl", "Walter", "Olive", "Mabel", "Basil", "Dora", "Rufus",
+    "Hilda", "Winnie"),
 
 /* ---- Words: chosen anew each time ---- */
 
@@ -202,7 +193,7 @@ WORD("played",
 WORD("jumped",
     "jumped", "danced", "sang", "laughed", "clapped", "cheered", "hopped", "skipped"),
 WORD("said", "said", "called", "whispered", "laughed", "sang", "shouted"),
-WORD("soft", "soft", "low", "kind", "gentle", "warm", "sweet", "tender", "friendly"),
+WORD("soft", "soft", "loving", "kind", "gentle", "warm", "sweet", "tender", "friendly"),
 WORD("good", "good", "clever", "bright", "grand", "simple", "splendid", "fine", "perfect"),
 WORD("slowly",
     "slowly", "quickly", "bravely", "calmly", "boldly", "proudly", "happily", "eagerly"),
@@ -253,6 +244,8 @@ WORD("food",
     "bread", "honey", "plums", "cherries", "soup", "cake", "pancakes", "apples", "pears",
     "walnuts", "cheese", "carrots", "muffins", "berries", "pie", "cookies", "jam", "noodles",
     "grapes", "pudding"),
+WORD("tasty",
+    "tasty", "fresh", "sweet", "yummy", "homemade", "delicious", "leftover", "wonderful"),
 WORD("drink", "milk", "tea", "cocoa", "lemonade", "water", "cider", "juice", "coffee"),
 WORD("gift",
     "kisses", "roses", "buttons", "acorns", "shells", "daisies", "songs", "smiles", "marbles",
@@ -263,7 +256,7 @@ WORD("coat", "coat", "vest", "cap", "cape", "sweater", "shirt", "cloak", "bow ti
 WORD("bag", "bag", "sack", "box", "bundle", "bucket", "suitcase", "backpack", "jug"),
 WORD("tree", "pine", "maple", "willow", "birch", "chestnut", "beech", "fir", "cedar"),
 WORD("bird", "crow", "magpie", "raven", "jay", "gull", "pigeon"),
-WORD("deep", "deep", "dark", "narrow", "muddy", "hidden", "gloomy"),
+WORD("deep", "deep", "dark", "narrow", "muddy", "hidden", "secret"),
 WORD("cold", "cold", "fast", "little", "noisy", "rocky", "clear"),
 WORD("sticky", "sticky", "thick", "brown", "soft", "black", "cold"),
 WORD("thorny", "thorny", "thick", "prickly", "wild", "leafy", "tangled"),

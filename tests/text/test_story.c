@@ -221,7 +221,7 @@ TEST(a_text_is_split_into_sentences) {
     check_text(GOOD " " GOOD "\n" GOOD "<|endoftext|>" GOOD, 4, 4);
     check_text("Rosa was. " GOOD, 2, 1);
     check_text("\"Why are you so sad? Oh!\" asked Otto. " GOOD, 2, 1);
-    check_text("\"Why are you so sad?\" asked Otto in a low voice. " GOOD, 2, 2);
+    check_text("\"Why are you so sad?\" asked Otto in a soft voice. " GOOD, 2, 2);
 }
 
 TEST(a_story_cut_off_at_the_end_counts_its_whole_sentences) {
