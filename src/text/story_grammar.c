@@ -44,9 +44,9 @@ SENTENCE("likes",
     "{Hero.he} had a {trait} {pet}, and together they liked to {hobby} and {play}."),
 
 SENTENCE("wish",
-    "More than anything, {hero.he} wished for a {color} {thing}.",
-    "{Hero.he} dreamed of a {color} {thing} every {daytime}.",
-    "\"I wish I had a {color} {thing},\" {hero.he} said to the {listener} each {daytime}."),
+    "More than anything, {hero.he} wished for a {color} {thing} to {thing.use}.",
+    "{Hero.he} dreamed of a {color} {thing} to {thing.use} every {daytime}.",
+    "\"I wish I had a {color} {thing} to {thing.use},\" {hero.he} told the {listener}."),
 
 SENTENCE("day",
     "One {weather} {daytime}, {hero.he} went to the {place} with {hero.his} {trait} {family}.",
@@ -58,8 +58,9 @@ SENTENCE("find",
     "There stood a {trait} {seller}, who gave {hero.him} one for some {tasty} {food}."),
 
 SENTENCE("loss",
-    "But {suddenly} the {color} {thing} {mishap}.",
-    "{Hero.he} {jumped} for joy, but {suddenly} the {thing} {mishap}."),
+    "But {suddenly} the {thing} {mishap}.",
+    "{Hero.he} {jumped} for joy, but {suddenly} the {thing} {mishap}.",
+    "{Hero.he} wanted to {thing.use} it at once, but {suddenly} it {mishap}."),
 
 SENTENCE("grief",
     "{Hero} felt {sad} and sat down next to a {look} {landmark}.",
@@ -67,18 +68,18 @@ SENTENCE("grief",
     "{Hero} was so {sad} that {hero.he} cried for {number} minutes."),
 
 SENTENCE("help",
-    "Just then, a {nature} {helper} named {friend} came {along}.",
-    "A {nature} {helper} named {friend} heard {hero.him} and came {along}.",
-    "Luckily, a {nature} {helper} in a {striped} {coat} came {along}, and it was {friend}."),
+    "Just then, a {nature} {friend.animal} named {friend} came {along}.",
+    "A {nature} {friend.animal} named {friend} heard {hero.him} and came {along}.",
+    "Luckily, a {nature} {friend.animal} in a {woolen} {coat} came {along}, and it was {friend}."),
 
 SENTENCE("comfort",
-    "\"Do not worry, I have a {good} idea,\" {said} the {helper}.",
+    "\"Do not worry, I have a {good} idea,\" {said} the {friend.animal}.",
     "\"Why are you so {sad}?\" asked {friend} in a {soft} voice.",
-    "\"Have some {tasty} {food}, and then I will help you,\" {said} the {helper}."),
+    "\"Have some {tasty} {food}, and then I will help you,\" {said} the {friend.animal}."),
 
 SENTENCE("cure",
     "{Slowly} and {gently}, {friend} {remedy}.",
-    "It took {number} tries, but then the {helper} {gently} {remedy}.",
+    "It took {number} tries, but then the {friend.animal} {gently} {remedy}.",
     "{Friend} put down a {look} {bag} and {gently} {remedy}."),
 
 SENTENCE("thanks",
@@ -87,9 +88,9 @@ SENTENCE("thanks",
     "They shared {tasty} {food} and {drink}, and then they {played} until {evening}."),
 
 SENTENCE("moral",
-    "{Hero} put the {thing} {spot} and knew that {lesson}.",
+    "{Hero} {thing.used} the {thing} all {daytime} and knew that {lesson}.",
     "That night, with the {thing} {spot}, {hero.he} learned that {lesson}.",
-    "On the way home from the {place}, {friend} told {hero.him} that {lesson}."),
+    "On the way home, with {number} {gift} in a {bag}, {hero} learned that {lesson}."),
 
 /* ---- The cast: chosen once a story ----
  *
@@ -98,24 +99,17 @@ SENTENCE("moral",
  * words below. */
 
 FORMS("hero", "name he him his boy",
-    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Nora"), SHE("Clara"), SHE("Ruby"),
-    SHE("Lucy"), SHE("Emma"), SHE("Molly"),
-    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Jack"), HE("Finn"), HE("Noah"),
-    HE("Oscar"), HE("Toby")),
+    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Nora"), SHE("Clara"),
+    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Finn")),
 
 CAST("kind",
     "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
     "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
 
-CAST("color", "red", "blue", "green", "golden", "silver", "purple", "pink", "white"),
-
-CAST("thing",
-    "kite", "ball", "balloon", "boat", "drum", "hat", "scarf", "book", "bell", "doll", "puppet",
-    "flute", "basket", "ring", "lantern", "crown"),
-
-CAST("place",
-    "park", "beach", "meadow", "forest", "river", "lake", "market", "village", "farm", "harbor",
-    "castle", "fair"),
+FORMS("thing", "name use used",
+    "kite|fly|flew", "ball|bounce|bounced", "drum|beat|beat", "boat|sail|sailed",
+    "book|read|read", "bell|ring|rang", "hat|wear|wore", "doll|hug|hugged",
+    "lantern|light|lit", "flute|play|played"),
 
 FORMS("mishap", "loss fix mend",
     "got stuck in a {tree} tree"
@@ -149,13 +143,9 @@ FORMS("mishap", "loss fix mend",
         "|leaned a ladder on the roof and reached it"
         "|threw a net over it and drew it down"),
 
-CAST("helper",
-    "owl", "turtle", "goat", "frog", "badger", "beaver", "deer", "horse", "goose", "donkey",
-    "otter", "monkey"),
-
-CAST("friend",
-    "Bruno", "Greta", "Otto", "Pearl", "Walter", "Olive", "Mabel", "Basil", "Dora", "Rufus",
-    "Hilda", "Winnie"),
+FORMS("friend", "name animal",
+    "Greta|goat", "Bruno|badger", "Otto|otter", "Hilda|horse", "Dora|donkey", "Tilda|turtle",
+    "Basil|beaver", "Fergus|frog", "Mabel|monkey", "Oscar|owl"),
 
 /* ---- Words: chosen anew each time ---- */
 
@@ -232,6 +222,12 @@ WORD("spot",
     "in a box", "over the door", "near the fire", "in a drawer", "under a blanket"),
 
 /* Things around them. */
+WORD("place",
+    "park", "beach", "meadow", "garden", "forest", "hill", "river", "lake", "market", "village",
+    "farm", "orchard", "mill", "harbor", "castle", "fair"),
+WORD("color",
+    "red", "blue", "green", "golden", "silver", "purple", "pink", "white", "black", "glittering",
+    "violet", "painted"),
 WORD("look",
     "small", "big", "round", "plain", "dusty", "crooked", "gray", "brown", "wide", "strange",
     "pretty", "sturdy", "tiny", "large", "shiny", "yellow"),
@@ -250,7 +246,7 @@ WORD("drink", "milk", "tea", "cocoa", "lemonade", "water", "cider", "juice", "co
 WORD("gift",
     "kisses", "roses", "buttons", "acorns", "shells", "daisies", "songs", "smiles", "marbles",
     "tulips", "pebbles", "candles"),
-WORD("striped",
+WORD("woolen",
     "striped", "dotted", "checked", "woolen", "patched", "velvet", "silk", "linen"),
 WORD("coat", "coat", "vest", "cap", "cape", "sweater", "shirt", "cloak", "bow tie"),
 WORD("bag", "bag", "sack", "box", "bundle", "bucket", "suitcase", "backpack", "jug"),

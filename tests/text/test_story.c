@@ -124,6 +124,12 @@ TEST(the_space_of_stories_is_vast) {
     CHECK(kiln_story_entropy() > 12 * log(10)); /* at least exp(entropy) stories */
 }
 
+static bool same_hero(const char *a, const char *b) {
+    a = strstr(a, " named ");
+    b = strstr(b, " named ");
+    return strncmp(a, b, sizeof(" named Ab") - 1) == 0;
+}
+
 TEST(a_story_that_contradicts_itself_does_not_parse) {
     char text[KILN_STORY_ROOM], other[KILN_STORY_ROOM];
     for (uint64_t i = 0; i < 200; i++) {
@@ -132,7 +138,7 @@ TEST(a_story_that_contradicts_itself_does_not_parse) {
         CHECK_CLOSE(kiln_story_surprise(text, size - 1), -1, 0);
         /* the first half of one story, up to a sentence's end, and the second of another */
         const char *cut = strstr(text, " One "), *join = strstr(other, " One ");
-        if (cut == NULL || join == NULL) {
+        if (cut == NULL || join == NULL || same_hero(text, other)) {
             continue;
         }
         size_t head = (size_t)(cut - text);
