@@ -3,28 +3,22 @@
  * story_grammar.c: every word that a story can hold.
  *
  * Read the sentences first: they are the story. Words that follow "a" begin with a consonant.
- * Whatever has to agree is one list with several forms (a hero and the pronouns, a mishap and its
- * two remedies) or two lists without a common entry (heroes and helpers), so that no rule is
- * needed beside the tables.
+ * Whatever has to agree is one list with several forms: a hero and the pronouns, a helper's name
+ * and animal, a mishap and its two remedies. So no rule is needed beside the tables.
  */
 #include "text/story_grammar.h"
 
 #define ENTRIES(...)                    \
     (const char *const[]){__VA_ARGS__}, \
         sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)
-#define CAST(name, ...) \
-    { name, KILN_STORY_CAST, NULL, ENTRIES(__VA_ARGS__) }
-#define FORMS(name, forms, ...) \
-    { name, KILN_STORY_CAST, forms, ENTRIES(__VA_ARGS__) }
-#define WORD(name, ...) \
-    { name, KILN_STORY_WORD, NULL, ENTRIES(__VA_ARGS__) }
-#define SENTENCE(name, ...) \
-    { name, KILN_STORY_SENTENCE, NULL, ENTRIES(__VA_ARGS__) }
+/* clang-format off */
+#define CAST(name, forms, ...) {name, KILN_STORY_CAST, forms, ENTRIES(__VA_ARGS__)}
+#define WORD(name, ...)        {name, KILN_STORY_WORD, NULL, ENTRIES(__VA_ARGS__)}
+#define SENTENCE(name, ...)    {name, KILN_STORY_SENTENCE, NULL, ENTRIES(__VA_ARGS__)}
 
 #define SHE(name) name "|she|her|her|girl"
 #define HE(name)  name "|he|him|his|boy"
 
-/* clang-format off */
 const struct kiln_story_list kiln_story_lists[] = {
 
 /* ---- The story, sentence by sentence ---- */
@@ -34,9 +28,9 @@ WORD("story",
     "{moral}"),
 
 SENTENCE("opening",
-    "Once upon a time, there was a {trait} {kind} named {hero}.",
-    "Once there lived a {trait} {kind} named {hero} in a {look} {house}.",
-    "In a {look} {house} near the {landmark}, there lived a {trait} {kind} named {hero}."),
+    "Once upon a time, there was a {trait} {kind} named {hero} {surname}.",
+    "Once there lived a {trait} {kind} named {hero} {surname} in a {look} {house}.",
+    "In a {look} {house}, there lived a {trait} {kind} named {hero} {surname}."),
 
 SENTENCE("likes",
     "Every {daytime}, {hero.he} liked to {hobby} and eat {tasty} {food}.",
@@ -60,7 +54,7 @@ SENTENCE("find",
 SENTENCE("loss",
     "But {suddenly} the {thing} {mishap}.",
     "{Hero.he} {jumped} for joy, but {suddenly} the {thing} {mishap}.",
-    "{Hero.he} wanted to {thing.use} it at once, but {suddenly} it {mishap}."),
+    "{Hero.he} wanted to {thing.use} it right away, but {suddenly} it {mishap}."),
 
 SENTENCE("grief",
     "{Hero} felt {sad} and sat down next to a {look} {landmark}.",
@@ -98,20 +92,15 @@ SENTENCE("moral",
  * are to tell apart. These lists are therefore shorter than they could be; the variety is in the
  * words below. */
 
-FORMS("hero", "name he him his boy",
-    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Nora"), SHE("Clara"),
-    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Finn")),
+CAST("hero", "name he him his boy",
+    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"),
+    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo")),
 
-CAST("kind",
-    "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
-    "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
-
-FORMS("thing", "name use used",
+CAST("thing", "name use used",
     "kite|fly|flew", "ball|bounce|bounced", "drum|beat|beat", "boat|sail|sailed",
-    "book|read|read", "bell|ring|rang", "hat|wear|wore", "doll|hug|hugged",
-    "lantern|light|lit", "flute|play|played"),
+    "book|read|read", "bell|ring|rang", "hat|wear|wore", "flute|play|played"),
 
-FORMS("mishap", "loss fix mend",
+CAST("mishap", "loss fix mend",
     "got stuck in a {tree} tree"
         "|climbed up and brought it down"
         "|shook the branches until it fell down",
@@ -143,17 +132,23 @@ FORMS("mishap", "loss fix mend",
         "|leaned a ladder on the roof and reached it"
         "|threw a net over it and drew it down"),
 
-FORMS("friend", "name animal",
+CAST("friend", "name animal",
     "Greta|goat", "Bruno|badger", "Otto|otter", "Hilda|horse", "Dora|donkey", "Tilda|turtle",
-    "Basil|beaver", "Fergus|frog", "Mabel|monkey", "Oscar|owl"),
+    "Felix|frog", "Oscar|owl"),
 
 /* ---- Words: chosen anew each time ---- */
 
 /* People and animals. */
+WORD("kind",
+    "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
+    "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
 WORD("trait",
     "kind", "brave", "clever", "cheerful", "gentle", "shy", "curious", "quiet", "friendly",
     "lively", "merry", "patient", "playful", "sleepy", "polite", "dreamy", "young", "tidy",
     "funny", "loyal"),
+WORD("surname",
+    "Brown", "Green", "White", "Hill", "Brook", "Stone", "Moon", "Star", "Berry", "Frost", "Wood",
+    "Reed", "Field", "Snow", "Lake", "Silver"),
 WORD("nature",
     "wise", "strong", "jolly", "noble", "calm", "careful", "graceful", "helpful", "nimble",
     "plump", "steady", "watchful", "humble", "smart", "bold", "bright"),
@@ -244,8 +239,8 @@ WORD("tasty",
     "tasty", "fresh", "sweet", "yummy", "homemade", "delicious", "leftover", "wonderful"),
 WORD("drink", "milk", "tea", "cocoa", "lemonade", "water", "cider", "juice", "coffee"),
 WORD("gift",
-    "kisses", "roses", "buttons", "acorns", "shells", "daisies", "songs", "smiles", "marbles",
-    "tulips", "pebbles", "candles"),
+    "roses", "buttons", "acorns", "shells", "daisies", "ribbons", "feathers", "marbles", "tulips",
+    "pebbles", "candles", "stamps"),
 WORD("woolen",
     "striped", "dotted", "checked", "woolen", "patched", "velvet", "silk", "linen"),
 WORD("coat", "coat", "vest", "cap", "cape", "sweater", "shirt", "cloak", "bow tie"),
