@@ -3,28 +3,22 @@
  * story_grammar.c: every word that a story can hold.
  *
  * Read the sentences first: they are the story. Words that follow "a" begin with a consonant.
- * Whatever has to agree is one list with several forms (a hero and the pronouns, a mishap and its
- * two remedies) or two lists without a common entry (heroes and helpers), so that no rule is
- * needed beside the tables.
+ * Whatever has to agree is one list with several forms: a hero and the pronouns, a helper's name
+ * and animal, a mishap and its two remedies. So no rule is needed beside the tables.
  */
 #include "text/story_grammar.h"
 
 #define ENTRIES(...)                    \
     (const char *const[]){__VA_ARGS__}, \
         sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)
-#define CAST(name, ...) \
-    { name, KILN_STORY_CAST, NULL, ENTRIES(__VA_ARGS__) }
-#define FORMS(name, forms, ...) \
-    { name, KILN_STORY_CAST, forms, ENTRIES(__VA_ARGS__) }
-#define WORD(name, ...) \
-    { name, KILN_STORY_WORD, NULL, ENTRIES(__VA_ARGS__) }
-#define SENTENCE(name, ...) \
-    { name, KILN_STORY_SENTENCE, NULL, ENTRIES(__VA_ARGS__) }
+/* clang-format off */
+#define CAST(name, forms, ...) {name, KILN_STORY_CAST, forms, ENTRIES(__VA_ARGS__)}
+#define WORD(name, ...)        {name, KILN_STORY_WORD, NULL, ENTRIES(__VA_ARGS__)}
+#define SENTENCE(name, ...)    {name, KILN_STORY_SENTENCE, NULL, ENTRIES(__VA_ARGS__)}
 
 #define SHE(name) name "|she|her|her|girl"
 #define HE(name)  name "|he|him|his|boy"
 
-/* clang-format off */
 const struct kiln_story_list kiln_story_lists[] = {
 
 /* ---- The story, sentence by sentence ---- */
@@ -34,145 +28,127 @@ WORD("story",
     "{moral}"),
 
 SENTENCE("opening",
-    "Once upon a time, there was a {trait} {kind} named {hero}.",
-    "Once there lived a {trait} {kind} named {hero} in a {look} {house}.",
-    "In a {look} {house} near the {landmark}, there lived a {trait} {kind} named {hero}."),
+    "Once upon a time, there was a {trait} {kind} named {hero} {surname}.",
+    "Once there lived a {trait} {kind} named {hero} {surname} in a {look} {house}.",
+    "In a {look} {house}, there lived a {trait} {kind} named {hero} {surname}."),
 
 SENTENCE("likes",
-    "Every {daytime}, {hero.he} liked to {hobby} and eat {food}.",
-    "{Hero.he} could {hobby} all day long, and {hero.he} loved {food} with {drink}.",
+    "Every {daytime}, {hero.he} liked to {hobby} and eat {tasty} {food}.",
+    "{Hero.he} could {hobby} all day long, and {hero.he} loved {tasty} {food} with {drink}.",
     "{Hero.he} had a {trait} {pet}, and together they liked to {hobby} and {play}."),
 
 SENTENCE("wish",
-    "More than anything, {hero} wished for a {color} {thing}.",
-    "{Hero} dreamed of a {color} {thing} every {daytime}.",
-    "\"I wish I had a {color} {thing},\" {hero} said to the {listener} each {daytime}."),
+    "More than anything, {hero.he} wished for a {color} {thing} to {thing.use}.",
+    "{Hero.he} dreamed of a {color} {thing} to {thing.use} every {daytime}.",
+    "\"I wish I had a {color} {thing} to {thing.use},\" {hero.he} told the {listener}."),
 
 SENTENCE("day",
-    "One {weather} {daytime}, {hero.he} went to the {place} with {hero.his} {family}.",
-    "One {weather} {daytime}, {hero} and {hero.his} {family} walked to the {place}.",
-    "Then, on a {weather} {daytime}, {hero.his} {family} took {hero.him} to the {place}."),
+    "One {weather} {daytime}, {hero.he} went to the {place} with {hero.his} {trait} {family}.",
+    "Then, on a {weather} {daytime}, {hero.his} {trait} {family} took {hero.him} to the {place}."),
 
 SENTENCE("find",
-    "There {hero.he} found a {color} {thing} behind a {look} {landmark}.",
-    "A {trait} {seller} sold {hero.him} a {color} {thing} for {number} coins.",
-    "There stood a {trait} {seller}, who gave {hero.him} a {color} {thing} for some {food}."),
+    "There {hero.he} found one behind a {look} {landmark}, next to some {tasty} {food}.",
+    "There a {trait} {seller} sold {hero.him} one for {number} coins and a {soft} smile.",
+    "There stood a {trait} {seller}, who gave {hero.him} one for some {tasty} {food}."),
 
 SENTENCE("loss",
     "But {suddenly} the {thing} {mishap}.",
-    "{Hero} {jumped} for joy, but {suddenly} the {thing} {mishap}."),
+    "{Hero.he} {jumped} for joy, but {suddenly} the {thing} {mishap}.",
+    "{Hero.he} wanted to {thing.use} it right away, but {suddenly} it {mishap}."),
 
 SENTENCE("grief",
     "{Hero} felt {sad} and sat down next to a {look} {landmark}.",
-    "\"Oh no, my {color} {thing}!\" cried {hero}, {sad} and {tired}.",
+    "\"Oh no, my {thing}!\" cried {hero}, {sad} and {tired}.",
     "{Hero} was so {sad} that {hero.he} cried for {number} minutes."),
 
 SENTENCE("help",
-    "Just then, a {nature} {helper} named {friend} came {along}.",
-    "A {nature} {helper} named {friend} heard {hero.him} and came {along}.",
-    "Luckily, a {nature} {helper} in a {striped} {coat} came {along}, and it was {friend}."),
+    "Just then, a {nature} {friend.animal} named {friend} came {along}.",
+    "A {nature} {friend.animal} named {friend} heard {hero.him} and came {along}.",
+    "Luckily, a {nature} {friend.animal} in a {woolen} {coat} came {along}, and it was {friend}."),
 
 SENTENCE("comfort",
-    "\"Do not worry, I have a {good} idea,\" {said} {friend}.",
+    "\"Do not worry, I have a {good} idea,\" {said} the {friend.animal}.",
     "\"Why are you so {sad}?\" asked {friend} in a {soft} voice.",
-    "\"Have some {food}, and then I will help you,\" {said} the {helper}."),
+    "\"Have some {tasty} {food}, and then I will help you,\" {said} the {friend.animal}."),
 
 SENTENCE("cure",
     "{Slowly} and {gently}, {friend} {remedy}.",
-    "It took {number} tries, but then the {helper} {gently} {remedy}.",
+    "It took {number} tries, but then the {friend.animal} {gently} {remedy}.",
     "{Friend} put down a {look} {bag} and {gently} {remedy}."),
 
 SENTENCE("thanks",
-    "\"Thank you, {friend}!\" {said} {hero}, and they shared {food} and {drink}.",
-    "{Hero} thanked the {helper} with {number} {gift} and a {soft} hug.",
-    "{Hero} gave {friend} some {food}, and they {played} until {evening}."),
+    "\"Thank you!\" {said} {hero}, and they shared {tasty} {food} and {drink}.",
+    "{Hero} thanked {friend} with {number} {gift} and a {soft} hug.",
+    "They shared {tasty} {food} and {drink}, and then they {played} until {evening}."),
 
 SENTENCE("moral",
-    "{Hero} put the {thing} {spot} and knew that {lesson}.",
-    "That night, with the {thing} {spot}, {hero} learned that {lesson}.",
-    "On the way home from the {place}, {friend} told {hero} that {lesson}."),
+    "{Hero} {thing.used} the {thing} all {daytime} and knew that {lesson}.",
+    "That night, with the {thing} {spot}, {hero.he} learned that {lesson}.",
+    "On the way home, with {number} {gift} in a {bag}, {hero} learned that {lesson}."),
 
-/* ---- The cast: chosen once a story ---- */
+/* ---- The cast: chosen once a story ----
+ *
+ * A small model is slow to learn that a word has to come back, and the slower the more words there
+ * are to tell apart. These lists are therefore shorter than they could be; the variety is in the
+ * words below. */
 
-FORMS("hero", "name he him his boy",
-    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"), SHE("Ella"), SHE("Nora"), SHE("Clara"),
-    SHE("Ruby"), SHE("Ivy"), SHE("Zoe"), SHE("Maya"), SHE("Lucy"), SHE("Emma"), SHE("Hazel"),
-    SHE("Daisy"), SHE("Molly"), SHE("Tara"), SHE("Wendy"), SHE("Stella"), SHE("Jade"),
-    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo"), HE("Sam"), HE("Jack"), HE("Finn"),
-    HE("Noah"), HE("Oscar"), HE("Hugo"), HE("Milo"), HE("Luke"), HE("Theo"), HE("Felix"),
-    HE("Adam"), HE("Paul"), HE("Toby"), HE("Ravi"), HE("Omar"), HE("Eli")),
+CAST("hero", "name he him his boy",
+    SHE("Lily"), SHE("Anna"), SHE("Mia"), SHE("Rosa"),
+    HE("Tom"), HE("Ben"), HE("Max"), HE("Leo")),
 
-CAST("kind",
-    "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
-    "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
+CAST("thing", "name use used",
+    "kite|fly|flew", "ball|bounce|bounced", "drum|beat|beat", "boat|sail|sailed",
+    "book|read|read", "bell|ring|rang", "hat|wear|wore", "flute|play|played"),
 
-CAST("color",
-    "red", "blue", "green", "golden", "silver", "purple", "pink", "white", "black", "scarlet",
-    "violet", "copper"),
-
-CAST("thing",
-    "kite", "ball", "balloon", "boat", "drum", "hat", "scarf", "book", "bell", "doll", "puppet",
-    "cup", "whistle", "flute", "basket", "ribbon", "ring", "lantern", "crown", "mask", "feather",
-    "mirror", "necklace", "top"),
-
-CAST("place",
-    "park", "beach", "meadow", "garden", "forest", "hill", "river", "lake", "market", "village",
-    "farm", "valley", "orchard", "mill", "harbor", "pond", "castle", "fair", "island", "zoo"),
-
-FORMS("mishap", "loss fix mend",
+CAST("mishap", "loss fix mend",
     "got stuck in a {tree} tree"
-        "|climbed up and brought the {thing} down"
-        "|shook the branches until the {thing} fell down",
+        "|climbed up and brought it down"
+        "|shook the branches until it fell down",
     "fell into a {deep} hole"
-        "|dug the {thing} out with a spade"
-        "|pulled the {thing} out with a rope",
+        "|dug it out with a spade"
+        "|pulled it out with a rope",
     "splashed into a {cold} stream"
-        "|swam out and caught the {thing}"
-        "|fished the {thing} out with a long stick",
+        "|swam out and caught it"
+        "|fished it out with a long stick",
     "sank into {sticky} mud"
-        "|lifted the {thing} out and washed it"
-        "|stepped into the mud and saved the {thing}",
+        "|lifted it out and washed it"
+        "|stepped into the mud and saved it",
     "got caught in a {thorny} bush"
-        "|cut the {thing} free with scissors"
-        "|bent the twigs until the {thing} was free",
+        "|cut it free with scissors"
+        "|bent the twigs until it was free",
     "rolled under a {heavy} rock"
-        "|pushed the rock away from the {thing}"
-        "|raised the rock with a pole and took the {thing}",
+        "|pushed the rock away"
+        "|raised the rock with a pole",
     "disappeared in the {tall} grass"
-        "|looked behind every leaf and found the {thing}"
-        "|combed the grass with a rake and found the {thing}",
+        "|looked behind every leaf and found it"
+        "|combed the grass with a rake and found it",
     "was stolen by a {cheeky} {bird}"
-        "|gave the bird a nut and got the {thing} back"
-        "|followed the bird to its nest and got the {thing} back",
-    "tumbled down a {deep} well"
-        "|let down a bucket and drew up the {thing}"
-        "|went down a ladder and carried up the {thing}",
+        "|gave the bird a nut and got it back"
+        "|followed the bird and got it back",
     "vanished in a {deep} cave"
-        "|lit a lamp and spotted the {thing} in the cave"
-        "|crept into the cave and came out with the {thing}",
-    "slid behind a {heavy} door"
-        "|opened the door with a key and returned the {thing}"
-        "|went in through a window and returned the {thing}",
+        "|lit a lamp and spotted it in the cave"
+        "|crept into the cave and came out with it",
     "landed on a {tall} roof"
-        "|leaned a ladder on the roof and reached the {thing}"
-        "|threw a net over the {thing} and drew it down"),
+        "|leaned a ladder on the roof and reached it"
+        "|threw a net over it and drew it down"),
 
-CAST("helper",
-    "owl", "turtle", "goat", "frog", "badger", "beaver", "deer", "horse", "goose", "donkey",
-    "squirrel", "otter", "camel", "swan", "moose", "monkey"),
-
-CAST("friend",
-    "Bruno", "Greta", "Otto", "Pearl", "Walter", "Olive", "Chester", "Mabel", "Basil", "Dora",
-    "Rufus", "Hilda", "Casper", "Nell", "Barnaby", "Winnie", "Gus", "Tilda", "Monty", "Flora",
-    "Percy", "Agnes", "Ralph", "Betsy"),
+CAST("friend", "name animal",
+    "Greta|goat", "Bruno|badger", "Otto|otter", "Hilda|horse", "Dora|donkey", "Tilda|turtle",
+    "Felix|frog", "Oscar|owl"),
 
 /* ---- Words: chosen anew each time ---- */
 
 /* People and animals. */
+WORD("kind",
+    "{hero.boy}", "fox", "bear", "rabbit", "mouse", "kitten", "puppy", "hedgehog", "panda",
+    "tiger", "penguin", "baker", "farmer", "painter", "sailor", "gardener"),
 WORD("trait",
     "kind", "brave", "clever", "cheerful", "gentle", "shy", "curious", "quiet", "friendly",
     "lively", "merry", "patient", "playful", "sleepy", "polite", "dreamy", "young", "tidy",
     "funny", "loyal"),
+WORD("surname",
+    "Brown", "Green", "White", "Hill", "Brook", "Stone", "Moon", "Star", "Berry", "Frost", "Wood",
+    "Reed", "Field", "Snow", "Lake", "Silver"),
 WORD("nature",
     "wise", "strong", "jolly", "noble", "calm", "careful", "graceful", "helpful", "nimble",
     "plump", "steady", "watchful", "humble", "smart", "bold", "bright"),
@@ -202,7 +178,7 @@ WORD("played",
 WORD("jumped",
     "jumped", "danced", "sang", "laughed", "clapped", "cheered", "hopped", "skipped"),
 WORD("said", "said", "called", "whispered", "laughed", "sang", "shouted"),
-WORD("soft", "soft", "low", "kind", "gentle", "warm", "sweet", "tender", "friendly"),
+WORD("soft", "soft", "loving", "kind", "gentle", "warm", "sweet", "tender", "friendly"),
 WORD("good", "good", "clever", "bright", "grand", "simple", "splendid", "fine", "perfect"),
 WORD("slowly",
     "slowly", "quickly", "bravely", "calmly", "boldly", "proudly", "happily", "eagerly"),
@@ -241,6 +217,12 @@ WORD("spot",
     "in a box", "over the door", "near the fire", "in a drawer", "under a blanket"),
 
 /* Things around them. */
+WORD("place",
+    "park", "beach", "meadow", "garden", "forest", "hill", "river", "lake", "market", "village",
+    "farm", "orchard", "mill", "harbor", "castle", "fair"),
+WORD("color",
+    "red", "blue", "green", "golden", "silver", "purple", "pink", "white", "black", "glittering",
+    "violet", "painted"),
 WORD("look",
     "small", "big", "round", "plain", "dusty", "crooked", "gray", "brown", "wide", "strange",
     "pretty", "sturdy", "tiny", "large", "shiny", "yellow"),
@@ -253,17 +235,19 @@ WORD("food",
     "bread", "honey", "plums", "cherries", "soup", "cake", "pancakes", "apples", "pears",
     "walnuts", "cheese", "carrots", "muffins", "berries", "pie", "cookies", "jam", "noodles",
     "grapes", "pudding"),
+WORD("tasty",
+    "tasty", "fresh", "sweet", "yummy", "homemade", "delicious", "leftover", "wonderful"),
 WORD("drink", "milk", "tea", "cocoa", "lemonade", "water", "cider", "juice", "coffee"),
 WORD("gift",
-    "kisses", "roses", "buttons", "acorns", "shells", "daisies", "songs", "smiles", "marbles",
-    "tulips", "pebbles", "candles"),
-WORD("striped",
+    "roses", "buttons", "acorns", "shells", "daisies", "ribbons", "feathers", "marbles", "tulips",
+    "pebbles", "candles", "stamps"),
+WORD("woolen",
     "striped", "dotted", "checked", "woolen", "patched", "velvet", "silk", "linen"),
 WORD("coat", "coat", "vest", "cap", "cape", "sweater", "shirt", "cloak", "bow tie"),
 WORD("bag", "bag", "sack", "box", "bundle", "bucket", "suitcase", "backpack", "jug"),
 WORD("tree", "pine", "maple", "willow", "birch", "chestnut", "beech", "fir", "cedar"),
 WORD("bird", "crow", "magpie", "raven", "jay", "gull", "pigeon"),
-WORD("deep", "deep", "dark", "narrow", "muddy", "hidden", "gloomy"),
+WORD("deep", "deep", "dark", "narrow", "muddy", "hidden", "secret"),
 WORD("cold", "cold", "fast", "little", "noisy", "rocky", "clear"),
 WORD("sticky", "sticky", "thick", "brown", "soft", "black", "cold"),
 WORD("thorny", "thorny", "thick", "prickly", "wild", "leafy", "tangled"),
@@ -274,3 +258,5 @@ WORD("cheeky", "cheeky", "hungry", "naughty", "greedy", "noisy", "clever"),
 /* clang-format on */
 
 const size_t kiln_story_n_lists = sizeof(kiln_story_lists) / sizeof(kiln_story_lists[0]);
+_Static_assert(sizeof(kiln_story_lists) / sizeof(kiln_story_lists[0]) <= KILN_STORY_MAX_LISTS,
+               "raise KILN_STORY_MAX_LISTS");

@@ -32,7 +32,7 @@ struct kiln_story_list {
     size_t n_entries;
 };
 
-#define KILN_STORY_MAX_LISTS 64
+#define KILN_STORY_MAX_LISTS 96
 
 extern const struct kiln_story_list kiln_story_lists[];
 extern const size_t kiln_story_n_lists;
