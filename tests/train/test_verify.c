@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The arithmetic of a whole training step against float64 references, on every tier, and against
+ * finite differences of its own loss.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/machine.h"
+#include "base/mem.h"
+#include "base/random.h"
+#include "kiln/verify.h"
+#include "kiln_test.h"
+#include "train/pass.h"
+
+/* Each tier that this processor has, with own products and with oneDNN's. */
+static void on_every_tier(const char *folder) {
+    static const char *const tiers[] = {"ref", "avx2", "avx512"};
+    static const char *const providers[] = {"own", "onednn"};
+    for (size_t i = 0; i < 2 * sizeof tiers / sizeof tiers[0]; i++) {
+        for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
+            struct kiln_err err;
+            struct kiln_verify_result result;
+            struct kiln_verify_options options = {test_reference(folder), precision, 2};
+            setenv("KILN_CPU", tiers[i / 2], 1);
+            setenv("KILN_GEMM", providers[i % 2], 1);
+            enum kiln_status status = kiln_verify_reference(&options, &result, &err);
+            if (status == KILN_EUNSUPPORTED) {
+                continue;
+            }
+            CHECK_OK(status, &err);
+            if (!result.pass) {
+                FAIL("%s %s %s %s: losses off by %g, %s by %g", folder, tiers[i / 2],
+                     providers[i % 2], kiln_precision_name(precision), result.loss_error,
+                     result.worst.name, result.worst.error);
+            }
+            kiln_verify_free(&result);
+        }
+    }
+}
+
+TEST_WITHIN(tiny_mha_is_computed_right_on_every_tier, 120) { on_every_tier("tiny-mha"); }
+TEST_WITHIN(tiny_gqa_untied_is_computed_right_on_every_tier, 120) {
+    on_every_tier("tiny-gqa-untied");
+}
+TEST_WITHIN(small_gqa_is_computed_right_on_every_tier, 300) { on_every_tier("small-gqa"); }
+
+/* Does verify see a fault? One weight of the model is changed: the losses must not match. */
+TEST(verify_fails_where_the_model_is_another) {
+    struct kiln_err err;
+    struct kiln_verify_result result;
+    const char *from = test_reference("tiny-mha");
+    const char *folder = test_path("reference");
+    char command[4096];
+    snprintf(command, sizeof command,
+             "cp -r %s %s && chmod -R u+w %s && printf '\\000\\000\\000\\100' | "
+             "dd of=%s/model.bin bs=1 seek=4028 conv=notrunc 2>&1",
+             from, folder, folder, folder);
+    CHECK_EQ(system(command), 0);
+    struct kiln_verify_options options = {folder, KILN_PRECISION_FP32, 1};
+    CHECK_OK(kiln_verify_reference(&options, &result, &err), &err);
+    CHECK(!result.pass);
+    kiln_verify_free(&result);
+}
+
+/* Directional finite differences: d/dt loss(w + t u) at t = 0 is the gradient along u. A random u
+ * per tensor, central differences; the loss is computed in fp32, so t is chosen where truncation
+ * (t^2) and rounding (1e-7/t) are both small: agreement to 1e-2 of the larger. */
+static double loss_at(struct kiln_device *device, const struct kiln_plan *plan,
+                      struct kiln_pass_memory *memory, const uint32_t *tokens) {
+    struct kiln_err err;
+    double loss;
+    CHECK_OK(kiln_device_compile_all(device, &err), &err);
+    device->ops->refresh(device, device->table->n_matrices - 1, 0, 64, device->weights);
+    CHECK_OK(kiln_pass_evaluate(memory, plan, device, tokens, tokens + 1, &loss, &err), &err);
+    return loss;
+}
+
+TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
+    struct kiln_err err;
+    struct kiln_dims dims = {.dim = 24,
+                             .hidden = 40,
+                             .layers = 2,
+                             .heads = 4,
+                             .kv_heads = 2,
+                             .vocab = 50,
+                             .seq = 19,
+                             .rms_eps = 1e-5f,
+                             .rope_theta = 10000.0f};
+    CHECK_OK(kiln_dims_check(&dims, &err), &err);
+    struct kiln_table *table;
+    struct kiln_pool *pool;
+    struct kiln_device *device;
+    struct kiln_plan plan;
+    struct kiln_pass_memory memory;
+    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    CHECK_OK(kiln_pool_create(2, &pool, &err), &err);
+    float *weights = kiln_alloc(table->size, sizeof *weights);
+    float *gradients = kiln_alloc(table->size, sizeof *gradients);
+    uint32_t tokens[2 * 19 + 1];
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+        tokens[i] = (uint32_t)kiln_random_below(3, KILN_STREAM_TEST, i, dims.vocab);
+    }
+    kiln_weights_init(table, 5, weights);
+    for (size_t i = 0; i < table->size; i++) {
+        weights[i] *= 4.0f; /* far enough from linear that every path matters */
+    }
+    struct kiln_device_options options = {{2, 19}, KILN_PRECISION_FP32, true};
+    CHECK_OK(kiln_device_open_cpu(table, pool, weights, &options, &device, &err), &err);
+    CHECK_OK(kiln_device_compile_all(device, &err), &err);
+    kiln_plan_make(device, true, &plan);
+    CHECK_OK(kiln_pass_open(&memory, &plan, &err), &err);
+    const struct kiln_tensor *embed = kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER);
+    device->gradients = (struct kiln_gradients){gradients, gradients + embed->offset, false};
+    double loss;
+    CHECK_OK(kiln_pass_train(&memory, &plan, device, tokens, tokens + 1, 1.0f, &loss, &err), &err);
+    for (size_t i = 0; i < table->n_tensors; i++) {
+        const struct kiln_tensor *t = &table->tensors[i];
+        size_t n = t->rows * t->cols;
+        double along = 0, step = 2e-4;
+        float *kept = kiln_alloc(n, sizeof *kept), *u = kiln_alloc(n, sizeof *u);
+        memcpy(kept, weights + t->offset, n * sizeof *kept);
+        for (size_t j = 0; j < n; j++) {
+            u[j] = (float)kiln_random_normal(7, KILN_STREAM_TEST, i * 100000 + j);
+            along += (double)u[j] * (double)gradients[t->offset + j];
+        }
+        double side[2];
+        for (int s = 0; s < 2; s++) {
+            for (size_t j = 0; j < n; j++) {
+                weights[t->offset + j] = kept[j] + (float)((s ? -step : step) * (double)u[j]);
+            }
+            side[s] = loss_at(device, &plan, &memory, tokens);
+        }
+        memcpy(weights + t->offset, kept, n * sizeof *kept);
+        double difference = (side[0] - side[1]) / (2 * step);
+        if (!(fabs(difference - along) <= 1e-2 * fmax(fabs(along), 1.0))) {
+            FAIL("%s: gradient along u is %g, the difference quotient %g", t->name, along,
+                 difference);
+        }
+        kiln_free(kept);
+        kiln_free(u);
+    }
+    kiln_pass_close(&memory);
+    kiln_device_close(device);
+    kiln_pool_destroy(pool);
+    kiln_free(weights);
+    kiln_free(gradients);
+    kiln_table_destroy(table);
+}
