@@ -29,6 +29,7 @@
 #define N_STORIES      20000
 #define N_HELD_OUT     400
 #define FIRST_HELD_OUT 1000000000 /* the index ranges never meet */
+#define TOP_P          0.95       /* a model so young makes slips among what is unlikely */
 #define LEARN_FROM     4000000    /* bytes of stories the vocabulary is learned from */
 
 static const struct option options[] = {
@@ -182,6 +183,7 @@ static enum kiln_status tell_one(struct demo *demo, const struct kiln_model *mod
                                  struct telling *telling, struct kiln_err *err) {
     const struct kiln_settings *s = demo->settings;
     struct kiln_generate_options how = {.temperature = demo->flags->temperature,
+                                        .top_p = TOP_P,
                                         .seed = seed,
                                         .threads = s->threads != KILN_UNSET ? s->threads : 0};
     KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
@@ -250,12 +252,12 @@ static void say_judgement(const struct demo *demo) {
 
 static void say_next(const struct demo *demo) {
     demo_say(demo,
-             "What to type next:\n"
-             "  kiln generate %s -p \"Once upon a time\"     more stories\n"
-             "  kiln train --resume %s --steps N            train it further\n"
-             "  kiln train --data book.txt --steps 500             learn from a text of yours\n"
-             "  kiln --help                                        everything else\n",
-             demo->run_path, demo->run_path);
+             "What to type next:\n\n"
+             "  kiln generate %s -p \"Once upon a time\"\n      more stories\n"
+             "  kiln train --resume %s --steps %zu\n      the same model, trained for longer\n"
+             "  kiln train --data book.txt --steps 200\n      a model that learns a text of yours\n"
+             "  kiln --help\n      everything else\n",
+             demo->run_path, demo->run_path, 2 * demo->steps);
 }
 
 static enum kiln_status print_json(const struct demo *demo, double seconds, struct kiln_err *err) {

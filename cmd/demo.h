@@ -30,12 +30,13 @@ struct demo {
     struct stories stories, held_out;
     struct kiln_tokenizer *tokenizer;
     double entropy; /* nats a token of the held-out stories: no model can be below it */
+    size_t steps;   /* of the training */
     struct kiln_eval_result result;
     struct judgement judgement;
 };
 
-/* Ids of the vocabulary that is learned; a story is about 190 of these. */
-#define DEMO_VOCAB 1536
+/* Ids of the vocabulary that is learned; a story is about 200 of these. */
+#define DEMO_VOCAB 1400
 
 /* Say something, unless --json asked for silence. */
 void demo_say(const struct demo *demo, const char *fmt, ...) KILN_PRINTF(2, 3);

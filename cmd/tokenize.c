@@ -145,7 +145,7 @@ const struct command command_tokenize = {
         "<|endoftext|> separates documents. kiln train tokenizes by itself; this is for a\n"
         "vocabulary of your own, and for looking.\n\n"
         "  kiln tokenize book.txt -o book.tok --train-bpe 1024\n"
-        "  kiln train --data book.tok --tokenizer book.tokenizer.bin --vocab 1024 ...\n",
+        "  kiln train --data book.txt --tokenizer book.tokenizer.bin\n",
     .least_arguments = 1,
     .most_arguments = 1,
     .missing = "name a text file: kiln tokenize TEXT -o OUT.tok",

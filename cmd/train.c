@@ -249,10 +249,10 @@ const struct command command_train = {
     .synopsis = "--data FILE [--model M] [options]",
     .summary = "train a model on a text, or go on with a run",
     .details =
-        "The model is a preset (random weights), a llama2.c .bin or a run folder; the sizes\n"
-        "override those of a preset. In brackets: the default.\n"
+        "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin\n"
+        "or a run folder. Sizes override those of a preset. In brackets: the default.\n"
         "Ctrl-C finishes the step, saves, and exits with 130.\n\n"
-        "  kiln train --data book.txt --model stories15m --vocab 259 --steps 200\n"
+        "  kiln train --data book.txt --steps 200\n"
         "  kiln train --resume runs/stories15m-book --steps 400\n",
     .flags_size = sizeof(struct flags),
     .options = options,
