@@ -147,13 +147,15 @@ static void TIER(strip)(size_t columns, size_t rows, size_t depth, const float *
 }
 #endif
 
-/* depth rows (k) of one panel, from k0, as fp32. */
-INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t k0, size_t depth) {
+/* depth rows (k) of one panel, from k0, as fp32. The panel `next` elements on is fetched ahead. */
+INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t next, size_t k0,
+                                size_t depth) {
 #if OPERAND_BF16
     for (size_t p = 0; p < depth; p += 2) {
         const OP *pairs = panel + (k0 + p) * KILN_PANEL;
         for (size_t j = 0; j < KILN_PANEL; j += VL) {
             vu both; /* low half: even k, high half: odd k */
+            __builtin_prefetch(pairs + next + 2 * j);
             memcpy(&both, pairs + 2 * j, sizeof both);
             v_store(wide + p * KILN_PANEL + j, (vf)(both << 16));
             v_store(wide + (p + 1) * KILN_PANEL + j, (vf)(both & 0xffff0000u));
@@ -162,6 +164,7 @@ INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t k0, size_t 
     return wide;
 #else
     (void)wide;
+    (void)next;
     (void)depth;
     return panel + k0 * KILN_PANEL;
 #endif
@@ -275,7 +278,7 @@ static void NAME(few_sums)(const struct kiln_gemm *g, float *c, size_t ldc, floa
 #if OPERAND_BF16
             if (paired < depth) { /* one k left: what pairs with it is no part of the sum */
                 float last[2 * KILN_PANEL];
-                NAME(panel)(last, b, paired, 2);
+                NAME(panel)(last, b, 0, paired, 2);
                 for (size_t i = 0; i < g->m; i++) {
                     for (size_t n = 0; n < KILN_PANEL; n += VL) {
                         vf x = v_set(rows[i * DEPTH + paired]);
@@ -318,6 +321,8 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
             const OP *a = (const OP *)g->a + i * g->lda + k0;
             size_t p = 0;
             for (; p + VL <= depth; p += VL) {
+                /* The next chunk of this row: too short a run for the processor to foresee. */
+                __builtin_prefetch(a + p + GEMM_KC);
                 v_store(rows + i * GEMM_KC + p, NAME(load)(a + p));
             }
             for (; p < depth; p++) {
@@ -326,7 +331,7 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
         }
         for (size_t j = 0; j < g->n; j += KILN_PANEL) {
             const OP *packed = (const OP *)g->b + j / KILN_PANEL * stride;
-            const float *b = NAME(panel)(wide, packed, k0, depth);
+            const float *b = NAME(panel)(wide, packed, stride, k0, depth);
             size_t across = g->n - j < KILN_PANEL ? g->n - j : KILN_PANEL;
             for (size_t j0 = 0; j0 < across; j0 += GEMM_COLUMNS * VL) {
                 size_t columns = (across - j0 + VL - 1) / VL;
