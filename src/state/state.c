@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "state/state.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -12,9 +13,11 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/kill_point.h"
 #include "base/mem.h"
+#include "model/pieces.h"
 
-enum { PAGE = 4096, CURSOR_PAGE = 1, REGION_PAGE = 3, VERSION = 1 };
+enum { PAGE = 4096, CURSOR_PAGE = 1, REGION_PAGE = 3, VERSION = 2 };
 static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
 #define BYTE_ORDER_MARK 0x01020304u
 
@@ -38,15 +41,36 @@ struct kiln_state {
     int fd;
     unsigned char *base;
     size_t bytes;
+    void *region[KILN_REGIONS];
     struct kiln_cursor cursor;
 };
 
-static size_t region_bytes(const struct kiln_table *table) {
-    return kiln_round_up(table->size * sizeof(float), PAGE);
+/* What a worker's chunk was before it is changed. */
+struct journal_slot {
+    _Atomic uint64_t valid; /* 1 + chunk; 0: nothing */
+    uint64_t offset, n;
+    float old[3][KILN_CHUNK]; /* W, m, v */
+};
+
+static size_t region_bytes(const struct kiln_table *table, enum kiln_region region) {
+    size_t chunks;
+    switch (region) {
+        case KILN_STAMPS:
+            kiln_pieces(table, NULL, &chunks);
+            return chunks * sizeof(uint64_t);
+        case KILN_JOURNAL:
+            return KILN_JOURNAL_SLOTS * sizeof(struct journal_slot);
+        default:
+            return table->size * sizeof(float);
+    }
 }
 
 size_t kiln_state_bytes(const struct kiln_table *table) {
-    return (size_t)REGION_PAGE * PAGE + KILN_REGIONS * region_bytes(table);
+    size_t bytes = (size_t)REGION_PAGE * PAGE;
+    for (int i = 0; i < KILN_REGIONS; i++) {
+        bytes += kiln_round_up(region_bytes(table, i), PAGE);
+    }
+    return bytes;
 }
 
 static struct header make_header(const struct kiln_table *table) {
@@ -66,9 +90,11 @@ static struct header make_header(const struct kiln_table *table) {
                        .rope_theta = (double)d->rope_theta,
                        .file_bytes = kiln_state_bytes(table)};
     memcpy(h.magic, magic, sizeof magic);
+    size_t offset = (size_t)REGION_PAGE * PAGE;
     for (size_t i = 0; i < KILN_REGIONS; i++) {
-        h.region_offset[i] = (size_t)REGION_PAGE * PAGE + i * region_bytes(table);
-        h.region_bytes[i] = table->size * sizeof(float);
+        h.region_offset[i] = offset;
+        h.region_bytes[i] = region_bytes(table, i);
+        offset += kiln_round_up(h.region_bytes[i], PAGE);
     }
     h.crc = kiln_crc32c(0, &h, offsetof(struct header, crc));
     return h;
@@ -96,9 +122,15 @@ void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *curso
     slot.cursor = *cursor;
     slot.cursor.generation = state->cursor.generation + 1;
     slot.crc = kiln_crc32c(0, &slot, offsetof(struct slot, crc));
+    kiln_kill_point("commit: before");
     atomic_thread_fence(memory_order_release);
-    memcpy(slot_at(state, slot.cursor.generation), &slot, sizeof slot);
+    unsigned char *to = slot_at(state, slot.cursor.generation);
+    memcpy(to, &slot, sizeof slot / 2);
+    kiln_kill_point("commit: half written");
+    memcpy(to + sizeof slot / 2, (const unsigned char *)&slot + sizeof slot / 2,
+           sizeof slot - sizeof slot / 2);
     atomic_thread_fence(memory_order_release);
+    kiln_kill_point("commit: written");
     state->cursor = slot.cursor;
 }
 
@@ -128,6 +160,11 @@ static enum kiln_status map_file(struct kiln_state *state, const char *path, str
     KILN_REQUIRE(base != MAP_FAILED, err, KILN_EIO, "state %s: cannot map %zu bytes: %s", path,
                  state->bytes, strerror(errno));
     state->base = base;
+    struct header h;
+    memcpy(&h, state->base, sizeof h);
+    for (int i = 0; i < KILN_REGIONS; i++) {
+        state->region[i] = state->base + h.region_offset[i];
+    }
     return KILN_OK;
 }
 
@@ -155,9 +192,10 @@ static enum kiln_status create(struct kiln_state *state, const char *path,
     state->bytes = kiln_state_bytes(table);
     KILN_TRY(lock_file(state, path, err));
     KILN_TRY(reserve(state, path, err));
-    KILN_TRY(map_file(state, path, err));
     struct header header = make_header(table);
-    memcpy(state->base, &header, sizeof header);
+    KILN_REQUIRE(pwrite(state->fd, &header, sizeof header, 0) == (ssize_t)sizeof header, err,
+                 KILN_EIO, "state %s: %s", path, strerror(errno));
+    KILN_TRY(map_file(state, path, err));
     struct kiln_cursor first;
     memset(&first, 0, sizeof first);
     first.best_val = HUGE_VAL;
@@ -290,12 +328,61 @@ void kiln_state_close(struct kiln_state *state) {
 }
 
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
-    if ((unsigned)region >= KILN_REGIONS) {
-        return NULL;
+    return (unsigned)region <= KILN_GRADIENTS ? (float *)state->region[region] : NULL;
+}
+
+/* ---- the undo journal
+ * ---------------------------------------------------------------------------- */
+
+static struct journal_slot *journal(struct kiln_state *state, size_t slot) {
+    assert(slot < KILN_JOURNAL_SLOTS);
+    return (struct journal_slot *)state->region[KILN_JOURNAL] + slot;
+}
+
+static _Atomic uint64_t *stamp(const struct kiln_state *state, size_t chunk) {
+    return (_Atomic uint64_t *)state->region[KILN_STAMPS] + chunk;
+}
+
+void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk, size_t offset,
+                            size_t n) {
+    struct journal_slot *j = journal(state, slot);
+    j->offset = offset;
+    j->n = n;
+    for (int i = 0; i < 3; i++) {
+        memcpy(j->old[i], kiln_state_region(state, KILN_WEIGHTS + i) + offset, n * sizeof(float));
     }
-    struct header h;
-    memcpy(&h, state->base, sizeof h);
-    return (float *)(void *)(state->base + h.region_offset[region]);
+    kiln_kill_point("chunk: copied");
+    atomic_store_explicit(&j->valid, chunk + 1, memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+    kiln_kill_point("chunk: valid");
+}
+
+void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update) {
+    atomic_thread_fence(memory_order_seq_cst);
+    kiln_kill_point("chunk: changed");
+    atomic_store_explicit(stamp(state, chunk), update, memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+    kiln_kill_point("chunk: stamped");
+    atomic_store_explicit(&journal(state, slot)->valid, 0, memory_order_release);
+}
+
+bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update) {
+    return atomic_load_explicit(stamp(state, chunk), memory_order_acquire) == update;
+}
+
+void kiln_state_restore(struct kiln_state *state, uint64_t update) {
+    for (size_t slot = 0; slot < KILN_JOURNAL_SLOTS; slot++) {
+        struct journal_slot *j = journal(state, slot);
+        uint64_t valid = atomic_load(&j->valid);
+        if (valid == 0) {
+            continue;
+        }
+        for (int i = 0; i < 3 && !kiln_state_chunk_done(state, valid - 1, update); i++) {
+            memcpy(kiln_state_region(state, KILN_WEIGHTS + i) + j->offset, j->old[i],
+                   j->n * sizeof(float));
+        }
+        atomic_store(&j->valid, 0);
+    }
 }
 
 const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state) {

@@ -6,62 +6,15 @@
 
 #include "base/mem.h"
 
-enum { PIECE_ROWS = 64, NORM_CHUNK = 2048 };
-
-/* Rows of a matrix or of a tensor outside all matrices, contiguous in the flat array. */
-struct piece {
-    size_t offset, n;     /* elements */
-    size_t matrix, first; /* rows of it, for refresh; KILN_NO_MATRIX when none */
-    size_t rows;
-    bool decay;
-    bool adds_embedding; /* tied: E is added to this piece's gradient */
-};
-
 struct kiln_optimizer {
     struct kiln_optimizer_parts parts;
     struct kiln_kernels kernels;
-    struct piece *pieces;
+    struct kiln_piece *pieces;
     double *sums; /* [n_pieces] */
     size_t n_pieces;
     struct kiln_adamw constants, constants_no_decay;
+    uint64_t update; /* the one being run */
 };
-
-static size_t cut(struct piece *out, size_t offset, size_t rows, size_t cols, size_t matrix,
-                  bool decay, bool adds_embedding) {
-    size_t n = 0;
-    for (size_t first = 0; first < rows; first += PIECE_ROWS, n++) {
-        if (!out) {
-            continue;
-        }
-        size_t some = rows - first < PIECE_ROWS ? rows - first : PIECE_ROWS;
-        out[n] = (struct piece){.offset = offset + first * cols,
-                                .n = some * cols,
-                                .matrix = matrix,
-                                .first = first,
-                                .rows = some,
-                                .decay = decay,
-                                .adds_embedding = adds_embedding};
-    }
-    return n;
-}
-
-/* All pieces, in the order of the table; counted when out is NULL. */
-static size_t cut_all(const struct kiln_table *table, struct piece *out) {
-    size_t n = 0;
-    for (size_t i = 0; i < table->n_matrices; i++) {
-        const struct kiln_matrix *m = &table->matrices[i];
-        bool tied = m->kind == KILN_MATRIX_HEAD && table->dims.tied;
-        n += cut(out ? out + n : NULL, m->offset, m->rows, m->cols, i, true, tied);
-    }
-    for (size_t i = 0; i < table->n_tensors; i++) {
-        const struct kiln_tensor *t = &table->tensors[i];
-        if (t->matrix == KILN_NO_MATRIX) {
-            n += cut(out ? out + n : NULL, t->offset, t->rows, t->cols, KILN_NO_MATRIX,
-                     t->rank == 2, false);
-        }
-    }
-    return n;
-}
 
 enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
                                        struct kiln_optimizer **out, struct kiln_err *err) {
@@ -69,14 +22,14 @@ enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
     struct kiln_optimizer *o = kiln_alloc(1, sizeof *o);
     KILN_REQUIRE(o, err, KILN_ENOMEM, "no memory for the optimizer");
     o->parts = *parts;
-    o->n_pieces = cut_all(parts->table, NULL);
+    o->n_pieces = kiln_pieces(parts->table, NULL, NULL);
     o->pieces = kiln_alloc(o->n_pieces, sizeof *o->pieces);
     o->sums = kiln_alloc(o->n_pieces, sizeof *o->sums);
     enum kiln_status status = KILN_OK;
     if (!o->pieces || !o->sums) {
         status = KILN_FAIL(err, KILN_ENOMEM, "no memory for %zu optimizer pieces", o->n_pieces);
     } else {
-        cut_all(parts->table, o->pieces);
+        kiln_pieces(parts->table, o->pieces, NULL);
         status = kiln_kernels_choose(KILN_PRECISION_FP32, &o->kernels, err);
     }
     if (status != KILN_OK) {
@@ -97,12 +50,12 @@ void kiln_optimizer_destroy(struct kiln_optimizer *o) {
 
 static void norm_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
-    const struct piece *p = &o->pieces[task];
+    const struct kiln_piece *p = &o->pieces[task];
     float *g = o->parts.gradients.all + p->offset;
     double sum = 0.0;
     (void)thread;
-    for (size_t i = 0; i < p->n; i += NORM_CHUNK) {
-        size_t n = p->n - i < NORM_CHUNK ? p->n - i : NORM_CHUNK;
+    for (size_t i = 0; i < p->n; i += KILN_CHUNK) {
+        size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK;
         if (p->adds_embedding) {
             size_t at = p->first * (p->n / p->rows) + i;
             o->kernels.add(g + i, o->parts.gradients.embedding + at, n);
@@ -121,14 +74,26 @@ double kiln_optimizer_norm(struct kiln_optimizer *o) {
     return sqrt(sum);
 }
 
+/* Chunk by chunk, guarded where there is a state that outlives the process. */
 static void update_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
-    const struct piece *p = &o->pieces[task];
+    const struct kiln_piece *p = &o->pieces[task];
     const struct kiln_optimizer_parts *parts = &o->parts;
-    (void)thread;
-    o->kernels.adamw(parts->weights + p->offset, parts->m + p->offset, parts->v + p->offset,
-                     parts->gradients.all + p->offset, p->n,
-                     p->decay ? &o->constants : &o->constants_no_decay);
+    const struct kiln_adamw *constants = p->decay ? &o->constants : &o->constants_no_decay;
+    for (size_t i = 0, chunk = p->chunk; i < p->n; i += KILN_CHUNK, chunk++) {
+        size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK, at = p->offset + i;
+        if (parts->state && kiln_state_chunk_done(parts->state, chunk, o->update)) {
+            continue;
+        }
+        if (parts->state) {
+            kiln_state_chunk_begin(parts->state, thread, chunk, at, n);
+        }
+        o->kernels.adamw(parts->weights + at, parts->m + at, parts->v + at,
+                         parts->gradients.all + at, n, constants);
+        if (parts->state) {
+            kiln_state_chunk_end(parts->state, thread, chunk, o->update);
+        }
+    }
     if (p->matrix != KILN_NO_MATRIX && parts->device && parts->device->ops->refresh) {
         parts->device->ops->refresh(parts->device, p->matrix, p->first, p->rows, parts->weights);
     }
@@ -148,6 +113,7 @@ void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr,
                             .correction2 = (float)(1.0 / (1.0 - pow(p->beta2, (double)update)))};
     o->constants_no_decay = o->constants;
     o->constants_no_decay.decay = 0.0f;
+    o->update = update;
     kiln_pool_run(p->pool, o->n_pieces, update_piece, o);
 }
 

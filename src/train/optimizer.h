@@ -2,7 +2,7 @@
  *
  * optimizer.h: from gradients to new weights: H + E, norm, clip, AdamW, refresh of the device.
  *
- * Parameters are walked in pieces of 64 rows of a matrix (or of a tensor that is no matrix), a
+ * Parameters are walked in pieces (model/pieces.h), a
  * pool task each; the norm is the sum of the pieces' sums in index order, so neither norm nor
  * weights depend on threads. AdamW: Loshchilov and Hutter 2019; decay only for rank-2 tensors.
  */
@@ -12,6 +12,8 @@
 #include "device/device.h"
 #include "kernel/kernel.h"
 #include "kiln/settings.h"
+#include "model/pieces.h"
+#include "state/state.h"
 
 struct kiln_optimizer;
 
@@ -22,6 +24,7 @@ struct kiln_optimizer_parts {
     struct kiln_device *device; /* refreshed as weights change; NULL: none */
     float *weights, *m, *v;
     struct kiln_gradients gradients;
+    struct kiln_state *state; /* that holds the arrays and guards each chunk; NULL: unguarded */
     double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */
 };
 KILN_MUST_CHECK enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
@@ -31,7 +34,9 @@ void kiln_optimizer_destroy(struct kiln_optimizer *optimizer);
 
 /* End the window: add E to H, return the global 2-norm of the gradient. */
 double kiln_optimizer_norm(struct kiln_optimizer *optimizer);
-/* Update number `update` (1 for the first) at rate lr; norm is what kiln_optimizer_norm gave. */
+/* Update number `update` (1 for the first) at rate lr; norm is what kiln_optimizer_norm gave.
+ * Chunks that the state says are of this update already are left as they are, so that an update
+ * can be run again after a death. */
 void kiln_optimizer_update(struct kiln_optimizer *optimizer, uint64_t update, double lr,
                            double norm);
 

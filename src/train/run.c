@@ -54,7 +54,6 @@ void kiln_run_close(struct kiln_run *run) {
     if (t->gradients.embedding && run->table && run->table->dims.tied) {
         kiln_free(t->gradients.embedding);
     }
-    kiln_free(t->gradients.all);
     kiln_free(t->tokens);
     kiln_free(t->targets);
     kiln_data_destroy(t->data);
@@ -227,6 +226,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
                                          .m = kiln_state_region(t->state, KILN_MOMENT1),
                                          .v = kiln_state_region(t->state, KILN_MOMENT2),
                                          .gradients = t->gradients,
+                                         .state = t->state,
                                          .beta1 = s->beta1,
                                          .beta2 = s->beta2,
                                          .eps = s->eps,
@@ -529,10 +529,6 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(read_settings(run, changes, err));
     in_folder(run, "state.kiln", path, sizeof path);
     KILN_TRY(kiln_state_peek(path, &dims, &cursor, err));
-    KILN_REQUIRE(cursor.phase == KILN_PHASE_WINDOW, err, KILN_EDAMAGED,
-                 "%s: the process was killed while it changed the weights after step %" PRIu64
-                 "; start a new run from the newest model.bin in %s/checkpoints",
-                 run->folder, cursor.step, run->folder);
     KILN_TRY(kiln_table_create(&dims, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
     in_folder(run, "tokenizer.bin", path, sizeof path);

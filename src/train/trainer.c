@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/kill_point.h"
 #include "base/machine.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
@@ -163,12 +164,14 @@ static enum kiln_status run_window(struct kiln_trainer *t, const struct kiln_cur
 
 static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_step_record *record,
                                       struct kiln_cursor *cursor, struct kiln_err *err) {
+    kiln_kill_point("metrics: before");
     char *line = kiln_metrics_line(record);
     KILN_REQUIRE(line, err, KILN_ENOMEM, "no memory for a line of metrics.jsonl");
     int written = fprintf(t->metrics, "%s\n", line);
     kiln_free(line);
     KILN_REQUIRE(written > 0 && fflush(t->metrics) == 0, err, KILN_EIO, "%s/metrics.jsonl: %s",
                  t->folder, strerror(errno));
+    kiln_kill_point("metrics: written");
     cursor->metrics_bytes += (uint64_t)written;
     return KILN_OK;
 }
@@ -187,70 +190,103 @@ static void fill_times(const struct kiln_trainer *t, struct kiln_step_record *r,
 
 static bool every(uint64_t step, uint64_t interval) { return interval > 0 && step % interval == 0; }
 
-/* What follows an update: evaluation, metrics, the cursor, samples, checkpoints. */
-static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_cursor *cursor,
-                                    struct kiln_step_record *record, struct kiln_err *err) {
-    bool last = cursor->step == t->settings->steps;
+/* Phase FINISH: evaluation, the line of metrics, and the cursor that ends the step; then samples
+ * and checkpoints, which a death may leave out. */
+static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_step_record *record,
+                                    struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    bool last = cursor.step == t->settings->steps;
+    record->step = cursor.step;
+    record->loss = cursor.loss;
+    record->grad_norm = cursor.grad_norm;
+    record->lr = cursor.lr;
+    record->tokens = cursor.tokens;
+    record->restarts = cursor.restarts;
     record->val_loss = NAN;
-    if (every(cursor->step, t->settings->eval_every) || last) {
+    if (every(cursor.step, t->settings->eval_every) || last) {
         KILN_TRY(kiln_trainer_evaluate(t, &record->val_loss, err));
-        if (record->val_loss < cursor->best_val) {
-            cursor->best_val = record->val_loss;
-            cursor->best_val_step = cursor->step;
+        if (record->val_loss < cursor.best_val) {
+            cursor.best_val = record->val_loss;
+            cursor.best_val_step = cursor.step;
         }
     }
-    KILN_TRY(write_metrics(t, record, cursor, err));
-    kiln_state_commit(t->state, cursor);
+    KILN_TRY(write_metrics(t, record, &cursor, err));
+    cursor.phase = KILN_PHASE_WINDOW;
+    kiln_state_commit(t->state, &cursor);
     if (t->observer && t->observer->on_step) {
         t->observer->on_step(t->observer->context, record);
     }
-    if (t->session && every(cursor->step, t->settings->sample_every)) {
-        KILN_TRY(sample(t, cursor->step, err));
+    if (t->session && every(cursor.step, t->settings->sample_every)) {
+        KILN_TRY(sample(t, cursor.step, err));
     }
-    if (every(cursor->step, t->settings->save_every) && !last) {
-        KILN_TRY(save_checkpoint(t, cursor->step, err));
+    if (every(cursor.step, t->settings->save_every) && !last) {
+        KILN_TRY(save_checkpoint(t, cursor.step, err));
     }
     return KILN_OK;
 }
 
-static enum kiln_status run_step(struct kiln_trainer *t, struct kiln_err *err) {
+/* Phase UPDATE: new weights from the gradients of the window, at the rate and norm in the cursor.
+ */
+static void update(struct kiln_trainer *t) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    struct kiln_step_record record = {.step = cursor.step + 1, .restarts = cursor.restarts};
-    double start = kiln_now_s();
-    t->memory.forward_s = t->memory.backward_s = 0.0;
-    KILN_TRY(run_window(t, &cursor, &record.loss, err));
-
-    double computed = kiln_now_s();
-    record.grad_norm = kiln_optimizer_norm(t->optimizer);
-    KILN_REQUIRE(isfinite(record.loss) && isfinite(record.grad_norm), err, KILN_EDIVERGED,
-                 "step %" PRIu64 ": loss %g, gradient norm %g; the weights of step %" PRIu64
-                 " are kept: try a lower --lr or a longer --warmup",
-                 record.step, record.loss, record.grad_norm, cursor.step);
-    record.lr = kiln_learning_rate(t->settings, cursor.step);
-    cursor.phase = KILN_PHASE_UPDATE;
-    kiln_state_commit(t->state, &cursor);
-    kiln_optimizer_update(t->optimizer, cursor.updates + 1, record.lr, record.grad_norm);
-    double end = kiln_now_s();
-
+    kiln_kill_point("update: before");
+    kiln_optimizer_update(t->optimizer, cursor.updates + 1, cursor.lr, cursor.grad_norm);
+    kiln_kill_point("update: done");
     size_t samples = t->plan.shape.batch * t->settings->accum;
-    cursor.phase = KILN_PHASE_WINDOW;
+    cursor.phase = KILN_PHASE_FINISH;
     cursor.step++;
     cursor.updates++;
     cursor.sample += samples;
     cursor.tokens += samples * t->plan.shape.seq;
-    cursor.last_loss = record.loss;
+    cursor.last_loss = cursor.loss;
     if (cursor.step == 1) {
-        cursor.first_loss = record.loss;
+        cursor.first_loss = cursor.loss;
     }
     kiln_state_commit(t->state, &cursor);
-    record.tokens = cursor.tokens;
+}
+
+static enum kiln_status run_step(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    struct kiln_step_record record = {0};
+    double start = kiln_now_s();
+    t->memory.forward_s = t->memory.backward_s = 0.0;
+    KILN_TRY(run_window(t, &cursor, &cursor.loss, err));
+
+    double computed = kiln_now_s();
+    cursor.grad_norm = kiln_optimizer_norm(t->optimizer);
+    KILN_REQUIRE(isfinite(cursor.loss) && isfinite(cursor.grad_norm), err, KILN_EDIVERGED,
+                 "step %" PRIu64 ": loss %g, gradient norm %g; the weights of step %" PRIu64
+                 " are kept: try a lower --lr or a longer --warmup",
+                 cursor.step + 1, cursor.loss, cursor.grad_norm, cursor.step);
+    cursor.lr = kiln_learning_rate(t->settings, cursor.step);
+    cursor.phase = KILN_PHASE_UPDATE;
+    kiln_state_commit(t->state, &cursor);
+    update(t);
+    double end = kiln_now_s();
     record.update_ms = (end - computed) * 1e3;
     fill_times(t, &record, end - start);
-    return finish_step(t, &cursor, &record, err);
+    return finish_step(t, &record, err);
+}
+
+/* Bring a step that a death cut short to its end, as if nothing had happened. Its times are lost:
+ * they read 0. */
+static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
+    if (cursor->phase == KILN_PHASE_UPDATE) {
+        notice(t, "the last process ended inside an update; it is finished now");
+        kiln_state_restore(t->state, cursor->updates + 1);
+        update(t);
+    }
+    if (cursor->phase == KILN_PHASE_FINISH) {
+        struct kiln_step_record record = {0};
+        return finish_step(t, &record, err);
+    }
+    return KILN_OK;
 }
 
 enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
+    KILN_TRY(recover(t, err));
     if (kiln_state_cursor(t->state)->step == 0 && t->settings->eval_every > 0) {
         double loss;
         KILN_TRY(kiln_trainer_evaluate(t, &loss, err));

@@ -173,12 +173,11 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
         TAKE(dout, n * larger(narrow, d->hidden) * operand);
         TAKE(dy, n * d->dim * operand);
         TAKE(dwide, n * wide * operand);
-        TAKE(turned, n * larger(wide, narrow) * operand);
+        TAKE(turned, larger(n * larger(wide, narrow), rows * d->vocab) * operand);
         TAKE(columns, kiln_packed_elements(larger(narrow, d->hidden), n) * operand);
         TAKE(dxn, n * d->dim * sizeof(float));
         TAKE(dnorm, (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK * d->dim * sizeof(float));
         TAKE(dlogits, rows * d->vocab * operand);
-        TAKE(dlogits_turned, rows * d->vocab * operand);
     }
 #undef TAKE
     return used;

@@ -43,7 +43,6 @@ struct kiln_cpu_device {
     float *losses; /* fp32 [N] */
     float *logits; /* fp32 [HEAD_ROWS, V] */
     void *dlogits; /* [HEAD_ROWS, V] */
-    void *dlogits_turned; /* [V, HEAD_ROWS] */
 };
 
 static inline struct kiln_cpu_device *kiln_cpu_of(struct kiln_device *device) {

@@ -118,19 +118,7 @@ static void head_block(struct kiln_cpu_device *cpu, const float *x, struct loss_
                                                     .ldc = m->cols});
     memset(dx, 0, n * m->cols * sizeof *dx);
     kiln_cpu_norm_bwd(cpu, KILN_FINAL_NORM, KILN_NO_LAYER, x, n, dx, add);
-    kiln_transpose(&cpu->workers, cpu->dlogits_turned, n, cpu->dlogits, m->rows, n, m->rows);
-    kiln_pack_columns(&cpu->workers, cpu->columns, cpu->xn, m->cols, n, m->cols);
-    float *dw = cpu->base.gradients.all + m->offset;
-    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = m->rows,
-                                                    .n = m->cols,
-                                                    .k = n,
-                                                    .a = cpu->dlogits_turned,
-                                                    .lda = n,
-                                                    .b = cpu->columns,
-                                                    .c = dw,
-                                                    .ldc = m->cols,
-                                                    .add = add ? dw : NULL,
-                                                    .ldadd = m->cols});
+    kiln_cpu_weight_gradient(cpu, m, cpu->dlogits, cpu->xn, n, add);
 }
 
 enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const uint32_t *targets,
