@@ -22,44 +22,44 @@
 
 /* type, member, flag, default, least, most, help. Defaults are written as on the command line;
  * "" means unset. Least and most bound numbers; what a TEXT may be is listed in settings.c. */
-#define KILN_SETTINGS(XX)                                                                        \
-    XX(TEXT, model, "model", "", 0, 0, "preset, llama2.c .bin, or run folder")                   \
-    XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                             \
-    XX(COUNT, hidden, "hidden", "", 1, 1 << 22, "feed-forward width F")                          \
-    XX(COUNT, heads, "heads", "", 1, 1 << 16, "query heads H")                                   \
-    XX(COUNT, kv_heads, "kv-heads", "", 1, 1 << 16, "key-value heads G; H is a multiple of G")   \
-    XX(COUNT, layers, "layers", "", 1, 1 << 16, "layers L")                                      \
-    XX(COUNT, vocab, "vocab", "", 2, 1 << 24, "vocabulary V")                                    \
-    XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")               \
-    XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                           \
-    XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")       \
-    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                 \
-    XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")         \
-    XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                               \
-    XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                         \
-    XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                   \
+#define KILN_SETTINGS(XX)                                                                         \
+    XX(TEXT, model, "model", "", 0, 0, "preset, llama2.c .bin, or run folder")                    \
+    XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                              \
+    XX(COUNT, hidden, "hidden", "", 1, 1 << 22, "feed-forward width F")                           \
+    XX(COUNT, heads, "heads", "", 1, 1 << 16, "query heads H")                                    \
+    XX(COUNT, kv_heads, "kv-heads", "", 1, 1 << 16, "key-value heads G; H is a multiple of G")    \
+    XX(COUNT, layers, "layers", "", 1, 1 << 16, "layers L")                                       \
+    XX(COUNT, vocab, "vocab", "", 2, 1 << 24, "vocabulary V")                                     \
+    XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")                \
+    XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                            \
+    XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
+    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                  \
+    XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
+    XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
+    XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                          \
+    XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                    \
     XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)") \
-    XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                     \
-    XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                   \
-    XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                 \
-    XX(TEXT, decay, "decay", "cosine", 0, 0, "constant, linear or cosine after the warm-up")     \
-    XX(REAL, weight_decay, "weight-decay", "0.1", 0, 1e3, "decoupled decay of rank-2 tensors")   \
-    XX(REAL, beta1, "beta1", "0.9", 0, 0.999999, "AdamW's decay of the first moment")            \
-    XX(REAL, beta2, "beta2", "0.95", 0, 0.999999, "AdamW's decay of the second moment")          \
-    XX(REAL, eps, "eps", "1e-8", 1e-30, 1, "AdamW's term in the denominator")                    \
-    XX(REAL, clip, "clip", "1.0", 0, 1e9, "largest global gradient norm; 0 is no limit")         \
-    XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")        \
-    XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                       \
-       "steps between evaluations (a tenth of steps)")                                           \
-    XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")     \
-    XX(COUNT, sample_every, "sample-every", "0", 0, 1000000000,                                  \
-       "steps between samples; 0 is never")                                                      \
-    XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                \
-    XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                       \
-       "steps between checkpoints (a fifth of steps)")                                           \
-    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000000, "checkpoints that stay")    \
-    XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                \
-    XX(TEXT, device, "device", "cpu", 0, 0, "cpu")                                               \
+    XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                      \
+    XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                    \
+    XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                  \
+    XX(TEXT, decay, "decay", "cosine", 0, 0, "constant, linear or cosine after the warm-up")      \
+    XX(REAL, weight_decay, "weight-decay", "0.1", 0, 1e3, "decoupled decay of rank-2 tensors")    \
+    XX(REAL, beta1, "beta1", "0.9", 0, 0.999999, "AdamW's decay of the first moment")             \
+    XX(REAL, beta2, "beta2", "0.95", 0, 0.999999, "AdamW's decay of the second moment")           \
+    XX(REAL, eps, "eps", "1e-8", 1e-30, 1, "AdamW's term in the denominator")                     \
+    XX(REAL, clip, "clip", "1.0", 0, 1e9, "largest global gradient norm; 0 is no limit")          \
+    XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")         \
+    XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                        \
+       "steps between evaluations (a tenth of steps)")                                            \
+    XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")      \
+    XX(COUNT, sample_every, "sample-every", "0", 0, 1000000000,                                   \
+       "steps between samples; 0 is never")                                                       \
+    XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                 \
+    XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                        \
+       "steps between checkpoints (a fifth of steps)")                                            \
+    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000000, "checkpoints that stay")     \
+    XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                 \
+    XX(TEXT, device, "device", "cpu", 0, 0, "cpu")                                                \
     XX(COUNT, threads, "threads", "", 1, 1024, "threads (all processors)")
 
 enum kiln_setting_id {
