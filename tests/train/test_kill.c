@@ -176,8 +176,8 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
         }
         struct outcome o = outcome_of(folder);
         if (o.weights != expected.weights) {
-            FAIL("after a death at point %ld the weights are %u, not %u", n, o.weights,
-                 expected.weights);
+            FAIL("after a death at point %ld the weights are %u, not %u; metrics\n%s, not\n%s", n,
+                 o.weights, expected.weights, o.metrics, expected.metrics);
         }
         same(&o, &expected);
         struct kiln_err err;
