@@ -190,13 +190,11 @@ static enum kiln_status open_memory(struct kiln_run *run, struct kiln_err *err) 
     size_t n = (size_t)(run->settings.batch * run->settings.seq);
     t->tokens = kiln_alloc(n, sizeof *t->tokens);
     t->targets = kiln_alloc(n, sizeof *t->targets);
-    t->gradients.all = kiln_alloc(run->table->size, sizeof(float));
-    if (t->gradients.all) {
-        t->gradients.embedding =
-            d->tied
-                ? kiln_alloc(d->vocab * d->dim, sizeof(float))
+    /* In the state: an update that a death cut short is finished from them. */
+    t->gradients.all = kiln_state_region(t->state, KILN_GRADIENTS);
+    t->gradients.embedding =
+        d->tied ? kiln_alloc(d->vocab * d->dim, sizeof(float))
                 : t->gradients.all + kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
-    }
     KILN_REQUIRE(t->tokens && t->targets && t->gradients.embedding, err, KILN_ENOMEM,
                  "no memory for the gradients of %zu parameters", run->table->parameters);
     return KILN_OK;

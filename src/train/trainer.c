@@ -29,7 +29,7 @@ enum kiln_status kiln_trainer_evaluate(struct kiln_trainer *t, double *loss, str
     enum kiln_split split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
     size_t windows = kiln_data_windows(data, split), batch = t->plan.shape.batch;
     size_t seq = t->plan.shape.seq;
-    *loss = NAN;
+    *loss = (double)NAN;
     if (windows == 0) {
         return KILN_OK;
     }
@@ -202,7 +202,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_step_rec
     record->lr = cursor.lr;
     record->tokens = cursor.tokens;
     record->restarts = cursor.restarts;
-    record->val_loss = NAN;
+    record->val_loss = (double)NAN;
     if (every(cursor.step, t->settings->eval_every) || last) {
         KILN_TRY(kiln_trainer_evaluate(t, &record->val_loss, err));
         if (record->val_loss < cursor.best_val) {

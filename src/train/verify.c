@@ -49,10 +49,16 @@ static enum kiln_status read_json(struct reference *r, const char *folder, struc
     char *path = kiln_path_join(folder, "reference.json");
     KILN_REQUIRE(path, err, KILN_ENOMEM, "no memory for a path");
     json_error_t why;
-    r->json = json_load_file(path, 0, &why);
-    enum kiln_status status = r->json ? KILN_OK
-                                      : KILN_FAIL(err, KILN_EINPUT, "reference %s: %s (line %d)",
-                                                  path, why.text, why.line);
+    char *text = NULL;
+    size_t size = 0;
+    enum kiln_status status = kiln_read_file(path, &text, &size, err);
+    if (status == KILN_OK) {
+        r->json = json_loadb(text, size, 0, &why);
+        status = r->json ? KILN_OK
+                         : KILN_FAIL(err, KILN_EINPUT, "reference %s: %s (line %d)", path, why.text,
+                                     why.line);
+    }
+    kiln_free(text);
     double batch = 0, steps = 0;
     if (status == KILN_OK) {
         status = read_number(r->json, path, "batch", &batch, err);

@@ -161,14 +161,15 @@ static long count(const char *name, long otherwise) {
 /* Die at points 1, 1+stride, ... of a whole run, once each, and resume. KILN_KILL_STRIDE=1 takes
  * every point there is. */
 TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
-    const char *data = stories(), *whole = test_path("whole");
+    const char *data = strdup(stories()), *whole = strdup(test_path("whole"));
     CHECK(!train_child(data, whole, 0, 0));
     struct outcome expected = outcome_of(whole);
     long stride = count("KILN_KILL_STRIDE", 17), deaths = 0;
     for (long n = count("KILN_KILL_FIRST", 1);; n += stride) {
         char name[32];
         snprintf(name, sizeof name, "run%ld", n);
-        const char *folder = test_path(name);
+        char folder[4096];
+        snprintf(folder, sizeof folder, "%s", test_path(name));
         bool killed = train_child(data, folder, n, 0);
         if (killed) {
             deaths++;
@@ -192,14 +193,15 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
 
 /* Die at random moments until the run gets through. KILN_KILLS counts the deaths wanted. */
 TEST_WITHIN(deaths_at_random_moments_change_nothing, 3000) {
-    const char *data = stories(), *whole = test_path("whole");
+    const char *data = strdup(stories()), *whole = strdup(test_path("whole"));
     CHECK(!train_child(data, whole, 0, 0));
     struct outcome expected = outcome_of(whole);
     long wanted = count("KILN_KILLS", 20), deaths = 0;
     for (uint64_t i = 0; deaths < wanted; i++) {
         char name[32];
         snprintf(name, sizeof name, "run%llu", (unsigned long long)i);
-        const char *folder = test_path(name);
+        char folder[4096];
+        snprintf(folder, sizeof folder, "%s", test_path(name));
         long ms = 1 + (long)kiln_random_below(1, KILN_STREAM_TEST, i, 120);
         while (train_child(data, folder, 0, ms)) {
             deaths++;
