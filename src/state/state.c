@@ -243,6 +243,33 @@ static enum kiln_status read_header(int fd, const char *path, struct header *h,
     return KILN_OK;
 }
 
+/* Name the first size in which a state differs from the model it should hold. */
+static enum kiln_status same_model(const struct header *h, const struct header *expected,
+                                   const char *path, struct kiln_err *err) {
+    const struct {
+        const char *name;
+        uint64_t found, expected;
+    } sizes[] = {{"dim", h->dim, expected->dim},
+                 {"hidden", h->hidden, expected->hidden},
+                 {"layers", h->layers, expected->layers},
+                 {"heads", h->heads, expected->heads},
+                 {"kv_heads", h->kv_heads, expected->kv_heads},
+                 {"head_size", h->head_size, expected->head_size},
+                 {"vocab", h->vocab, expected->vocab},
+                 {"seq", h->seq, expected->seq},
+                 {"tied", h->tied, expected->tied},
+                 {"file size", h->file_bytes, expected->file_bytes}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        KILN_REQUIRE(sizes[i].found == sizes[i].expected, err, KILN_EINPUT,
+                     "state %s: made for another model: %s is %llu, expected %llu", path,
+                     sizes[i].name, (unsigned long long)sizes[i].found,
+                     (unsigned long long)sizes[i].expected);
+    }
+    KILN_REQUIRE(h->crc == expected->crc, err, KILN_EINPUT,
+                 "state %s: made for another model: rms_eps, rope_theta or a region differs", path);
+    return KILN_OK;
+}
+
 static enum kiln_status open_state(struct kiln_state *state, const char *path,
                                    const struct kiln_table *table, char *notice,
                                    struct kiln_err *err) {
@@ -251,10 +278,7 @@ static enum kiln_status open_state(struct kiln_state *state, const char *path,
     KILN_REQUIRE(state->fd >= 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
     KILN_TRY(lock_file(state, path, err));
     KILN_TRY(read_header(state->fd, path, &h, err));
-    KILN_REQUIRE(memcmp(&h, &expected, sizeof h) == 0, err, KILN_EINPUT,
-                 "state %s: made for another model (dim %llu, layers %llu, vocab %llu)", path,
-                 (unsigned long long)h.dim, (unsigned long long)h.layers,
-                 (unsigned long long)h.vocab);
+    KILN_TRY(same_model(&h, &expected, path, err));
     state->bytes = h.file_bytes;
     KILN_TRY(map_file(state, path, err));
     return choose_cursor(state, path, notice, err);

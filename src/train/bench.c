@@ -115,7 +115,7 @@ static int by_value(const void *a, const void *b) {
 
 /* Median of `n` values that lie `stride` doubles apart; the spread when asked. */
 static double median(const struct times *all, size_t n, size_t member, double *spread) {
-    double value[64];
+    double value[64] = {0};
     n = n < 64 ? n : 64;
     for (size_t i = 0; i < n; i++) {
         memcpy(&value[i], (const char *)&all[i] + member, sizeof(double));

@@ -19,7 +19,7 @@ static const struct kiln_step_record record = {.step = 12,
                                                .ms_per_micro_batch = 100,
                                                .tokens_per_s = 17067,
                                                .tflops = 1.25,
-                                               .val_loss = NAN};
+                                               .val_loss = (double)NAN};
 
 TEST(quantities_read_as_people_write_them) {
     char text[40];

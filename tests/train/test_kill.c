@@ -15,6 +15,7 @@
 
 #include "base/io.h"
 #include "base/kill_point.h"
+#include "base/mem.h"
 #include "base/random.h"
 #include "kiln/story.h"
 #include "kiln/train.h"
@@ -81,7 +82,10 @@ static char *lasting_metrics(const char *folder) {
         char *dump = json_dumps(kept, JSON_REAL_PRECISION(17));
         n += (size_t)snprintf(out + n, size + 1 - n, "%s\n", dump);
         free(dump);
+        json_decref(kept);
+        json_decref(all);
     }
+    kiln_free(text);
     return out;
 }
 
@@ -161,7 +165,9 @@ static long count(const char *name, long otherwise) {
 /* Die at points 1, 1+stride, ... of a whole run, once each, and resume. KILN_KILL_STRIDE=1 takes
  * every point there is. */
 TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
-    const char *data = strdup(stories()), *whole = strdup(test_path("whole"));
+    char data[4096], whole[4096];
+    snprintf(data, sizeof data, "%s", stories());
+    snprintf(whole, sizeof whole, "%s", test_path("whole"));
     CHECK(!train_child(data, whole, 0, 0));
     struct outcome expected = outcome_of(whole);
     long stride = count("KILN_KILL_STRIDE", 17), deaths = 0;
@@ -181,19 +187,23 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
                  o.weights, expected.weights, o.metrics, expected.metrics);
         }
         same(&o, &expected);
+        free(o.metrics);
         struct kiln_err err;
         CHECK_OK(kiln_remove_tree(folder, &err), &err);
         if (!killed) {
             break;
         }
     }
+    free(expected.metrics);
     printf("      %ld deaths at points\n", deaths);
     CHECK(deaths > 10);
 }
 
 /* Die at random moments until the run gets through. KILN_KILLS counts the deaths wanted. */
 TEST_WITHIN(deaths_at_random_moments_change_nothing, 3000) {
-    const char *data = strdup(stories()), *whole = strdup(test_path("whole"));
+    char data[4096], whole[4096];
+    snprintf(data, sizeof data, "%s", stories());
+    snprintf(whole, sizeof whole, "%s", test_path("whole"));
     CHECK(!train_child(data, whole, 0, 0));
     struct outcome expected = outcome_of(whole);
     long wanted = count("KILN_KILLS", 20), deaths = 0;
@@ -209,8 +219,10 @@ TEST_WITHIN(deaths_at_random_moments_change_nothing, 3000) {
         }
         struct outcome o = outcome_of(folder);
         same(&o, &expected);
+        free(o.metrics);
         struct kiln_err err;
         CHECK_OK(kiln_remove_tree(folder, &err), &err);
     }
+    free(expected.metrics);
     printf("      %ld deaths at random\n", deaths);
 }
