@@ -74,7 +74,8 @@ static double loss_at(struct kiln_device *device, const struct kiln_plan *plan,
     struct kiln_err err;
     double loss;
     CHECK_OK(kiln_device_compile_all(device, &err), &err);
-    device->ops->refresh(device, device->table->n_matrices - 1, 0, 64, device->weights);
+    size_t head = device->table->n_matrices - 1;
+    device->ops->refresh(device, head, 0, device->table->matrices[head].rows, device->weights);
     CHECK_OK(kiln_pass_evaluate(memory, plan, device, tokens, tokens + 1, &loss, &err), &err);
     return loss;
 }
