@@ -100,8 +100,7 @@ struct kiln_matrix {
     enum kiln_matrix_kind kind;
     size_t layer;
     size_t rows, cols;
-    size_t padded_rows, padded_cols; /* rounded up to 64 and 64: room for either packed copy */
-    size_t offset;                   /* first element in the flat parameter array */
+    size_t offset; /* first element in the flat parameter array */
     size_t first_tensor, n_tensors;
 };
 

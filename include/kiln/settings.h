@@ -57,7 +57,7 @@
     XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                 \
     XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                        \
        "steps between checkpoints (a fifth of steps)")                                            \
-    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000000, "checkpoints that stay")     \
+    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000, "checkpoints that stay")        \
     XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                 \
     XX(TEXT, device, "device", "cpu", 0, 0, "cpu")                                                \
     XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")

@@ -120,6 +120,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
     const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
     const struct kiln_tokenize_options *options, struct kiln_err *err);
 
+/* Are the ids of a file with a header those of this tokenizer's vocabulary? */
+KILN_API bool kiln_token_file_of(const struct kiln_token_file *file,
+                                 const struct kiln_tokenizer *tok);
 /* Was the file made from this text, with this tokenizer and these options? Reads the whole text.
  * A caller that keeps token files asks before it uses an old one. */
 KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,

@@ -26,7 +26,9 @@
 #include "kiln/status.h"
 #include "kiln/text.h"
 
-/* What a step was like: a line of metrics.jsonl. Times in milliseconds. */
+/* What a step was like: a line of metrics.jsonl. Times in milliseconds. On the cpu device, which
+ * takes new weights in place, staleness, compiles and the times of compiling, stalling, I/O and
+ * waiting for dW are 0. After a death inside a step its times are 0 too. */
 struct kiln_step_record {
     uint64_t step; /* 1 for the first */
     double loss;   /* mean over the window's tokens, nats */
@@ -85,8 +87,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_resume(const char *folder,
                                                           struct kiln_run **out,
                                                           struct kiln_err *err);
 KILN_API const struct kiln_run_info *kiln_run_info(const struct kiln_run *run);
-/* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the step was finished and
- * the state saved. KILN_EDIVERGED when a loss is not finite: the state before that step is kept. */
+/* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the window begun is dropped,
+ * the state after the last whole step is saved, and a resume takes that window again.
+ * KILN_EDIVERGED when a loss is not finite: the state before that step is kept. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
                                                          const struct kiln_observer *observer,
                                                          const volatile sig_atomic_t *stop,

@@ -99,7 +99,7 @@ struct kiln_device_ops {
     enum kiln_status (*forward)(struct kiln_device *device, size_t layer, enum kiln_half half,
                                 const void *x_in, void *x_out, void *taps, struct kiln_err *err);
     /* dx: the gradient of the half-layer's output on entry, of its input on return. Weight
-     * gradients go to the gradients bound by `begin`, in a fixed order, now or on the device's own
+     * gradients go where `gradients` says, in a fixed order, now or on the device's own
      * queue until drain. */
     enum kiln_status (*backward)(struct kiln_device *device, size_t layer, enum kiln_half half,
                                  const void *x_in, void *dx, const void *taps,
@@ -151,9 +151,7 @@ static inline void kiln_device_close(struct kiln_device *device) {
 KILN_MUST_CHECK enum kiln_status kiln_device_compile_all(struct kiln_device *device,
                                                          struct kiln_err *err);
 
-/* The CPU device's kernels, workers and packed weights, for generation and for the optimizer of
- * the host. NULL for other devices. */
-struct kiln_workers;
+/* The CPU device's packed weights, for samples while training. NULL for other devices. */
 struct kiln_packed;
 const struct kiln_packed *kiln_device_packed(const struct kiln_device *device);
 

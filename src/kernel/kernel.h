@@ -2,9 +2,9 @@
  *
  * kernel.h: the arithmetic of a CPU, as one struct of functions.
  *
- * kiln_kernels() fills the struct from plain C first and then tier by tier with what the machine
- * has; the environment variable KILN_CPU (ref, avx2, avx512) stops the climb early. Every kernel
- * is single-threaded, asserts its shapes, and has no error path. Callers split the work into
+ * kiln_kernels_choose() fills the struct from plain C first and then tier by tier with what the
+ * machine has; the environment variable KILN_CPU (ref, avx2, avx512) stops the climb early. Every
+ * kernel is single-threaded, asserts its shapes, and has no error path. Callers split the work into
  * blocks whose sizes depend on the problem alone, so results do not depend on threads.
  *
  * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
@@ -75,7 +75,7 @@ enum { KILN_GEMM_SCRATCH = (KILN_GEMM_M * KILN_GEMM_N + KILN_GEMM_M * 128 + 128 
 struct kiln_adamw {
     float lr, beta1, beta2, eps;
     float decay;       /* lr * weight_decay, 0 for tensors without decay */
-    float grad_scale;  /* clip factor (and 1/loss scale) applied to the gradient */
+    float grad_scale;  /* clip factor applied to the gradient */
     float correction1; /* 1 / (1 - beta1^t) */
     float correction2; /* 1 / (1 - beta2^t) */
 };
@@ -90,9 +90,8 @@ struct kiln_kernels {
     /* The same on kiln's own code whatever the provider: for the small products of attention. */
     void (*gemm_own)(const struct kiln_gemm *block);
 
-    /* Pack rows: src [n, k] with row stride ld -> panels at dst, columns k0.. of the contraction
-     * (k0 even). Only whole panels: n is padded to 64 with zeros; k is padded to 32 behind the
-     * last column when `last`. */
+    /* Pack rows: src [n, k] with row stride ld -> panels `panel` elements apart at dst, contraction
+     * over k. n is padded to 64 and k to 32 with zeros. */
     void (*pack_f32)(void *dst, size_t panel, const float *src, size_t ld, size_t n, size_t k);
     void (*pack)(void *dst, size_t panel, const void *src, size_t ld, size_t n, size_t k);
     /* Pack columns: src [k, n], contraction over its rows. `panel` is the distance of panels at
@@ -145,7 +144,7 @@ struct kiln_kernels {
 
     /* sum of a*b in fp32 over operands (delta of attention). */
     float (*dot)(const void *a, const void *b, size_t n);
-    /* y += x, y *= s, fp32. */
+    /* y += x, fp32. */
     void (*add)(float *y, const float *x, size_t n);
     /* Sum of squares in double over at most a few thousand elements. */
     double (*sum_squares)(const float *x, size_t n);

@@ -77,8 +77,6 @@ static void add_matrix(struct builder *builder, enum kiln_matrix_kind kind, size
         .layer = layer,
         .rows = rows,
         .cols = first->cols,
-        .padded_rows = kiln_round_up(rows, 64),
-        .padded_cols = kiln_round_up(first->cols, 64),
         .offset = first->offset,
         .first_tensor = table->n_tensors - n,
         .n_tensors = n,

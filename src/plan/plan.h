@@ -2,7 +2,8 @@
  *
  * plan.h: what a training step costs and where its memory goes, before it runs.
  *
- * Arenas are sized by the plan and by nothing else: what the plan prints is what is mapped.
+ * The arena of activations is sized by the plan; the device and the state size their own parts and
+ * tell them to it.
  */
 #ifndef KILN_PLAN_H
 #define KILN_PLAN_H

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -42,6 +43,7 @@ struct kiln_state {
     unsigned char *base;
     size_t bytes;
     void *region[KILN_REGIONS];
+    size_t size, chunks; /* elements of a parameter region, chunks with a stamp */
     struct kiln_cursor cursor;
 };
 
@@ -147,7 +149,7 @@ static enum kiln_status choose_cursor(struct kiln_state *state, const char *path
         state->cursor = slots[slots[1].generation > slots[0].generation];
     } else {
         state->cursor = slots[valid[1]];
-        memcpy(notice, "the newest cursor was damaged; the one before it is used", 57);
+        snprintf(notice, 160, "one of the two cursors is incomplete; the other one is used");
     }
     return KILN_OK;
 }
@@ -165,6 +167,8 @@ static enum kiln_status map_file(struct kiln_state *state, const char *path, str
     for (int i = 0; i < KILN_REGIONS; i++) {
         state->region[i] = state->base + h.region_offset[i];
     }
+    state->size = h.region_bytes[KILN_WEIGHTS] / sizeof(float);
+    state->chunks = h.region_bytes[KILN_STAMPS] / sizeof(uint64_t);
     return KILN_OK;
 }
 
@@ -394,19 +398,25 @@ bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_
     return atomic_load_explicit(stamp(state, chunk), memory_order_acquire) == update;
 }
 
-void kiln_state_restore(struct kiln_state *state, uint64_t update) {
+enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
+                                    struct kiln_err *err) {
     for (size_t slot = 0; slot < KILN_JOURNAL_SLOTS; slot++) {
         struct journal_slot *j = journal(state, slot);
         uint64_t valid = atomic_load(&j->valid);
         if (valid == 0) {
             continue;
         }
+        KILN_REQUIRE(valid <= state->chunks && j->n <= KILN_CHUNK && j->offset <= state->size &&
+                         j->n <= state->size - j->offset,
+                     err, KILN_EDAMAGED,
+                     "state: journal slot %zu is damaged; start from the newest checkpoint", slot);
         for (int i = 0; i < 3 && !kiln_state_chunk_done(state, valid - 1, update); i++) {
             memcpy(kiln_state_region(state, KILN_WEIGHTS + i) + j->offset, j->old[i],
                    j->n * sizeof(float));
         }
         atomic_store(&j->valid, 0);
     }
+    return KILN_OK;
 }
 
 const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state) {

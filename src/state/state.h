@@ -97,8 +97,10 @@ void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk,
 void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update);
 /* Does the chunk hold the values of that update already? */
 bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update);
-/* Undo the chunks that a death left half changed in update number `update`. */
-void kiln_state_restore(struct kiln_state *state, uint64_t update);
+/* Undo the chunks that a death left half changed in update number `update`. KILN_EDAMAGED, with
+ * nothing of that chunk changed, when a slot points outside the file. */
+KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
+                                                    struct kiln_err *err);
 
 /* Write everything to the disk. */
 KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);

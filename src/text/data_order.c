@@ -46,13 +46,11 @@ static enum kiln_status require_window(const struct kiln_data *data, enum kiln_s
     if (data->windows[split] > 0) {
         return KILN_OK;
     }
-    return KILN_FAIL(
-        err, KILN_EINPUT,
-        "data %s: %zu of its %zu ids are for %s, a window of --seq %zu needs %zu; "
-        "give more text, a smaller --seq%s",
-        kiln_token_file_path(data->file), ids, kiln_token_file_count(data->file),
-        split == KILN_TRAIN ? "training" : "validation", data->seq, data->seq + 1,
-        split == KILN_TRAIN ? " or a smaller --val" : " or another --val (0 for none)");
+    return KILN_FAIL(err, KILN_EINPUT,
+                     "data %s: %zu of its %zu ids are for %s, a window of --seq %zu needs %zu; "
+                     "give more text or a smaller --seq",
+                     kiln_token_file_path(data->file), ids, kiln_token_file_count(data->file),
+                     split == KILN_TRAIN ? "training" : "validation", data->seq, data->seq + 1);
 }
 
 static enum kiln_status divide(struct kiln_data *data, double validation, struct kiln_err *err) {

@@ -138,6 +138,13 @@ enum kiln_status kiln_tokenize_file(const struct kiln_tokenizer *tok, const char
     return status;
 }
 
+bool kiln_token_file_of(const struct kiln_token_file *file, const struct kiln_tokenizer *tok) {
+    const struct kiln_token_header *h = kiln_token_file_header(file);
+    struct kiln_map nothing = {0};
+    struct kiln_token_header mine = header_of(tok, &nothing, NULL);
+    return h->vocab == mine.vocab && h->vocabulary_crc == mine.vocabulary_crc;
+}
+
 bool kiln_token_file_made_from(const struct kiln_token_file *file, const struct kiln_tokenizer *tok,
                                const char *text_path, const struct kiln_tokenize_options *options) {
     struct kiln_map text;
@@ -148,8 +155,8 @@ bool kiln_token_file_made_from(const struct kiln_token_file *file, const struct 
     bool same = h->text_size == text.size;
     if (same) {
         struct kiln_token_header now = header_of(tok, &text, options);
-        same = h->text_crc == now.text_crc && h->vocab == now.vocab &&
-               h->vocabulary_crc == now.vocabulary_crc && h->flags == now.flags;
+        same =
+            h->text_crc == now.text_crc && h->flags == now.flags && kiln_token_file_of(file, tok);
     }
     kiln_map_close(&text);
     return same;

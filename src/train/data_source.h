@@ -13,6 +13,8 @@
 KILN_MUST_CHECK enum kiln_status kiln_open_tokenizer(const char *path, const char *data,
                                                      size_t vocab, struct kiln_tokenizer **out,
                                                      struct kiln_err *err);
+/* Is `data` a file that can be read as text or tokens? */
+KILN_MUST_CHECK enum kiln_status kiln_check_data(const char *data, struct kiln_err *err);
 /* Open `data`; text is first tokenized into token_path. Ids are checked against vocab. */
 KILN_MUST_CHECK enum kiln_status kiln_open_tokens(const char *data, const char *token_path,
                                                   const struct kiln_tokenizer *tokenizer,

@@ -111,6 +111,12 @@ static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
     return kiln_dims_check(dims, err);
 }
 
+/* All processors, as far as threads have journal slots. */
+static size_t default_threads(void) {
+    size_t n = kiln_cpu_count();
+    return n < KILN_JOURNAL_SLOTS ? n : KILN_JOURNAL_SLOTS;
+}
+
 /* Everything that is still unset. */
 static enum kiln_status complete(struct kiln_settings *s, const struct kiln_model_source *source,
                                  const struct kiln_dims *dims, struct kiln_err *err) {
@@ -130,7 +136,7 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
                            source->preset ? model : KILN_FROM_DEFAULT, err));
     }
     if (s->threads == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_threads, kiln_cpu_count(), KILN_FROM_MACHINE, err));
+        KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(), KILN_FROM_MACHINE, err));
     }
     if (s->eval_every == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
@@ -296,6 +302,11 @@ static void choose_folder(const struct kiln_settings *s, char *out, size_t size)
             first--;
         }
         snprintf(stem[i], sizeof stem[i], "%.*s", (int)(length - first), names[i] + first);
+        /* Not in the middle of a UTF-8 character. */
+        for (size_t end = strlen(stem[i]); first + end < length && end > 0 &&
+                                           ((unsigned char)names[i][first + end] & 0xc0) == 0x80;) {
+            stem[i][--end] = '\0';
+        }
         char *dot = strrchr(stem[i], '.');
         if (dot && dot != stem[i]) {
             *dot = '\0';
@@ -351,6 +362,16 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     if (status == KILN_OK) {
         status = prepare(run, source, temporary, err);
     }
+    /* Kernels and memory too: a run that cannot be opened is not made. */
+    if (status == KILN_OK) {
+        status = open_trainer(run, err);
+    }
+    if (status == KILN_OK) {
+        struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
+        numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+        kiln_state_commit(run->trainer.state, &cursor);
+        status = kiln_state_sync(run->trainer.state, err);
+    }
     if (status == KILN_OK && rename(temporary, run->folder) != 0) {
         status = KILN_FAIL(err, KILN_EIO, "run folder %s: %s", run->folder, strerror(errno));
     }
@@ -361,6 +382,17 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
         }
     }
     return status;
+}
+
+/* The vocabulary in a token file's header; a raw file has none, and *vocab stays. */
+static enum kiln_status vocab_of_tokens(const char *data, size_t *vocab, struct kiln_err *err) {
+    struct kiln_token_file *tokens;
+    KILN_TRY(kiln_token_file_open(data, 0, &tokens, err));
+    if (kiln_token_file_vocab(tokens) > 0) {
+        *vocab = kiln_token_file_vocab(tokens);
+    }
+    kiln_token_file_close(tokens);
+    return KILN_OK;
 }
 
 /* The model, the tokenizer and the sizes they agree on. */
@@ -376,10 +408,14 @@ static enum kiln_status choose_model(struct kiln_run *run, struct kiln_model_sou
         KILN_TRY(
             kiln_settings_set(s, KILN_SETTING_tokenizer, source->tokenizer, KILN_FROM_MODEL, err));
     }
-    /* A new model takes the vocabulary of its tokenizer, unless one is asked for. */
-    bool free_vocab = !file && s->vocab == KILN_UNSET && !kiln_token_file_is(s->data);
+    /* A new model takes the vocabulary of its tokens or tokenizer, unless one is asked for. */
+    bool free_vocab = !file && s->vocab == KILN_UNSET;
     struct kiln_dims dims = source->dims;
     KILN_TRY(apply_sizes(s, file, &dims, err));
+    if (free_vocab && kiln_token_file_is(s->data)) {
+        KILN_TRY(vocab_of_tokens(s->data, &dims.vocab, err));
+        free_vocab = false;
+    }
     KILN_TRY(kiln_open_tokenizer(s->tokenizer, s->data, free_vocab ? 0 : dims.vocab,
                                  &run->tokenizer, err));
     if (free_vocab) {
@@ -401,8 +437,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
     struct kiln_model_source source;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
-    KILN_REQUIRE(kiln_path_exists(s->data) && !kiln_path_is_dir(s->data), err, KILN_EINPUT,
-                 "data %s: no such file", s->data);
+    KILN_TRY(kiln_check_data(s->data, err));
     KILN_TRY(choose_model(run, &source, err));
     if (s->out) {
         KILN_TRY(check_name(s->out, err));
@@ -410,15 +445,14 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
                      "run folder %s exists: continue it with --resume %s, or choose another --out",
                      s->out, s->out);
         snprintf(run->folder, sizeof run->folder, "%s", s->out);
+        for (size_t n = strlen(run->folder); n > 1 && run->folder[n - 1] == '/'; n--) {
+            run->folder[n - 1] = '\0'; /* or the temporary folder would lie inside */
+        }
     } else {
         choose_folder(s, run->folder, sizeof run->folder);
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
     KILN_TRY(make_folder(run, &source, err));
-    KILN_TRY(open_trainer(run, err));
-    struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-    numerics_id(run, cursor.numerics, sizeof cursor.numerics);
-    kiln_state_commit(run->trainer.state, &cursor);
     KILN_TRY(open_metrics(run, err));
     return describe(run, err);
 }

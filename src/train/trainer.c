@@ -100,7 +100,9 @@ static enum kiln_status prune(const struct kiln_trainer *t, const char *folder,
     DIR *dir = opendir(folder);
     KILN_REQUIRE(dir, err, KILN_EIO, "%s: %s", folder, strerror(errno));
     for (struct dirent *e; n < 1024 && (e = readdir(dir)) != NULL;) {
-        n += sscanf(e->d_name, "step-%" SCNu64, &step[n]) == 1;
+        int length = 0;
+        n += sscanf(e->d_name, "step-%" SCNu64 "%n", &step[n], &length) == 1 &&
+             e->d_name[length] == '\0';
     }
     closedir(dir);
     qsort(step, n, sizeof *step, by_number);
@@ -255,8 +257,11 @@ static enum kiln_status run_step(struct kiln_trainer *t, struct kiln_err *err) {
     double computed = kiln_now_s();
     cursor.grad_norm = kiln_optimizer_norm(t->optimizer);
     KILN_REQUIRE(isfinite(cursor.loss) && isfinite(cursor.grad_norm), err, KILN_EDIVERGED,
-                 "step %" PRIu64 ": loss %g, gradient norm %g; the weights of step %" PRIu64
-                 " are kept: try a lower --lr or a longer --warmup",
+                 "step %" PRIu64
+                 ": loss %g, gradient norm %g are no numbers to train on; the weights of step "
+                 "%" PRIu64
+                 " are kept in model.bin: start a new run from them (--model RUN) with a "
+                 "lower --lr or a longer --warmup",
                  cursor.step + 1, cursor.loss, cursor.grad_norm, cursor.step);
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
     cursor.phase = KILN_PHASE_UPDATE;
@@ -274,7 +279,7 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
     if (cursor->phase == KILN_PHASE_UPDATE) {
         notice(t, "the last process ended inside an update; it is finished now");
-        kiln_state_restore(t->state, cursor->updates + 1);
+        KILN_TRY(kiln_state_restore(t->state, cursor->updates + 1, err));
         update(t);
     }
     if (cursor->phase == KILN_PHASE_FINISH) {
@@ -298,6 +303,10 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
     }
     while (status == KILN_OK && kiln_state_cursor(t->state)->step < t->settings->steps) {
         status = run_step(t, err);
+    }
+    if (status == KILN_EDIVERGED) {
+        struct kiln_err second; /* the first message is the one to read */
+        return save_model(t, &second) == KILN_OK ? status : KILN_EIO;
     }
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {
         return status;

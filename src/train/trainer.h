@@ -39,7 +39,9 @@ struct kiln_trainer {
 /* Train from the state's cursor to settings->steps. */
 KILN_MUST_CHECK enum kiln_status kiln_trainer_run(struct kiln_trainer *trainer,
                                                   struct kiln_err *err);
-/* Mean loss over the first settings->eval_windows held-out windows; NaN when there are none. */
+/* Mean loss over the first settings->eval_windows held-out windows, in whole micro-batches: the
+ * rest of the division is left out, and a set smaller than one is read round and round. NaN when
+ * there are none. */
 KILN_MUST_CHECK enum kiln_status kiln_trainer_evaluate(struct kiln_trainer *trainer, double *loss,
                                                        struct kiln_err *err);
 

@@ -165,6 +165,11 @@ static enum kiln_status load_step(struct reference *r, size_t step, struct kiln_
     return KILN_OK;
 }
 
+/* A NaN is the worst there is, and stays it. */
+static bool worse(double error, double worst) {
+    return !isnan(worst) && (isnan(error) || error > worst);
+}
+
 /* |a - b| / |b| of every tensor of step 0. */
 static enum kiln_status compare_gradients(const struct reference *r, const float *gradients,
                                           struct kiln_verify_result *out, struct kiln_err *err) {
@@ -182,8 +187,7 @@ static enum kiln_status compare_gradients(const struct reference *r, const float
         struct kiln_verify_tensor *v = &out->tensors[i];
         memcpy(v->name, t->name, sizeof v->name);
         v->error = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
-        /* Written so that a NaN is the worst. */
-        if (i == 0 || !(v->error <= out->worst.error)) {
+        if (i == 0 || worse(v->error, out->worst.error)) {
             out->worst = *v;
         }
     }
@@ -249,7 +253,7 @@ static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_res
         kiln_optimizer_update(job->optimizer, step + 1, lr, norm);
         double expected = json_number_value(json_array_get(json_object_get(r->json, "loss"), step));
         double error = fabs(loss / tokens - expected) / fabs(expected);
-        if (!(error <= out->loss_error)) {
+        if (worse(error, out->loss_error)) {
             out->loss_error = error;
         }
     }

@@ -151,3 +151,22 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
     kiln_free(gradients);
     kiln_table_destroy(table);
 }
+
+/* A NaN in the comparison is a failure, whatever comes after it. */
+TEST(verify_fails_on_a_nan) {
+    struct kiln_err err;
+    struct kiln_verify_result result;
+    const char *from = test_reference("tiny-mha");
+    const char *folder = test_path("reference");
+    char command[4096];
+    snprintf(command, sizeof command,
+             "cp -r %s %s && chmod -R u+w %s && printf '\\000\\000\\300\\177' | "
+             "dd of=%s/grads.f32 bs=1 seek=400 conv=notrunc 2>/dev/null",
+             from, folder, folder, folder);
+    CHECK_EQ(system(command), 0);
+    struct kiln_verify_options options = {folder, KILN_PRECISION_FP32, 1};
+    CHECK_OK(kiln_verify_reference(&options, &result, &err), &err);
+    CHECK(!result.pass);
+    CHECK(isnan(result.worst.error));
+    kiln_verify_free(&result);
+}
