@@ -98,20 +98,13 @@ void kiln_keep_layers(struct kiln_keep keep, size_t layers, const struct kiln_gr
     }
 }
 
-static bool starts_group(const struct kiln_groups *groups, size_t layer) {
-    for (size_t i = 0; i < groups->n_forward; i++) {
-        if (groups->at[i].first == layer) {
-            return true;
-        }
-    }
-    return false;
-}
-
 size_t kiln_longest_run(const struct kiln_groups *groups, size_t layers, const bool *full,
                         bool single_runs, bool cut_at_groups) {
-    size_t longest = 0, run = 0;
+    size_t longest = 0, run = 0, group = 0;
     for (size_t l = 0; l < layers; l++) {
-        const bool begins = single_runs || (cut_at_groups && starts_group(groups, l));
+        const bool edge = group < groups->n_forward && groups->at[group].first == l;
+        const bool begins = single_runs || (cut_at_groups && edge);
+        group += edge;
         run = full[l] ? 0 : begins ? 1 : run + 1;
         longest = run > longest ? run : longest;
     }

@@ -206,6 +206,19 @@ static enum kiln_status plan(struct planner *p, struct kiln_estimate *out, struc
     return copy_out(p, &chosen, out, err);
 }
 
+/* Sizes so large that bytes would not be counted right. */
+static enum kiln_status check_sizes(const struct kiln_plan_request *r, struct kiln_err *err) {
+    const struct kiln_dims *d = &r->dims;
+    const double widest = (double)d->dim + (double)d->hidden + (double)r->seq;
+    const double floats = 32 * widest * (double)(d->layers + 1) * (double)r->batch *
+                          (double)r->seq * (double)r->accum;
+    KILN_REQUIRE(floats < 0x1p60, err, KILN_EUSAGE,
+                 "%zu layers of %zu x %zu x %zu tokens a window are more than a plan can count; "
+                 "lower --batch, --seq or --accum",
+                 d->layers, r->accum, r->batch, r->seq);
+    return KILN_OK;
+}
+
 static enum kiln_status open_planner(struct planner *p, struct kiln_estimate *out,
                                      struct kiln_err *err) {
     struct kiln_table *table = NULL;
@@ -229,6 +242,7 @@ enum kiln_status kiln_estimate(const struct kiln_plan_request *request, struct k
     struct planner p = {
         .request = request, .limits = kiln_limits_of(request), .layers = request->dims.layers};
     memset(out, 0, sizeof *out);
+    KILN_TRY(check_sizes(request, err));
     KILN_TRY(kiln_limits_check(request, &p.limits, err));
     out->usable = request->budget == 0 ? 0 : p.limits.compile;
     out->load_usable = request->load_budget == 0 ? 0 : p.limits.load;

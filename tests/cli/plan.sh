@@ -60,4 +60,5 @@ refuses 2 '--overlap delayed: unknown' --overlap delayed
 refuses 2 '--memory much: not a size' --memory much
 refuses 1 'needs 6 kernels in one process, and of a budget of 6' --budget 6 --schedule whole
 refuses 1 'and --memory is 1048576' --memory 1M
+refuses 2 'more than a plan can count' --batch 65536 --seq 1048576 --accum 1048576
 refuses 1 'no-such.bin' --model no-such.bin
