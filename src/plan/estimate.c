@@ -194,7 +194,7 @@ static enum kiln_status copy_out(struct planner *p, const struct outcome *chosen
 }
 
 static enum kiln_status plan(struct planner *p, struct kiln_estimate *out, struct kiln_err *err) {
-    struct kiln_policy best;
+    struct kiln_policy best = {.bytes = 0};
     struct outcome chosen;
     bool found;
     KILN_TRY(try_all(p, out, &best, &found, err));
