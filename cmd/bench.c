@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "commands.h"
+#include "dims.h"
 #include "kiln/report.h"
 #include "output.h"
 
@@ -29,46 +30,6 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_model,    KILN_SETTING_dim,       KILN_SETTING_hidden, KILN_SETTING_heads,
     KILN_SETTING_kv_heads, KILN_SETTING_layers,    KILN_SETTING_vocab,  KILN_SETTING_seq,
     KILN_SETTING_batch,    KILN_SETTING_precision, KILN_SETTING_threads};
-
-/* Sizes of the preset or file that is named; no weights are read. */
-static enum kiln_status named_dims(const char *name, struct kiln_dims *out, struct kiln_err *err) {
-    const struct kiln_preset *preset = kiln_preset_find(name);
-    struct kiln_checkpoint *file = NULL;
-    if (preset != NULL) {
-        *out = preset->dims;
-        return KILN_OK;
-    }
-    KILN_TRY(kiln_checkpoint_open(name, &file, err));
-    *out = *kiln_checkpoint_dims(file);
-    kiln_checkpoint_close(file);
-    return KILN_OK;
-}
-
-static void override(size_t *size, uint64_t value) {
-    if (value != KILN_UNSET) {
-        *size = value;
-    }
-}
-
-static bool resized(const struct kiln_settings *s) {
-    return s->dim != KILN_UNSET || s->hidden != KILN_UNSET || s->layers != KILN_UNSET ||
-           s->vocab != KILN_UNSET;
-}
-
-static enum kiln_status choose_dims(const struct kiln_settings *s, struct kiln_dims *dims,
-                                    struct kiln_err *err) {
-    KILN_TRY(named_dims(s->model != NULL ? s->model : "stories15m", dims, err));
-    override(&dims->dim, s->dim);
-    override(&dims->hidden, s->hidden);
-    override(&dims->heads, s->heads);
-    /* Other heads without other kv-heads: as many, as in the presets. */
-    override(&dims->kv_heads, s->kv_heads != KILN_UNSET ? s->kv_heads : s->heads);
-    override(&dims->layers, s->layers);
-    override(&dims->vocab, s->vocab);
-    override(&dims->seq, s->seq);
-    dims->head_size = 0;
-    return kiln_dims_check(dims, err);
-}
 
 static enum kiln_status print_json(const char *model, const struct kiln_bench_options *how,
                                    const struct kiln_bench_result *r, struct kiln_err *err) {
@@ -112,8 +73,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                      .steps = flags->steps,
                                      .threads = s->threads != KILN_UNSET ? s->threads : 0};
     struct kiln_bench_result result;
-    const char *model = s->model != NULL ? s->model : resized(s) ? "own sizes" : "stories15m";
-    KILN_TRY(choose_dims(s, &how.dims, err));
+    const char *model = dims_name(s);
+    KILN_TRY(dims_choose(s, &how.dims, err));
     how.seq = how.dims.seq;
     KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
     KILN_TRY(kiln_bench(&how, &result, err));

@@ -9,6 +9,7 @@
 
 extern const struct command command_demo;
 extern const struct command command_train;
+extern const struct command command_plan;
 extern const struct command command_generate;
 extern const struct command command_eval;
 extern const struct command command_tokenize;

@@ -16,8 +16,8 @@
 #include "stop.h"
 
 static const struct command *const commands[] = {
-    &command_demo,    &command_train,   &command_generate, &command_eval,  &command_tokenize,
-    &command_convert, &command_inspect, &command_verify,   &command_bench,
+    &command_demo,     &command_train,   &command_plan,    &command_generate, &command_eval,
+    &command_tokenize, &command_convert, &command_inspect, &command_verify,   &command_bench,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

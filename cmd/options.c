@@ -299,11 +299,12 @@ static void print_flag(FILE *to, const struct flag *flag) {
 }
 
 static const char *const headings[N_GROUPS] = {
-    [GROUP_DEMO] = "Demo",           [GROUP_TEXT] = "Text",
-    [GROUP_DATA] = "Data",           [GROUP_VOCABULARY] = "Vocabulary",
-    [GROUP_MODEL] = "Model",         [GROUP_TRAINING] = "Training",
-    [GROUP_MEASURING] = "Measuring", [GROUP_RUN] = "Run",
-    [GROUP_MACHINE] = "Machine",     [GROUP_OUTPUT] = "Output",
+    [GROUP_DEMO] = "Demo",         [GROUP_TEXT] = "Text",
+    [GROUP_DATA] = "Data",         [GROUP_VOCABULARY] = "Vocabulary",
+    [GROUP_MODEL] = "Model",       [GROUP_TRAINING] = "Training",
+    [GROUP_PLANNING] = "Planning", [GROUP_MEASURING] = "Measuring",
+    [GROUP_RUN] = "Run",           [GROUP_MACHINE] = "Machine",
+    [GROUP_OUTPUT] = "Output",
 };
 
 static void print_group(FILE *to, const struct command *command, enum option_group group) {

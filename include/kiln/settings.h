@@ -142,8 +142,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_from_json(struct kiln_se
                                                                   const char *json, size_t size,
                                                                   struct kiln_err *err);
 
-/* A whole number (10_000 is read as 10000), a real number, a size (whole or not, then K, M or G of
- * 1024): the one way to read numbers from a command line. `flag` is shown as it is ("--steps").
+/* A whole number (10_000 is read as 10000), a real number, a size (whole or not, then K, M, G or T
+ * of 1024): the one way to read numbers from a command line. `flag` is shown as it is ("--steps").
  * KILN_EUSAGE when `text` is anything else: flag, text, the valid values. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_count(const char *flag, const char *text,
                                                            uint64_t least, uint64_t most,

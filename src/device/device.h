@@ -142,6 +142,16 @@ KILN_MUST_CHECK enum kiln_status kiln_device_open_cpu(const struct kiln_table *t
                                                       const struct kiln_device_options *options,
                                                       struct kiln_device **out,
                                                       struct kiln_err *err);
+/* Bytes that the CPU device would take, without opening it: for plans. */
+struct kiln_device_sizes {
+    size_t activation[3]; /* by enum kiln_activation */
+    size_t kernels;
+    size_t workspace; /* with one thread */
+};
+KILN_MUST_CHECK enum kiln_status kiln_device_sizes_cpu(const struct kiln_table *table,
+                                                       const struct kiln_device_options *options,
+                                                       struct kiln_device_sizes *out,
+                                                       struct kiln_err *err);
 static inline void kiln_device_close(struct kiln_device *device) {
     if (device) {
         device->ops->close(device);

@@ -3,19 +3,6 @@
 
 #include "base/mem.h"
 
-struct kiln_flops kiln_plan_flops(const struct kiln_dims *d, const struct kiln_micro_batch *mb) {
-    double n = (double)(mb->batch * mb->seq);
-    double hk = (double)(d->heads * d->head_size), gk = (double)(d->kv_heads * d->head_size);
-    double matrices = (double)d->layers * ((double)d->dim * (2 * hk + 2 * gk) +
-                                           3.0 * (double)d->dim * (double)d->hidden);
-    struct kiln_flops f;
-    f.forward = f.dx = f.dw = 2.0 * matrices * n;
-    f.attention = (double)d->layers * 2.0 * hk * 5.0 * (double)mb->seq * n;
-    f.classifier = 3.0 * 2.0 * (double)d->vocab * (double)d->dim * n;
-    f.total = f.forward + f.dx + f.dw + f.attention + f.classifier;
-    return f;
-}
-
 void kiln_plan_make(const struct kiln_device *device, bool training, struct kiln_plan *plan) {
     const struct kiln_table *table = device->table;
     const struct kiln_dims *d = &table->dims;
@@ -42,5 +29,5 @@ void kiln_plan_make(const struct kiln_device *device, bool training, struct kiln
     }
     device->ops->memory(device, &m->kernels, &m->workspace);
     m->total = m->weights + m->moments + m->gradients + m->kernels + m->activations + m->workspace;
-    plan->flops = kiln_plan_flops(d, &plan->shape);
+    plan->flops = kiln_plan_flops(d, plan->shape.batch, plan->shape.seq);
 }

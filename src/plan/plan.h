@@ -12,17 +12,7 @@
 
 #include "device/device.h"
 #include "kiln/model.h"
-
-/* Model FLOPs of one micro-batch of N = B*T tokens (a multiply-add is 2). Attention is counted
- * without its mask, five score-sized products forward and backward; recomputation is not counted:
- * these are the FLOPs of the model, not of the program. */
-struct kiln_flops {
-    double forward, dx, dw; /* 2 * parameters of the layers' matrices * N each */
-    double attention;       /* L*2*H*K*5*T*N */
-    double classifier;      /* 3*2*V*D*N: forward, dx, dw */
-    double total;
-};
-struct kiln_flops kiln_plan_flops(const struct kiln_dims *dims, const struct kiln_micro_batch *mb);
+#include "kiln/plan.h"
 
 /* Bytes by part. */
 struct kiln_plan_memory {

@@ -130,7 +130,7 @@ enum kiln_status kiln_parse_real(const char *flag, const char *text, double leas
 
 enum kiln_status kiln_parse_size(const char *flag, const char *text, uint64_t least, uint64_t most,
                                  uint64_t *out, struct kiln_err *err) {
-    static const char units[] = "KMG";
+    static const char units[] = "KMGT";
     char number[64] = "";
     const size_t length = strlen(text);
     const char *unit = length > 0 ? strchr(units, text[length - 1]) : NULL;
@@ -138,7 +138,7 @@ enum kiln_status kiln_parse_size(const char *flag, const char *text, uint64_t le
     snprintf(number, sizeof number, "%.*s", (int)(unit != NULL ? length - 1 : length), text);
     double value = 0;
     KILN_REQUIRE(length < sizeof number && plain_real(number, &value) && number[0] != '-', err,
-                 KILN_EUSAGE, "%s %s: not a size; use bytes, or a number and K, M or G, as 512M",
+                 KILN_EUSAGE, "%s %s: not a size; use bytes, or a number and K, M, G or T, as 512M",
                  flag, text);
     value = ldexp(value, unit != NULL ? 10 * (int)(unit - units + 1) : 0);
     KILN_REQUIRE(value >= (double)least && value <= (double)most && value < 0x1p64, err,

@@ -100,7 +100,7 @@ TEST(an_empty_prompt_is_a_prompt) {
     kiln_settings_free(&settings);
 }
 
-TEST(sizes_take_k_m_and_g) {
+TEST(sizes_take_k_m_g_and_t) {
     struct kiln_err err;
     uint64_t bytes = 0;
     CHECK_OK(kiln_parse_size("--memory", "512M", 0, UINT64_MAX, &bytes, &err), &err);
@@ -109,7 +109,9 @@ TEST(sizes_take_k_m_and_g) {
     CHECK_EQ(bytes, 1536);
     CHECK_OK(kiln_parse_size("--memory", "7", 0, UINT64_MAX, &bytes, &err), &err);
     CHECK_EQ(bytes, 7);
-    const char *const wrong[] = {"", "M", "-1M", "1T", "512MB", "1 M", "99999999999G"};
+    CHECK_OK(kiln_parse_size("--memory", "1T", 0, UINT64_MAX, &bytes, &err), &err);
+    CHECK_EQ(bytes, (uint64_t)1 << 40);
+    const char *const wrong[] = {"", "M", "-1M", "1P", "512MB", "1 M", "99999999999G"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         CHECK_FAILS(kiln_parse_size("--memory", wrong[i], 0, UINT64_MAX, &bytes, &err), KILN_EUSAGE,
                     &err);

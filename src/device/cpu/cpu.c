@@ -183,6 +183,25 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     return used;
 }
 
+enum kiln_status kiln_device_sizes_cpu(const struct kiln_table *table,
+                                       const struct kiln_device_options *options,
+                                       struct kiln_device_sizes *out, struct kiln_err *err) {
+    struct kiln_cpu_device cpu = {
+        .base = {.table = table, .shape = options->shape},
+        .tokens = options->shape.batch * options->shape.seq,
+        .training = options->training,
+    };
+    KILN_TRY(kiln_kernels_choose(options->precision, &cpu.kernels, err));
+    for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
+        out->activation[what] = cpu_activation_bytes(&cpu.base, what);
+    }
+    const size_t scratch =
+        kiln_attention_scratch(&cpu.kernels, options->shape.seq, table->dims.head_size);
+    out->kernels = kiln_packed_bytes(table, cpu.kernels.operand_bytes, options->training);
+    out->workspace = lay_out(&cpu, NULL) + larger(scratch, KILN_GEMM_SCRATCH);
+    return KILN_OK;
+}
+
 static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool *pool,
                                    const struct kiln_device_options *options,
                                    struct kiln_err *err) {

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dims.c: the sizes that a command's model flags name.
+ */
+#include "dims.h"
+
+/* Sizes of the preset or file that is named; no weights are read. */
+static enum kiln_status named_dims(const char *name, struct kiln_dims *out, struct kiln_err *err) {
+    const struct kiln_preset *preset = kiln_preset_find(name);
+    struct kiln_checkpoint *file = NULL;
+    if (preset != NULL) {
+        *out = preset->dims;
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_checkpoint_open(name, &file, err));
+    *out = *kiln_checkpoint_dims(file);
+    kiln_checkpoint_close(file);
+    return KILN_OK;
+}
+
+static void override(size_t *size, uint64_t value) {
+    if (value != KILN_UNSET) {
+        *size = value;
+    }
+}
+
+static bool resized(const struct kiln_settings *s) {
+    return s->dim != KILN_UNSET || s->hidden != KILN_UNSET || s->layers != KILN_UNSET ||
+           s->vocab != KILN_UNSET;
+}
+
+enum kiln_status dims_choose(const struct kiln_settings *s, struct kiln_dims *dims,
+                             struct kiln_err *err) {
+    KILN_TRY(named_dims(s->model != NULL ? s->model : "stories15m", dims, err));
+    override(&dims->dim, s->dim);
+    override(&dims->hidden, s->hidden);
+    override(&dims->heads, s->heads);
+    /* Other heads without other kv-heads: as many, as in the presets. */
+    override(&dims->kv_heads, s->kv_heads != KILN_UNSET ? s->kv_heads : s->heads);
+    override(&dims->layers, s->layers);
+    override(&dims->vocab, s->vocab);
+    override(&dims->seq, s->seq);
+    dims->head_size = 0;
+    return kiln_dims_check(dims, err);
+}
+
+const char *dims_name(const struct kiln_settings *s) {
+    return s->model != NULL ? s->model : resized(s) ? "own sizes" : "stories15m";
+}

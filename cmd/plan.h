@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * plan.h: a plan as tables and as JSON.
+ */
+#ifndef KILN_CMD_PLAN_H
+#define KILN_CMD_PLAN_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "kiln/plan.h"
+
+struct plan_shown {
+    const char *model, *device;
+    const struct kiln_plan_request *request;
+    const struct kiln_estimate *estimate;
+};
+
+void plan_print(const struct plan_shown *shown);
+void plan_print_trace(const struct plan_shown *shown);
+/* NULL when out of memory. */
+json_t *plan_json(const struct plan_shown *shown, bool trace);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * plan_print.c: a plan as tables.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "kiln/report.h"
+#include "plan.h"
+
+static const char *bytes(uint64_t n, char buffer[32]) {
+    return kiln_human_bytes((double)n, buffer, 32);
+}
+
+static void print_budget(const char *what, size_t budget, size_t usable, double headroom) {
+    if (budget == 0) {
+        printf("  %-16s no limit\n", what);
+    } else {
+        printf("  %-16s %zu kernels, %zu usable at headroom %g\n", what, budget, usable, headroom);
+    }
+}
+
+static void print_groups(const struct kiln_estimate *e) {
+    printf("\nGroups             layers   kernels   run again\n");
+    for (size_t i = 0; i < e->n_groups; i++) {
+        const struct kiln_plan_group *g = &e->groups[i];
+        char layers[48];
+        snprintf(layers, sizeof layers, "[%zu,%zu)", g->first, g->end);
+        printf("  %-11s %11s %9zu %11zu\n", kiln_plan_pass_name(g->pass), layers, g->kernels,
+               g->recomputed);
+    }
+}
+
+static void print_policies(const struct plan_shown *shown) {
+    const struct kiln_estimate *e = shown->estimate;
+    const double all = (double)e->policies[0].bytes;
+    printf(
+        "\nActivations    full layers      bytes   saved   extra forward   compiles   restarts\n");
+    for (size_t i = 0; i < KILN_POLICIES; i++) {
+        const struct kiln_policy *p = &e->policies[i];
+        char name[32], size[32];
+        printf("  %-12s %11zu %10s %6.1f%% %14.1f%% %10.4g %10.4g\n", kiln_keep_name(p->keep, name),
+               p->kept_count, bytes(p->bytes, size), 100 * (1 - (double)p->bytes / all),
+               100 * (double)p->extra_forward_layers / (double)shown->request->dims.layers,
+               p->compiles, p->restarts);
+    }
+}
+
+static void print_memory(const struct kiln_memory *m) {
+    const struct {
+        const char *name;
+        uint64_t n;
+    } parts[] = {{"weights", m->weights},
+                 {"moments", m->moments},
+                 {"gradients", m->gradients},
+                 {"kernels", m->kernels},
+                 {"activations kept", m->activations_kept},
+                 {"activations live", m->activations_live},
+                 {"workspace", m->workspace},
+                 {"total", m->total},
+                 {"state file", m->state_file}};
+    char size[32];
+    printf("\nMemory\n");
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        printf("  %-18s %10s\n", parts[i].name, bytes(parts[i].n, size));
+    }
+}
+
+static void print_flops(const struct kiln_flops *f) {
+    printf("\nGFLOP a micro-batch\n");
+    printf("  forward %.3f, dx %.3f, dw %.3f, attention %.3f, classifier %.3f\n", f->forward * 1e-9,
+           f->dx * 1e-9, f->dw * 1e-9, f->attention * 1e-9, f->classifier * 1e-9);
+    printf("  total %.3f: device %.3f, host %.3f\n", f->total * 1e-9, f->device * 1e-9,
+           f->host * 1e-9);
+}
+
+void plan_print(const struct plan_shown *shown) {
+    const struct kiln_plan_request *r = shown->request;
+    const struct kiln_estimate *e = shown->estimate;
+    const double headroom = (double)r->headroom_millionths * 1e-6;
+    char name[32];
+    printf("%s on %s: %.2f M parameters, %zu layers; batch %zu, seq %zu, accum %zu\n", shown->model,
+           shown->device, (double)e->parameters * 1e-6, r->dims.layers, r->batch, r->seq, r->accum);
+    print_budget("compile budget", r->budget, e->usable, headroom);
+    print_budget("load budget", r->load_budget, e->load_usable, headroom);
+    printf("  %-16s %s, %s\n", "schedule", r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split",
+           e->by_micro_batch ? "micro-batch by micro-batch"
+                             : "all micro-batches through a group before the next");
+    printf("  %-16s %s: %zu layers full, %zu run forward again\n", "activations",
+           kiln_keep_name(e->keep, name), e->kept_count, e->extra_forward_layers);
+    printf("  %-16s %.6g compiles, %.6g restarts\n", "a window", e->compiles, e->restarts);
+    print_groups(e);
+    print_policies(shown);
+    print_memory(&e->memory);
+    print_flops(&e->flops);
+}
+
+static void print_action(const struct kiln_plan_action *a, const char *micro_batches) {
+    char left[32] = "no limit";
+    const struct kiln_plan_group *g = &a->group;
+    const char *pass = kiln_plan_pass_name(g->pass);
+    if (a->left != SIZE_MAX) {
+        snprintf(left, sizeof left, "%zu left", a->left);
+    }
+    switch (a->what) {
+        case KILN_PLAN_RESTART:
+            printf("  restart    [%zu,%zu) %s needs %zu kernels; %s\n", g->first, g->end, pass,
+                   a->kernels, left);
+            break;
+        case KILN_PLAN_COMPILE:
+            printf("  compile    [%zu,%zu) %s: %zu kernels not in this process; %s\n", g->first,
+                   g->end, pass, a->kernels, left);
+            break;
+        case KILN_PLAN_RUN:
+            printf("  %-10s [%zu,%zu) %s", pass, g->first, g->end, micro_batches);
+            if (g->recomputed > 0) {
+                printf(", %zu layers run forward again", g->recomputed);
+            }
+            printf("; %s\n", left);
+            break;
+        case KILN_PLAN_UPDATE:
+            printf("  update     all layers: the window's gradients are whole; %s\n", left);
+            break;
+    }
+}
+
+void plan_print_trace(const struct plan_shown *shown) {
+    const struct kiln_estimate *e = shown->estimate;
+    const struct kiln_plan_request *r = shown->request;
+    const bool whole = r->schedule == KILN_SCHEDULE_WHOLE;
+    char micro_batches[48];
+    snprintf(micro_batches, sizeof micro_batches, "%zu micro-batch%s", whole ? 1 : r->accum,
+             whole || r->accum == 1 ? "" : "es");
+    printf("\nA window, once windows repeat%s\n",
+           whole && r->accum > 1 ? " (one micro-batch; the update comes after the last)" : "");
+    for (size_t i = 0; i < e->n_actions; i++) {
+        print_action(&e->actions[i], micro_batches);
+    }
+}

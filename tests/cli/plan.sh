@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# kiln plan: tables and JSON of what a window compiles; nothing runs.
+. "$ROOT/tests/lib.sh"
+
+seven=(plan --model llama7b --device sim --no-extras --activations all --memory 1T --budget 119
+    --overlap off)
+# holds NEEDLE: the JSON on stdout, blanks taken out, holds it.
+holds() {
+    tr -d ' \n' <stdout >flat
+    says flat "$1"
+}
+
+expect 0 "$KILN" "${seven[@]}" --schedule whole --accum 1 --json
+holds '"usable":107'
+holds '"compiles":384,"restarts":4,"micro_batches":1'
+holds '{"pass":"forward","first_layer":0,"end_layer":17,"kernels":102'
+holds '{"pass":"backward","first_layer":17,"end_layer":32,"kernels":90'
+for accum in 1 8; do
+    expect 0 "$KILN" "${seven[@]}" --schedule split --accum $accum --json --trace
+    holds "\"compiles\":161,\"restarts\":2,\"micro_batches\":$accum"
+    holds '"action":"restart"'
+done
+for key in model params budget limit load_limit headroom schedule groups per_window activations \
+    policy kept kept_count extra_forward_layers policies memory_bytes state_file total flops \
+    device host; do
+    holds "\"$key\":"
+done
+if grep -q 'time_s\|zero_stall' stdout; then fail 'times are printed that nothing measured'; fi
+
+# as text
+expect 0 "$KILN" "${seven[@]}" --schedule whole --accum 1 --trace
+says stdout '384 compiles, 4 restarts'
+says stdout 'restart    [17,32) forward needs 90 kernels; 5 left'
+expect 0 "$KILN" plan
+says stdout 'no limit'
+says stdout '0 compiles, 0 restarts'
+
+# the state file is as long as the plan says
+seq 3000 >text.txt
+tiny=(--dim 16 --hidden 32 --heads 2 --kv-heads 2 --layers 2 --vocab 259 --seq 32 --batch 1)
+expect 0 "$KILN" train --data text.txt "${tiny[@]}" --steps 1 --out run
+size=$(stat -c %s run/state.kiln)
+expect 0 "$KILN" plan "${tiny[@]}" --json
+holds "\"state_file\":$size,"
+
+refuses() { # CODE WORDS ARGUMENTS...
+    local code=$1 words=$2
+    shift 2
+    expect "$code" "$KILN" plan "$@"
+    says stderr "$words"
+    [ ! -s stdout ] || fail "plan $* speaks on stdout"
+}
+refuses 2 '--headroom 1: out of range' --headroom 1
+refuses 2 '--budget 0: out of range' --budget 0
+refuses 2 'every:0: use every:1' --activations every:0
+refuses 2 '--activations most: unknown; use all' --activations most
+refuses 2 '--schedule half: unknown; use whole or split' --schedule half
+refuses 2 '--device gpu: unknown' --device gpu
+refuses 2 '--overlap delayed: unknown' --overlap delayed
+refuses 2 '--memory much: not a size' --memory much
+refuses 1 'needs 6 kernels in one process, and of a budget of 6' --budget 6 --schedule whole
+refuses 1 'and --memory is 1048576' --memory 1M
+refuses 2 'more than a plan can count' --batch 65536 --seq 1048576 --accum 1048576
+refuses 1 'no-such.bin' --model no-such.bin
