@@ -98,7 +98,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
 KILN_API uint32_t kiln_run_weights_hash(const struct kiln_run *run);
 KILN_API void kiln_run_close(struct kiln_run *run);
 
-/* A model to read from: a preset (random weights), a checkpoint file, or a run's newest weights. */
+/* A model to read from: a preset (random weights), a checkpoint file, or a run's newest weights
+ * file (model.bin or a checkpoint's, whichever was written last). */
 struct kiln_model {
     struct kiln_table *table;
     float *weights;       /* [table->size] */

@@ -453,6 +453,12 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
     KILN_TRY(make_folder(run, &source, err));
+    if (!run->notice[0] && s->warmup >= s->steps) {
+        snprintf(run->notice, sizeof run->notice,
+                 "--warmup %" PRIu64 " takes all %" PRIu64
+                 " steps: the learning rate only rises and is never lowered",
+                 s->warmup, s->steps);
+    }
     KILN_TRY(open_metrics(run, err));
     return describe(run, err);
 }
