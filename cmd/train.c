@@ -237,9 +237,8 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_run *run_now = NULL;
-    const volatile sig_atomic_t *stop = stop_on_signals();
     KILN_TRY(open_run(call, &run_now, err));
-    const enum kiln_status status = train(call, run_now, stop, err);
+    const enum kiln_status status = train(call, run_now, stop_on_signals(), err);
     kiln_run_close(run_now);
     return status;
 }
@@ -251,7 +250,7 @@ const struct command command_train = {
     .details =
         "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin\n"
         "or a run folder. Sizes override those of a preset. In brackets: the default.\n"
-        "Ctrl-C finishes the step, saves, and exits with 130.\n\n"
+        "Ctrl-C drops the step begun; the state after the last whole one is saved; exit 130.\n\n"
         "  kiln train --data book.txt --steps 200\n"
         "  kiln train --resume runs/stories15m-book --steps 400\n",
     .flags_size = sizeof(struct flags),
