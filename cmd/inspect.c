@@ -55,11 +55,16 @@ static json_t *dims_json(const struct kiln_dims *d) {
                      (json_int_t)d->vocab, "seq", (json_int_t)d->seq, "tied", d->tied);
 }
 
-static void print_dims(const struct kiln_dims *d, size_t parameters) {
+/* Every weight was looked at; so many were not finite. */
+static void print_dims(const struct kiln_dims *d, size_t parameters, size_t not_finite) {
     printf("  dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu, seq %zu, %s\n",
            d->dim, d->hidden, d->layers, d->heads, d->kv_heads, d->vocab, d->seq,
            d->tied ? "tied head" : "untied head");
-    printf("  %zu parameters, all finite\n", parameters);
+    if (not_finite == 0) {
+        printf("  %zu parameters, all finite\n", parameters);
+    } else {
+        printf("  %zu parameters, %zu of them not finite\n", parameters, not_finite);
+    }
 }
 
 static json_t *tensors_json(const struct kiln_table *table, const float *weights) {
@@ -105,7 +110,7 @@ static enum kiln_status inspect_model(const struct call *call, struct kiln_err *
             err);
     } else {
         printf("%s: a model, llama2.c format\n", call->arguments[0]);
-        print_dims(&table->dims, table->parameters);
+        print_dims(&table->dims, table->parameters, 0);
         print_tensors(table, model.weights);
         status = output_finish(err);
     }
@@ -180,40 +185,82 @@ static enum kiln_status report_tokenizer(const struct call *call,
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-static enum kiln_status report_run(const struct call *call, const struct kiln_run *run,
-                                   struct kiln_err *err) {
-    const struct flags *flags = call->flags;
-    const struct kiln_run_info *info = kiln_run_info(run);
-    const uint32_t hash = kiln_run_weights_hash(run);
+static enum kiln_status print_run_json(const struct kiln_run_peek *peek,
+                                       const struct kiln_settings *settings, struct kiln_err *err) {
+    char hash[16];
+    char *json = kiln_settings_to_json(settings);
+    json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
+    kiln_settings_json_free(json);
+    snprintf(hash, sizeof hash, "%08" PRIx32, peek->weights_hash);
+    return json_print(
+        json_pack("{s:s, s:s?, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I, s:s, s:o}", "kind",
+                  "run", "model", settings->model, "dims", dims_json(&peek->dims), "parameters",
+                  (json_int_t)peek->parameters, "not_finite", (json_int_t)peek->not_finite, "step",
+                  (json_int_t)peek->step, "updates", (json_int_t)peek->updates, "tokens",
+                  (json_int_t)peek->tokens, "inside_update", peek->inside_update, "loss",
+                  json_number(peek->last_loss), "best_val_loss", json_number(peek->best_val),
+                  "best_val_step", (json_int_t)peek->best_val_step, "weights_hash", hash,
+                  "settings", all),
+        err);
+}
+
+static enum kiln_status print_run(const char *path, const struct kiln_run_peek *peek,
+                                  const struct kiln_settings *settings, struct kiln_err *err) {
     char text[512];
-    if (flags->json) {
-        char *json = kiln_settings_to_json(info->settings);
-        json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
-        kiln_settings_json_free(json);
-        snprintf(text, sizeof text, "%08" PRIx32, hash);
-        return json_print(
-            json_pack("{s:s, s:s, s:o, s:I, s:I, s:s, s:o}", "kind", "run", "model", info->model,
-                      "dims", dims_json(&info->table->dims), "parameters",
-                      (json_int_t)info->table->parameters, "step", (json_int_t)info->first_step,
-                      "weights_hash", text, "settings", all),
-            err);
+    printf("%s: a run of %s\n", path, settings->model != NULL ? settings->model : "own sizes");
+    print_dims(&peek->dims, peek->parameters, peek->not_finite);
+    printf("  step %" PRIu64 " of %" PRIu64 ", %" PRIu64 " tokens, weights %08" PRIx32 "\n",
+           peek->step, settings->steps, peek->tokens, peek->weights_hash);
+    if (peek->inside_update) {
+        printf("  inside update %" PRIu64
+               ": some weights are older than others; training or\n"
+               "  kiln train --resume finishes it\n",
+               peek->updates + 1);
     }
-    printf("%s: a run of %s\n", call->arguments[0], info->model);
-    print_dims(&info->table->dims, info->table->parameters);
-    printf("  step %" PRIu64 " of %" PRIu64 ", weights %08" PRIx32 "\n  settings\n",
-           info->first_step, info->settings->steps, hash);
+    if (peek->step > 0) {
+        printf("  loss %.4f", peek->last_loss);
+        if (peek->best_val_step > 0) {
+            printf("; best held-out loss %.4f after step %" PRIu64, peek->best_val,
+                   peek->best_val_step);
+        }
+        putchar('\n');
+    }
+    printf("  settings\n");
     for (int id = 0; id < KILN_SETTING_COUNT; id++) {
         printf("    %-18s %s\n", kiln_setting(id)->flag,
-               kiln_settings_text(info->settings, id, text, sizeof text));
+               kiln_settings_text(settings, id, text, sizeof text));
     }
     return output_finish(err);
 }
 
+static enum kiln_status read_settings(const char *folder, struct kiln_settings *out,
+                                      struct kiln_err *err) {
+    char *path = NULL, *json = NULL;
+    size_t size = 0;
+    KILN_TRY(join(folder, "run.json", &path, err));
+    enum kiln_status status = read_whole(path, &json, &size, err);
+    if (status == KILN_OK) {
+        status = kiln_settings_from_json(out, json, size, err);
+    }
+    free(json);
+    free(path);
+    return status;
+}
+
+/* Only reads: neither the run's lock nor a byte of its files is touched. */
 static enum kiln_status inspect_run(const struct call *call, struct kiln_err *err) {
-    struct kiln_run *run = NULL;
-    KILN_TRY(kiln_run_resume(call->arguments[0], NULL, &run, err));
-    const enum kiln_status status = report_run(call, run, err);
-    kiln_run_close(run);
+    const struct flags *flags = call->flags;
+    const char *folder = call->arguments[0];
+    struct kiln_run_peek peek;
+    struct kiln_settings settings;
+    KILN_TRY(kiln_run_peek(folder, &peek, err));
+    KILN_TRY(kiln_settings_init(&settings, err));
+    enum kiln_status status = read_settings(folder, &settings, err);
+    if (status == KILN_OK) {
+        status = flags->json ? print_run_json(&peek, &settings, err)
+                             : print_run(folder, &peek, &settings, err);
+    }
+    kiln_settings_free(&settings);
     return status;
 }
 
