@@ -8,7 +8,9 @@
 #include <stdio.h>
 
 #include "commands.h"
+#include "files.h"
 #include "kiln/report.h"
+#include "kiln/train.h"
 #include "output.h"
 
 struct flags {
@@ -20,7 +22,7 @@ static const struct option options[] = {
     {"accum", 0, OPTION_COUNT, "N", "1", "micro-batches in a window", GROUP_MEASURING, 1, 1 << 20,
      offsetof(struct flags, accum)},
     {"steps", 0, OPTION_COUNT, "N", "3", "steps measured, after one to warm up", GROUP_MEASURING, 1,
-     1000000, offsetof(struct flags, steps)},
+     64, offsetof(struct flags, steps)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
@@ -30,12 +32,18 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_kv_heads, KILN_SETTING_layers,    KILN_SETTING_vocab,  KILN_SETTING_seq,
     KILN_SETTING_batch,    KILN_SETTING_precision, KILN_SETTING_threads};
 
-/* Sizes of the preset or file that is named; no weights are read. */
+/* Sizes of the preset, file or run that is named; the weights do not matter. */
 static enum kiln_status named_dims(const char *name, struct kiln_dims *out, struct kiln_err *err) {
     const struct kiln_preset *preset = kiln_preset_find(name);
     struct kiln_checkpoint *file = NULL;
     if (preset != NULL) {
         *out = preset->dims;
+        return KILN_OK;
+    }
+    if (is_run_folder(name)) {
+        struct kiln_run_peek peek;
+        KILN_TRY(kiln_run_peek(name, &peek, err));
+        *out = peek.dims;
         return KILN_OK;
     }
     KILN_TRY(kiln_checkpoint_open(name, &file, err));
@@ -126,7 +134,7 @@ const struct command command_bench = {
     .synopsis = "[--model NAME] [options]",
     .summary = "time a training step beside this machine's ceilings",
     .details =
-        "Without --model: stories15m. Of a .bin only the sizes are read.\n\n"
+        "Without --model: stories15m. Of a .bin or a run only the sizes are used.\n\n"
         "  kiln bench --model stories110m --batch 8 --seq 256\n",
     .flags_size = sizeof(struct flags),
     .options = options,
