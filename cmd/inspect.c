@@ -266,7 +266,7 @@ static enum kiln_status inspect_run(const struct call *call, struct kiln_err *er
 
 /* ---- which of them? ------------------------------------------------------------------------- */
 
-enum kind { KIND_MODEL, KIND_TOKENS, KIND_TOKENIZER_OR_TOKENS };
+enum kind { KIND_MODEL, KIND_TOKENS, KIND_OTHER, KIND_OTHER_OR_RAW };
 
 /* Sizes of a llama2.c header: dim, hidden, layers, heads, kv_heads, vocab (negative: untied), seq.
  * A tokenizer's second word is a float and its third a length; tokens are pairs of small numbers,
@@ -275,9 +275,9 @@ static bool could_be_model(const unsigned char *head, size_t size) {
     static const int32_t most[] = {1 << 20, 1 << 22, 1 << 12, 1 << 12, 1 << 12, 1 << 24, 1 << 20};
     const size_t n = size / 4 < 7 ? size / 4 : 7;
     for (size_t i = 0; i < n; i++) {
-        int32_t word;
-        memcpy(&word, head + 4 * i, 4);
-        word = i == 5 && word < 0 ? -word : word;
+        int32_t stored;
+        memcpy(&stored, head + 4 * i, 4);
+        const int64_t word = i == 5 && stored < 0 ? -(int64_t)stored : stored;
         if (word <= 0 || word > most[i]) {
             return false;
         }
@@ -291,19 +291,25 @@ static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_
     KILN_REQUIRE(file != NULL, err, KILN_EINPUT,
                  "%s cannot be opened; name a model, token file, tokenizer or run folder", path);
     const size_t size = fread(head, 1, sizeof head, file);
+    const bool even = fseeko(file, 0, SEEK_END) == 0 && ftello(file) % 2 == 0;
     fclose(file);
     KILN_REQUIRE(size > 0, err, KILN_EINPUT, "%s is empty; make it again", path);
     const char *dot = strrchr(path, '.');
     const bool named = dot != NULL && (strcmp(dot, ".tok") == 0 || strcmp(dot, ".u16") == 0);
     if (named || memcmp(head, "KILNTOK1", 8) == 0) {
         *out = KIND_TOKENS;
+    } else if (could_be_model(head, size)) {
+        *out = KIND_MODEL;
     } else {
-        *out = could_be_model(head, size) ? KIND_MODEL : KIND_TOKENIZER_OR_TOKENS;
+        /* Raw uint16 ids have no header; all that marks them is BOS, the id 1, at their start. */
+        *out = even && head[0] == 1 && head[1] == 0 ? KIND_OTHER_OR_RAW : KIND_OTHER;
     }
     return KILN_OK;
 }
 
-static enum kiln_status inspect_tokenizer_or_tokens(const struct call *call, struct kiln_err *err) {
+/* Anything else named .bin is a model that is damaged, unless it could be raw tokens: then `raw`.
+ */
+static enum kiln_status inspect_other(const struct call *call, bool raw, struct kiln_err *err) {
     struct kiln_tokenizer *tokenizer = NULL;
     struct kiln_err why;
     if (kiln_tokenizer_open(call->arguments[0], &tokenizer, &why) == KILN_OK) {
@@ -314,12 +320,12 @@ static enum kiln_status inspect_tokenizer_or_tokens(const struct call *call, str
     KILN_REQUIRE(kiln_token_file_is(call->arguments[0]), err, KILN_EINPUT,
                  "%s is not a model, token file, tokenizer or run folder that kiln knows",
                  call->arguments[0]);
-    return inspect_tokens(call, err);
+    return raw ? inspect_tokens(call, err) : inspect_model(call, err);
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const char *path = call->arguments[0];
-    enum kind kind;
+    enum kind kind = KIND_OTHER;
     if (is_folder(path)) {
         KILN_REQUIRE(is_run_folder(path), err, KILN_EINPUT,
                      "%s is a folder without run.json, so not a run; name a run folder", path);
@@ -328,14 +334,17 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     KILN_TRY(find_kind(path, &kind, err));
     return kind == KIND_MODEL    ? inspect_model(call, err)
            : kind == KIND_TOKENS ? inspect_tokens(call, err)
-                                 : inspect_tokenizer_or_tokens(call, err);
+                                 : inspect_other(call, kind == KIND_OTHER_OR_RAW, err);
 }
 
 const struct command command_inspect = {
     .name = "inspect",
     .synopsis = "FILE",
     .summary = "say what a model, token file, tokenizer or run holds",
-    .details = "Checks what it shows: sizes, checksums, that every weight is a finite number.\n",
+    .details =
+        "Checks what it shows: sizes, checksums, that every weight is a finite number.\n"
+        "Of a run it only reads, also while the run is trained. A file of raw uint16 tokens\n"
+        "is known by its name (.u16, .tok), or as .bin by the id 1 (BOS) at its start.\n",
     .least_arguments = 1,
     .most_arguments = 1,
     .missing = "name a model, token file, tokenizer or run folder",
