@@ -25,6 +25,9 @@ expect 2 "$KILN" train --resume run --dim 64
 expect 1 "$KILN" train --resume no-such-run
 says stderr no-such-run
 
+expect 0 "$KILN" train --resume run
+says stdout 'already at step 12 of 12: give more --steps'
+
 # The commands that read a run.
 before=$(cksum run/*.* run/checkpoints/*/*)
 expect 0 "$KILN" inspect run --json
