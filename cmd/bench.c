@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "dims.h"
 #include "kiln/report.h"
+#include "kiln/train.h"
 #include "output.h"
 
 struct flags {
@@ -21,7 +22,7 @@ static const struct option options[] = {
     {"accum", 0, OPTION_COUNT, "N", "1", "micro-batches in a window", GROUP_MEASURING, 1, 1 << 20,
      offsetof(struct flags, accum)},
     {"steps", 0, OPTION_COUNT, "N", "3", "steps measured, after one to warm up", GROUP_MEASURING, 1,
-     1000000, offsetof(struct flags, steps)},
+     64, offsetof(struct flags, steps)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
@@ -87,7 +88,7 @@ const struct command command_bench = {
     .synopsis = "[--model NAME] [options]",
     .summary = "time a training step beside this machine's ceilings",
     .details =
-        "Without --model: stories15m. Of a .bin only the sizes are read.\n\n"
+        "Without --model: stories15m. Of a .bin or a run only the sizes are used.\n\n"
         "  kiln bench --model stories110m --batch 8 --seq 256\n",
     .flags_size = sizeof(struct flags),
     .options = options,

@@ -197,8 +197,14 @@ enum kiln_status demo_train(struct demo *demo, struct kiln_err *err) {
     }
     kiln_settings_free(&settings);
     if (status == KILN_OK) {
-        status = train_run(demo, run, stop_on_signals(), err);
+        const volatile sig_atomic_t *stop = stop_on_signals();
+        status = train_run(demo, run, stop, err);
+        stop_as_usual();
         kiln_run_close(run);
+        if (status == KILN_OK && *stop != 0) { /* asked after the last step */
+            status = KILN_FAIL(err, KILN_EINTERRUPTED, "stopped; the trained model is in %s",
+                               demo->run_path);
+        }
     }
     return status;
 }

@@ -4,12 +4,21 @@
  */
 #include "dims.h"
 
-/* Sizes of the preset or file that is named; no weights are read. */
+#include "files.h"
+#include "kiln/train.h"
+
+/* Sizes of the preset, file or run that is named. */
 static enum kiln_status named_dims(const char *name, struct kiln_dims *out, struct kiln_err *err) {
     const struct kiln_preset *preset = kiln_preset_find(name);
     struct kiln_checkpoint *file = NULL;
     if (preset != NULL) {
         *out = preset->dims;
+        return KILN_OK;
+    }
+    if (is_run_folder(name)) {
+        struct kiln_run_peek peek;
+        KILN_TRY(kiln_run_peek(name, &peek, err));
+        *out = peek.dims;
         return KILN_OK;
     }
     KILN_TRY(kiln_checkpoint_open(name, &file, err));

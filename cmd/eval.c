@@ -25,9 +25,9 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_data,      KILN_SETTING_tokenizer,
-                                                KILN_SETTING_batch,     KILN_SETTING_seq,
-                                                KILN_SETTING_precision, KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_data, KILN_SETTING_batch,
+                                                KILN_SETTING_seq, KILN_SETTING_precision,
+                                                KILN_SETTING_threads};
 
 static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
                                      const struct kiln_eval_result *r, struct kiln_err *err) {

@@ -105,7 +105,7 @@ enum kiln_status tokenizer_for(const struct kiln_model *model, const char *named
     *out = NULL;
     KILN_REQUIRE(bytes || path[0] != '\0', err, KILN_EINPUT,
                  "%s has a vocabulary of %zu and brings no tokenizer; name its file with "
-                 "--tokenizer (or --tokenizer bytes)",
+                 "--tokenizer",
                  model->name, vocab);
     KILN_TRY(bytes ? kiln_tokenizer_bytes(out, err) : kiln_tokenizer_open(path, out, err));
     const enum kiln_status status = kiln_tokenizer_fits(*out, vocab, err);

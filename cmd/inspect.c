@@ -55,11 +55,16 @@ static json_t *dims_json(const struct kiln_dims *d) {
                      (json_int_t)d->vocab, "seq", (json_int_t)d->seq, "tied", d->tied);
 }
 
-static void print_dims(const struct kiln_dims *d, size_t parameters) {
+/* Every weight was looked at; so many were not finite. */
+static void print_dims(const struct kiln_dims *d, size_t parameters, size_t not_finite) {
     printf("  dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu, seq %zu, %s\n",
            d->dim, d->hidden, d->layers, d->heads, d->kv_heads, d->vocab, d->seq,
            d->tied ? "tied head" : "untied head");
-    printf("  %zu parameters, all finite\n", parameters);
+    if (not_finite == 0) {
+        printf("  %zu parameters, all finite\n", parameters);
+    } else {
+        printf("  %zu parameters, %zu of them not finite\n", parameters, not_finite);
+    }
 }
 
 static json_t *tensors_json(const struct kiln_table *table, const float *weights) {
@@ -105,7 +110,7 @@ static enum kiln_status inspect_model(const struct call *call, struct kiln_err *
             err);
     } else {
         printf("%s: a model, llama2.c format\n", call->arguments[0]);
-        print_dims(&table->dims, table->parameters);
+        print_dims(&table->dims, table->parameters, 0);
         print_tensors(table, model.weights);
         status = output_finish(err);
     }
@@ -180,46 +185,88 @@ static enum kiln_status report_tokenizer(const struct call *call,
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-static enum kiln_status report_run(const struct call *call, const struct kiln_run *run,
-                                   struct kiln_err *err) {
-    const struct flags *flags = call->flags;
-    const struct kiln_run_info *info = kiln_run_info(run);
-    const uint32_t hash = kiln_run_weights_hash(run);
+static enum kiln_status print_run_json(const struct kiln_run_peek *peek,
+                                       const struct kiln_settings *settings, struct kiln_err *err) {
+    char hash[16];
+    char *json = kiln_settings_to_json(settings);
+    json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
+    kiln_settings_json_free(json);
+    snprintf(hash, sizeof hash, "%08" PRIx32, peek->weights_hash);
+    return json_print(
+        json_pack("{s:s, s:s?, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I, s:s, s:o}", "kind",
+                  "run", "model", settings->model, "dims", dims_json(&peek->dims), "parameters",
+                  (json_int_t)peek->parameters, "not_finite", (json_int_t)peek->not_finite, "step",
+                  (json_int_t)peek->step, "updates", (json_int_t)peek->updates, "tokens",
+                  (json_int_t)peek->tokens, "inside_update", peek->inside_update, "loss",
+                  json_number(peek->last_loss), "best_val_loss", json_number(peek->best_val),
+                  "best_val_step", (json_int_t)peek->best_val_step, "weights_hash", hash,
+                  "settings", all),
+        err);
+}
+
+static enum kiln_status print_run(const char *path, const struct kiln_run_peek *peek,
+                                  const struct kiln_settings *settings, struct kiln_err *err) {
     char text[512];
-    if (flags->json) {
-        char *json = kiln_settings_to_json(info->settings);
-        json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
-        kiln_settings_json_free(json);
-        snprintf(text, sizeof text, "%08" PRIx32, hash);
-        return json_print(
-            json_pack("{s:s, s:s, s:o, s:I, s:I, s:s, s:o}", "kind", "run", "model", info->model,
-                      "dims", dims_json(&info->table->dims), "parameters",
-                      (json_int_t)info->table->parameters, "step", (json_int_t)info->first_step,
-                      "weights_hash", text, "settings", all),
-            err);
+    printf("%s: a run of %s\n", path, settings->model != NULL ? settings->model : "own sizes");
+    print_dims(&peek->dims, peek->parameters, peek->not_finite);
+    printf("  step %" PRIu64 " of %" PRIu64 ", %" PRIu64 " tokens, weights %08" PRIx32 "\n",
+           peek->step, settings->steps, peek->tokens, peek->weights_hash);
+    if (peek->inside_update) {
+        printf("  inside update %" PRIu64
+               ": some weights are older than others; training or\n"
+               "  kiln train --resume finishes it\n",
+               peek->updates + 1);
     }
-    printf("%s: a run of %s\n", call->arguments[0], info->model);
-    print_dims(&info->table->dims, info->table->parameters);
-    printf("  step %" PRIu64 " of %" PRIu64 ", weights %08" PRIx32 "\n  settings\n",
-           info->first_step, info->settings->steps, hash);
+    if (peek->step > 0) {
+        printf("  loss %.4f", peek->last_loss);
+        if (peek->best_val_step > 0) {
+            printf("; best held-out loss %.4f after step %" PRIu64, peek->best_val,
+                   peek->best_val_step);
+        }
+        putchar('\n');
+    }
+    printf("  settings\n");
     for (int id = 0; id < KILN_SETTING_COUNT; id++) {
         printf("    %-18s %s\n", kiln_setting(id)->flag,
-               kiln_settings_text(info->settings, id, text, sizeof text));
+               kiln_settings_text(settings, id, text, sizeof text));
     }
     return output_finish(err);
 }
 
+static enum kiln_status read_settings(const char *folder, struct kiln_settings *out,
+                                      struct kiln_err *err) {
+    char *path = NULL, *json = NULL;
+    size_t size = 0;
+    KILN_TRY(join(folder, "run.json", &path, err));
+    enum kiln_status status = read_whole(path, &json, &size, err);
+    if (status == KILN_OK) {
+        status = kiln_settings_from_json(out, json, size, err);
+    }
+    free(json);
+    free(path);
+    return status;
+}
+
+/* Only reads: neither the run's lock nor a byte of its files is touched. */
 static enum kiln_status inspect_run(const struct call *call, struct kiln_err *err) {
-    struct kiln_run *run = NULL;
-    KILN_TRY(kiln_run_resume(call->arguments[0], NULL, &run, err));
-    const enum kiln_status status = report_run(call, run, err);
-    kiln_run_close(run);
+    const struct flags *flags = call->flags;
+    const char *folder = call->arguments[0];
+    struct kiln_run_peek peek;
+    struct kiln_settings settings;
+    KILN_TRY(kiln_run_peek(folder, &peek, err));
+    KILN_TRY(kiln_settings_init(&settings, err));
+    enum kiln_status status = read_settings(folder, &settings, err);
+    if (status == KILN_OK) {
+        status = flags->json ? print_run_json(&peek, &settings, err)
+                             : print_run(folder, &peek, &settings, err);
+    }
+    kiln_settings_free(&settings);
     return status;
 }
 
 /* ---- which of them? ------------------------------------------------------------------------- */
 
-enum kind { KIND_MODEL, KIND_TOKENS, KIND_TOKENIZER_OR_TOKENS };
+enum kind { KIND_MODEL, KIND_TOKENS, KIND_OTHER, KIND_OTHER_OR_RAW };
 
 /* Sizes of a llama2.c header: dim, hidden, layers, heads, kv_heads, vocab (negative: untied), seq.
  * A tokenizer's second word is a float and its third a length; tokens are pairs of small numbers,
@@ -228,9 +275,9 @@ static bool could_be_model(const unsigned char *head, size_t size) {
     static const int32_t most[] = {1 << 20, 1 << 22, 1 << 12, 1 << 12, 1 << 12, 1 << 24, 1 << 20};
     const size_t n = size / 4 < 7 ? size / 4 : 7;
     for (size_t i = 0; i < n; i++) {
-        int32_t word;
-        memcpy(&word, head + 4 * i, 4);
-        word = i == 5 && word < 0 ? -word : word;
+        int32_t stored;
+        memcpy(&stored, head + 4 * i, 4);
+        const int64_t word = i == 5 && stored < 0 ? -(int64_t)stored : stored;
         if (word <= 0 || word > most[i]) {
             return false;
         }
@@ -244,19 +291,25 @@ static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_
     KILN_REQUIRE(file != NULL, err, KILN_EINPUT,
                  "%s cannot be opened; name a model, token file, tokenizer or run folder", path);
     const size_t size = fread(head, 1, sizeof head, file);
+    const bool even = fseeko(file, 0, SEEK_END) == 0 && ftello(file) % 2 == 0;
     fclose(file);
     KILN_REQUIRE(size > 0, err, KILN_EINPUT, "%s is empty; make it again", path);
     const char *dot = strrchr(path, '.');
     const bool named = dot != NULL && (strcmp(dot, ".tok") == 0 || strcmp(dot, ".u16") == 0);
     if (named || memcmp(head, "KILNTOK1", 8) == 0) {
         *out = KIND_TOKENS;
+    } else if (could_be_model(head, size)) {
+        *out = KIND_MODEL;
     } else {
-        *out = could_be_model(head, size) ? KIND_MODEL : KIND_TOKENIZER_OR_TOKENS;
+        /* Raw uint16 ids have no header; all that marks them is BOS, the id 1, at their start. */
+        *out = even && head[0] == 1 && head[1] == 0 ? KIND_OTHER_OR_RAW : KIND_OTHER;
     }
     return KILN_OK;
 }
 
-static enum kiln_status inspect_tokenizer_or_tokens(const struct call *call, struct kiln_err *err) {
+/* Anything else named .bin is a model that is damaged, unless it could be raw tokens: then `raw`.
+ */
+static enum kiln_status inspect_other(const struct call *call, bool raw, struct kiln_err *err) {
     struct kiln_tokenizer *tokenizer = NULL;
     struct kiln_err why;
     if (kiln_tokenizer_open(call->arguments[0], &tokenizer, &why) == KILN_OK) {
@@ -267,12 +320,12 @@ static enum kiln_status inspect_tokenizer_or_tokens(const struct call *call, str
     KILN_REQUIRE(kiln_token_file_is(call->arguments[0]), err, KILN_EINPUT,
                  "%s is not a model, token file, tokenizer or run folder that kiln knows",
                  call->arguments[0]);
-    return inspect_tokens(call, err);
+    return raw ? inspect_tokens(call, err) : inspect_model(call, err);
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const char *path = call->arguments[0];
-    enum kind kind;
+    enum kind kind = KIND_OTHER;
     if (is_folder(path)) {
         KILN_REQUIRE(is_run_folder(path), err, KILN_EINPUT,
                      "%s is a folder without run.json, so not a run; name a run folder", path);
@@ -281,14 +334,17 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     KILN_TRY(find_kind(path, &kind, err));
     return kind == KIND_MODEL    ? inspect_model(call, err)
            : kind == KIND_TOKENS ? inspect_tokens(call, err)
-                                 : inspect_tokenizer_or_tokens(call, err);
+                                 : inspect_other(call, kind == KIND_OTHER_OR_RAW, err);
 }
 
 const struct command command_inspect = {
     .name = "inspect",
     .synopsis = "FILE",
     .summary = "say what a model, token file, tokenizer or run holds",
-    .details = "Checks what it shows: sizes, checksums, that every weight is a finite number.\n",
+    .details =
+        "Checks what it shows: sizes, checksums, that every weight is a finite number.\n"
+        "Of a run it only reads, also while the run is trained. A file of raw uint16 tokens\n"
+        "is known by its name (.u16, .tok), or as .bin by the id 1 (BOS) at its start.\n",
     .least_arguments = 1,
     .most_arguments = 1,
     .missing = "name a model, token file, tokenizer or run folder",

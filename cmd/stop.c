@@ -13,7 +13,8 @@ static volatile sig_atomic_t stop;
 /* Only what a signal handler may do: write and _exit. */
 static void on_signal(int signal) {
     static const char first[] =
-        "\nkiln: finishing this step and saving; once more to leave at once\n";
+        "\nkiln: stopping: the state after the last whole step is saved; once more to leave at "
+        "once\n";
     (void)signal;
     if (stop != 0) {
         _exit(EXIT_STOPPED);
@@ -35,6 +36,12 @@ const volatile sig_atomic_t *stop_on_signals(void) {
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
     return &stop;
+}
+
+void stop_as_usual(void) {
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);
 }
 
 void stop_now(void) { stop = 1; }

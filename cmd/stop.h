@@ -10,9 +10,12 @@
 #define EXIT_STOPPED 130
 
 /* From here on the first SIGINT or SIGTERM sets the flag, and the second leaves at once with
- * EXIT_STOPPED. A reader of stdout who leaves (`| head`) no longer kills the process: whoever
- * prints calls stop_now instead, and the run is saved. */
+ * EXIT_STOPPED: call it only when there is a run that can be gone on with. A reader of stdout who
+ * leaves (`| head`) no longer kills the process: whoever prints calls stop_now instead, and the run
+ * is saved. */
 const volatile sig_atomic_t *stop_on_signals(void);
+/* The signals do again what they do to any process. */
+void stop_as_usual(void);
 /* Set the flag, as a signal would. */
 void stop_now(void);
 

@@ -86,6 +86,8 @@ static void on_step(void *context, const struct kiln_step_record *record) {
         end->first_loss = record->loss;
     }
     end->steps++;
+    /* Not counted from the first: the end of a step that a death cut off is reported again. */
+    end->step = record->step;
     end->last_loss = record->loss;
     end->tokens = record->tokens;
     watch->milliseconds += record->ms;
@@ -164,12 +166,11 @@ static enum kiln_status print_json(const struct kiln_run *run, const struct watc
                                    bool stopped, struct kiln_err *err) {
     const struct kiln_run_info *info = kiln_run_info(run);
     const struct kiln_report_end *end = &watch->end;
-    const uint64_t step = info->first_step + end->steps;
     char hash[16];
     snprintf(hash, sizeof hash, "%08" PRIx32, kiln_run_weights_hash(run));
     json_t *object =
         json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b}", "run",
-                  info->folder, "step", (json_int_t)step, "tokens", (json_int_t)end->tokens,
+                  info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)end->tokens,
                   "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss),
                   "val_loss", json_number(watch->val_loss), "best_val_loss",
                   json_number(end->best_val_step > 0 ? end->best_val : (double)NAN),
@@ -189,6 +190,11 @@ static enum kiln_status print_start(const struct kiln_run_info *info, struct kil
 
 static enum kiln_status print_finish(const struct kiln_run *run, const struct watch *watch,
                                      struct kiln_err *err) {
+    if (watch->end.steps == 0) {
+        printf("already at step %" PRIu64 " of %" PRIu64 ": give more --steps\n", watch->end.step,
+               watch->total);
+        return output_finish(err);
+    }
     char *text = kiln_report_finish(kiln_run_info(run), &watch->end);
     KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "out of memory");
     printf("\n%s", text);
@@ -201,7 +207,7 @@ static enum kiln_status stopped(const struct kiln_run_info *info, const struct w
     return KILN_FAIL(err, KILN_EINTERRUPTED,
                      "stopped after step %" PRIu64 " of %" PRIu64
                      " and saved; to go on: kiln train --resume %s",
-                     info->first_step + watch->end.steps, watch->total, info->folder);
+                     watch->end.step, watch->total, info->folder);
 }
 
 static enum kiln_status train(const struct call *call, struct kiln_run *run,
@@ -211,7 +217,8 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
     struct watch watch = {.json = flags->json,
                           .terminal = output_is_terminal(),
                           .total = info->settings->steps,
-                          .val_loss = (double)NAN};
+                          .val_loss = (double)NAN,
+                          .end.step = info->first_step};
     const struct kiln_observer observer = {.context = &watch,
                                            .on_step = on_step,
                                            .on_sample = on_sample,
@@ -237,9 +244,8 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_run *run_now = NULL;
-    const volatile sig_atomic_t *stop = stop_on_signals();
     KILN_TRY(open_run(call, &run_now, err));
-    const enum kiln_status status = train(call, run_now, stop, err);
+    const enum kiln_status status = train(call, run_now, stop_on_signals(), err);
     kiln_run_close(run_now);
     return status;
 }
@@ -251,7 +257,7 @@ const struct command command_train = {
     .details =
         "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin\n"
         "or a run folder. Sizes override those of a preset. In brackets: the default.\n"
-        "Ctrl-C finishes the step, saves, and exits with 130.\n\n"
+        "Ctrl-C drops the step begun; the state after the last whole one is saved; exit 130.\n\n"
         "  kiln train --data book.txt --steps 200\n"
         "  kiln train --resume runs/stories15m-book --steps 400\n",
     .flags_size = sizeof(struct flags),

@@ -32,7 +32,8 @@ KILN_API void kiln_report_free(char *text);
 /* The block at the end of a run. */
 struct kiln_report_end {
     double seconds;
-    uint64_t steps, tokens;
+    uint64_t steps, tokens; /* steps of this process, tokens of the run */
+    uint64_t step;          /* the last one done */
     double first_loss, last_loss, best_val;
     uint64_t best_val_step;
     double tokens_per_s, tflops;

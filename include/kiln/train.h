@@ -98,6 +98,24 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
 KILN_API uint32_t kiln_run_weights_hash(const struct kiln_run *run);
 KILN_API void kiln_run_close(struct kiln_run *run);
 
+/* Where a run stands, as its state file says. */
+struct kiln_run_peek {
+    struct kiln_dims dims;
+    size_t parameters;
+    uint64_t step, updates, tokens; /* done */
+    bool inside_update; /* stopped or seen inside an update: some weights are of the next step */
+    double last_loss;   /* NaN before the first step */
+    double best_val;    /* NaN before the first evaluation */
+    uint64_t best_val_step;
+    uint32_t weights_hash; /* as kiln_run_weights_hash */
+    size_t not_finite;     /* weights that are not finite numbers: all were looked at */
+};
+/* Read it without taking the run's lock and without changing a byte, also while another process
+ * trains the run. Errors are those of opening a state: KILN_EIO, KILN_EDAMAGED. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_peek(const char *folder,
+                                                        struct kiln_run_peek *out,
+                                                        struct kiln_err *err);
+
 /* A model to read from: a preset (random weights), a checkpoint file, or a run's newest weights
  * file (model.bin or a checkpoint's, whichever was written last). */
 struct kiln_model {

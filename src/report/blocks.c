@@ -224,7 +224,7 @@ static void say_losses(struct text *text, const struct kiln_report_end *end) {
 
 static void say_next(struct text *text, const struct kiln_run_info *info,
                      const struct kiln_report_end *end) {
-    const uint64_t done = info->first_step + end->steps;
+    const uint64_t done = end->step;
     add(text, "next:\n");
     if (info->tokenizer != NULL) {
         add(text, "  kiln generate ");

@@ -19,6 +19,7 @@
 #include "model/pieces.h"
 
 enum { PAGE = 4096, CURSOR_PAGE = 1, REGION_PAGE = 3, VERSION = 2 };
+_Static_assert(KILN_STATE_WEIGHTS_AT == REGION_PAGE * PAGE, "the weights are the first region");
 static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
 #define BYTE_ORDER_MARK 0x01020304u
 

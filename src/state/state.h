@@ -48,6 +48,8 @@ enum kiln_phase {
     KILN_PHASE_FINISH, /* changed; evaluation and the line of metrics.jsonl are to come */
 };
 
+/* Byte of the file at which the weights begin. */
+enum { KILN_STATE_WEIGHTS_AT = 3 * 4096 };
 enum { KILN_JOURNAL_SLOTS = 256 }; /* one a worker: no more threads than that */
 
 /* All that a resume needs beside the settings. Fixed size, no padding: it is stored as it is. */

@@ -39,6 +39,12 @@ refuses no-such verify --reference no-such
 : >empty.bin
 refuses empty.bin inspect empty.bin
 refuses empty.bin generate empty.bin
+echo 'neither a model nor tokens' >other.bin
+refuses other.bin inspect other.bin
+if grep -q uint16 stdout; then fail 'any .bin is told to be raw tokens'; fi
+printf '\1\0\150\0\151\0\1\0' >raw.bin
+expect 0 "$KILN" inspect raw.bin
+says stdout 'raw uint16 token ids'
 mkdir folder
 refuses folder inspect folder
 

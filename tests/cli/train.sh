@@ -25,9 +25,17 @@ expect 2 "$KILN" train --resume run --dim 64
 expect 1 "$KILN" train --resume no-such-run
 says stderr no-such-run
 
+expect 0 "$KILN" train --resume run
+says stdout 'already at step 12 of 12: give more --steps'
+
 # The commands that read a run.
+before=$(cksum run/*.* run/checkpoints/*/*)
 expect 0 "$KILN" inspect run --json
 says stdout '"step": 12'
+says stdout '"inside_update": false'
+expect 0 "$KILN" inspect run
+says stdout 'all finite'
+[ "$before" = "$(cksum run/*.* run/checkpoints/*/*)" ] || fail 'inspect changed the run'
 expect 0 "$KILN" generate run -n 20 --seed 3
 [ -s stdout ] || fail 'the run tells nothing'
 expect 0 "$KILN" eval run --data text.txt --windows 8 --json

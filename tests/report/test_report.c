@@ -128,6 +128,7 @@ TEST(the_end_says_what_to_type_next) {
     info.tokenizer = tokenizer;
     const struct kiln_report_end end = {.seconds = 75,
                                         .steps = 60,
+                                        .step = 60,
                                         .tokens = 1234567,
                                         .first_loss = 5,
                                         .last_loss = 2,
