@@ -35,7 +35,7 @@
 static const struct option options[] = {
     {"out", 0, OPTION_TEXT, "DIR", NULL, "folder for everything (runs/demo, runs/demo-2, ...)",
      GROUP_DEMO, 0, 0, offsetof(struct demo_flags, out)},
-    {"seconds", 0, OPTION_COUNT, "N", "75", "how long to train", GROUP_DEMO, 5, 86400,
+    {"seconds", 0, OPTION_COUNT, "N", "85", "how long to train", GROUP_DEMO, 5, 86400,
      offsetof(struct demo_flags, seconds)},
     {"stories", 0, OPTION_COUNT, "N", "3", "how many stories the model tells", GROUP_DEMO, 1, 10000,
      offsetof(struct demo_flags, stories)},

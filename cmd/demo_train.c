@@ -37,7 +37,7 @@ static const struct {
     enum kiln_setting_id id;
     const char *text;
 } recipe[] = {
-    {KILN_SETTING_lr, "4e-3"},
+    {KILN_SETTING_lr, "3e-3"},
     {KILN_SETTING_min_lr, "2e-4"},
     {KILN_SETTING_accum, "1"},
 };
