@@ -37,8 +37,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_cpu_describe(enum kiln_precision 
                                                             struct kiln_cpu *out,
                                                             struct kiln_err *err);
 
-/* Bytes of memory that the process holds now, and at most so far. */
-KILN_API size_t kiln_machine_resident(void);
+/* The most bytes of memory that the process has held so far. */
 KILN_API size_t kiln_machine_resident_peak(void);
 
 #endif

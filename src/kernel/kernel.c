@@ -111,5 +111,4 @@ enum kiln_status kiln_cpu_describe(enum kiln_precision precision, struct kiln_cp
     return KILN_OK;
 }
 
-size_t kiln_machine_resident(void) { return kiln_memory_resident(); }
 size_t kiln_machine_resident_peak(void) { return kiln_memory_resident_peak(); }
