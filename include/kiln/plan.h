@@ -10,10 +10,10 @@
  *
  *   WHOLE  every pass over a group of layers compiles all six kernels of its layers
  *   SPLIT  forward kernels for the forward pass, backward kernels for the backward pass, attn_bwd2
- *          once a process; all micro-batches of a window go through a group before the next one
+ *          once a process; as many micro-batches as the memory holds go through a group before the
+ *          next one
  *
- * Not modelled yet, so not in the result: time, compiling beside computing, extra kernels. The
- * trainer does not follow budgets yet.
+ * Training follows the same plan: `kiln plan` prints what `kiln train` does with the same flags.
  */
 #ifndef KILN_PUBLIC_PLAN_H
 #define KILN_PUBLIC_PLAN_H
@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kiln/cpu.h"
 #include "kiln/model.h"
 #include "kiln/status.h"
 
@@ -48,17 +49,22 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_schedule_parse(const char *text,
                                                               enum kiln_schedule *out,
                                                               struct kiln_err *err);
 
-/* What the forward pass keeps for the backward pass.
+/* What the forward pass keeps for the backward pass. A layer is full (its input and taps are kept),
+ * or its input is kept, or it is dropped; what is not full is run forward again when the backward
+ * pass reaches it, dropped layers together with the layer in front of them whose input there is.
  *
  *   ALL       every layer full: nothing is recomputed
  *   BOUNDARY  full: the first layer of every forward group, and the last layer
- *   SQRT      full: every floor(sqrt L)-th layer, and the last
+ *   SQRT      full: every floor(sqrt L)-th layer, and the last (Chen et al. 2016)
  *   EVERY     full: every n-th layer, and the last ("every" alone is every:4)
  *   INPUTS    of every layer its input
  *   NONE      only the token ids
- *   AUTO      today: of ALL, BOUNDARY, SQRT, every:4, INPUTS, NONE the one that fits the memory
- *             with fewest forwards run again, then fewest compiles. A choice layer by layer comes
- *             later.
+ *   AUTO      chosen layer by layer, and how many micro-batches are held: the fastest plan that
+ *             fits the memory
+ *
+ * Layers that are not full are dropped, but for those that something must begin with: behind a
+ * full layer the input is kept (the output of the full layer), at the edge of a WHOLE group, and
+ * where a run of dropped layers is too long to share a process with its backward kernels.
  */
 enum kiln_keep_kind {
     KILN_KEEP_ALL,
@@ -79,23 +85,42 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_keep_parse(const char *text, stru
 /* "every:4"; at most 32 bytes. */
 KILN_API const char *kiln_keep_name(struct kiln_keep keep, char buffer[32]);
 
+/* What a device does in a second; kiln_profile_of measures or knows it. */
+struct kiln_profile {
+    double tflops;       /* of the model's products in a pass, 1e12/s */
+    double compile_s;    /* a kernel, whatever its size */
+    double compile_gb_s; /* and its weights, as they are on the device */
+    double update_gb_s;  /* bytes that an update reads and writes */
+    double restart_s;    /* a process replaced, beside its compiles */
+    double disk_gb_s;    /* of a state that is larger than the memory */
+};
+/* The profile of a device: of "cpu" a short measurement of this machine (a quarter of a second),
+ * of the others what was published (docs/plan.md). KILN_EUSAGE lists the devices. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_of(const char *device, size_t threads,
+                                                          enum kiln_precision precision,
+                                                          struct kiln_profile *out,
+                                                          struct kiln_err *err);
+
 struct kiln_plan_request {
     struct kiln_dims dims; /* checked */
     size_t batch, seq, accum;
     size_t budget, load_budget;   /* kernels; 0: no limit */
     uint64_t headroom_millionths; /* share of both left unused */
     bool refreshes;               /* new weights need no compile while there is no budget (cpu) */
+    bool forward_only;            /* evaluation: nothing is kept */
     enum kiln_schedule schedule;
     struct kiln_keep keep;
     uint64_t memory; /* bytes; 0: no limit */
+    enum kiln_precision precision;
+    size_t threads; /* 0 counts as 1 */
+    struct kiln_profile profile;
 };
 
-enum kiln_plan_pass { KILN_PLAN_FORWARD, KILN_PLAN_RECOMPUTE, KILN_PLAN_BACKWARD };
+enum kiln_plan_pass { KILN_PLAN_FORWARD, KILN_PLAN_BACKWARD };
 KILN_API const char *kiln_plan_pass_name(enum kiln_plan_pass pass);
 
 /* Layers whose kernels are compiled together, in the order of the window. A backward group holds
- * the forward kernels of the layers that it recomputes, too. RECOMPUTE stands for a run of dropped
- * layers that is too long to share a process with its backward kernels. */
+ * the forward kernels of the layers that it recomputes, too. */
 struct kiln_plan_group {
     enum kiln_plan_pass pass;
     size_t first, end; /* layers first .. end-1 */
@@ -103,62 +128,86 @@ struct kiln_plan_group {
     size_t kernels;    /* in a fresh process */
 };
 
-enum kiln_plan_what {
-    KILN_PLAN_RESTART,
-    KILN_PLAN_COMPILE,
-    KILN_PLAN_RUN, /* all micro-batches (or one, see by_micro_batch) through the group */
-    KILN_PLAN_UPDATE,
+/* What training does next. */
+enum kiln_action_kind {
+    KILN_COMPILE_GROUP,
+    KILN_FORWARD_GROUP,  /* one micro-batch through the group; behind the last one the loss */
+    KILN_BACKWARD_GROUP, /* recomputation inside */
+    KILN_UPDATE,
+    KILN_RESTART, /* replace the process */
+    KILN_STEP_DONE,
+    KILN_ERROR, /* a group that fits no process; a plan that was opened has none */
 };
+KILN_API const char *kiln_action_name(enum kiln_action_kind what);
+
 struct kiln_plan_action {
-    enum kiln_plan_what what;
-    struct kiln_plan_group group; /* unused in UPDATE */
+    enum kiln_action_kind what;
+    struct kiln_plan_group group; /* of COMPILE, FORWARD, BACKWARD, RESTART */
+    size_t micro_batch;           /* of FORWARD, BACKWARD */
     size_t kernels;               /* COMPILE: compiled now. RESTART: what did not fit */
     size_t left;                  /* of the usable budget, after it (RESTART: before it) */
 };
 
-/* Bytes by part, in the shapes of the cpu device with 2-byte operands. */
+/* Bytes by part. */
 struct kiln_memory {
     uint64_t weights, moments, gradients;
-    uint64_t kernels;
+    uint64_t kernels;          /* loaded at once, at most; the classifier on cpu */
+    uint64_t snapshots;        /* of weights that another set compiles from */
+    uint64_t journal;          /* undo journal and stamps that are touched */
     uint64_t activations_kept; /* from forward to backward */
     uint64_t activations_live; /* while one micro-batch passes; the gradient that flows back */
-    uint64_t workspace;        /* of the device, with one thread */
-    uint64_t total;            /* all of the above */
-    uint64_t state_file;       /* exact size; holds weights, moments and gradients, so not added */
+    uint64_t workspace;        /* of the device and its threads */
+    uint64_t process;          /* the program, its libraries and their data */
+    uint64_t total;            /* all of the above, but not more of the state than the memory */
+    uint64_t state_file;       /* exact size; holds parts of the above, so not added */
+};
+
+/* Seconds of a window. Model FLOPs over the profile's rate; nothing overlaps yet. */
+struct kiln_plan_time {
+    double compile;
+    double compute; /* passes, update, disk */
+    double stall;   /* the device waits for compiles */
+    double restart;
+    double step; /* all of it */
 };
 
 /* One line of the table of policies. */
 struct kiln_policy {
     struct kiln_keep keep;
+    bool possible; /* false: it needs more kernels in a process than there may be */
     size_t kept_count, extra_forward_layers;
+    size_t held;    /* micro-batches that go through a group before the next one */
     uint64_t bytes; /* activations kept and live */
     uint64_t total; /* all memory */
-    double compiles, restarts;
+    double compiles, restarts, step_s;
 };
 enum { KILN_POLICIES = 6 };
 
 struct kiln_estimate {
-    struct kiln_keep keep; /* as chosen: never AUTO */
+    struct kiln_keep keep; /* as asked for */
     size_t parameters;
     size_t usable, load_usable; /* 0: no limit */
     struct kiln_plan_group *groups;
     size_t n_groups;
     double compiles, restarts; /* a window, mean over repeating windows */
-    bool by_micro_batch;       /* a micro-batch goes through all groups before the next one */
-    size_t *kept;              /* layers kept full */
-    size_t kept_count, extra_forward_layers;
+    size_t held;
+    size_t *kept, *inputs; /* layers kept full; layers of which the input is kept */
+    size_t kept_count, inputs_count, extra_forward_layers;
     struct kiln_policy policies[KILN_POLICIES];
     struct kiln_memory memory;
     struct kiln_flops flops;
-    struct kiln_plan_action *actions; /* of one steady window (WHOLE: of one micro-batch) */
+    struct kiln_plan_time time;
+    size_t zero_stall_accum; /* smallest accum at which compiling could hide behind computing */
+    uint64_t disk_bytes_per_step;
+    struct kiln_plan_action *actions; /* of one steady window; NULL unless asked for */
     size_t n_actions;
 };
 
 /* Plan. On success kiln_estimate_free the result. KILN_EBUDGET when a layer can never fit,
  * KILN_ENOMEM when the memory is below what the policy (AUTO: any policy) needs, with the
- * numbers. */
+ * numbers. Trace: with the actions. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_estimate(const struct kiln_plan_request *request,
-                                                        struct kiln_estimate *out,
+                                                        bool trace, struct kiln_estimate *out,
                                                         struct kiln_err *err);
 KILN_API void kiln_estimate_free(struct kiln_estimate *estimate);
 

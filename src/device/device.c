@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "device/device.h"
 
-enum kiln_status kiln_device_compile_all(struct kiln_device *device, struct kiln_err *err) {
-    size_t layers = device->table->dims.layers;
-    for (size_t kind = 0; kind < device->caps.n_kinds; kind++) {
-        size_t n = device->caps.kinds[kind].per_layer ? layers : 1;
-        for (size_t layer = 0; layer < n; layer++) {
-            KILN_TRY(device->ops->compile(device, kind, layer, device->weights, err));
-        }
-    }
-    return KILN_OK;
-}
+const struct kiln_kernel_kind kiln_layer_kinds[KILN_LAYER_KINDS] = {
+    [KILN_ATTN_FWD] = {"attn_fwd", KILN_FORWARD, true, true, 1, 1},
+    [KILN_FFN_FWD] = {"ffn_fwd", KILN_FORWARD, true, true, 1, 1},
+    [KILN_FFN_BWD] = {"ffn_bwd", KILN_BACKWARD, true, true, 1, 1},
+    [KILN_ATTN_BWD1] = {"attn_bwd1", KILN_BACKWARD, true, true, 1, 1},
+    [KILN_QKV_BWD] = {"qkv_bwd", KILN_BACKWARD, true, true, 1, 1},
+    [KILN_ATTN_BWD2] = {"attn_bwd2", KILN_BACKWARD, false, false, 1, 1},
+};

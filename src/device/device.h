@@ -40,6 +40,18 @@ struct kiln_kernel_kind {
     unsigned loads;    /* what one costs of the load budget */
 };
 
+/* The kinds of a layer, the same on every device (docs/plan.md). */
+enum kiln_layer_kind {
+    KILN_ATTN_FWD,
+    KILN_FFN_FWD,
+    KILN_FFN_BWD,
+    KILN_ATTN_BWD1,
+    KILN_QKV_BWD,
+    KILN_ATTN_BWD2,
+    KILN_LAYER_KINDS
+};
+extern const struct kiln_kernel_kind kiln_layer_kinds[KILN_LAYER_KINDS];
+
 struct kiln_device_caps {
     const char *name;      /* "cpu", "sim", "ane" */
     char numerics[96];     /* all of the device that decides bits: part of the numerics id */
@@ -79,15 +91,16 @@ struct kiln_device_ops {
 
     /* Bytes of a block for the device's micro-batch. */
     size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
-    /* Bytes that the device itself holds: kernels, workspace (for the plan's table). */
-    void (*memory)(const struct kiln_device *device, size_t *kernels, size_t *workspace);
 
-    /* Compile one kernel of `kind` for a layer from the flat master weights (unused for kinds
-     * without). May run on another thread where caps say so. KILN_EBUDGET past the budget. */
+    /* Compile and load one kernel of `kind` for a layer from the flat master weights (unused for
+     * kinds without). One that is loaded is compiled again. KILN_EBUDGET past a budget. */
     enum kiln_status (*compile)(struct kiln_device *device, size_t kind, size_t layer,
                                 const float *weights, struct kiln_err *err);
-    /* (optional) Rows first..first+rows of a matrix have new values: take them in place. Called on
-     * pool workers by the optimizer, in pieces of 64 rows. NULL where weights are baked. */
+    /* Unload a kernel; one that is not loaded is fine. */
+    void (*release)(struct kiln_device *device, size_t kind, size_t layer);
+    /* (optional) Rows first..first+rows of a matrix have new values: take them in place where the
+     * device can (caps.refreshes; the classifier on cpu always). Called on pool workers by the
+     * optimizer, in pieces of 64 rows. */
     void (*refresh)(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
                     const float *weights);
 
@@ -95,7 +108,7 @@ struct kiln_device_ops {
     enum kiln_status (*embed)(struct kiln_device *device, const uint32_t *tokens, void *x,
                               struct kiln_err *err);
     /* x_out = half-layer(x_in); taps get what backward will read. x_out and x_in are different
-     * blocks. */
+     * blocks. KILN_EINTERNAL when a kernel that it runs is not loaded; backward, too. */
     enum kiln_status (*forward)(struct kiln_device *device, size_t layer, enum kiln_half half,
                                 const void *x_in, void *x_out, void *taps, struct kiln_err *err);
     /* dx: the gradient of the half-layer's output on entry, of its input on return. Weight
@@ -120,6 +133,13 @@ struct kiln_device_ops {
     void (*import_residual)(const struct kiln_device *device, const float *in, void *block);
 };
 
+/* What a device has done since it was opened. */
+struct kiln_device_counts {
+    uint64_t compiles;       /* kernels */
+    uint64_t layer_forwards; /* micro-batches through the attention half of a layer */
+    size_t loaded;           /* kernels loaded now */
+};
+
 /* Every device starts with this. */
 struct kiln_device {
     const struct kiln_device_ops *ops;
@@ -128,12 +148,15 @@ struct kiln_device {
     struct kiln_micro_batch shape;
     const float *weights;            /* borrowed master weights: norms, embedding */
     struct kiln_gradients gradients; /* where backward of this micro-batch adds */
+    struct kiln_device_counts counts;
 };
 
 struct kiln_device_options {
     struct kiln_micro_batch shape;
     enum kiln_precision precision;
-    bool training; /* false: forward only, no room for backward */
+    bool training;      /* false: forward only, no room for backward */
+    size_t budget;      /* kernels that may be compiled; 0: no limit */
+    size_t load_budget; /* kernels that may be loaded at once; 0: no limit */
 };
 
 /* Open the CPU device. Borrows table, pool and weights until close. */
@@ -144,9 +167,11 @@ KILN_MUST_CHECK enum kiln_status kiln_device_open_cpu(const struct kiln_table *t
                                                       struct kiln_err *err);
 /* Bytes that the CPU device would take, without opening it: for plans. */
 struct kiln_device_sizes {
-    size_t activation[3]; /* by enum kiln_activation */
-    size_t kernels;
-    size_t workspace; /* with one thread */
+    size_t activation[3];     /* by enum kiln_activation */
+    size_t forward, backward; /* the kernels of a layer */
+    size_t head;              /* the classifier, which no kernel kind compiles */
+    size_t workspace;
+    size_t thread; /* workspace of each thread */
 };
 KILN_MUST_CHECK enum kiln_status kiln_device_sizes_cpu(const struct kiln_table *table,
                                                        const struct kiln_device_options *options,
@@ -157,9 +182,6 @@ static inline void kiln_device_close(struct kiln_device *device) {
         device->ops->close(device);
     }
 }
-/* Compile every kernel of every layer: what a device without budget does once at the start. */
-KILN_MUST_CHECK enum kiln_status kiln_device_compile_all(struct kiln_device *device,
-                                                         struct kiln_err *err);
 
 /* The CPU device's packed weights, for samples while training. NULL for other devices. */
 struct kiln_packed;

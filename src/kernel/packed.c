@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/packed.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 static size_t forward_bytes(const struct kiln_matrix *m, size_t operand) {
     return kiln_packed_elements(m->rows, m->cols) * operand;
 }
@@ -9,7 +12,7 @@ static size_t backward_bytes(const struct kiln_matrix *m, size_t operand) {
     return kiln_packed_elements(m->cols, kiln_round_up(m->rows, KILN_PACK_ROWS)) * operand;
 }
 
-size_t kiln_packed_bytes(const struct kiln_table *table, size_t operand, bool backward) {
+static size_t packed_bytes(const struct kiln_table *table, size_t operand, bool backward) {
     size_t bytes = 0;
     for (size_t i = 0; i < table->n_matrices; i++) {
         bytes = kiln_arena_reserve(bytes, forward_bytes(&table->matrices[i], operand));
@@ -29,7 +32,7 @@ enum kiln_status kiln_packed_open(struct kiln_packed *packed, const struct kiln_
     packed->backward = kiln_alloc(table->n_matrices, sizeof *packed->backward);
     enum kiln_status status =
         packed->forward && packed->backward
-            ? kiln_arena_open(&packed->arena, kiln_packed_bytes(table, operand, backward), err)
+            ? kiln_arena_open(&packed->arena, packed_bytes(table, operand, backward), err)
             : KILN_FAIL(err, KILN_ENOMEM, "no memory for the list of packed matrices");
     if (status != KILN_OK) {
         kiln_packed_close(packed);
@@ -50,6 +53,23 @@ void kiln_packed_close(struct kiln_packed *packed) {
     kiln_free(packed->forward);
     kiln_free(packed->backward);
     *packed = (struct kiln_packed){0};
+}
+
+void kiln_packed_sizes(const struct kiln_matrix *matrix, size_t operand, size_t *forward,
+                       size_t *backward) {
+    *forward = kiln_round_up(forward_bytes(matrix, operand), 64);
+    *backward = kiln_round_up(backward_bytes(matrix, operand), 64);
+}
+
+void kiln_packed_release(const struct kiln_packed *packed, size_t matrix, bool forward) {
+    const struct kiln_matrix *m = &packed->table->matrices[matrix];
+    const size_t operand = packed->kernels->operand_bytes, page = (size_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t at = (uintptr_t)(forward ? packed->forward : packed->backward)[matrix];
+    const size_t bytes = forward ? forward_bytes(m, operand) : backward_bytes(m, operand);
+    const uintptr_t first = kiln_round_up(at, page), end = (at + bytes) / page * page;
+    if (at != 0 && end > first) {
+        madvise((void *)first, end - first, MADV_DONTNEED);
+    }
 }
 
 void kiln_packed_rows(const struct kiln_packed *packed, size_t matrix, size_t first, size_t rows,

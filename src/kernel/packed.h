@@ -22,14 +22,18 @@ struct kiln_packed {
     struct kiln_arena arena;
 };
 
-/* Room for the forward copies, and for the backward ones when asked. */
+/* Room for the forward copies, and for the backward ones when asked. Memory is taken when a copy
+ * is packed first. */
 KILN_MUST_CHECK enum kiln_status kiln_packed_open(struct kiln_packed *packed,
                                                   const struct kiln_table *table,
                                                   const struct kiln_kernels *kernels, bool backward,
                                                   struct kiln_err *err);
 void kiln_packed_close(struct kiln_packed *packed);
-/* Bytes that kiln_packed_open would take. */
-size_t kiln_packed_bytes(const struct kiln_table *table, size_t operand_bytes, bool backward);
+/* Bytes of the two copies of a matrix. */
+void kiln_packed_sizes(const struct kiln_matrix *matrix, size_t operand_bytes, size_t *forward,
+                       size_t *backward);
+/* Give the memory of one copy back; packing it again takes new. */
+void kiln_packed_release(const struct kiln_packed *packed, size_t matrix, bool forward);
 
 /* Pack rows first..first+rows of a matrix from the flat parameter array into the copies that
  * `forward` and `backward` select. first is a multiple of KILN_PACK_ROWS, rows at most that. */

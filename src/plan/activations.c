@@ -69,8 +69,17 @@ enum kiln_status kiln_schedule_parse(const char *text, enum kiln_schedule *out,
 }
 
 const char *kiln_plan_pass_name(enum kiln_plan_pass pass) {
-    static const char *const passes[] = {"forward", "recompute", "backward"};
-    return passes[pass];
+    return pass == KILN_PLAN_FORWARD ? "forward" : "backward";
+}
+
+const char *kiln_action_name(enum kiln_action_kind what) {
+    static const char *const actions[] = {
+        [KILN_COMPILE_GROUP] = "compile",   [KILN_FORWARD_GROUP] = "forward",
+        [KILN_BACKWARD_GROUP] = "backward", [KILN_UPDATE] = "update",
+        [KILN_RESTART] = "restart",         [KILN_STEP_DONE] = "step done",
+        [KILN_ERROR] = "error",
+    };
+    return (size_t)what < sizeof actions / sizeof actions[0] ? actions[what] : "unknown";
 }
 
 static size_t root(size_t n) {
@@ -81,32 +90,43 @@ static size_t root(size_t n) {
     return r;
 }
 
-void kiln_keep_layers(struct kiln_keep keep, size_t layers, const struct kiln_groups *forward,
-                      bool *full) {
-    const size_t stride = keep.kind == KILN_KEEP_SQRT    ? root(layers)
-                          : keep.kind == KILN_KEEP_EVERY ? keep.every
-                                                         : 1;
-    const bool strides = keep.kind == KILN_KEEP_SQRT || keep.kind == KILN_KEEP_EVERY;
+void kiln_keep_layers(struct kiln_keep policy, size_t layers, const struct kiln_groups *forward,
+                      unsigned char *keep) {
+    const bool strides = policy.kind == KILN_KEEP_SQRT || policy.kind == KILN_KEEP_EVERY;
+    const size_t stride = policy.kind == KILN_KEEP_SQRT ? root(layers) : policy.every;
     for (size_t l = 0; l < layers; l++) {
-        full[l] = keep.kind == KILN_KEEP_ALL || (strides && l % stride == 0);
+        const bool full = policy.kind == KILN_KEEP_ALL || (strides && l % stride == 0);
+        keep[l] = full ? KILN_FULL : policy.kind == KILN_KEEP_INPUTS ? KILN_INPUT : KILN_DROPPED;
     }
-    for (size_t i = 0; keep.kind == KILN_KEEP_BOUNDARY && i < forward->n_forward; i++) {
-        full[forward->at[i].first] = true;
+    for (size_t i = 0; policy.kind == KILN_KEEP_BOUNDARY && i < forward->n_forward; i++) {
+        keep[forward->at[i].first] = KILN_FULL;
     }
-    if (strides || keep.kind == KILN_KEEP_BOUNDARY) {
-        full[layers - 1] = true;
+    if (strides || policy.kind == KILN_KEEP_BOUNDARY) {
+        keep[layers - 1] = KILN_FULL;
     }
 }
 
-size_t kiln_longest_run(const struct kiln_groups *groups, size_t layers, const bool *full,
-                        bool single_runs, bool cut_at_groups) {
-    size_t longest = 0, run = 0, group = 0;
+void kiln_keep_cut(const struct kiln_limits *limits, size_t layers,
+                   const struct kiln_groups *forward, unsigned char *keep) {
+    const bool once = kiln_one_batch(limits, layers);
+    const size_t longest =
+        once || limits->whole ? layers
+                              : (limits->group - limits->shared) / (limits->forward + limits->backward);
+    size_t run = 0, group = 0;
     for (size_t l = 0; l < layers; l++) {
-        const bool edge = group < groups->n_forward && groups->at[group].first == l;
-        const bool begins = single_runs || (cut_at_groups && edge);
+        const bool edge = group < forward->n_forward && forward->at[group].first == l;
         group += edge;
-        run = full[l] ? 0 : begins ? 1 : run + 1;
-        longest = run > longest ? run : longest;
+        const bool cut = run == longest || (limits->whole && edge) || (l > 0 && keep[l - 1] == KILN_FULL);
+        if (keep[l] == KILN_DROPPED && l > 0 && cut) {
+            keep[l] = KILN_INPUT;
+        }
+        run = keep[l] == KILN_FULL ? 0 : keep[l] == KILN_INPUT ? 1 : run + 1;
     }
-    return longest;
+}
+
+size_t kiln_segment_first(const unsigned char *keep, size_t layer) {
+    while (layer > 0 && keep[layer] != KILN_INPUT) {
+        layer--;
+    }
+    return layer;
 }

@@ -6,16 +6,6 @@
 
 #define MILLION 1000000u
 
-/* The kinds of every device that bakes weights; cpu presents the same. */
-static const struct kiln_kernel_kind kinds[] = {
-    {"attn_fwd", KILN_FORWARD, true, true, 1, 1},
-    {"ffn_fwd", KILN_FORWARD, true, true, 1, 1},
-    {"ffn_bwd", KILN_BACKWARD, true, true, 1, 1},
-    {"attn_bwd1", KILN_BACKWARD, true, true, 1, 1},
-    {"attn_bwd2", KILN_BACKWARD, false, false, 1, 1},
-    {"qkv_bwd", KILN_BACKWARD, true, true, 1, 1},
-};
-
 size_t kiln_usable_budget(size_t budget, uint64_t headroom_millionths) {
     const uint64_t used = headroom_millionths < MILLION ? MILLION - headroom_millionths : 0;
     return (size_t)((unsigned __int128)budget * used / MILLION);
@@ -31,11 +21,12 @@ struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request) {
         .load = usable(request->load_budget, request->headroom_millionths),
         .whole = request->schedule == KILN_SCHEDULE_WHOLE,
     };
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        size_t *sum = kinds[i].pass == KILN_FORWARD ? &limits.forward
-                      : kinds[i].per_layer          ? &limits.backward
-                                                    : &limits.shared;
-        *sum += kinds[i].compiles;
+    for (size_t i = 0; i < KILN_LAYER_KINDS; i++) {
+        const struct kiln_kernel_kind *kind = &kiln_layer_kinds[i];
+        size_t *sum = kind->pass == KILN_FORWARD ? &limits.forward
+                      : kind->per_layer          ? &limits.backward
+                                                 : &limits.shared;
+        *sum += kind->compiles;
     }
     limits.group = limits.compile < limits.load ? limits.compile : limits.load;
     return limits;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * groups.h: the parts of a plan: limits, groups of layers, what is kept, processes.
+ * groups.h: the parts of a plan: limits, what is kept of each layer, groups of layers.
  */
 #ifndef KILN_PLAN_GROUPS_H
 #define KILN_PLAN_GROUPS_H
@@ -20,57 +20,40 @@ struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request);
 KILN_MUST_CHECK enum kiln_status kiln_limits_check(const struct kiln_plan_request *request,
                                                    const struct kiln_limits *limits,
                                                    struct kiln_err *err);
+/* Do the kernels of both passes fit one process? Then a window is compiled once. */
+bool kiln_one_batch(const struct kiln_limits *limits, size_t layers);
 
-/* Groups in the order of a window; `at` has room for kiln_groups_room(L). */
+/* What the forward pass keeps of a layer. A segment is what is recomputed together: a layer whose
+ * input is kept, or layer 0, whose input comes from the token ids, and the dropped layers behind
+ * it. */
+enum kiln_layer_keep {
+    KILN_DROPPED, /* nothing */
+    KILN_INPUT,   /* its input */
+    KILN_FULL     /* inputs and taps of both halves */
+};
+
+/* Groups in the order of a window: the forward groups, then the backward ones; `at` has room for
+ * kiln_groups_room(L). */
 struct kiln_groups {
     struct kiln_plan_group *at;
-    size_t n, n_forward; /* the forward groups come first */
-    /* A run of dropped layers has its taps from RECOMPUTE to BACKWARD, in all micro-batches. */
-    bool long_runs;
+    size_t n, n_forward;
 };
 size_t kiln_groups_room(size_t layers);
 void kiln_groups_forward(const struct kiln_limits *limits, size_t layers,
                          struct kiln_groups *groups);
-/* Append the backward groups. Full[l]: layer l is kept full. Single runs: every layer that is not
- * full is a run of its own (its input is kept). Join: the first group shares the process of the
+/* Append the backward groups, segments undivided. Join: the first group shares the process of the
  * last forward group where it can. */
-void kiln_groups_backward(const struct kiln_limits *limits, size_t layers, const bool *full,
-                          bool single_runs, bool join, struct kiln_groups *groups);
+void kiln_groups_backward(const struct kiln_limits *limits, size_t layers,
+                          const unsigned char *keep, bool join, struct kiln_groups *groups);
 
-/* Do the kernels of both passes fit one process? Then a window is compiled once. */
-bool kiln_one_batch(const struct kiln_limits *limits, size_t layers);
-
-/* Mark the layers that a policy keeps full. */
-void kiln_keep_layers(struct kiln_keep keep, size_t layers, const struct kiln_groups *forward,
-                      bool *full);
-/* The longest run of layers that are recomputed together. */
-size_t kiln_longest_run(const struct kiln_groups *groups, size_t layers, const bool *full,
-                        bool single_runs, bool cut_at_groups);
-
-/* Where actions are written, in order; at NULL: only counted. */
-struct kiln_trace {
-    struct kiln_plan_action *at;
-    size_t n;
-};
-/* Windows through processes until they repeat; the means of the repeating ones. Then one more,
- * traced. `full` as above. */
-KILN_MUST_CHECK enum kiln_status kiln_simulate(const struct kiln_limits *limits,
-                                               const struct kiln_groups *groups, size_t layers,
-                                               const bool *full, double *compiles, double *restarts,
-                                               struct kiln_trace *trace, struct kiln_err *err);
-
-/* Bytes by part for what is kept. */
-struct kiln_kept_shape {
-    size_t full, inputs, edges; /* layers kept full, layer inputs kept, outputs kept beside them */
-    size_t run;                 /* longest run recomputed */
-    size_t held;                /* micro-batches whose kept values are held at once */
-    bool long_runs;
-};
-KILN_MUST_CHECK enum kiln_status kiln_memory_parts(const struct kiln_table *table,
-                                                   const struct kiln_plan_request *request,
-                                                   struct kiln_memory *fixed, uint64_t *residual,
-                                                   uint64_t *taps, struct kiln_err *err);
-void kiln_memory_kept(const struct kiln_kept_shape *shape, uint64_t residual, uint64_t taps,
-                      uint64_t tokens, struct kiln_memory *memory);
+/* What a policy keeps, by layer: `keep` gets enum kiln_layer_keep. */
+void kiln_keep_layers(struct kiln_keep policy, size_t layers, const struct kiln_groups *forward,
+                      unsigned char *keep);
+/* Give every segment its input: behind a full layer, at the edge of a `whole` group, and where a
+ * segment is too long to share a process with its backward kernels. */
+void kiln_keep_cut(const struct kiln_limits *limits, size_t layers,
+                   const struct kiln_groups *forward, unsigned char *keep);
+/* The first layer of the segment that holds `layer`, which is not full. */
+size_t kiln_segment_first(const unsigned char *keep, size_t layer);
 
 #endif

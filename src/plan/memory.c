@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * memory.c: FLOPs and bytes by part.
+ * memory.c: FLOPs, where activations lie, and bytes by part.
  */
+#include "base/machine.h"
 #include "base/mem.h"
 #include "model/table.h"
-#include "plan/groups.h"
+#include "plan/plan.h"
 #include "state/state.h"
+
+/* Of a state that is walked, what is in memory at least: pages being read, changed and written. */
+#define WALKED (256u << 20)
 
 struct kiln_flops kiln_plan_flops(const struct kiln_dims *d, size_t batch, size_t seq) {
     const double n = (double)batch * (double)seq;
@@ -22,43 +26,73 @@ struct kiln_flops kiln_plan_flops(const struct kiln_dims *d, size_t batch, size_
     return f;
 }
 
-enum kiln_status kiln_memory_parts(const struct kiln_table *table,
-                                   const struct kiln_plan_request *request,
-                                   struct kiln_memory *fixed, uint64_t *residual, uint64_t *taps,
-                                   struct kiln_err *err) {
-    const struct kiln_dims *d = &table->dims;
-    const struct kiln_device_options options = {
-        .shape = {request->batch, request->seq},
-        .precision = KILN_PRECISION_BF16,
-        .training = true,
-    };
-    struct kiln_device_sizes sizes;
-    KILN_TRY(kiln_device_sizes_cpu(table, &options, &sizes, err));
-    *residual = sizes.activation[KILN_RESIDUAL];
-    *taps = sizes.activation[KILN_TAPS_ATTENTION] + sizes.activation[KILN_TAPS_FEED_FORWARD];
-    *fixed = (struct kiln_memory){
-        .weights = table->size * sizeof(float),
-        .moments = 2 * table->size * sizeof(float),
-        .gradients = kiln_arena_reserve(0, table->size * sizeof(float)),
-        .kernels = sizes.kernels,
-        .workspace = sizes.workspace,
-        .state_file = kiln_state_bytes(table),
-    };
-    if (d->tied) {
-        fixed->gradients = kiln_arena_reserve(fixed->gradients, d->vocab * d->dim * sizeof(float));
+enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) {
+    const struct kiln_schedule_plan *s = &plan->schedule;
+    struct kiln_layout *l = &plan->layout;
+    size_t run = 0;
+    *l = (struct kiln_layout){.residual = plan->sizes.activation[KILN_RESIDUAL],
+                              .taps = {plan->sizes.activation[KILN_TAPS_ATTENTION],
+                                       plan->sizes.activation[KILN_TAPS_FEED_FORWARD]},
+                              .held = s->held};
+    l->kept_at = kiln_alloc(s->layers, sizeof *l->kept_at);
+    KILN_REQUIRE(l->kept_at, err, KILN_ENOMEM, "planning %zu layers: out of memory", s->layers);
+    l->micro_batch = l->residual;
+    l->run = plan->request->forward_only; /* a place for taps that nobody reads */
+    for (size_t i = 0; !plan->request->forward_only && i < s->layers; i++) {
+        const bool full = s->keep[i] == KILN_FULL;
+        l->kept_at[i] = l->micro_batch;
+        l->micro_batch += full                        ? 2 * l->residual + l->taps[0] + l->taps[1]
+                          : s->keep[i] == KILN_INPUT ? l->residual
+                                                      : 0;
+        run = full ? 0 : s->keep[i] == KILN_INPUT ? 1 : run + 1;
+        /* In a segment the first input is kept, but for layer 0's, which the token ids give. */
+        const size_t inputs = run > 0 && s->keep[i + 1 - run] == KILN_INPUT ? run - 1 : run;
+        l->run = run > l->run ? run : l->run;
+        l->run_inputs = inputs > l->run_inputs ? inputs : l->run_inputs;
     }
+    l->scratch = (2 + l->run + l->run_inputs) * l->residual + l->run * (l->taps[0] + l->taps[1]);
+    l->in_state = s->limits.compile != SIZE_MAX && !s->one_batch && !plan->request->forward_only;
     return KILN_OK;
 }
 
-void kiln_memory_kept(const struct kiln_kept_shape *shape, uint64_t residual, uint64_t taps,
-                      uint64_t tokens, struct kiln_memory *memory) {
-    const uint64_t layer = 2 * residual + taps; /* the inputs of both halves, their taps */
-    const uint64_t run = shape->run * layer;
-    memory->activations_kept =
-        shape->held * (shape->full * layer + (shape->inputs + shape->edges) * residual +
-                       tokens * sizeof(uint32_t));
-    /* The gradient flows back in one block; a layer whose taps are not kept runs in scratch. */
-    memory->activations_live = shape->held * residual + (shape->long_runs ? shape->held : 1) * run;
-    memory->total = memory->weights + memory->moments + memory->gradients + memory->kernels +
-                    memory->activations_kept + memory->activations_live + memory->workspace;
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
+    const struct kiln_plan_request *r = plan->request;
+    const struct kiln_layout *l = &plan->layout;
+    const struct kiln_device_sizes *sizes = &plan->sizes;
+    const size_t threads = r->threads > 0 ? r->threads : 1;
+    struct kiln_memory *m = &plan->memory;
+    const uint64_t embedding = table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
+    *m = (struct kiln_memory){
+        .weights = table->size * sizeof(float),
+        .kernels = sizes->head + plan->cost.peak_forward * sizes->forward +
+                   plan->cost.peak_backward * sizes->backward,
+        .activations_kept = l->held * (l->micro_batch - l->residual),
+        .activations_live = l->held * l->residual + l->scratch,
+        .workspace = sizes->workspace + threads * sizes->thread,
+        .process = kiln_memory_resident(),
+    };
+    if (!r->forward_only) {
+        m->moments = 2 * m->weights;
+        m->gradients = m->weights + embedding;
+        m->journal = kiln_state_journal_bytes(table, threads);
+        m->state_file =
+            kiln_state_file_bytes(table, l->in_state ? l->held * l->micro_batch : 0);
+    }
+    const uint64_t state = m->weights + m->moments + m->gradients;
+    const uint64_t rest = m->kernels + m->journal + m->activations_kept + m->activations_live +
+                          m->workspace + m->process;
+    /* A state that does not fit beside the rest is walked: read ahead, written out behind. */
+    const uint64_t smallest = r->forward_only ? state : least(state, WALKED + embedding);
+    const uint64_t room = r->memory > rest ? r->memory - rest : 0;
+    plan->least = rest + smallest;
+    plan->state_resident = r->memory == 0 || room > state ? state
+                           : room < smallest              ? smallest
+                                                          : room;
+    m->total = rest + plan->state_resident;
+    /* Walked, the update reads W, m, v and the gradients twice and writes all but the gradients;
+     * each micro-batch writes the gradients, and all but the first read them. */
+    const uint64_t once = 6 * m->weights + 2 * m->gradients + m->gradients * (2 * r->accum - 1);
+    plan->disk_bytes = plan->state_resident < state ? once : 0;
 }

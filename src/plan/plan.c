@@ -1,33 +1,247 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * plan.c: from a request to a plan that can be carried out.
+ */
 #include "plan/plan.h"
+
+#include <inttypes.h>
+#include <string.h>
 
 #include "base/mem.h"
 
-void kiln_plan_make(const struct kiln_device *device, bool training, struct kiln_plan *plan) {
-    const struct kiln_table *table = device->table;
-    const struct kiln_dims *d = &table->dims;
-    *plan = (struct kiln_plan){.shape = device->shape, .training = training};
-    plan->residual = device->ops->activation_bytes(device, KILN_RESIDUAL);
-    plan->taps[KILN_ATTENTION] = device->ops->activation_bytes(device, KILN_TAPS_ATTENTION);
-    plan->taps[KILN_FEED_FORWARD] = device->ops->activation_bytes(device, KILN_TAPS_FEED_FORWARD);
-    /* Training: every half-layer's input, the last output, and one dx. Otherwise two take turns. */
-    plan->n_residual = training ? 2 * d->layers + 2 : 2;
-    plan->n_taps = training ? d->layers : 1;
+void kiln_plan_close(struct kiln_plan *plan) {
+    kiln_free(plan->schedule.groups.at);
+    kiln_free(plan->keep_of);
+    kiln_free(plan->layout.kept_at);
+    memset(plan, 0, sizeof *plan);
+}
 
-    struct kiln_plan_memory *m = &plan->memory;
-    m->weights = table->size * sizeof(float);
-    if (training) {
-        m->moments = 2 * m->weights;
-        m->gradients = kiln_arena_reserve(0, m->weights);
-        if (d->tied) {
-            m->gradients = kiln_arena_reserve(m->gradients, d->vocab * d->dim * sizeof(float));
+struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {
+    const struct kiln_profile *f = &plan->request->profile;
+    const double weights = (double)plan->memory.weights, layers = (double)plan->schedule.layers;
+    /* W, m, v are read and written, the gradients read twice; packed weights where they are taken
+     * in place. */
+    double update = 6 * weights + 2 * (double)plan->memory.gradients;
+    if (plan->schedule.refreshes) {
+        update += (double)plan->sizes.head +
+                  layers * (double)(plan->sizes.forward + plan->sizes.backward);
+    }
+    const double update_s = f->update_gb_s > 0 ? update / f->update_gb_s * 1e-9 : 0;
+    const double disk_s =
+        f->disk_gb_s > 0 ? (double)plan->disk_bytes / f->disk_gb_s * 1e-9 : 0;
+    struct kiln_plan_time t = {.compile = plan->cost.compile_s,
+                               .compute = plan->cost.compute_s,
+                               .restart = plan->cost.restart_s};
+    if (!plan->request->forward_only) {
+        t.compute += update_s + disk_s;
+    }
+    t.stall = t.compile;
+    t.step = t.compute + t.stall + t.restart;
+    return t;
+}
+
+bool kiln_plan_fits(const struct kiln_plan *plan) {
+    return plan->request->memory == 0 || plan->least <= plan->request->memory;
+}
+
+/* Simulated with backward groups filled from a fresh process, and with a first group that shares
+ * the process of the last forward group; the one with fewer compiles, then restarts, stays. */
+static enum kiln_status choose_groups(struct kiln_plan *plan, struct kiln_err *err) {
+    struct kiln_schedule_plan *s = &plan->schedule;
+    kiln_groups_backward(&s->limits, s->layers, s->keep, false, &s->groups);
+    KILN_TRY(kiln_simulate(plan, NULL, err));
+    if (s->limits.whole || s->one_batch || s->limits.compile == SIZE_MAX) {
+        return KILN_OK;
+    }
+    const struct kiln_cost fresh = plan->cost;
+    kiln_groups_backward(&s->limits, s->layers, s->keep, true, &s->groups);
+    KILN_TRY(kiln_simulate(plan, NULL, err));
+    const bool fewer = plan->cost.compiles < fresh.compiles ||
+                       (plan->cost.compiles == fresh.compiles &&
+                        plan->cost.restarts < fresh.restarts);
+    if (!fewer) {
+        kiln_groups_backward(&s->limits, s->layers, s->keep, false, &s->groups);
+        plan->cost = fresh;
+    }
+    return KILN_OK;
+}
+
+/* Everything that depends on how many micro-batches are held. */
+static enum kiln_status hold(const struct kiln_table *table, struct kiln_plan *plan, size_t held,
+                             struct kiln_err *err) {
+    plan->schedule.held = held;
+    kiln_free(plan->layout.kept_at);
+    plan->layout.kept_at = NULL;
+    KILN_TRY(choose_groups(plan, err));
+    KILN_TRY(kiln_layout_make(plan, err));
+    kiln_memory_make(table, plan);
+    return KILN_OK;
+}
+
+static enum kiln_status sizes_of(const struct kiln_table *table,
+                                 const struct kiln_plan_request *request,
+                                 struct kiln_device_sizes *out, struct kiln_err *err) {
+    const struct kiln_device_options options = {
+        .shape = {request->batch, request->seq},
+        .precision = request->precision,
+        .training = !request->forward_only,
+    };
+    return kiln_device_sizes_cpu(table, &options, out, err);
+}
+
+/* A layer that is recomputed shares a process with its backward kernels. */
+static enum kiln_status check_recompute(const struct kiln_plan *plan, struct kiln_err *err) {
+    const struct kiln_limits *limits = &plan->schedule.limits;
+    const size_t need = limits->forward + limits->backward + limits->shared;
+    bool all = true;
+    for (size_t l = 0; l < plan->schedule.layers; l++) {
+        all &= plan->schedule.keep[l] == KILN_FULL;
+    }
+    KILN_REQUIRE(all || plan->request->forward_only || limits->group >= need, err, KILN_EBUDGET,
+                 "recomputing a layer takes %zu kernels in one process and %zu may be used; raise "
+                 "--budget, or keep everything: --activations all",
+                 need, limits->group);
+    return KILN_OK;
+}
+
+static enum kiln_status make(const struct kiln_table *table, const unsigned char *keep,
+                             struct kiln_plan *plan, struct kiln_err *err) {
+    const struct kiln_plan_request *r = plan->request;
+    struct kiln_schedule_plan *s = &plan->schedule;
+    const size_t layers = table->dims.layers;
+    s->limits = kiln_limits_of(r);
+    s->layers = layers;
+    s->refreshes = r->refreshes && r->budget == 0 && r->load_budget == 0;
+    KILN_TRY(kiln_limits_check(r, &s->limits, err));
+    KILN_TRY(sizes_of(table, r, &plan->sizes, err));
+    s->groups.at = kiln_alloc(kiln_groups_room(layers), sizeof *s->groups.at);
+    s->keep = plan->keep_of = kiln_alloc(layers, 1);
+    KILN_REQUIRE(s->groups.at && plan->keep_of, err, KILN_ENOMEM,
+                 "planning %zu layers: out of memory", layers);
+    memcpy(plan->keep_of, keep, layers);
+    KILN_TRY(check_recompute(plan, err));
+    s->one_batch = kiln_one_batch(&s->limits, layers);
+    kiln_groups_forward(&s->limits, layers, &s->groups);
+    kiln_keep_cut(&s->limits, layers, &s->groups, plan->keep_of);
+    KILN_TRY(hold(table, plan, 1, err));
+    /* More than one compile batch: more micro-batches at a time mean fewer compiles. */
+    size_t held = s->one_batch || s->limits.whole || r->forward_only ? 1 : r->accum;
+    if (held > 1 && r->memory > 0) {
+        const uint64_t room = r->memory > plan->least ? r->memory - plan->least : 0;
+        const uint64_t more = room / plan->layout.micro_batch;
+        held = more + 1 < held ? (size_t)more + 1 : held;
+    }
+    return held == 1 ? KILN_OK : hold(table, plan, held, err);
+}
+
+enum kiln_status kiln_plan_layers(const struct kiln_table *table,
+                                  const struct kiln_plan_request *request,
+                                  const unsigned char *keep, struct kiln_plan *out,
+                                  struct kiln_err *err) {
+    *out = (struct kiln_plan){
+        .request = request,
+        .shape = {request->batch, request->seq},
+        .accum = request->accum,
+        .keep = request->keep,
+        .flops = kiln_plan_flops(&request->dims, request->batch, request->seq),
+    };
+    const enum kiln_status status = make(table, keep, out, err);
+    if (status != KILN_OK) {
+        kiln_plan_close(out);
+    }
+    return status;
+}
+
+/* ---- policies --------------------------------------------------------------------------------- */
+
+enum kiln_status kiln_plan_policy(const struct kiln_table *table,
+                                  const struct kiln_plan_request *request, struct kiln_keep policy,
+                                  struct kiln_plan *out, struct kiln_err *err) {
+    const struct kiln_limits limits = kiln_limits_of(request);
+    const size_t layers = table->dims.layers;
+    struct kiln_groups forward = {0};
+    KILN_TRY(kiln_limits_check(request, &limits, err));
+    forward.at = kiln_alloc(kiln_groups_room(layers), sizeof *forward.at);
+    unsigned char *keep = kiln_alloc(layers, 1);
+    enum kiln_status status = KILN_OK;
+    if (forward.at != NULL && keep != NULL) {
+        kiln_groups_forward(&limits, layers, &forward);
+        kiln_keep_layers(policy, layers, &forward, keep);
+        status = kiln_plan_layers(table, request, keep, out, err);
+        out->keep = policy;
+    } else {
+        status = KILN_FAIL(err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);
+    }
+    kiln_free(forward.at);
+    kiln_free(keep);
+    return status;
+}
+
+static enum kiln_status too_small(const struct kiln_plan_request *request, struct kiln_keep keep,
+                                  uint64_t needs, uint64_t smallest, struct kiln_err *err) {
+    char name[32];
+    return KILN_FAIL(err, KILN_ENOMEM,
+                     "--activations %s needs %" PRIu64 " bytes and --memory is %" PRIu64
+                     "; the smallest plan needs %" PRIu64 "; lower --batch or --seq, or raise --memory",
+                     kiln_keep_name(keep, name), needs, request->memory, smallest);
+}
+
+/* The fewest bytes that any plan needs: those of the smallest policy. */
+static enum kiln_status smallest_of(const struct kiln_table *table,
+                                    const struct kiln_plan_request *request, uint64_t *out,
+                                    struct kiln_err *err) {
+    static const struct kiln_keep small[] = {
+        {KILN_KEEP_ALL, 0}, {KILN_KEEP_SQRT, 0}, {KILN_KEEP_INPUTS, 0}, {KILN_KEEP_NONE, 0}};
+    *out = UINT64_MAX;
+    for (size_t i = 0; i < sizeof small / sizeof small[0]; i++) {
+        struct kiln_plan plan;
+        const enum kiln_status status = kiln_plan_policy(table, request, small[i], &plan, err);
+        if (status == KILN_EBUDGET && i > 0) {
+            continue;
         }
+        KILN_TRY(status);
+        *out = plan.least < *out ? plan.least : *out;
+        kiln_plan_close(&plan);
     }
-    m->activations = plan->n_residual * plan->residual;
-    for (int half = 0; half < KILN_HALVES; half++) {
-        m->activations += plan->n_taps * plan->taps[half];
+    return KILN_OK;
+}
+
+enum kiln_status kiln_plan_open(const struct kiln_table *table,
+                                const struct kiln_plan_request *request, struct kiln_plan *out,
+                                struct kiln_err *err) {
+    uint64_t needs = 0, smallest = 0;
+    if (request->keep.kind == KILN_KEEP_AUTO && !request->forward_only) {
+        bool found = false;
+        KILN_TRY(kiln_plan_auto(table, request, out, &found, err));
+        if (found) {
+            return KILN_OK;
+        }
+        KILN_TRY(smallest_of(table, request, &smallest, err));
+        return too_small(request, request->keep, smallest, smallest, err);
     }
-    device->ops->memory(device, &m->kernels, &m->workspace);
-    m->total = m->weights + m->moments + m->gradients + m->kernels + m->activations + m->workspace;
-    plan->flops = kiln_plan_flops(d, plan->shape.batch, plan->shape.seq);
+    const struct kiln_keep nothing = {KILN_KEEP_NONE, 0};
+    KILN_TRY(kiln_plan_policy(table, request, request->forward_only ? nothing : request->keep, out,
+                              err));
+    if (kiln_plan_fits(out)) {
+        return KILN_OK;
+    }
+    needs = out->least;
+    kiln_plan_close(out);
+    KILN_TRY(smallest_of(table, request, &smallest, err));
+    return too_small(request, request->keep, needs, smallest, err);
+}
+
+struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
+                                          const struct kiln_device_options *options, size_t accum,
+                                          size_t threads) {
+    return (struct kiln_plan_request){.dims = table->dims,
+                                      .batch = options->shape.batch,
+                                      .seq = options->shape.seq,
+                                      .accum = accum,
+                                      .refreshes = true,
+                                      .forward_only = !options->training,
+                                      .schedule = KILN_SCHEDULE_SPLIT,
+                                      .keep = {.kind = KILN_KEEP_ALL},
+                                      .precision = options->precision,
+                                      .threads = threads};
 }

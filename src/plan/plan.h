@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * plan.h: what a training step costs and where its memory goes, before it runs.
+ * plan.h: a plan that can be carried out: what is kept and where it lies, groups, memory, costs.
  *
- * The arena of activations is sized by the plan; the device and the state size their own parts and
- * tell them to it.
+ * kiln_plan_open chooses and checks; `kiln plan` prints what it chose, training does it. Nothing
+ * here depends on a device that is open: sizes come from kiln_device_sizes.
  */
 #ifndef KILN_PLAN_H
 #define KILN_PLAN_H
@@ -13,27 +13,96 @@
 #include "device/device.h"
 #include "kiln/model.h"
 #include "kiln/plan.h"
+#include "plan/schedule.h"
 
-/* Bytes by part. */
-struct kiln_plan_memory {
-    size_t weights, moments, gradients; /* fp32 */
-    size_t kernels;                     /* packed or compiled weights on the device */
-    size_t activations;                 /* kept from forward to backward, and those in flight */
-    size_t workspace;                   /* of the device */
-    size_t total;
+/* Blocks of activations.
+ *
+ *   for each held micro-batch   flow: the residual stream between groups, then its gradient
+ *                               of a full layer: input | input of feed-forward | taps of both
+ *                               of a layer whose input is kept: input
+ *   once                        two residual blocks that take turns; the segment that is being
+ *                               recomputed: inputs, inputs of feed-forward, taps
+ */
+struct kiln_layout {
+    size_t residual, taps[KILN_HALVES]; /* bytes of a block */
+    size_t *kept_at;                    /* [L] of a layer's blocks within a micro-batch */
+    size_t micro_batch;                 /* bytes for one held micro-batch, the flow first */
+    size_t held;
+    size_t run;        /* layers of the longest segment; at least 1 where taps need a place */
+    size_t run_inputs; /* inputs stored in a segment: all but kept ones */
+    size_t scratch;    /* bytes of what there is once */
+    bool in_state;     /* the held micro-batches lie in the state file: restarts cut windows */
 };
 
-/* The blocks that a pass over the layers needs. */
+/* What a window costs, mean over the windows that repeat. */
+struct kiln_cost {
+    double compiles, restarts;
+    double compile_s, compute_s, restart_s; /* compute: the passes */
+    size_t peak_forward, peak_backward; /* layers whose kernels are loaded at once, at most */
+};
+
 struct kiln_plan {
+    const struct kiln_plan_request *request; /* borrowed */
+    struct kiln_schedule_plan schedule;      /* owns its groups */
+    unsigned char *keep_of;                  /* [L] what schedule.keep reads */
     struct kiln_micro_batch shape;
-    bool training;                      /* false: nothing is kept from half-layer to half-layer */
-    size_t residual, taps[KILN_HALVES]; /* bytes of one block */
-    size_t n_residual, n_taps;          /* blocks of each (taps: per half) */
-    struct kiln_plan_memory memory;
+    size_t accum;
+    struct kiln_keep keep; /* the policy it came from; AUTO: chosen layer by layer */
+    struct kiln_device_sizes sizes;
+    struct kiln_layout layout;
+    struct kiln_cost cost;
+    struct kiln_memory memory;
+    uint64_t least;          /* bytes in all when of the state only what must be is in memory */
+    uint64_t state_resident; /* bytes of the state that may be in memory; the rest is walked */
+    uint64_t disk_bytes;     /* a window moves between memory and state file */
     struct kiln_flops flops;
 };
 
-/* Plan passes of a device over its micro-batch. */
-void kiln_plan_make(const struct kiln_device *device, bool training, struct kiln_plan *plan);
+/* Plan a request. On success kiln_plan_close it. Errors as of kiln_estimate. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_open(const struct kiln_table *table,
+                                                const struct kiln_plan_request *request,
+                                                struct kiln_plan *out, struct kiln_err *err);
+/* The plan of one policy; see below for the memory. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_policy(const struct kiln_table *table,
+                                                  const struct kiln_plan_request *request,
+                                                  struct kiln_keep policy, struct kiln_plan *out,
+                                                  struct kiln_err *err);
+/* The same with the choice made: `keep` by layer, before it is cut. As many micro-batches are held
+ * as the memory allows; it may be too small even for one: see plan->least. KILN_EBUDGET when what
+ * is recomputed needs more kernels in a process than there may be. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_layers(const struct kiln_table *table,
+                                                  const struct kiln_plan_request *request,
+                                                  const unsigned char *keep,
+                                                  struct kiln_plan *out, struct kiln_err *err);
+void kiln_plan_close(struct kiln_plan *plan);
+/* Seconds of a window: compiles, passes, update, restarts, disk. */
+struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan);
+/* Does it fit the memory asked for? */
+bool kiln_plan_fits(const struct kiln_plan *plan);
+
+/* AUTO: the fastest plan that fits (auto.c). *found false: none does; then `out` is not made. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_auto(const struct kiln_table *table,
+                                                const struct kiln_plan_request *request,
+                                                struct kiln_plan *out, bool *found,
+                                                struct kiln_err *err);
+
+/* The plan of a device without limits: bench, verify, evaluation of a file. */
+struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
+                                          const struct kiln_device_options *options, size_t accum,
+                                          size_t threads);
+
+/* Windows through processes until they repeat: fills plan->cost. With a trace (room for
+ * kiln_trace_room): the actions of one such window. */
+struct kiln_trace {
+    struct kiln_plan_action *at;
+    size_t n;
+};
+KILN_MUST_CHECK enum kiln_status kiln_simulate(struct kiln_plan *plan, struct kiln_trace *trace,
+                                               struct kiln_err *err);
+size_t kiln_trace_room(const struct kiln_plan *plan);
+
+/* Blocks and bytes of a plan whose schedule is made. */
+KILN_MUST_CHECK enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err);
+void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan);
 
 #endif

@@ -1,207 +1,180 @@
 /* SPDX-License-Identifier: MIT
  *
- * simulate.c: windows through processes, kernel by kernel, until they repeat.
+ * simulate.c: windows through processes in virtual time, action by action, until they repeat.
  */
 #include <string.h>
 
 #include "base/mem.h"
-#include "plan/groups.h"
+#include "plan/plan.h"
 
-struct process {
-    const struct kiln_limits *limits;
-    size_t layers;
-    const bool *full;
-    size_t compiled, loaded; /* of the budgets of this process */
-    bool shared;             /* the weightless kernel is here */
-    bool *forward;           /* [layers] forward kernels loaded, of the weights of this window */
-    size_t compiles, restarts;
+/* Seconds of one micro-batch through one layer, and of what comes once a window. */
+struct rates {
+    double forward, backward; /* a layer */
+    double head;              /* classifier and loss, forward and backward */
+    double kernel_forward, kernel_backward, shared; /* compiles of a layer's kernels */
+};
+
+static double compile_seconds(const struct kiln_profile *f, size_t kernels, size_t bytes) {
+    const double rate = f->compile_gb_s * 1e9;
+    return (double)kernels * f->compile_s + (rate > 0 ? (double)bytes / rate : 0);
+}
+
+static struct rates rates_of(const struct kiln_plan *plan) {
+    const struct kiln_profile *f = &plan->request->profile;
+    const struct kiln_limits *limits = &plan->schedule.limits;
+    const double layers = (double)plan->schedule.layers, rate = f->tflops * 1e12;
+    const struct kiln_flops *flops = &plan->flops;
+    struct rates r = {0};
+    if (rate > 0) {
+        /* Of attention's five products two are forward, three backward. */
+        r.forward = (flops->forward + 0.4 * flops->attention) / layers / rate;
+        r.backward = (flops->dx + flops->dw + 0.6 * flops->attention) / layers / rate;
+        r.head = flops->classifier / rate;
+    }
+    r.kernel_forward = compile_seconds(f, limits->forward, plan->sizes.forward);
+    r.kernel_backward = compile_seconds(f, limits->backward, plan->sizes.backward);
+    r.shared = (double)limits->shared * f->compile_s;
+    return r;
+}
+
+struct simulation {
+    struct kiln_plan *plan;
+    struct rates rates;
+    struct kiln_process process;
+    struct kiln_cost sum;
     struct kiln_trace *trace; /* NULL: not written */
 };
 
-static void record(struct process *p, enum kiln_plan_what what, const struct kiln_plan_group *group,
-                   size_t kernels) {
-    if (p->trace == NULL) {
-        return;
+static void count_compile(struct simulation *s, const struct kiln_plan_action *a,
+                          const unsigned char *before) {
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
+    size_t forward = 0, backward = 0, kernels = 0;
+    for (size_t l = a->group.first; l < a->group.end; l++) {
+        const unsigned now = s->process.has[l] & ~(unsigned)before[l];
+        forward += (now & KILN_HAS_FORWARD) != 0;
+        backward += (now & KILN_HAS_BACKWARD) != 0;
     }
-    if (p->trace->at != NULL) {
-        struct kiln_plan_action *a = &p->trace->at[p->trace->n];
-        *a = (struct kiln_plan_action){.what = what, .kernels = kernels};
-        a->left = p->limits->compile == SIZE_MAX ? SIZE_MAX : p->limits->compile - p->compiled;
-        if (group != NULL) {
-            a->group = *group;
+    kernels = forward * plan->limits.forward + backward * plan->limits.backward;
+    s->sum.compiles += (double)a->kernels;
+    s->sum.compile_s += (double)forward * s->rates.kernel_forward +
+                        (double)backward * s->rates.kernel_backward +
+                        (double)(a->kernels - kernels) * s->plan->request->profile.compile_s;
+}
+
+static void note_peak(struct simulation *s) {
+    size_t forward = 0, backward = 0;
+    for (size_t l = 0; l < s->plan->schedule.layers; l++) {
+        forward += (s->process.has[l] & KILN_HAS_FORWARD) != 0;
+        backward += (s->process.has[l] & KILN_HAS_BACKWARD) != 0;
+    }
+    struct kiln_cost *cost = &s->plan->cost;
+    cost->peak_forward = forward > cost->peak_forward ? forward : cost->peak_forward;
+    cost->peak_backward = backward > cost->peak_backward ? backward : cost->peak_backward;
+}
+
+/* Time and counts of an action that has just been applied; before: kernels there were. */
+static void count(struct simulation *s, const struct kiln_plan_action *a,
+                  const unsigned char *before) {
+    const struct kiln_plan_group *g = &a->group;
+    const double layers = (double)(g->end - g->first);
+    switch (a->what) {
+        case KILN_COMPILE_GROUP:
+            count_compile(s, a, before);
+            note_peak(s);
+            break;
+        case KILN_FORWARD_GROUP:
+            s->sum.compute_s += layers * s->rates.forward;
+            s->sum.compute_s += g->end == s->plan->schedule.layers ? s->rates.head : 0;
+            break;
+        case KILN_BACKWARD_GROUP:
+            s->sum.compute_s +=
+                layers * s->rates.backward + (double)g->recomputed * s->rates.forward;
+            break;
+        case KILN_RESTART:
+            s->sum.restarts++;
+            s->sum.restart_s += s->plan->request->profile.restart_s;
+            break;
+        case KILN_UPDATE:
+        case KILN_STEP_DONE:
+        case KILN_ERROR:
+            break;
+    }
+}
+
+static void window(struct simulation *s, unsigned char *before) {
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
+    struct kiln_position at = {.micro_batches = s->plan->accum,
+                               .evaluate = s->plan->request->forward_only};
+    for (;;) {
+        const struct kiln_plan_action a = kiln_schedule_next(plan, &s->process, &at);
+        if (s->trace != NULL) {
+            s->trace->at[s->trace->n++] = a;
         }
-    }
-    p->trace->n++;
-}
-
-static void release(struct process *p, size_t layer) {
-    if (p->forward[layer]) {
-        p->forward[layer] = false;
-        p->loaded -= p->limits->forward;
-    }
-}
-
-/* Does the group run the forward kernels of this layer? */
-static bool runs_forward(const struct process *p, const struct kiln_plan_group *g, size_t layer) {
-    return g->pass != KILN_PLAN_BACKWARD || (g->recomputed > 0 && !p->full[layer]);
-}
-
-/* Kernels of the group that the process lacks. */
-static size_t missing(const struct process *p, const struct kiln_plan_group *g) {
-    const struct kiln_limits *limits = p->limits;
-    if (limits->whole) {
-        return g->kernels;
-    }
-    size_t n = 0;
-    if (g->pass == KILN_PLAN_BACKWARD) {
-        n = (g->end - g->first) * limits->backward + (p->shared ? 0 : limits->shared);
-    }
-    for (size_t l = g->first; l < g->end; l++) {
-        n += runs_forward(p, g, l) && !p->forward[l] ? limits->forward : 0;
-    }
-    return n;
-}
-
-/* Release forward kernels that others will want until n more fit: the lowest layers are wanted
- * last. */
-static void make_room(struct process *p, const struct kiln_plan_group *g, size_t n) {
-    for (size_t l = 0; l < p->layers && n > p->limits->load - p->loaded; l++) {
-        if (l < g->first || l >= g->end || !runs_forward(p, g, l)) {
-            release(p, l);
+        if (a.what == KILN_STEP_DONE || a.what == KILN_ERROR) {
+            return;
         }
-    }
-}
-
-static void restart(struct process *p) {
-    p->compiled = p->loaded = 0;
-    p->shared = false;
-    memset(p->forward, 0, p->layers * sizeof *p->forward);
-    p->restarts++;
-}
-
-static void after(struct process *p, const struct kiln_plan_group *g) {
-    const bool backward = g->pass == KILN_PLAN_BACKWARD;
-    if (p->limits->whole) {
-        p->loaded = 0;
-        return;
-    }
-    p->loaded -= backward ? (g->end - g->first) * p->limits->backward : 0;
-    for (size_t l = g->first; l < g->end; l++) {
-        /* A forward kernel stays while its layer is still to be recomputed. */
-        if (g->pass != KILN_PLAN_FORWARD || p->full[l]) {
-            release(p, l);
+        if (a.what == KILN_COMPILE_GROUP) {
+            memcpy(before, s->process.has, plan->layers);
         }
-    }
-}
-
-static void take(struct process *p, const struct kiln_plan_group *g) {
-    size_t n = missing(p, g);
-    if (n > p->limits->compile - p->compiled) {
-        record(p, KILN_PLAN_RESTART, g, n);
-        restart(p);
-        n = missing(p, g);
-    }
-    make_room(p, g, n);
-    p->compiled += n;
-    p->loaded += n;
-    p->compiles += n;
-    if (n > 0) {
-        record(p, KILN_PLAN_COMPILE, g, n);
-    }
-    if (!p->limits->whole) {
-        p->shared |= g->pass == KILN_PLAN_BACKWARD;
-        for (size_t l = g->first; l < g->end; l++) {
-            p->forward[l] |= runs_forward(p, g, l);
-        }
-    }
-    record(p, KILN_PLAN_RUN, g, 0);
-    after(p, g);
-}
-
-/* All kernels of both passes at once; every micro-batch finds them there. */
-static void take_both(struct process *p, const struct kiln_groups *groups) {
-    const struct kiln_limits *limits = p->limits;
-    const size_t layer = limits->forward + limits->backward;
-    size_t n = p->layers * layer + (p->shared ? 0 : limits->shared);
-    if (limits->compile - p->compiled < n) {
-        record(p, KILN_PLAN_RESTART, &groups->at[0], n);
-        restart(p);
-        n = p->layers * layer + limits->shared;
-    }
-    p->compiles += n;
-    p->shared = true;
-    p->loaded = limits->shared; /* after the window */
-    for (size_t i = 0; i < groups->n; i++) {
-        const struct kiln_plan_group *g = &groups->at[i];
-        const size_t each = i == 0 ? p->layers * limits->forward : n - p->layers * limits->forward;
-        p->compiled += each;
-        record(p, KILN_PLAN_COMPILE, g, each);
-    }
-    for (size_t i = 0; i < groups->n; i++) {
-        record(p, KILN_PLAN_RUN, &groups->at[i], 0);
-    }
-}
-
-static void window(struct process *p, const struct kiln_groups *groups) {
-    if (kiln_one_batch(p->limits, p->layers)) {
-        take_both(p, groups);
-    } else {
-        for (size_t i = 0; i < groups->n; i++) {
-            take(p, &groups->at[i]);
-        }
-    }
-    record(p, KILN_PLAN_UPDATE, NULL, 0);
-    /* New weights: what is loaded is stale but for the weightless kernel. */
-    for (size_t l = 0; l < p->layers; l++) {
-        release(p, l);
+        kiln_schedule_apply(plan, &s->process, &at, &a);
+        count(s, &a, before);
     }
 }
 
 /* Where a window began: equal places, equal windows. */
 struct place {
-    size_t windows, compiles, restarts; /* before it; windows counted from 1 */
+    size_t windows; /* before it, counted from 1 */
+    struct kiln_cost sum;
 };
 
-static struct place *place_of(const struct process *p, struct place *places) {
-    const size_t compiled = p->limits->compile == SIZE_MAX ? 0 : p->compiled;
-    return &places[2 * compiled + p->shared];
+static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *b, double n) {
+    return (struct kiln_cost){.compiles = (b->compiles - a->compiles) / n,
+                              .restarts = (b->restarts - a->restarts) / n,
+                              .compile_s = (b->compile_s - a->compile_s) / n,
+                              .compute_s = (b->compute_s - a->compute_s) / n,
+                              .restart_s = (b->restart_s - a->restart_s) / n};
 }
 
-static void repeat(struct process *p, const struct kiln_groups *groups, struct place *places,
-                   double *compiles, double *restarts) {
+static void repeat(struct simulation *s, struct place *places, unsigned char *before) {
     for (size_t windows = 1;; windows++) {
-        struct place *place = place_of(p, places);
+        struct place *place = &places[2 * s->process.compiled + s->process.shared];
         if (place->windows > 0) {
-            const double n = (double)(windows - place->windows);
-            *compiles = (double)(p->compiles - place->compiles) / n;
-            *restarts = (double)(p->restarts - place->restarts) / n;
+            const size_t forward = s->plan->cost.peak_forward;
+            const size_t backward = s->plan->cost.peak_backward;
+            s->plan->cost = mean(&place->sum, &s->sum, (double)(windows - place->windows));
+            s->plan->cost.peak_forward = forward;
+            s->plan->cost.peak_backward = backward;
             return;
         }
-        *place = (struct place){windows, p->compiles, p->restarts};
-        window(p, groups);
-        if (p->limits->compile == SIZE_MAX) {
-            p->compiled = 0; /* nothing is counted against no limit */
-        }
+        *place = (struct place){windows, s->sum};
+        window(s, before);
     }
 }
 
-enum kiln_status kiln_simulate(const struct kiln_limits *limits, const struct kiln_groups *groups,
-                               size_t layers, const bool *full, double *compiles, double *restarts,
-                               struct kiln_trace *trace, struct kiln_err *err) {
-    const size_t n_places = limits->compile == SIZE_MAX ? 2 : 2 * (limits->compile + 1);
-    struct process p = {.limits = limits, .layers = layers, .full = full};
-    struct place *places = kiln_alloc(n_places, sizeof *places);
-    p.forward = kiln_alloc(layers, sizeof *p.forward);
-    if (places != NULL && p.forward != NULL) {
-        repeat(&p, groups, places, compiles, restarts);
-        p.trace = trace;
+size_t kiln_trace_room(const struct kiln_plan *plan) {
+    const size_t rounds = (plan->accum + plan->schedule.held - 1) / plan->schedule.held;
+    return plan->schedule.groups.n * (plan->accum + 2 * rounds) + 2;
+}
+
+enum kiln_status kiln_simulate(struct kiln_plan *plan, struct kiln_trace *trace,
+                               struct kiln_err *err) {
+    const size_t compile = plan->schedule.limits.compile, layers = plan->schedule.layers;
+    struct simulation s = {.plan = plan, .rates = rates_of(plan)};
+    struct place *places = kiln_alloc(compile == SIZE_MAX ? 2 : 2 * (compile + 1), sizeof *places);
+    unsigned char *before = kiln_alloc(layers, 1);
+    s.process.has = kiln_alloc(layers, 1);
+    const bool room = places != NULL && before != NULL && s.process.has != NULL;
+    plan->cost = (struct kiln_cost){0};
+    if (room) {
+        repeat(&s, places, before);
+        s.trace = trace;
         if (trace != NULL) {
-            window(&p, groups);
+            window(&s, before);
         }
     }
-    const bool done = places != NULL && p.forward != NULL;
     kiln_free(places);
-    kiln_free(p.forward);
-    KILN_REQUIRE(done, err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);
+    kiln_free(before);
+    kiln_free(s.process.has);
+    KILN_REQUIRE(room, err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);
     return KILN_OK;
 }

@@ -9,76 +9,71 @@
 
 #include "base/machine.h"
 #include "base/random.h"
-#include "train/ceiling.h"
-#include "train/optimizer.h"
-#include "train/pass.h"
+#include "kernel/ceiling.h"
+#include "train/engine.h"
 
 struct bench {
-    struct kiln_pool *pool;
     struct kiln_table *table;
     struct kiln_arena arena;
-    float *weights, *m, *v;
-    struct kiln_gradients gradients;
-    struct kiln_device *device;
-    struct kiln_optimizer *optimizer;
-    struct kiln_plan plan;
-    struct kiln_pass_memory memory;
-    uint32_t *tokens;
+    struct kiln_engine_memory memory;
+    struct kiln_engine engine;
+    uint32_t *tokens; /* [N + 1] */
 };
 
-static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_options *o,
-                                   struct kiln_err *err) {
-    KILN_TRY(kiln_pool_create(o->threads ? o->threads : kiln_cpu_count(), &b->pool, err));
-    KILN_TRY(kiln_table_create(&o->dims, &b->table, err));
+/* Every micro-batch is the same. */
+static void same_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+    const struct bench *b = context;
+    const size_t bytes = b->engine.plan.shape.batch * b->engine.plan.shape.seq * sizeof *tokens;
+    (void)index;
+    memcpy(tokens, b->tokens, bytes);
+    memcpy(targets, b->tokens + 1, bytes);
+}
+
+static enum kiln_status open_memory(struct bench *b, const struct kiln_bench_options *o,
+                                    struct kiln_err *err) {
     size_t bytes = b->table->size * sizeof(float);
     size_t extra = o->dims.tied ? o->dims.vocab * o->dims.dim * sizeof(float) : 0;
-    size_t n = o->batch * o->seq;
-    size_t planned = 0;
+    size_t n = o->batch * o->seq, planned = 0;
     for (int i = 0; i < 4; i++) {
         planned = kiln_arena_reserve(planned, bytes);
     }
     planned = kiln_arena_reserve(kiln_arena_reserve(planned, extra), (n + 1) * sizeof(uint32_t));
     KILN_TRY(kiln_arena_open(&b->arena, planned, err));
-    b->weights = kiln_arena_take(&b->arena, bytes);
-    b->m = kiln_arena_take(&b->arena, bytes);
-    b->v = kiln_arena_take(&b->arena, bytes);
-    b->gradients.all = kiln_arena_take(&b->arena, bytes);
-    b->gradients.embedding =
+    struct kiln_optimizer_parts *parts = &b->memory.optimizer;
+    *parts = (struct kiln_optimizer_parts){
+        .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
+    b->memory.weights = kiln_arena_take(&b->arena, bytes);
+    parts->m = kiln_arena_take(&b->arena, bytes);
+    parts->v = kiln_arena_take(&b->arena, bytes);
+    float *all = parts->gradients.all = kiln_arena_take(&b->arena, bytes);
+    parts->gradients.embedding =
         extra ? kiln_arena_take(&b->arena, extra)
-              : b->gradients.all + kiln_table_find(b->table, KILN_EMBED, KILN_NO_LAYER)->offset;
+              : all + kiln_table_find(b->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     b->tokens = kiln_arena_take(&b->arena, (n + 1) * sizeof(uint32_t));
-    kiln_weights_init(b->table, 1, b->weights);
+    kiln_weights_init(b->table, 1, b->memory.weights);
     for (size_t i = 0; i <= n; i++) {
         b->tokens[i] = (uint32_t)kiln_random_below(1, KILN_STREAM_TEST, i, o->dims.vocab);
     }
-    struct kiln_device_options device = {{o->batch, o->seq}, o->precision, true};
-    KILN_TRY(kiln_device_open_cpu(b->table, b->pool, b->weights, &device, &b->device, err));
-    KILN_TRY(kiln_device_compile_all(b->device, err));
-    kiln_plan_make(b->device, true, &b->plan);
-    KILN_TRY(kiln_pass_open(&b->memory, &b->plan, err));
-    b->device->gradients = b->gradients;
-    struct kiln_optimizer_parts parts = {.table = b->table,
-                                         .pool = b->pool,
-                                         .device = b->device,
-                                         .weights = b->weights,
-                                         .m = b->m,
-                                         .v = b->v,
-                                         .gradients = b->gradients,
-                                         .beta1 = 0.9,
-                                         .beta2 = 0.95,
-                                         .eps = 1e-8,
-                                         .weight_decay = 0.1,
-                                         .clip = 1.0};
-    return kiln_optimizer_create(&parts, &b->optimizer, err);
+    return KILN_OK;
+}
+
+static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_options *o,
+                                   struct kiln_err *err) {
+    const struct kiln_device_options device = {
+        .shape = {o->batch, o->seq}, .precision = o->precision, .training = true};
+    const size_t accum = o->accum ? o->accum : 1;
+    const size_t threads = o->threads ? o->threads : kiln_cpu_count();
+    KILN_TRY(kiln_table_create(&o->dims, &b->table, err));
+    KILN_TRY(open_memory(b, o, err));
+    const struct kiln_plan_request request = kiln_plan_simple(b->table, &device, accum, threads);
+    KILN_TRY(kiln_engine_plan(&b->engine, b->table, &request, err));
+    return kiln_engine_open(&b->engine, b->table, &b->memory, err);
 }
 
 static void close_bench(struct bench *b) {
-    kiln_optimizer_destroy(b->optimizer);
-    kiln_pass_close(&b->memory);
-    kiln_device_close(b->device);
+    kiln_engine_close(&b->engine);
     kiln_arena_close(&b->arena);
     kiln_table_destroy(b->table);
-    kiln_pool_destroy(b->pool);
 }
 
 /* What one measured step took, in ms. */
@@ -88,21 +83,19 @@ struct times {
 
 static enum kiln_status one_step(struct bench *b, size_t accum, uint64_t update, struct times *out,
                                  struct kiln_err *err) {
-    b->memory.forward_s = b->memory.backward_s = 0.0;
-    float scale = 1.0f / (float)(b->plan.shape.batch * b->plan.shape.seq * accum);
+    struct kiln_executor *x = &b->engine.executor;
+    const struct kiln_micro_batch *shape = &b->engine.plan.shape;
+    x->forward_s = x->backward_s = 0.0;
+    x->scale = 1.0f / (float)(shape->batch * shape->seq * accum);
     double start = kiln_now_s();
-    for (size_t i = 0; i < accum; i++) {
-        double loss;
-        b->device->gradients.add = i > 0;
-        KILN_TRY(kiln_pass_train(&b->memory, &b->plan, b->device, b->tokens, b->tokens + 1, scale,
-                                 &loss, err));
-    }
+    kiln_executor_begin(x, false, accum, same_batch, b);
+    KILN_TRY(kiln_executor_window(x, err));
     double computed = kiln_now_s();
-    double norm = kiln_optimizer_norm(b->optimizer);
-    kiln_optimizer_update(b->optimizer, update, 1e-4, norm);
+    double norm = kiln_optimizer_norm(b->engine.optimizer);
+    kiln_optimizer_update(b->engine.optimizer, update, 1e-4, norm);
     double end = kiln_now_s();
-    out->forward = b->memory.forward_s * 1e3 / (double)accum;
-    out->backward = b->memory.backward_s * 1e3 / (double)accum;
+    out->forward = x->forward_s * 1e3 / (double)accum;
+    out->backward = x->backward_s * 1e3 / (double)accum;
     out->update = (end - computed) * 1e3;
     out->step = (end - start) * 1e3;
     return KILN_OK;
@@ -143,15 +136,15 @@ static enum kiln_status run_bench(struct bench *b, const struct kiln_bench_optio
     out->update_ms = median(all, steps, offsetof(struct times, update), NULL);
     out->step_ms = median(all, steps, offsetof(struct times, step), &out->spread_ms);
     out->tokens_per_s = (double)(o->batch * o->seq * accum) / out->step_ms * 1e3;
-    out->tflops = b->plan.flops.total * (double)accum / out->step_ms * 1e-9;
+    out->tflops = b->engine.plan.flops.total * (double)accum / out->step_ms * 1e-9;
     out->precision = kiln_precision_resolve(o->precision);
-    out->threads = kiln_pool_threads(b->pool);
+    out->threads = kiln_pool_threads(b->engine.pool);
     struct kiln_cpu cpu;
     KILN_TRY(kiln_cpu_describe(o->precision, &cpu, err));
     out->tier = cpu.tier;
     out->provider = cpu.provider;
-    KILN_TRY(kiln_ceiling_products(b->pool, o->precision, &out->gemm_ceiling_tflops, err));
-    return kiln_ceiling_copy(b->pool, &out->copy_gb_s, err);
+    KILN_TRY(kiln_ceiling_products(b->engine.pool, o->precision, &out->gemm_ceiling_tflops, err));
+    return kiln_ceiling_copy(b->engine.pool, &out->copy_gb_s, err);
 }
 
 enum kiln_status kiln_bench(const struct kiln_bench_options *options, struct kiln_bench_result *out,

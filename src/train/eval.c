@@ -12,49 +12,45 @@
 #include "base/mem.h"
 #include "kiln/train.h"
 #include "train/data_source.h"
-#include "train/pass.h"
+#include "train/engine.h"
 
 struct evaluation {
     const struct kiln_model *model;
-    struct kiln_pool *pool;
     struct kiln_data *data;
     enum kiln_precision precision;
-    size_t seq;
+    size_t seq, threads;
+    size_t first, batch; /* of the micro-batches being run: window and size */
     double sum;
 };
+
+static void next_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+    const struct evaluation *e = context;
+    for (size_t b = 0; b < e->batch; b++) {
+        kiln_data_window(e->data, KILN_TRAIN, e->first + index * e->batch + b, tokens + b * e->seq,
+                         targets + b * e->seq);
+    }
+}
 
 /* Windows first..first+batches*batch in micro-batches of `batch`. */
 static enum kiln_status run_batches(struct evaluation *e, size_t first, size_t batches,
                                     size_t batch, struct kiln_err *err) {
-    struct kiln_device_options options = {{batch, e->seq}, e->precision, false};
-    struct kiln_device *device = NULL;
-    struct kiln_pass_memory memory = {0};
-    struct kiln_plan plan;
-    uint32_t *tokens = kiln_alloc(2 * batch * e->seq, sizeof *tokens);
-    enum kiln_status status = tokens
-                                  ? kiln_device_open_cpu(e->model->table, e->pool,
-                                                         e->model->weights, &options, &device, err)
-                                  : KILN_FAIL(err, KILN_ENOMEM, "no memory for a micro-batch");
+    const struct kiln_table *table = e->model->table;
+    const struct kiln_device_options options = {.shape = {batch, e->seq}, .precision = e->precision};
+    const struct kiln_plan_request request = kiln_plan_simple(table, &options, 1, e->threads);
+    const struct kiln_engine_memory memory = {.weights = e->model->weights};
+    struct kiln_engine engine = {.optimizer = NULL};
+    e->first = first;
+    e->batch = batch;
+    enum kiln_status status = kiln_engine_plan(&engine, table, &request, err);
     if (status == KILN_OK) {
-        status = kiln_device_compile_all(device, err);
+        status = kiln_engine_open(&engine, table, &memory, err);
     }
     if (status == KILN_OK) {
-        kiln_plan_make(device, false, &plan);
-        status = kiln_pass_open(&memory, &plan, err);
+        kiln_executor_begin(&engine.executor, true, batches, next_batch, e);
+        status = kiln_executor_window(&engine.executor, err);
+        e->sum += engine.executor.loss_sum;
     }
-    for (size_t i = 0; i < batches && status == KILN_OK; i++) {
-        uint32_t *targets = tokens + batch * e->seq;
-        for (size_t b = 0; b < batch; b++) {
-            kiln_data_window(e->data, KILN_TRAIN, first + i * batch + b, tokens + b * e->seq,
-                             targets + b * e->seq);
-        }
-        double loss = 0.0;
-        status = kiln_pass_evaluate(&memory, &plan, device, tokens, targets, &loss, err);
-        e->sum += loss;
-    }
-    kiln_pass_close(&memory);
-    kiln_device_close(device);
-    kiln_free(tokens);
+    kiln_engine_close(&engine);
     return status;
 }
 
@@ -81,7 +77,9 @@ static enum kiln_status evaluate(struct evaluation *e, const struct kiln_eval_op
 
 enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eval_options *options,
                            struct kiln_eval_result *out, struct kiln_err *err) {
-    struct evaluation e = {.model = model, .precision = options->precision};
+    struct evaluation e = {.model = model,
+                           .precision = options->precision,
+                           .threads = options->threads ? options->threads : kiln_cpu_count()};
     struct kiln_tokenizer *tokenizer = NULL;
     struct kiln_token_file *file = NULL;
     char folder[] = "/tmp/kiln-eval-XXXXXX", path[64];
@@ -105,14 +103,9 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
         }
     }
     if (status == KILN_OK) {
-        status =
-            kiln_pool_create(options->threads ? options->threads : kiln_cpu_count(), &e.pool, err);
-    }
-    if (status == KILN_OK) {
         status = evaluate(&e, options, out, err);
     }
     kiln_data_destroy(e.data);
-    kiln_pool_destroy(e.pool);
     kiln_tokenizer_destroy(tokenizer);
     return kiln_remove_tree(folder, status == KILN_OK ? err : NULL) == KILN_OK ? status : KILN_EIO;
 }

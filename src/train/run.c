@@ -14,7 +14,7 @@
 #include "base/crc32c.h"
 #include "base/io.h"
 #include "base/machine.h"
-#include "train/ceiling.h"
+#include "kernel/ceiling.h"
 #include "train/data_source.h"
 #include "train/model_source.h"
 #include "train/trainer.h"

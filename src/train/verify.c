@@ -11,8 +11,7 @@
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
-#include "train/optimizer.h"
-#include "train/pass.h"
+#include "train/engine.h"
 
 /* The folder, read. */
 struct reference {
@@ -196,12 +195,16 @@ static enum kiln_status compare_gradients(const struct reference *r, const float
 
 struct verify_job {
     struct reference reference;
-    struct kiln_pool *pool;
-    struct kiln_device *device;
-    struct kiln_optimizer *optimizer;
-    struct kiln_plan plan;
-    struct kiln_pass_memory memory;
+    struct kiln_engine engine;
 };
+
+/* The micro-batch that load_step read. */
+static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+    const struct reference *r = context;
+    (void)index;
+    memcpy(tokens, r->tokens, r->batch * r->seq * sizeof *tokens);
+    memcpy(targets, r->targets, r->batch * r->seq * sizeof *targets);
+}
 
 static enum kiln_status open_job(struct verify_job *job, const struct kiln_verify_options *options,
                                  struct kiln_err *err) {
@@ -209,30 +212,24 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     KILN_TRY(read_json(r, options->reference, err));
     KILN_TRY(read_model(r, options->reference, err));
     KILN_TRY(read_arrays(r, options->reference, err));
-    KILN_TRY(
-        kiln_pool_create(options->threads ? options->threads : kiln_cpu_count(), &job->pool, err));
-    struct kiln_device_options device = {{r->batch, r->seq}, options->precision, true};
-    KILN_TRY(kiln_device_open_cpu(r->table, job->pool, r->weights, &device, &job->device, err));
-    KILN_TRY(kiln_device_compile_all(job->device, err));
-    kiln_plan_make(job->device, true, &job->plan);
-    KILN_TRY(kiln_pass_open(&job->memory, &job->plan, err));
     const json_t *adamw = json_object_get(r->json, "adamw");
-    struct kiln_optimizer_parts parts = {.table = r->table,
-                                         .pool = job->pool,
-                                         .device = job->device,
-                                         .weights = r->weights,
-                                         .m = r->m,
-                                         .v = r->v};
-    KILN_TRY(read_number(adamw, "adamw", "beta1", &parts.beta1, err));
-    KILN_TRY(read_number(adamw, "adamw", "beta2", &parts.beta2, err));
-    KILN_TRY(read_number(adamw, "adamw", "eps", &parts.eps, err));
-    KILN_TRY(read_number(adamw, "adamw", "weight_decay", &parts.weight_decay, err));
-    KILN_TRY(read_number(adamw, "adamw", "clip_grad_norm", &parts.clip, err));
+    struct kiln_engine_memory memory = {.weights = r->weights,
+                                        .optimizer = {.m = r->m, .v = r->v}};
+    struct kiln_optimizer_parts *parts = &memory.optimizer;
+    KILN_TRY(read_number(adamw, "adamw", "beta1", &parts->beta1, err));
+    KILN_TRY(read_number(adamw, "adamw", "beta2", &parts->beta2, err));
+    KILN_TRY(read_number(adamw, "adamw", "eps", &parts->eps, err));
+    KILN_TRY(read_number(adamw, "adamw", "weight_decay", &parts->weight_decay, err));
+    KILN_TRY(read_number(adamw, "adamw", "clip_grad_norm", &parts->clip, err));
     const struct kiln_tensor *embed = kiln_table_find(r->table, KILN_EMBED, KILN_NO_LAYER);
-    parts.gradients.all = r->gradients;
-    parts.gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
-    job->device->gradients = parts.gradients;
-    return kiln_optimizer_create(&parts, &job->optimizer, err);
+    parts->gradients.all = r->gradients;
+    parts->gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
+    const struct kiln_device_options device = {
+        .shape = {r->batch, r->seq}, .precision = options->precision, .training = true};
+    const struct kiln_plan_request request = kiln_plan_simple(
+        r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
+    KILN_TRY(kiln_engine_plan(&job->engine, r->table, &request, err));
+    return kiln_engine_open(&job->engine, r->table, &memory, err);
 }
 
 static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_result *out,
@@ -242,15 +239,17 @@ static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_res
     KILN_TRY(read_number(json_object_get(r->json, "adamw"), "adamw", "lr", &lr, err));
     double tokens = (double)(r->batch * r->seq);
     for (size_t step = 0; step < r->steps; step++) {
-        double loss = 0;
+        struct kiln_executor *x = &job->engine.executor;
         KILN_TRY(load_step(r, step, err));
-        KILN_TRY(kiln_pass_train(&job->memory, &job->plan, job->device, r->tokens, r->targets,
-                                 (float)(1.0 / tokens), &loss, err));
-        double norm = kiln_optimizer_norm(job->optimizer);
+        x->scale = (float)(1.0 / tokens);
+        kiln_executor_begin(x, false, 1, step_batch, r);
+        KILN_TRY(kiln_executor_window(x, err));
+        double loss = x->loss_sum;
+        double norm = kiln_optimizer_norm(job->engine.optimizer);
         if (step == 0) {
             KILN_TRY(compare_gradients(r, r->gradients, out, err));
         }
-        kiln_optimizer_update(job->optimizer, step + 1, lr, norm);
+        kiln_optimizer_update(job->engine.optimizer, step + 1, lr, norm);
         double expected = json_number_value(json_array_get(json_object_get(r->json, "loss"), step));
         double error = fabs(loss / tokens - expected) / fabs(expected);
         if (worse(error, out->loss_error)) {
@@ -273,10 +272,7 @@ enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options
     out->loss_limit = fp32 ? 1e-5 : 5e-3;
     out->gradient_limit = fp32 ? 3e-5 : 6e-2;
     out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
-    kiln_optimizer_destroy(job.optimizer);
-    kiln_pass_close(&job.memory);
-    kiln_device_close(job.device);
-    kiln_pool_destroy(job.pool);
+    kiln_engine_close(&job.engine);
     close_reference(&job.reference);
     if (status != KILN_OK) {
         kiln_verify_free(out);

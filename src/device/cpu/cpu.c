@@ -9,17 +9,6 @@
 
 #include "kernel/rope.h"
 
-/* The kinds of a layer, as on devices that bake; each packs the matrices it multiplies with. */
-enum { ATTN_FWD, FFN_FWD, FFN_BWD, ATTN_BWD1, QKV_BWD, ATTN_BWD2 };
-static const struct kiln_kernel_kind kinds[] = {
-    [ATTN_FWD] = {"attn_fwd", KILN_FORWARD, true, true, 1, 1},
-    [FFN_FWD] = {"ffn_fwd", KILN_FORWARD, true, true, 1, 1},
-    [FFN_BWD] = {"ffn_bwd", KILN_BACKWARD, true, true, 1, 1},
-    [ATTN_BWD1] = {"attn_bwd1", KILN_BACKWARD, true, true, 1, 1},
-    [QKV_BWD] = {"qkv_bwd", KILN_BACKWARD, true, true, 1, 1},
-    [ATTN_BWD2] = {"attn_bwd2", KILN_BACKWARD, false, false, 1, 1},
-};
-
 struct pack_job {
     struct kiln_cpu_device *cpu;
     size_t matrix;
@@ -43,40 +32,89 @@ static void pack_matrix(struct kiln_cpu_device *cpu, enum kiln_matrix_kind kind,
     kiln_rows(&cpu->workers, matrix->rows, KILN_PACK_ROWS, pack_piece, &job);
 }
 
+/* What a kind multiplies with: matrices, and in which direction. */
+static const struct {
+    bool forward;
+    int n;
+    enum kiln_matrix_kind matrices[2];
+} baked[KILN_LAYER_KINDS] = {
+    [KILN_ATTN_FWD] = {true, 2, {KILN_MATRIX_QKV, KILN_MATRIX_WO}},
+    [KILN_FFN_FWD] = {true, 2, {KILN_MATRIX_W13, KILN_MATRIX_W2}},
+    [KILN_FFN_BWD] = {false, 2, {KILN_MATRIX_W13, KILN_MATRIX_W2}},
+    [KILN_ATTN_BWD1] = {false, 1, {KILN_MATRIX_WO}},
+    [KILN_QKV_BWD] = {false, 1, {KILN_MATRIX_QKV}},
+    [KILN_ATTN_BWD2] = {false, 0, {0}},
+};
+
+static unsigned char *loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer) {
+    return &cpu->loaded[kind * cpu->base.table->dims.layers + layer];
+}
+
+bool kiln_cpu_loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer) {
+    if (kiln_layer_kinds[kind].per_layer) {
+        return *loaded(cpu, kind, layer);
+    }
+    bool any = false; /* one for all layers, or in `whole` one of several */
+    for (size_t l = 0; l < cpu->base.table->dims.layers && !any; l++) {
+        any = *loaded(cpu, kind, l);
+    }
+    return any;
+}
+
 static enum kiln_status cpu_compile(struct kiln_device *device, size_t kind, size_t layer,
                                     const float *weights, struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    KILN_REQUIRE(kind < sizeof kinds / sizeof kinds[0] && layer < device->table->dims.layers, err,
-                 KILN_EINTERNAL, "compile: no kind %zu of layer %zu", kind, layer);
-    switch (kind) {
-        case ATTN_FWD:
-            pack_matrix(cpu, KILN_MATRIX_QKV, layer, weights, true);
-            pack_matrix(cpu, KILN_MATRIX_WO, layer, weights, true);
-            break;
-        case FFN_FWD:
-            pack_matrix(cpu, KILN_MATRIX_W13, layer, weights, true);
-            pack_matrix(cpu, KILN_MATRIX_W2, layer, weights, true);
-            break;
-        case FFN_BWD:
-            pack_matrix(cpu, KILN_MATRIX_W13, layer, weights, false);
-            pack_matrix(cpu, KILN_MATRIX_W2, layer, weights, false);
-            break;
-        case ATTN_BWD1:
-            pack_matrix(cpu, KILN_MATRIX_WO, layer, weights, false);
-            break;
-        case QKV_BWD:
-            pack_matrix(cpu, KILN_MATRIX_QKV, layer, weights, false);
-            break;
-        default:
-            break;
+    const struct kiln_device_caps *caps = &device->caps;
+    KILN_REQUIRE(kind < KILN_LAYER_KINDS && layer < device->table->dims.layers, err, KILN_EINTERNAL,
+                 "compile: no kind %zu of layer %zu", kind, layer);
+    unsigned char *flag = loaded(cpu, kind, layer);
+    KILN_REQUIRE(caps->compile_budget == 0 || device->counts.compiles < caps->compile_budget, err,
+                 KILN_EBUDGET, "cpu: %s of layer %zu would be kernel %zu of this process; its "
+                 "compile budget is %zu", kiln_layer_kinds[kind].name, layer,
+                 (size_t)device->counts.compiles + 1, caps->compile_budget);
+    KILN_REQUIRE(caps->load_budget == 0 || *flag || device->counts.loaded < caps->load_budget, err,
+                 KILN_EBUDGET, "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
+                 "budget is %zu", kiln_layer_kinds[kind].name, layer, device->counts.loaded + 1,
+                 caps->load_budget);
+    for (int i = 0; i < baked[kind].n; i++) {
+        pack_matrix(cpu, baked[kind].matrices[i], layer, weights, baked[kind].forward);
     }
+    device->counts.compiles++;
+    device->counts.loaded += !*flag;
+    *flag = 1;
     return KILN_OK;
+}
+
+static void cpu_release(struct kiln_device *device, size_t kind, size_t layer) {
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
+    const struct kiln_table *table = device->table;
+    unsigned char *flag = loaded(cpu, kind, layer);
+    for (int i = 0; *flag && i < baked[kind].n; i++) {
+        const struct kiln_matrix *m = kiln_table_matrix(table, baked[kind].matrices[i], layer);
+        kiln_packed_release(&cpu->packed, (size_t)(m - table->matrices), baked[kind].forward);
+    }
+    device->counts.loaded -= *flag;
+    *flag = 0;
+}
+
+/* Is there a packed copy of the matrix to refresh? The classifier has its copies always. */
+static bool has_copy(const struct kiln_cpu_device *cpu, const struct kiln_matrix *m, bool forward) {
+    for (size_t kind = 0; m->kind != KILN_MATRIX_HEAD && kind < KILN_LAYER_KINDS; kind++) {
+        for (int i = 0; i < baked[kind].n; i++) {
+            if (baked[kind].matrices[i] == m->kind && baked[kind].forward == forward) {
+                return cpu->base.caps.refreshes && *loaded(cpu, kind, m->layer);
+            }
+        }
+    }
+    return true;
 }
 
 static void cpu_refresh(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
                         const float *weights) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    kiln_packed_rows(&cpu->packed, matrix, first, rows, weights, true, cpu->training);
+    const struct kiln_matrix *m = &device->table->matrices[matrix];
+    kiln_packed_rows(&cpu->packed, matrix, first, rows, weights, has_copy(cpu, m, true),
+                     cpu->training && has_copy(cpu, m, false));
 }
 
 struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, const void *taps) {
@@ -105,13 +143,6 @@ static size_t cpu_activation_bytes(const struct kiln_device *device, enum kiln_a
     }
 }
 
-static void cpu_memory(const struct kiln_device *device, size_t *kernels, size_t *workspace) {
-    const struct kiln_cpu_device *cpu = (const struct kiln_cpu_device *)device;
-    *kernels = cpu->packed.arena.size;
-    *workspace =
-        cpu->arena.size + cpu->workers.scratch_bytes * kiln_pool_threads(cpu->workers.pool);
-}
-
 static void cpu_export(const struct kiln_device *device, const void *block, float *out) {
     const struct kiln_cpu_device *cpu = (const struct kiln_cpu_device *)device;
     memcpy(out, block, cpu->tokens * device->table->dims.dim * sizeof *out);
@@ -132,14 +163,15 @@ static void cpu_close(struct kiln_device *device) {
     kiln_packed_close(&cpu->packed);
     kiln_workers_close(&cpu->workers);
     kiln_arena_close(&cpu->arena);
+    kiln_free(cpu->loaded);
     kiln_free(cpu);
 }
 
 static const struct kiln_device_ops ops = {
     .close = cpu_close,
     .activation_bytes = cpu_activation_bytes,
-    .memory = cpu_memory,
     .compile = cpu_compile,
+    .release = cpu_release,
     .refresh = cpu_refresh,
     .embed = kiln_cpu_embed,
     .forward = kiln_cpu_forward,
@@ -192,13 +224,24 @@ enum kiln_status kiln_device_sizes_cpu(const struct kiln_table *table,
         .training = options->training,
     };
     KILN_TRY(kiln_kernels_choose(options->precision, &cpu.kernels, err));
+    *out = (struct kiln_device_sizes){.workspace = lay_out(&cpu, NULL)};
     for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
         out->activation[what] = cpu_activation_bytes(&cpu.base, what);
     }
     const size_t scratch =
         kiln_attention_scratch(&cpu.kernels, options->shape.seq, table->dims.head_size);
-    out->kernels = kiln_packed_bytes(table, cpu.kernels.operand_bytes, options->training);
-    out->workspace = lay_out(&cpu, NULL) + larger(scratch, KILN_GEMM_SCRATCH);
+    out->thread = larger(scratch, KILN_GEMM_SCRATCH);
+    for (size_t i = 0; i < table->n_matrices; i++) {
+        size_t forward, backward;
+        kiln_packed_sizes(&table->matrices[i], cpu.kernels.operand_bytes, &forward, &backward);
+        backward = options->training ? backward : 0;
+        if (table->matrices[i].kind == KILN_MATRIX_HEAD) {
+            out->head = forward + backward;
+        } else if (table->matrices[i].layer == 0) {
+            out->forward += forward;
+            out->backward += backward;
+        }
+    }
     return KILN_OK;
 }
 
@@ -211,6 +254,8 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
         &cpu->workers, &cpu->kernels, pool,
         kiln_attention_scratch(&cpu->kernels, options->shape.seq, d->head_size), err));
     KILN_TRY(kiln_packed_open(&cpu->packed, cpu->base.table, &cpu->kernels, cpu->training, err));
+    cpu->loaded = kiln_alloc(KILN_LAYER_KINDS * d->layers, 1);
+    KILN_REQUIRE(cpu->loaded, err, KILN_ENOMEM, "no memory for the list of kernels");
     KILN_TRY(kiln_arena_open(&cpu->arena, lay_out(cpu, NULL), err));
     lay_out(cpu, cpu->arena.base);
     kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
@@ -238,10 +283,14 @@ enum kiln_status kiln_device_open_cpu(const struct kiln_table *table, struct kil
         cpu_close(&cpu->base);
         return status;
     }
-    cpu->base.caps = (struct kiln_device_caps){.name = "cpu",
-                                               .refreshes = true,
-                                               .kinds = kinds,
-                                               .n_kinds = sizeof kinds / sizeof kinds[0]};
+    cpu->base.caps = (struct kiln_device_caps){
+        .name = "cpu",
+        .compile_budget = options->budget,
+        .load_budget = options->load_budget,
+        .refreshes = options->budget == 0 && options->load_budget == 0,
+        .kinds = kiln_layer_kinds,
+        .n_kinds = KILN_LAYER_KINDS,
+    };
     snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",
              kiln_precision_name(cpu->kernels.precision), cpu->kernels.tier, cpu->kernels.provider,
              KILN_GEMM_M, KILN_GEMM_N);

@@ -26,7 +26,8 @@ struct kiln_cpu_device {
     struct kiln_packed packed;
     struct kiln_arena arena; /* the workspace below */
     bool training;
-    size_t tokens; /* N */
+    unsigned char *loaded; /* [kinds][L] kernels that are loaded */
+    size_t tokens;         /* N */
     float *angles; /* RoPE: [T, K] as cos, sin pairs */
 
     /* Workspace; operands unless said otherwise. */
@@ -48,6 +49,9 @@ struct kiln_cpu_device {
 static inline struct kiln_cpu_device *kiln_cpu_of(struct kiln_device *device) {
     return (struct kiln_cpu_device *)device;
 }
+
+/* Is there a kernel of that kind for the layer? */
+bool kiln_cpu_loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer);
 
 /* Parts of the tap blocks. */
 struct kiln_taps_attention {

@@ -262,13 +262,23 @@ static void feed_forward_backward(struct kiln_cpu_device *cpu, size_t layer, con
     kiln_cpu_norm_bwd(cpu, KILN_FFN_NORM, layer, x_in, cpu->tokens, dx, add);
 }
 
+static enum kiln_status require(const struct kiln_cpu_device *cpu, size_t kind, size_t layer,
+                                struct kiln_err *err) {
+    KILN_REQUIRE(kiln_cpu_loaded(cpu, kind, layer), err, KILN_EINTERNAL,
+                 "cpu: layer %zu has no kernel %s loaded", layer, kiln_layer_kinds[kind].name);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
                                   const void *x_in, void *x_out, void *taps, struct kiln_err *err) {
-    (void)err;
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     if (half == KILN_ATTENTION) {
-        attention_forward(kiln_cpu_of(device), layer, x_in, x_out, taps);
+        KILN_TRY(require(cpu, KILN_ATTN_FWD, layer, err));
+        attention_forward(cpu, layer, x_in, x_out, taps);
+        device->counts.layer_forwards++;
     } else {
-        feed_forward(kiln_cpu_of(device), layer, x_in, x_out, taps);
+        KILN_TRY(require(cpu, KILN_FFN_FWD, layer, err));
+        feed_forward(cpu, layer, x_in, x_out, taps);
     }
     return KILN_OK;
 }
@@ -276,11 +286,15 @@ enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum
 enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
                                    const void *x_in, void *dx, const void *taps,
                                    struct kiln_err *err) {
-    (void)err;
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     if (half == KILN_ATTENTION) {
-        attention_backward(kiln_cpu_of(device), layer, x_in, dx, taps);
+        KILN_TRY(require(cpu, KILN_ATTN_BWD1, layer, err));
+        KILN_TRY(require(cpu, KILN_ATTN_BWD2, layer, err));
+        KILN_TRY(require(cpu, KILN_QKV_BWD, layer, err));
+        attention_backward(cpu, layer, x_in, dx, taps);
     } else {
-        feed_forward_backward(kiln_cpu_of(device), layer, x_in, dx, taps);
+        KILN_TRY(require(cpu, KILN_FFN_BWD, layer, err));
+        feed_forward_backward(cpu, layer, x_in, dx, taps);
     }
     return KILN_OK;
 }

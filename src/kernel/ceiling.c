@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "train/ceiling.h"
+#include "kernel/ceiling.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  *
  * ceiling.h: what this machine can do at best, measured: the denominators of utilization.
  */
-#ifndef KILN_TRAIN_CEILING_H
-#define KILN_TRAIN_CEILING_H
+#ifndef KILN_KERNEL_CEILING_H
+#define KILN_KERNEL_CEILING_H
 
 #include "base/pool.h"
 #include "kiln/cpu.h"

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+#include "plan/schedule.h"
+
+#include <string.h>
+
+#include "base/crc32c.h"
+
+static size_t per_layer(const struct kiln_limits *limits) {
+    return limits->forward + limits->backward + limits->shared;
+}
+
+/* Does the group run the forward kernels of this layer, or the backward ones? */
+static unsigned wants(const struct kiln_schedule_plan *plan, const struct kiln_plan_group *g,
+                      size_t layer) {
+    if (plan->limits.whole) {
+        return KILN_HAS_FORWARD | KILN_HAS_BACKWARD;
+    }
+    if (g->pass == KILN_PLAN_FORWARD) {
+        return KILN_HAS_FORWARD;
+    }
+    return plan->keep[layer] == KILN_FULL ? KILN_HAS_BACKWARD
+                                          : KILN_HAS_FORWARD | KILN_HAS_BACKWARD;
+}
+
+static size_t kernels_of(const struct kiln_limits *limits, unsigned set) {
+    if (limits->whole) {
+        return set ? per_layer(limits) : 0;
+    }
+    return (set & KILN_HAS_FORWARD ? limits->forward : 0) +
+           (set & KILN_HAS_BACKWARD ? limits->backward : 0);
+}
+
+/* Kernels of the group that the process lacks. */
+static size_t missing(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                      const struct kiln_plan_group *g) {
+    const bool shares = !plan->limits.whole && g->pass == KILN_PLAN_BACKWARD && !p->shared;
+    size_t n = shares ? plan->limits.shared : 0;
+    for (size_t l = g->first; l < g->end; l++) {
+        n += kernels_of(&plan->limits, wants(plan, g, l) & ~(unsigned)p->has[l]);
+    }
+    return n;
+}
+
+static size_t n_groups(const struct kiln_schedule_plan *plan, const struct kiln_position *at) {
+    return at->evaluate ? plan->groups.n_forward : plan->groups.n;
+}
+
+/* All kernels of a window that the process lacks, where they are compiled once. */
+static size_t missing_at_start(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                               bool evaluate) {
+    const unsigned set = evaluate ? KILN_HAS_FORWARD : KILN_HAS_FORWARD | KILN_HAS_BACKWARD;
+    size_t n = evaluate || p->shared ? 0 : plan->limits.shared;
+    for (size_t l = 0; l < plan->layers; l++) {
+        n += kernels_of(&plan->limits, set & ~(unsigned)p->has[l]);
+    }
+    return n;
+}
+
+/* What must fit the process before the next action runs: the group; at the start of a window that
+ * is compiled once, all of it, so that it is never cut in the middle. */
+static size_t needed(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                     const struct kiln_position *at) {
+    const bool start = at->round == 0 && at->group == 0 && at->micro_batch == 0;
+    return plan->one_batch && start ? missing_at_start(plan, p, at->evaluate)
+                                    : missing(plan, p, &plan->groups.at[at->group]);
+}
+
+static size_t left(const struct kiln_schedule_plan *plan, const struct kiln_process *p) {
+    return plan->limits.compile == SIZE_MAX ? SIZE_MAX : plan->limits.compile - p->compiled;
+}
+
+struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan,
+                                           const struct kiln_process *p,
+                                           const struct kiln_position *at) {
+    struct kiln_plan_action a = {.left = left(plan, p)};
+    if (at->round * plan->held >= at->micro_batches) {
+        a.what = at->evaluate || at->updated ? KILN_STEP_DONE : KILN_UPDATE;
+        return a;
+    }
+    a.group = plan->groups.at[at->group];
+    a.kernels = missing(plan, p, &a.group);
+    const size_t all = needed(plan, p, at);
+    if (all > left(plan, p)) {
+        a.what = p->compiled == 0 || all > plan->limits.compile ? KILN_ERROR : KILN_RESTART;
+        a.kernels = all;
+    } else if (a.kernels > 0) {
+        a.what = KILN_COMPILE_GROUP;
+        a.left -= a.left == SIZE_MAX ? 0 : a.kernels;
+    } else {
+        a.what = a.group.pass == KILN_PLAN_FORWARD ? KILN_FORWARD_GROUP : KILN_BACKWARD_GROUP;
+        a.micro_batch = at->round * plan->held + at->micro_batch;
+    }
+    return a;
+}
+
+/* ---- what an action changes ------------------------------------------------------------------- */
+
+static void unload(const struct kiln_schedule_plan *plan, struct kiln_process *p, size_t layer,
+                   unsigned set) {
+    p->loaded -= kernels_of(&plan->limits, p->has[layer] & set);
+    p->has[layer] &= (unsigned char)~set;
+}
+
+/* Unload what others will want until n more fit. Wanted last, so the first to go: backward kernels
+ * above a backward group, forward kernels of full layers, then those of the lowest layers, which
+ * the backward pass reaches last. */
+static void make_room(const struct kiln_schedule_plan *plan, struct kiln_process *p,
+                      const struct kiln_plan_group *g, size_t n) {
+    const size_t load = plan->limits.load;
+    for (int turn = 0; turn < 3; turn++) {
+        for (size_t l = 0; l < plan->layers && n > load - p->loaded; l++) {
+            const unsigned keep = l >= g->first && l < g->end ? wants(plan, g, l) : 0;
+            const bool forward = turn == 2 || (turn == 1 && plan->keep[l] == KILN_FULL);
+            const unsigned set = turn == 0 ? KILN_HAS_BACKWARD : forward ? KILN_HAS_FORWARD : 0;
+            unload(plan, p, l, set & ~keep);
+        }
+    }
+}
+
+static void compile(const struct kiln_schedule_plan *plan, struct kiln_process *p,
+                    const struct kiln_plan_group *g) {
+    const size_t n = missing(plan, p, g);
+    make_room(plan, p, g, n);
+    p->compiled += plan->limits.compile == SIZE_MAX ? 0 : n;
+    p->loaded += n;
+    p->shared |= !plan->limits.whole && g->pass == KILN_PLAN_BACKWARD;
+    for (size_t l = g->first; l < g->end; l++) {
+        p->has[l] |= (unsigned char)wants(plan, g, l);
+    }
+}
+
+static void advance(const struct kiln_schedule_plan *plan, struct kiln_process *p,
+                    struct kiln_position *at) {
+    const uint64_t before = at->round * plan->held;
+    const uint64_t rest = at->micro_batches - before;
+    if (++at->micro_batch < (rest < plan->held ? rest : plan->held)) {
+        return;
+    }
+    const struct kiln_plan_group *g = &plan->groups.at[at->group];
+    for (size_t l = g->first; plan->limits.whole && !plan->refreshes && l < g->end; l++) {
+        unload(plan, p, l, KILN_HAS_FORWARD | KILN_HAS_BACKWARD); /* nothing is used twice */
+    }
+    at->micro_batch = 0;
+    if (++at->group == n_groups(plan, at)) {
+        at->group = 0;
+        at->round++;
+    }
+}
+
+void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_process *p,
+                         struct kiln_position *at, const struct kiln_plan_action *a) {
+    switch (a->what) {
+        case KILN_COMPILE_GROUP:
+            compile(plan, p, &a->group);
+            break;
+        case KILN_FORWARD_GROUP:
+        case KILN_BACKWARD_GROUP:
+            advance(plan, p, at);
+            break;
+        case KILN_RESTART:
+            p->compiled = p->loaded = 0;
+            p->shared = false;
+            memset(p->has, 0, plan->layers);
+            break;
+        case KILN_UPDATE:
+            at->updated = true;
+            for (size_t l = 0; !plan->refreshes && l < plan->layers; l++) {
+                unload(plan, p, l, KILN_HAS_FORWARD | KILN_HAS_BACKWARD);
+            }
+            break;
+        case KILN_STEP_DONE:
+        case KILN_ERROR:
+            break;
+    }
+}
+
+uint32_t kiln_schedule_id(const struct kiln_schedule_plan *plan) {
+    uint32_t crc = kiln_crc32c(0, &plan->held, sizeof plan->held);
+    crc = kiln_crc32c(crc, plan->keep, plan->layers);
+    for (size_t i = 0; i < plan->groups.n; i++) {
+        const struct kiln_plan_group *g = &plan->groups.at[i];
+        const uint64_t parts[3] = {g->pass, g->first, g->end};
+        crc = kiln_crc32c(crc, parts, sizeof parts);
+    }
+    return crc;
+}

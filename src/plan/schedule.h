@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * schedule.h: what happens next.
+ *
+ * A pure state machine: from a plan, from where the window stands and from what the process holds
+ * it gives the next action; kiln_schedule_apply says what that action changes. Estimates, dry
+ * runs, tests and training drive the same one, so what is printed is what trains.
+ *
+ *   for each round of `held` micro-batches
+ *     for each group, forward groups up, backward groups down
+ *       RESTART   when its kernels do not fit what is left of the process
+ *       COMPILE   the kernels of the group that the process lacks
+ *       FORWARD or BACKWARD, one micro-batch at a time
+ *   UPDATE, STEP_DONE
+ *
+ * An evaluation is a window of forward groups only. Kernels stay loaded until the load budget
+ * wants their room or new weights make them stale.
+ */
+#ifndef KILN_PLAN_SCHEDULE_H
+#define KILN_PLAN_SCHEDULE_H
+
+#include "plan/groups.h"
+
+/* The part of a plan that decides actions. */
+struct kiln_schedule_plan {
+    struct kiln_limits limits;
+    size_t layers;
+    size_t held;                  /* micro-batches that go through a group before the next one */
+    bool one_batch;               /* all kernels of a window fit one process */
+    bool refreshes;               /* new weights are taken in place */
+    const unsigned char *keep;    /* [layers] enum kiln_layer_keep */
+    struct kiln_groups groups;
+};
+
+/* Where a window stands. Zero but for micro_batches: at its start. */
+struct kiln_position {
+    bool evaluate;         /* forward only */
+    bool updated;
+    uint64_t micro_batches; /* of the window */
+    uint64_t round, group, micro_batch; /* micro_batch: within the round */
+};
+
+/* What a process has compiled and holds. */
+enum { KILN_HAS_FORWARD = 1, KILN_HAS_BACKWARD = 2 };
+struct kiln_process {
+    size_t compiled, loaded; /* kernels, against the limits */
+    bool shared;             /* the weightless kernel is here */
+    unsigned char *has;      /* [layers] */
+};
+
+struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan,
+                                           const struct kiln_process *process,
+                                           const struct kiln_position *position);
+void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_process *process,
+                         struct kiln_position *position, const struct kiln_plan_action *action);
+/* A number that differs for plans whose positions mean different things. */
+uint32_t kiln_schedule_id(const struct kiln_schedule_plan *plan);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+#include "train/engine.h"
+
+#include <string.h>
+
+enum kiln_status kiln_engine_plan(struct kiln_engine *e, const struct kiln_table *table,
+                                  const struct kiln_plan_request *request, struct kiln_err *err) {
+    *e = (struct kiln_engine){.request = *request};
+    return kiln_plan_open(table, &e->request, &e->plan, err);
+}
+
+enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table *table,
+                                  const struct kiln_engine_memory *memory, struct kiln_err *err) {
+    const struct kiln_plan_request *r = &e->request;
+    const struct kiln_device_options options = {.shape = {r->batch, r->seq},
+                                                .precision = r->precision,
+                                                .training = !r->forward_only,
+                                                .budget = r->budget,
+                                                .load_budget = r->load_budget};
+    KILN_TRY(kiln_pool_create(r->threads > 0 ? r->threads : 1, &e->pool, err));
+    KILN_TRY(kiln_device_open_cpu(table, e->pool, memory->weights, &options, &e->device, err));
+    KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, memory->held, err));
+    if (r->forward_only) {
+        return KILN_OK;
+    }
+    struct kiln_optimizer_parts parts = memory->optimizer;
+    parts.table = table;
+    parts.pool = e->pool;
+    parts.device = e->device;
+    parts.weights = memory->weights;
+    e->executor.gradients = parts.gradients;
+    return kiln_optimizer_create(&parts, &e->optimizer, err);
+}
+
+void kiln_engine_close(struct kiln_engine *e) {
+    kiln_optimizer_destroy(e->optimizer);
+    kiln_executor_close(&e->executor);
+    kiln_device_close(e->device);
+    kiln_pool_destroy(e->pool);
+    kiln_plan_close(&e->plan);
+    memset(e, 0, sizeof *e);
+}

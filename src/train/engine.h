@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * engine.h: all that computes, opened together: plan, threads, device, executor, optimizer.
+ *
+ * Training, bench, verify and evaluation of a file open the same engine; they differ in where the
+ * weights lie.
+ */
+#ifndef KILN_TRAIN_ENGINE_H
+#define KILN_TRAIN_ENGINE_H
+
+#include "train/executor.h"
+#include "train/optimizer.h"
+
+struct kiln_engine {
+    struct kiln_plan_request request;
+    struct kiln_plan plan;
+    struct kiln_pool *pool;
+    struct kiln_device *device;
+    struct kiln_executor executor;
+    struct kiln_optimizer *optimizer; /* NULL where nothing is trained */
+};
+
+/* Step 1: the plan. The table is borrowed until close. */
+KILN_MUST_CHECK enum kiln_status kiln_engine_plan(struct kiln_engine *engine,
+                                                  const struct kiln_table *table,
+                                                  const struct kiln_plan_request *request,
+                                                  struct kiln_err *err);
+
+/* Step 2: everything else. All is borrowed. */
+struct kiln_engine_memory {
+    float *weights;
+    void *held; /* of the plan's layout, where it lies in a state; NULL: in an arena */
+    /* To train; without an optimizer leave it zero. table, pool, device and weights are filled. */
+    struct kiln_optimizer_parts optimizer;
+};
+KILN_MUST_CHECK enum kiln_status kiln_engine_open(struct kiln_engine *engine,
+                                                  const struct kiln_table *table,
+                                                  const struct kiln_engine_memory *memory,
+                                                  struct kiln_err *err);
+/* A zeroed engine, or one whose opening failed, is fine. */
+void kiln_engine_close(struct kiln_engine *engine);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * executor.h: carries the schedule's actions out on a device: compiles, forward, recomputation,
+ * backward, and where activations lie (plan/plan.h has the picture).
+ *
+ *   kiln_executor_begin(x, ...);
+ *   while ((action = kiln_executor_next(x)).what is COMPILE, FORWARD or BACKWARD)
+ *       kiln_executor_do(x, &action, err);
+ *
+ * RESTART, UPDATE and STEP_DONE are the caller's; kiln_executor_do then only takes note of them.
+ */
+#ifndef KILN_TRAIN_EXECUTOR_H
+#define KILN_TRAIN_EXECUTOR_H
+
+#include "base/mem.h"
+#include "device/device.h"
+#include "plan/plan.h"
+
+/* Fill tokens and targets [N] of micro-batch `index` of the window. */
+typedef void kiln_batch_source(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets);
+
+struct kiln_executor {
+    const struct kiln_plan *plan; /* borrowed */
+    struct kiln_device *device;   /* borrowed */
+    struct kiln_process process;
+    struct kiln_position position;
+    unsigned char *on_device; /* [L] of process.has, what the device holds */
+    bool shared_on_device;
+    struct kiln_gradients gradients; /* of a training window */
+    kiln_batch_source *source;
+    void *context;
+    float scale;     /* of the loss, in its gradient */
+    double loss_sum; /* over the tokens of the micro-batches so far */
+    double forward_s, backward_s, compile_s; /* so far, of the caller to reset */
+
+    uint32_t *tokens, *targets; /* [N] */
+    struct kiln_arena arena;
+    unsigned char *held; /* plan->layout: the held micro-batches */
+    unsigned char *scratch[2], *run_inputs, *run_mids, *run_taps[KILN_HALVES];
+};
+
+/* Borrows plan and device, which was opened for the plan's micro-batch. `held`: where the held
+ * micro-batches lie; NULL: in an arena of the executor. */
+KILN_MUST_CHECK enum kiln_status kiln_executor_open(struct kiln_executor *x,
+                                                    const struct kiln_plan *plan,
+                                                    struct kiln_device *device, void *held,
+                                                    struct kiln_err *err);
+void kiln_executor_close(struct kiln_executor *x);
+
+/* Begin a window (or an evaluation) of so many micro-batches. */
+void kiln_executor_begin(struct kiln_executor *x, bool evaluate, uint64_t micro_batches,
+                         kiln_batch_source *source, void *context);
+struct kiln_plan_action kiln_executor_next(const struct kiln_executor *x);
+KILN_MUST_CHECK enum kiln_status kiln_executor_do(struct kiln_executor *x,
+                                                  const struct kiln_plan_action *action,
+                                                  struct kiln_err *err);
+/* All actions of the window up to its UPDATE or end; KILN_EBUDGET where it would restart. */
+KILN_MUST_CHECK enum kiln_status kiln_executor_window(struct kiln_executor *x,
+                                                      struct kiln_err *err);
+/* Without limits: see that all forward kernels are loaded, for samples from them. */
+KILN_MUST_CHECK enum kiln_status kiln_executor_load_forward(struct kiln_executor *x,
+                                                            struct kiln_err *err);
+
+/* Tests set it: what the forward pass drops is then overwritten with NaN. */
+extern bool kiln_poison_dropped;
+
+#endif
