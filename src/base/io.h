@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "kiln/status.h"
 
@@ -54,6 +55,14 @@ bool kiln_path_is_dir(const char *path);
 KILN_MUST_CHECK enum kiln_status kiln_make_dirs(const char *path, struct kiln_err *err);
 /* fsync a folder, so that names created in it survive a power cut. */
 KILN_MUST_CHECK enum kiln_status kiln_sync_dir(const char *path, struct kiln_err *err);
+/* Blocks for `size` bytes from `from`, zeros where there were none: zeros are written where the
+ * file system cannot reserve. 0, or an errno. */
+int kiln_reserve(int fd, size_t from, size_t size);
+/* What kiln_reserve tries first: posix_fallocate, or what a test puts here. */
+extern int (*kiln_fallocate)(int fd, off_t from, off_t size);
+/* Write `size` mapped bytes of the file to the disk; `data` is on a page. */
+KILN_MUST_CHECK enum kiln_status kiln_sync_map(void *data, size_t size, int fd, const char *path,
+                                               struct kiln_err *err);
 /* Remove a file or a folder with all it holds; an absent one is fine. */
 KILN_MUST_CHECK enum kiln_status kiln_remove_tree(const char *path, struct kiln_err *err);
 
