@@ -160,6 +160,19 @@ enum kiln_status kiln_sync_dir(const char *path, struct kiln_err *err) {
     return status;
 }
 
+enum kiln_status kiln_durable_rename(const char *from, const char *to, struct kiln_err *err) {
+    if (rename(from, to) != 0) {
+        return io_failed(err, "rename to", to);
+    }
+    char *parent = parent_of(to);
+    if (parent == NULL) {
+        return no_memory(err, "rename to", to);
+    }
+    enum kiln_status status = kiln_sync_dir(parent, err);
+    kiln_free(parent);
+    return status;
+}
+
 enum kiln_status kiln_durable_open(struct kiln_durable *file, const char *path,
                                    struct kiln_err *err) {
     *file = (struct kiln_durable){0};

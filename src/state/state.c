@@ -305,21 +305,25 @@ enum kiln_status kiln_state_open(const char *path, const struct kiln_table *tabl
     return KILN_OK;
 }
 
+static struct kiln_dims dims_of(const struct header *h) {
+    return (struct kiln_dims){.dim = h->dim,
+                              .hidden = h->hidden,
+                              .layers = h->layers,
+                              .heads = h->heads,
+                              .kv_heads = h->kv_heads,
+                              .head_size = h->head_size,
+                              .vocab = h->vocab,
+                              .seq = h->seq,
+                              .tied = h->tied != 0,
+                              .rms_eps = (float)h->rms_eps,
+                              .rope_theta = (float)h->rope_theta};
+}
+
 static enum kiln_status peek(int fd, const char *path, struct kiln_dims *dims,
                              struct kiln_cursor *cursor, struct kiln_err *err) {
     struct header h;
     KILN_TRY(read_header(fd, path, &h, err));
-    *dims = (struct kiln_dims){.dim = h.dim,
-                               .hidden = h.hidden,
-                               .layers = h.layers,
-                               .heads = h.heads,
-                               .kv_heads = h.kv_heads,
-                               .head_size = h.head_size,
-                               .vocab = h.vocab,
-                               .seq = h.seq,
-                               .tied = h.tied != 0,
-                               .rms_eps = (float)h.rms_eps,
-                               .rope_theta = (float)h.rope_theta};
+    *dims = dims_of(&h);
     bool found = false;
     for (int i = 0; i < 2; i++) {
         unsigned char raw[sizeof(struct slot)];
@@ -354,6 +358,12 @@ void kiln_state_close(struct kiln_state *state) {
         close(state->fd);
     }
     kiln_free(state);
+}
+
+void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims) {
+    struct header h;
+    memcpy(&h, state->base, sizeof h);
+    *dims = dims_of(&h);
 }
 
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
@@ -393,6 +403,15 @@ void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, u
     atomic_thread_fence(memory_order_seq_cst);
     kiln_kill_point("chunk: stamped");
     atomic_store_explicit(&journal(state, slot)->valid, 0, memory_order_release);
+}
+
+void kiln_state_stamp_all(struct kiln_state *state, uint64_t update) {
+    for (size_t slot = 0; slot < KILN_JOURNAL_SLOTS; slot++) {
+        memset(journal(state, slot), 0, sizeof(struct journal_slot));
+    }
+    for (size_t chunk = 0; chunk < state->chunks; chunk++) {
+        atomic_store_explicit(stamp(state, chunk), update, memory_order_relaxed);
+    }
 }
 
 bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update) {

@@ -86,6 +86,8 @@ KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_d
                                                  struct kiln_cursor *cursor, struct kiln_err *err);
 void kiln_state_close(struct kiln_state *state);
 
+/* The model it was made for. */
+void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims);
 /* The floats of weights, moments or gradients, table->size of them; NULL for other regions. */
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region);
 const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state);
@@ -99,6 +101,9 @@ void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk,
 void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update);
 /* Does the chunk hold the values of that update already? */
 bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update);
+/* All chunks hold the values of that update, as after a restore from a checkpoint; the journal is
+ * empty. No worker is inside a chunk. */
+void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 /* Undo the chunks that a death left half changed in update number `update`. KILN_EDAMAGED, with
  * nothing of that chunk changed, when a slot points outside the file. */
 KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
