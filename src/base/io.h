@@ -54,6 +54,8 @@ bool kiln_path_is_dir(const char *path);
 KILN_MUST_CHECK enum kiln_status kiln_make_dirs(const char *path, struct kiln_err *err);
 /* fsync a folder, so that names created in it survive a power cut. */
 KILN_MUST_CHECK enum kiln_status kiln_sync_dir(const char *path, struct kiln_err *err);
+/* fsync a file that others write. */
+KILN_MUST_CHECK enum kiln_status kiln_sync_file(const char *path, struct kiln_err *err);
 /* Give a folder whose files are synced its final name beside where it is, and sync the parent. `to`
  * must not exist. */
 KILN_MUST_CHECK enum kiln_status kiln_durable_rename(const char *from, const char *to,

@@ -46,6 +46,7 @@ void kiln_run_close(struct kiln_run *run) {
         return;
     }
     struct kiln_trainer *t = &run->trainer;
+    kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_optimizer_destroy(t->optimizer);
     kiln_pass_close(&t->memory);
@@ -237,6 +238,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
                                          .weight_decay = s->weight_decay,
                                          .clip = s->clip};
     KILN_TRY(kiln_optimizer_create(&parts, &t->optimizer, err));
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
     if (s->sample_every > 0 && run->tokenizer) {
         struct kiln_session_options session = {.packed = kiln_device_packed(t->device)};
         KILN_TRY(kiln_session_open(run->table, weights, t->pool, &session, &t->session, err));
