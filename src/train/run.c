@@ -13,6 +13,7 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "base/leftovers.h"
 #include "base/machine.h"
 #include "train/ceiling.h"
 #include "train/data_source.h"
@@ -352,6 +353,8 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
 static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_model_source *source,
                                     struct kiln_err *err) {
     char temporary[4200], parent[4096];
+    snprintf(temporary, sizeof temporary, "%s.tmp-", run->folder);
+    kiln_leftovers_remove(temporary);
     snprintf(temporary, sizeof temporary, "%s.tmp-%ld", run->folder, (long)getpid());
     snprintf(parent, sizeof parent, "%s", run->folder);
     char *slash = strrchr(parent, '/');
