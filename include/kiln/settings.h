@@ -60,7 +60,19 @@
     XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000, "checkpoints that stay")        \
     XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                 \
     XX(TEXT, device, "device", "cpu", 0, 0, "cpu")                                                \
-    XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")
+    XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                         \
+    XX(COUNT, budget, "budget", "", 1, 100000,                                                    \
+       "kernels a process may compile (sim, ane: 119; cpu: no limit)")                            \
+    XX(COUNT, load_budget, "load-budget", "", 1, 100000,                                          \
+       "kernels a process may hold loaded (sim, ane: 119; cpu: no limit)")                        \
+    XX(REAL, headroom, "headroom", "0.10", 0, 0.999999, "share of both left unused, below 1")     \
+    XX(TEXT, schedule, "schedule", "split", 0, 0, "whole or split")                               \
+    XX(TEXT, activations, "activations", "auto", 0, 0,                                            \
+       "all, boundary, sqrt, every:N, inputs, none or auto")                                      \
+    XX(SIZE, memory, "memory", "", 1, INT64_MAX, "most memory to use, as 8G (80 % of what is free)")\
+    XX(TEXT, overlap, "overlap", "off", 0, 0, "off: compile, then compute")                       \
+    XX(TEXT, restart, "restart", "exec", 0, 0, "exec: the process replaces itself")               \
+    XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")
 
 enum kiln_setting_id {
 #define KILN_SETTING_ID(type, member, ...) KILN_SETTING_##member,

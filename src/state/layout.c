@@ -41,6 +41,11 @@ size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_region 
     }
 }
 
+size_t kiln_state_journal_bytes(const struct kiln_table *table, size_t threads) {
+    return kiln_state_region_bytes(table, KILN_STAMPS) +
+           kiln_round_up(threads * sizeof(struct kiln_journal_slot), KILN_STATE_PAGE);
+}
+
 size_t kiln_state_bytes(const struct kiln_table *table) {
     size_t bytes = KILN_STATE_HEAD;
     for (int i = 0; i < KILN_REGIONS; i++) {

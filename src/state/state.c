@@ -320,6 +320,10 @@ void kiln_state_close(struct kiln_state *state) {
     kiln_free(state);
 }
 
+void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims) {
+    *dims = state->table->dims;
+}
+
 int kiln_state_detach(struct kiln_state *state) {
     int fd = state->fd;
     fcntl(fd, F_SETFD, 0);

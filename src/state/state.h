@@ -134,6 +134,8 @@ KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_d
                                                  struct kiln_cursor *cursor, struct kiln_err *err);
 void kiln_state_close(struct kiln_state *state);
 
+/* The model it was made for. */
+void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims);
 /* Before the first change: "not clean" and this boot's id in both slots, on the disk; a file longer
  * than its cursor says is cut. Nothing but this may follow kiln_state_open or _finish. */
 KILN_MUST_CHECK enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err);
@@ -179,5 +181,7 @@ void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 /* Bytes of the file for a model, without and with a window of that many bytes. */
 size_t kiln_state_bytes(const struct kiln_table *table);
 size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window);
+/* Bytes of stamps and journal slots that so many threads touch. */
+size_t kiln_state_journal_bytes(const struct kiln_table *table, size_t threads);
 
 #endif

@@ -13,6 +13,7 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "base/leftovers.h"
 #include "base/machine.h"
 #include "kernel/ceiling.h"
 #include "train/data_source.h"
@@ -47,6 +48,7 @@ void kiln_run_close(struct kiln_run *run) {
         return;
     }
     struct kiln_trainer *t = &run->trainer;
+    kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_optimizer_destroy(t->optimizer);
     kiln_pass_close(&t->memory);
@@ -234,6 +236,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
                                          .weight_decay = s->weight_decay,
                                          .clip = s->clip};
     KILN_TRY(kiln_optimizer_create(&parts, &t->optimizer, err));
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
     if (s->sample_every > 0 && run->tokenizer) {
         struct kiln_session_options session = {.packed = kiln_device_packed(t->device)};
         KILN_TRY(kiln_session_open(run->table, weights, t->pool, &session, &t->session, err));
@@ -347,6 +350,8 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
 static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_model_source *source,
                                     struct kiln_err *err) {
     char temporary[4200], parent[4096];
+    snprintf(temporary, sizeof temporary, "%s.tmp-", run->folder);
+    kiln_leftovers_remove(temporary);
     snprintf(temporary, sizeof temporary, "%s.tmp-%ld", run->folder, (long)getpid());
     snprintf(parent, sizeof parent, "%s", run->folder);
     char *slash = strrchr(parent, '/');

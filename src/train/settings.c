@@ -19,7 +19,10 @@
 
 static const char *const decays[] = {"constant", "linear", "cosine", NULL};
 static const char *const precisions[] = {"auto", "fp32", "bf16", NULL};
-static const char *const devices[] = {"cpu", NULL};
+static const char *const devices[] = {"cpu", "sim", "ane", NULL};
+static const char *const schedules[] = {"whole", "split", NULL};
+static const char *const overlaps[] = {"off", NULL};
+static const char *const restarts[] = {"exec", NULL};
 
 #define SETTING_LINE(kind, name, flag_text, start, low, high, help_text) \
     {                                                                    \
@@ -40,6 +43,9 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     [KILN_SETTING_decay].choices = decays,
     [KILN_SETTING_precision].choices = precisions,
     [KILN_SETTING_device].choices = devices,
+    [KILN_SETTING_schedule].choices = schedules,
+    [KILN_SETTING_overlap].choices = overlaps,
+    [KILN_SETTING_restart].choices = restarts,
 };
 /* clang-format on */
 
