@@ -36,10 +36,13 @@ static enum option_group setting_group(enum kiln_setting_id id) {
     if (id >= KILN_SETTING_data && id <= KILN_SETTING_blank_lines) {
         return GROUP_DATA;
     }
+    if (id >= KILN_SETTING_budget && id <= KILN_SETTING_restart) {
+        return GROUP_PLANNING;
+    }
     if (id == KILN_SETTING_precision || id == KILN_SETTING_device || id == KILN_SETTING_threads) {
         return GROUP_MACHINE;
     }
-    if (id == KILN_SETTING_out || (id >= KILN_SETTING_eval_every && id < KILN_SETTING_precision)) {
+    if (id == KILN_SETTING_out || id == KILN_SETTING_state || (id >= KILN_SETTING_eval_every && id < KILN_SETTING_precision)) {
         return GROUP_RUN;
     }
     return GROUP_TRAINING;
@@ -312,7 +315,7 @@ static void print_group(FILE *to, const struct command *command, enum option_gro
     bool headed = false;
     for (size_t i = 0; i < n; i++) {
         const struct flag flag = flag_at(command, i);
-        if (flag.group != group) {
+        if (flag.group != group || flag.help == NULL) { /* without help: not for people */
             continue;
         }
         if (!headed) {

@@ -40,15 +40,21 @@ static json_t *groups_json(const struct kiln_estimate *e) {
     return list;
 }
 
-static json_t *activations_json(const struct kiln_estimate *e) {
-    json_t *kept = json_array();
-    char name[32];
-    for (size_t i = 0; i < e->kept_count; i++) {
-        json_array_append_new(kept, json_integer((json_int_t)e->kept[i]));
+static json_t *layers_json(const size_t *layers, size_t n) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(list, json_integer((json_int_t)layers[i]));
     }
-    return json_pack("{s:s, s:o, s:I, s:I}", "policy", kiln_keep_name(e->keep, name), "kept", kept,
-                     "kept_count", (json_int_t)e->kept_count, "extra_forward_layers",
-                     (json_int_t)e->extra_forward_layers);
+    return list;
+}
+
+static json_t *activations_json(const struct kiln_estimate *e) {
+    char name[32];
+    return json_pack("{s:s, s:o, s:I, s:o, s:I, s:I}", "policy", kiln_keep_name(e->keep, name),
+                     "kept", layers_json(e->kept, e->kept_count), "kept_count",
+                     (json_int_t)e->kept_count, "inputs", layers_json(e->inputs, e->inputs_count),
+                     "extra_forward_layers", (json_int_t)e->extra_forward_layers, "held",
+                     (json_int_t)e->held);
 }
 
 static json_t *policies_json(const struct plan_shown *shown) {
@@ -58,25 +64,51 @@ static json_t *policies_json(const struct plan_shown *shown) {
     for (size_t i = 0; i < KILN_POLICIES; i++) {
         const struct kiln_policy *p = &e->policies[i];
         char name[32];
-        json_array_append_new(
-            list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:o}", "policy",
-                            kiln_keep_name(p->keep, name), "kept_count", (json_int_t)p->kept_count,
-                            "extra_forward_layers", (json_int_t)p->extra_forward_layers, "bytes",
-                            (json_int_t)p->bytes, "total_bytes", (json_int_t)p->total,
-                            "saved_percent", 100 * (1 - (double)p->bytes / all),
-                            "extra_forward_percent", 100 * (double)p->extra_forward_layers / layers,
-                            "compiles", count(p->compiles), "restarts", count(p->restarts)));
+        json_t *one = json_pack("{s:s, s:b}", "policy", kiln_keep_name(p->keep, name), "possible",
+                                (int)p->possible);
+        if (p->possible) {
+            json_t *rest = json_pack(
+                "{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:o, s:f}", "kept_count",
+                (json_int_t)p->kept_count, "extra_forward_layers",
+                (json_int_t)p->extra_forward_layers, "held", (json_int_t)p->held, "bytes",
+                (json_int_t)p->bytes, "total_bytes", (json_int_t)p->total, "saved_percent",
+                100 * (1 - (double)p->bytes / all), "extra_forward_percent",
+                100 * (double)p->extra_forward_layers / layers, "compiles", count(p->compiles),
+                "restarts", count(p->restarts), "step_s", p->step_s);
+            json_object_update(one, rest);
+            json_decref(rest);
+        }
+        json_array_append_new(list, one);
     }
     return list;
 }
 
 static json_t *memory_json(const struct kiln_memory *m) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights",
-                     (json_int_t)m->weights, "moments", (json_int_t)m->moments, "gradients",
-                     (json_int_t)m->gradients, "kernels", (json_int_t)m->kernels,
-                     "activations_kept", (json_int_t)m->activations_kept, "activations_live",
-                     (json_int_t)m->activations_live, "workspace", (json_int_t)m->workspace,
-                     "state_file", (json_int_t)m->state_file, "total", (json_int_t)m->total);
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } parts[] = {{"weights", m->weights},
+                 {"moments", m->moments},
+                 {"gradients", m->gradients},
+                 {"kernels", m->kernels},
+                 {"snapshots", m->snapshots},
+                 {"journal", m->journal},
+                 {"activations_kept", m->activations_kept},
+                 {"activations_live", m->activations_live},
+                 {"workspace", m->workspace},
+                 {"process", m->process},
+                 {"state_file", m->state_file},
+                 {"total", m->total}};
+    json_t *object = json_object();
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        json_object_set_new(object, parts[i].name, json_integer((json_int_t)parts[i].bytes));
+    }
+    return object;
+}
+
+static json_t *time_json(const struct kiln_plan_time *t) {
+    return json_pack("{s:f, s:f, s:f, s:f, s:f}", "compile", t->compile, "compute", t->compute,
+                     "stall", t->stall, "restart", t->restart, "step", t->step);
 }
 
 static json_t *flops_json(const struct kiln_flops *f) {
@@ -86,14 +118,16 @@ static json_t *flops_json(const struct kiln_flops *f) {
 }
 
 static json_t *trace_json(const struct kiln_estimate *e) {
-    static const char *const whats[] = {"restart", "compile", "run", "update"};
     json_t *list = json_array();
     for (size_t i = 0; i < e->n_actions; i++) {
         const struct kiln_plan_action *a = &e->actions[i];
-        json_t *one = a->what == KILN_PLAN_UPDATE ? json_object() : group_json(&a->group);
-        json_object_set_new(one, "action", json_string(whats[a->what]));
-        if (a->what == KILN_PLAN_RESTART || a->what == KILN_PLAN_COMPILE) {
+        const bool of_group = a->group.end > 0;
+        json_t *one = of_group ? group_json(&a->group) : json_object();
+        json_object_set_new(one, "action", json_string(kiln_action_name(a->what)));
+        if (a->what == KILN_RESTART || a->what == KILN_COMPILE_GROUP) {
             json_object_set_new(one, "kernels", json_integer((json_int_t)a->kernels));
+        } else if (of_group) {
+            json_object_set_new(one, "micro_batch", json_integer((json_int_t)a->micro_batch));
         }
         json_object_set_new(one, "budget_left",
                             a->left == SIZE_MAX ? json_null() : json_integer((json_int_t)a->left));
@@ -106,7 +140,7 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
     json_t *object = json_pack(
-        "{s:o, s:s, s:{s:o, s:o, s:f, s:o}, s:s, s:o, s:{s:o, s:o, s:I}, s:o, s:o, s:o, s:o}",
+        "{s:o, s:s, s:{s:o, s:o, s:f, s:o}, s:s, s:o, s:{s:o, s:o, s:I}, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}",
         "model", model_json(shown), "device", shown->device, "budget", "limit", limit(r->budget),
         "load_limit", limit(r->load_budget), "headroom", (double)r->headroom_millionths * 1e-6,
         "usable", limit(e->usable), "schedule",
@@ -114,7 +148,9 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
         "per_window", "compiles", count(e->compiles), "restarts", count(e->restarts),
         "micro_batches", (json_int_t)r->accum, "activations", activations_json(e), "policies",
         policies_json(shown), "memory_bytes", memory_json(&e->memory), "flops",
-        flops_json(&e->flops));
+        flops_json(&e->flops), "time_s", time_json(&e->time), "zero_stall_accum",
+        (json_int_t)e->zero_stall_accum, "disk_bytes_per_step", (json_int_t)e->disk_bytes_per_step,
+        "memory_limit", (json_int_t)r->memory);
     if (object != NULL && trace) {
         json_object_set_new(object, "trace", trace_json(e));
     }

@@ -34,15 +34,20 @@ static void print_groups(const struct kiln_estimate *e) {
 static void print_policies(const struct plan_shown *shown) {
     const struct kiln_estimate *e = shown->estimate;
     const double all = (double)e->policies[0].bytes;
-    printf(
-        "\nActivations    full layers      bytes   saved   extra forward   compiles   restarts\n");
+    printf("\nActivations    full layers      bytes   saved   extra forward   compiles   restarts   "
+           "step\n");
     for (size_t i = 0; i < KILN_POLICIES; i++) {
         const struct kiln_policy *p = &e->policies[i];
         char name[32], size[32];
-        printf("  %-12s %11zu %10s %6.1f%% %14.1f%% %10.4g %10.4g\n", kiln_keep_name(p->keep, name),
-               p->kept_count, bytes(p->bytes, size), 100 * (1 - (double)p->bytes / all),
+        if (!p->possible) {
+            printf("  %-12s not under this budget\n", kiln_keep_name(p->keep, name));
+            continue;
+        }
+        printf("  %-12s %11zu %10s %6.1f%% %14.1f%% %10.4g %10.4g %6.3g s\n",
+               kiln_keep_name(p->keep, name), p->kept_count, bytes(p->bytes, size),
+               100 * (1 - (double)p->bytes / all),
                100 * (double)p->extra_forward_layers / (double)shown->request->dims.layers,
-               p->compiles, p->restarts);
+               p->compiles, p->restarts, p->step_s);
     }
 }
 
@@ -54,9 +59,11 @@ static void print_memory(const struct kiln_memory *m) {
                  {"moments", m->moments},
                  {"gradients", m->gradients},
                  {"kernels", m->kernels},
+                 {"journal", m->journal},
                  {"activations kept", m->activations_kept},
                  {"activations live", m->activations_live},
                  {"workspace", m->workspace},
+                 {"process", m->process},
                  {"total", m->total},
                  {"state file", m->state_file}};
     char size[32];
@@ -74,6 +81,31 @@ static void print_flops(const struct kiln_flops *f) {
            f->host * 1e-9);
 }
 
+static void print_time(const struct kiln_estimate *e) {
+    const struct kiln_plan_time *t = &e->time;
+    char size[32];
+    printf("\nSeconds a step\n");
+    printf("  compute %.3g, compile %.3g (stall %.3g), restart %.3g: step %.3g\n", t->compute,
+           t->compile, t->stall, t->restart, t->step);
+    if (t->compile > 0) {
+        printf("  compiling could hide behind computing from --accum %zu on\n",
+               e->zero_stall_accum);
+    }
+    if (e->disk_bytes_per_step > 0) {
+        printf("  the state is larger than its memory: %s a step to and from the disk\n",
+               bytes(e->disk_bytes_per_step, size));
+    }
+}
+
+static void print_memory_limit(const struct plan_shown *shown) {
+    char size[32];
+    if (shown->request->memory > 0) {
+        printf("  %-16s %s\n", "memory", bytes(shown->request->memory, size));
+    } else {
+        printf("  %-16s no limit: it does not fit this machine\n", "memory");
+    }
+}
+
 void plan_print(const struct plan_shown *shown) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -83,9 +115,9 @@ void plan_print(const struct plan_shown *shown) {
            shown->device, (double)e->parameters * 1e-6, r->dims.layers, r->batch, r->seq, r->accum);
     print_budget("compile budget", r->budget, e->usable, headroom);
     print_budget("load budget", r->load_budget, e->load_usable, headroom);
-    printf("  %-16s %s, %s\n", "schedule", r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split",
-           e->by_micro_batch ? "micro-batch by micro-batch"
-                             : "all micro-batches through a group before the next");
+    print_memory_limit(shown);
+    printf("  %-16s %s, %zu of %zu micro-batches through a group before the next\n", "schedule",
+           r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", e->held, r->accum);
     printf("  %-16s %s: %zu layers full, %zu run forward again\n", "activations",
            kiln_keep_name(e->keep, name), e->kept_count, e->extra_forward_layers);
     printf("  %-16s %.6g compiles, %.6g restarts\n", "a window", e->compiles, e->restarts);
@@ -93,47 +125,47 @@ void plan_print(const struct plan_shown *shown) {
     print_policies(shown);
     print_memory(&e->memory);
     print_flops(&e->flops);
+    print_time(e);
 }
 
-static void print_action(const struct kiln_plan_action *a, const char *micro_batches) {
-    char left[32] = "no limit";
+static void print_action(const struct kiln_plan_action *a) {
+    char left[32] = "no limit", layers[48];
     const struct kiln_plan_group *g = &a->group;
-    const char *pass = kiln_plan_pass_name(g->pass);
     if (a->left != SIZE_MAX) {
         snprintf(left, sizeof left, "%zu left", a->left);
     }
+    snprintf(layers, sizeof layers, "[%zu,%zu)", g->first, g->end);
+    printf("  %-9s", kiln_action_name(a->what));
     switch (a->what) {
-        case KILN_PLAN_RESTART:
-            printf("  restart    [%zu,%zu) %s needs %zu kernels; %s\n", g->first, g->end, pass,
-                   a->kernels, left);
+        case KILN_RESTART:
+            printf(" %9s %s: %zu kernels do not fit", layers, kiln_plan_pass_name(g->pass),
+                   a->kernels);
             break;
-        case KILN_PLAN_COMPILE:
-            printf("  compile    [%zu,%zu) %s: %zu kernels not in this process; %s\n", g->first,
-                   g->end, pass, a->kernels, left);
+        case KILN_COMPILE_GROUP:
+            printf(" %9s %s: %zu kernels not in this process", layers,
+                   kiln_plan_pass_name(g->pass), a->kernels);
             break;
-        case KILN_PLAN_RUN:
-            printf("  %-10s [%zu,%zu) %s", pass, g->first, g->end, micro_batches);
-            if (g->recomputed > 0) {
-                printf(", %zu layers run forward again", g->recomputed);
-            }
-            printf("; %s\n", left);
+        case KILN_FORWARD_GROUP:
+            printf(" %9s micro-batch %zu", layers, a->micro_batch);
             break;
-        case KILN_PLAN_UPDATE:
-            printf("  update     all layers: the window's gradients are whole; %s\n", left);
+        case KILN_BACKWARD_GROUP:
+            printf(" %9s micro-batch %zu, %zu layers run forward again", layers, a->micro_batch,
+                   g->recomputed);
+            break;
+        case KILN_UPDATE:
+            printf(" %9s all layers: the window's gradients are whole", "");
+            break;
+        case KILN_STEP_DONE:
+        case KILN_ERROR:
             break;
     }
+    printf("; %s\n", left);
 }
 
 void plan_print_trace(const struct plan_shown *shown) {
     const struct kiln_estimate *e = shown->estimate;
-    const struct kiln_plan_request *r = shown->request;
-    const bool whole = r->schedule == KILN_SCHEDULE_WHOLE;
-    char micro_batches[48];
-    snprintf(micro_batches, sizeof micro_batches, "%zu micro-batch%s", whole ? 1 : r->accum,
-             whole || r->accum == 1 ? "" : "es");
-    printf("\nA window, once windows repeat%s\n",
-           whole && r->accum > 1 ? " (one micro-batch; the update comes after the last)" : "");
+    printf("\nA window, once windows repeat\n");
     for (size_t i = 0; i < e->n_actions; i++) {
-        print_action(&e->actions[i], micro_batches);
+        print_action(&e->actions[i]);
     }
 }

@@ -13,8 +13,8 @@ static volatile sig_atomic_t stop;
 /* Only what a signal handler may do: write and _exit. */
 static void on_signal(int signal) {
     static const char first[] =
-        "\nkiln: stopping: the state after the last whole step is saved; once more to leave at "
-        "once\n";
+        "\nkiln: stopping: the current action is finished and the state saved; once more to "
+        "leave at once\n";
     (void)signal;
     if (stop != 0) {
         _exit(EXIT_STOPPED);
@@ -35,8 +35,24 @@ const volatile sig_atomic_t *stop_on_signals(void) {
     sigaction(SIGTERM, &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
+    stop_unhold(); /* a process that handed over may have held them */
     return &stop;
 }
+
+static void mask(int how) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(how, &set, NULL);
+    if (how == SIG_BLOCK && stop != 0) {
+        raise(SIGTERM); /* it came before: it waits with the others */
+    }
+}
+
+void stop_hold(void) { mask(SIG_BLOCK); }
+
+void stop_unhold(void) { mask(SIG_UNBLOCK); }
 
 void stop_as_usual(void) {
     signal(SIGINT, SIG_DFL);

@@ -16,6 +16,10 @@
 const volatile sig_atomic_t *stop_on_signals(void);
 /* The signals do again what they do to any process. */
 void stop_as_usual(void);
+/* Hold SIGINT and SIGTERM back, while the process replaces itself; a flag that is set already is
+ * held back with them. stop_on_signals lets them through. */
+void stop_hold(void);
+void stop_unhold(void);
 /* Set the flag, as a signal would. */
 void stop_now(void);
 

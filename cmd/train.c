@@ -16,16 +16,23 @@
 #include "commands.h"
 #include "kiln/report.h"
 #include "output.h"
+#include "plan.h"
+#include "self.h"
 #include "stop.h"
 
 struct flags {
     const char *resume;
-    bool json;
+    uint64_t take_over;
+    bool dry_run, json;
 };
 
 static const struct option options[] = {
     {"resume", 0, OPTION_TEXT, "RUN", NULL, "go on with this run folder; needs no other flag",
      GROUP_RUN, 0, 0, offsetof(struct flags, resume)},
+    {"dry-run", 0, OPTION_SWITCH, NULL, NULL, "print the plan, every action of a window; train not",
+     GROUP_PLANNING, 0, 0, offsetof(struct flags, dry_run)},
+    {"take-over", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 0, INT32_MAX,
+     offsetof(struct flags, take_over)}, /* of a process that replaced itself */
     OPTION_JSON(struct flags),
     OPTION_END,
 };
@@ -138,6 +145,9 @@ static void on_notice(void *context, const char *text) {
 static enum kiln_status open_run(const struct call *call, struct kiln_run **run,
                                  struct kiln_err *err) {
     const struct flags *flags = call->flags;
+    if (flags->take_over != KILN_UNSET) {
+        return kiln_run_take_over((int)flags->take_over, flags->resume, run, err);
+    }
     if (flags->resume != NULL) {
         return kiln_run_resume(flags->resume, &call->settings, run, err);
     }
@@ -224,11 +234,14 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
                                            .on_sample = on_sample,
                                            .on_checkpoint = on_checkpoint,
                                            .on_notice = on_notice};
-    if (!flags->json) {
+    if (!flags->json && flags->take_over == KILN_UNSET) {
         KILN_TRY(print_start(info, err));
     }
     const double start = now_s();
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
+    if (status == KILN_ERESTART) {
+        return status; /* the line goes on in the next process */
+    }
     finish_line(&watch);
     complete_end(&watch, now_s() - start);
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {
@@ -242,10 +255,51 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
     return status == KILN_OK ? KILN_OK : stopped(info, &watch, err);
 }
 
+/* The run goes on in a fresh process: this program again, told where to go on. */
+static enum kiln_status restart(const struct call *call, struct kiln_run *run_now,
+                                struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    char folder[4200], descriptor[16];
+    snprintf(folder, sizeof folder, "%s", kiln_run_info(run_now)->folder);
+    snprintf(descriptor, sizeof descriptor, "%d", kiln_run_hand_over(run_now));
+    char *const arguments[] = {"kiln",       "train",    "--resume",
+                               folder,       "--take-over", descriptor,
+                               flags->json ? "--json" : NULL, NULL};
+    return self_replace(arguments, err);
+}
+
+static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
+    struct kiln_plan_request request;
+    struct kiln_estimate estimate;
+    char name[512];
+    KILN_TRY(kiln_run_plan(&call->settings, &request, name, err));
+    KILN_TRY(kiln_estimate(&request, true, &estimate, err));
+    const struct plan_shown shown = {name, call->settings.device, &request, &estimate};
+    const struct flags *flags = call->flags;
+    enum kiln_status status = KILN_OK;
+    if (flags->json) {
+        status = json_print(plan_json(&shown, true), err);
+    } else {
+        plan_print(&shown);
+        plan_print_trace(&shown);
+        status = output_finish(err);
+    }
+    kiln_estimate_free(&estimate);
+    return status;
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
     struct kiln_run *run_now = NULL;
+    if (flags->dry_run) {
+        return dry_run(call, err);
+    }
+    KILN_TRY(self_open(err));
     KILN_TRY(open_run(call, &run_now, err));
     const enum kiln_status status = train(call, run_now, stop_on_signals(), err);
+    if (status == KILN_ERESTART) {
+        return restart(call, run_now, err);
+    }
     kiln_run_close(run_now);
     return status;
 }
@@ -257,7 +311,7 @@ const struct command command_train = {
     .details =
         "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin\n"
         "or a run folder. Sizes override those of a preset. In brackets: the default.\n"
-        "Ctrl-C drops the step begun; the state after the last whole one is saved; exit 130.\n\n"
+        "Ctrl-C finishes the current action and saves; exit 130. Plan: kiln plan --help.\n\n"
         "  kiln train --data book.txt --steps 200\n"
         "  kiln train --resume runs/stories15m-book --steps 400\n",
     .flags_size = sizeof(struct flags),

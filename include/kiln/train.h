@@ -22,6 +22,7 @@
 
 #include "kiln/cpu.h"
 #include "kiln/model.h"
+#include "kiln/plan.h"
 #include "kiln/settings.h"
 #include "kiln/status.h"
 #include "kiln/text.h"
@@ -39,7 +40,9 @@ struct kiln_step_record {
     double tflops;      /* model FLOPs of the step over its time, 1e12/s */
     double utilization; /* of the machine's ceiling, 0 when that is unknown */
     double compile_ms, stall_ms, device_ms, host_ms, io_ms, dw_wait_ms, update_ms;
+    double restart_ms; /* processes replaced inside the step, without their compiles */
     uint64_t compiles, restarts;
+    uint64_t layer_forwards; /* micro-batches through layers, those run again included */
     bool skipped;    /* the update was left out: the gradient overflowed */
     double val_loss; /* NaN where the step was not followed by an evaluation */
 };
@@ -55,10 +58,11 @@ struct kiln_run_info {
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */
     uint64_t first_step;               /* steps done before */
-    /* Memory by part, bytes (plan.h has the words). */
-    size_t weights_bytes, moments_bytes, gradients_bytes, kernels_bytes, activations_bytes,
-        workspace_bytes;
-    double flops_per_step; /* model FLOPs of one step */
+    struct kiln_memory memory;         /* by part, as planned */
+    struct kiln_plan_time time;        /* of a step, as planned */
+    size_t budget;                     /* kernels that may be compiled; 0: no limit */
+    size_t full_layers;                /* layers that are not run forward again */
+    double flops_per_step;             /* model FLOPs of one step */
 };
 
 /* Observers of training; any may be NULL. They run on the training thread and must not fail. */
@@ -73,6 +77,18 @@ struct kiln_observer {
 
 struct kiln_run;
 
+/* The plan of a run with these settings; what is unset has the defaults of the device (budgets) or
+ * none (memory). The profile is left to the caller. KILN_EUSAGE when a policy does not parse. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_plan_request_of(const struct kiln_settings *settings,
+                                                               const struct kiln_dims *dims,
+                                                               struct kiln_plan_request *out,
+                                                               struct kiln_err *err);
+
+/* What kiln_run_create would plan, its profile measured; nothing is made. name [512]: of the model,
+ * for people. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_plan(const struct kiln_settings *settings,
+                                                        struct kiln_plan_request *out,
+                                                        char name[512], struct kiln_err *err);
 /* Make a new run. Everything is checked before anything is written; the folder appears under its
  * name when it can be resumed. KILN_EEXISTS when the folder is there already. `settings` is
  * copied; unset values are filled in from the model and the machine. */
@@ -81,19 +97,28 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_create(const struct kiln_sett
                                                           struct kiln_err *err);
 /* Open a run to continue it. Settings come from run.json; those of `changes` whose origin is
  * KILN_FROM_FLAG replace them where that is possible (steps, threads, eval-every, sample-every,
- * save-every, keep-checkpoints, prompt), others are KILN_EUSAGE. changes may be NULL. */
+ * save-every, keep-checkpoints, prompt, and what plans: budget, activations, memory, ...), others are KILN_EUSAGE. changes may be NULL. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_resume(const char *folder,
                                                           const struct kiln_settings *changes,
                                                           struct kiln_run **out,
                                                           struct kiln_err *err);
 KILN_API const struct kiln_run_info *kiln_run_info(const struct kiln_run *run);
-/* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the window begun is dropped,
- * the state after the last whole step is saved, and a resume takes that window again.
- * KILN_EDIVERGED when a loss is not finite: the state before that step is kept. */
+/* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the current action is
+ * finished and the state saved, in the middle of a window where that can be.
+ * KILN_EDIVERGED when a loss is not finite: the state before that step is kept. KILN_ERESTART: see
+ * kiln_run_hand_over. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
                                                          const struct kiln_observer *observer,
                                                          const volatile sig_atomic_t *stop,
                                                          struct kiln_err *err);
+/* KILN_ERESTART from kiln_run_train: the budget of compiled kernels is spent; the run goes on in a
+ * fresh process. Closes the run and gives the descriptor of its locked state, which stays open
+ * through exec; the successor takes it over, so that nobody can come between. A program that does
+ * not exec may as well close the run and resume it: the device is then opened anew. */
+KILN_API int kiln_run_hand_over(struct kiln_run *run);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_take_over(int descriptor, const char *folder,
+                                                             struct kiln_run **out,
+                                                             struct kiln_err *err);
 /* CRC-32C of all weights: equal hashes of equal runs. */
 KILN_API uint32_t kiln_run_weights_hash(const struct kiln_run *run);
 KILN_API void kiln_run_close(struct kiln_run *run);

@@ -21,6 +21,12 @@
 
 /* Beyond, the fixed policies are all that is tried. */
 #define MOST_LAYERS 512
+/* Up to that many two layers are varied at once. */
+#define MOST_PAIRED 24
+/* Ways to break ties: bottom, top, and by bits 0 and 1 of the layer. */
+#define TIES 4
+/* From that many layers on the search takes larger steps. */
+#define MANY_LAYERS 40
 
 struct state {
     uint32_t restarts;
@@ -34,47 +40,69 @@ struct search {
     const struct kiln_plan_request *request;
     struct kiln_limits limits;
     size_t layers;
+    size_t last_group, last_kernels; /* first layer and kernels of the last forward group */
     struct state *states; /* [L+1][L+1] by end and number of full layers */
     unsigned char *keep;
-    struct kiln_plan best;
-    bool found;
+    struct kiln_plan best; /* so far; accum 0: none yet */
+    bool found;            /* it fits the memory */
+    bool moved;            /* it is new */
 };
 
 static struct state *at(const struct search *s, size_t end, size_t full) {
     return &s->states[end * (s->layers + 1) + full];
 }
 
-static void reach(struct state *to, const struct state *from, size_t kernels, size_t fresh,
-                  size_t segment) {
+/* How solve begins and breaks ties. */
+struct variant {
+    size_t length;  /* layers of a segment */
+    unsigned tie;   /* of equal choices: segments at the bottom, at the top, or here and there */
+    bool joint;     /* the backward pass begins in the process of the last forward group */
+};
+
+static bool prefers_full(const struct variant *v, size_t layer) {
+    return v->tie < 2 ? v->tie : layer >> (v->tie - 2) & 1;
+}
+
+static void reach(const struct search *s, const struct variant *v, const struct state *from,
+                  size_t end, size_t full, size_t segment) {
+    const struct kiln_limits *limits = &s->limits;
+    const size_t layers = segment > 0 ? segment : 1, first = end - layers;
+    const size_t fresh = limits->group == SIZE_MAX ? SIZE_MAX : limits->group - limits->shared;
+    struct state *to = at(s, first, full + (segment == 0));
     struct state next = *from;
+    const bool loaded = v->joint && from->restarts == 0 && first >= s->last_group;
+    const size_t backward = layers * limits->backward;
+    const size_t both = backward + segment * limits->forward;
     next.segment = (uint32_t)segment;
-    if (kernels > next.left) {
+    if ((loaded ? backward : both) <= next.left) {
+        next.left -= next.left == SIZE_MAX ? 0 : loaded ? backward : both;
+    } else {
         next.restarts++;
-        next.left = fresh;
+        next.left = fresh - both;
     }
-    next.left -= next.left == SIZE_MAX ? 0 : kernels;
-    const bool better =
-        !to->reached || next.restarts < to->restarts ||
-        (next.restarts == to->restarts && (next.left > to->left || (next.left == to->left && segment > 0)));
+    const bool tie = next.restarts == to->restarts && next.left == to->left;
+    const bool better = !to->reached || next.restarts < to->restarts ||
+                        (next.restarts == to->restarts && next.left > to->left) ||
+                        (tie && (segment > 0) != prefers_full(v, first));
     if (better) {
         *to = next;
     }
 }
 
 /* All numbers of full layers for one segment length. */
-static void solve(struct search *s, size_t length) {
+static void solve(const struct search *s, const struct variant *v) {
     const struct kiln_limits *limits = &s->limits;
-    const size_t fresh = limits->group == SIZE_MAX ? SIZE_MAX : limits->group - limits->shared;
-    const size_t both = limits->forward + limits->backward;
+    const size_t most = limits->group == SIZE_MAX ? SIZE_MAX : limits->group - limits->shared;
+    const size_t left = v->joint && most != SIZE_MAX ? most - s->last_kernels : most;
     memset(s->states, 0, (s->layers + 1) * (s->layers + 1) * sizeof *s->states);
-    *at(s, s->layers, 0) = (struct state){.left = fresh, .reached = true};
+    *at(s, s->layers, 0) = (struct state){.left = left, .reached = true};
     for (size_t end = s->layers; end > 0; end--) {
-        const size_t segment = length < end ? length : end;
+        const size_t segment = v->length < end ? v->length : end;
         for (size_t full = 0; full <= s->layers - end; full++) {
             const struct state *from = at(s, end, full);
             if (from->reached) {
-                reach(at(s, end - 1, full + 1), from, limits->backward, fresh, 0);
-                reach(at(s, end - segment, full), from, segment * both, fresh, segment);
+                reach(s, v, from, end, full, 0);
+                reach(s, v, from, end, full, segment);
             }
         }
     }
@@ -107,9 +135,13 @@ static size_t again(const struct kiln_plan *plan) {
     return n;
 }
 
-/* Of two that fit: less time, then fewer forwards run again, compiles, restarts, bytes. */
-static bool faster(const struct kiln_plan *a, const struct kiln_plan *b) {
+/* One that fits before one that does not; of two that do not, the smaller; of two that fit: less
+ * time, then fewer forwards run again, compiles, restarts, bytes. */
+static bool better(const struct kiln_plan *a, const struct kiln_plan *b) {
     const double x = kiln_plan_seconds(a).step, y = kiln_plan_seconds(b).step;
+    if (!kiln_plan_fits(a) || !kiln_plan_fits(b)) {
+        return kiln_plan_fits(a) || (!kiln_plan_fits(b) && a->least < b->least);
+    }
     if (x < y * (1 - 1e-12) || y < x * (1 - 1e-12)) {
         return x < y;
     }
@@ -132,11 +164,12 @@ static enum kiln_status consider(struct search *s, struct kiln_err *err) {
         return KILN_OK; /* it recomputes what fits no process */
     }
     KILN_TRY(status);
-    if (kiln_plan_fits(&plan) && (!s->found || faster(&plan, &s->best))) {
+    if (s->best.accum == 0 || better(&plan, &s->best)) {
         const struct kiln_plan swap = s->best;
         s->best = plan;
         plan = swap;
-        s->found = true;
+        s->found = kiln_plan_fits(&s->best);
+        s->moved = true;
     }
     kiln_plan_close(&plan);
     return KILN_OK;
@@ -163,15 +196,48 @@ static enum kiln_status search(struct search *s, struct kiln_err *err) {
     const size_t both = s->limits.forward + s->limits.backward;
     const size_t most = s->limits.group == SIZE_MAX ? s->layers
                                                     : (s->limits.group - s->limits.shared) / both;
-    for (size_t length = 1; length <= s->layers && length <= most; length++) {
-        solve(s, length);
-        for (size_t n = 1; n <= s->layers && !hopeless(s, n); n++) {
+    const size_t ways = kiln_one_batch(&s->limits, s->layers) ? 1 : 2 * TIES;
+    const size_t step = s->layers / MANY_LAYERS + 1; /* many layers: not every number of them */
+    for (size_t i = 0; i < ways * s->layers && i < ways * most; i++) {
+        const struct variant v = {
+            .length = 1 + i / ways, .tie = i % ways % TIES, .joint = i % ways >= TIES};
+        if (v.length > 4 && v.length % step != 0) {
+            continue;
+        }
+        if (v.joint && s->last_kernels + s->limits.shared > s->limits.group) {
+            continue;
+        }
+        solve(s, &v);
+        for (size_t n = 1; n <= s->layers && !hopeless(s, n); n += step) {
             if (arrange(s, s->layers - n)) {
                 KILN_TRY(consider(s, err));
             }
         }
     }
     return KILN_OK;
+}
+
+/* Where groups decide, what the search does not see (kernels loaded at once, windows that share
+ * processes) may favour a neighbour: one or two layers kept otherwise, until none is better. */
+static enum kiln_status improve(struct search *s, struct kiln_err *err) {
+    const size_t pairs = s->layers <= MOST_PAIRED ? s->layers : 1;
+    unsigned char *from = kiln_alloc(s->layers, 1);
+    KILN_REQUIRE(from, err, KILN_ENOMEM, "planning %zu layers: out of memory", s->layers);
+    enum kiln_status status = KILN_OK;
+    do {
+        s->moved = false;
+        memcpy(from, s->best.keep_of, s->layers);
+        for (size_t i = 0; i < 3 * s->layers && status == KILN_OK; i++) {
+            for (size_t j = 0; j < 3 * pairs && status == KILN_OK; j++) {
+                memcpy(s->keep, from, s->layers);
+                s->keep[j / 3] = pairs > 1 ? (unsigned char)(j % 3) : from[j / 3];
+                s->keep[i / 3] = (unsigned char)(i % 3);
+                status = i / 3 < j / 3 && pairs > 1 ? KILN_OK : consider(s, err);
+            }
+        }
+    } while (s->moved && status == KILN_OK);
+    kiln_free(from);
+    return status;
 }
 
 /* The fixed policies, too: they place full layers where the search does not. */
@@ -182,6 +248,8 @@ static enum kiln_status fixed(struct search *s, struct kiln_err *err) {
     struct kiln_groups forward = {.at = kiln_alloc(kiln_groups_room(s->layers), sizeof *forward.at)};
     KILN_REQUIRE(forward.at, err, KILN_ENOMEM, "planning %zu layers: out of memory", s->layers);
     kiln_groups_forward(&s->limits, s->layers, &forward);
+    s->last_group = forward.at[forward.n - 1].first;
+    s->last_kernels = forward.at[forward.n - 1].kernels;
     enum kiln_status status = KILN_OK;
     for (size_t i = 0; i < sizeof policies / sizeof policies[0] && status == KILN_OK; i++) {
         kiln_keep_layers(policies[i], s->layers, &forward, s->keep);
@@ -208,6 +276,9 @@ enum kiln_status kiln_plan_auto(const struct kiln_table *table,
             : KILN_FAIL(err, KILN_ENOMEM, "planning %zu layers: out of memory", s.layers);
     if (status == KILN_OK && searched) {
         status = search(&s, err);
+    }
+    if (status == KILN_OK && searched && !kiln_one_batch(&s.limits, s.layers)) {
+        status = improve(&s, err);
     }
     kiln_free(s.keep);
     kiln_free(s.states);

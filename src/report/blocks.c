@@ -103,23 +103,25 @@ static void say_machine(struct text *text, const struct kiln_run_info *info) {
 }
 
 static void say_memory(struct text *text, const struct kiln_run_info *info) {
+    const struct kiln_memory *m = &info->memory;
     const struct {
         const char *name;
-        size_t bytes;
+        uint64_t bytes;
     } parts[] = {
-        {"weights", info->weights_bytes},         {"moments", info->moments_bytes},
-        {"gradients", info->gradients_bytes},     {"packed weights", info->kernels_bytes},
-        {"activations", info->activations_bytes}, {"workspace", info->workspace_bytes},
+        {"weights", m->weights},
+        {"moments", m->moments},
+        {"gradients", m->gradients},
+        {"packed weights", m->kernels},
+        {"activations", m->activations_kept + m->activations_live},
+        {"workspace", m->workspace},
     };
     char buffer[32];
-    double sum = 0;
     heading(text, "memory");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        sum += (double)parts[i].bytes;
         add(text, "%s%s %s", i > 0 ? ", " : "", parts[i].name,
             kiln_human_bytes((double)parts[i].bytes, buffer, sizeof buffer));
     }
-    add(text, ": %s\n", kiln_human_bytes(sum, buffer, sizeof buffer));
+    add(text, "; %s in all\n", kiln_human_bytes((double)m->total, buffer, sizeof buffer));
 }
 
 static void say_work(struct text *text, const struct kiln_run_info *info) {

@@ -363,7 +363,12 @@ static enum kiln_status mark(struct kiln_state *state, bool clean, struct kiln_e
 enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err) {
     struct stat st;
     size_t length = state->bytes + state->cursor.window_bytes;
-    KILN_TRY(mark(state, false, err));
+    const bool marked = !state->cursor.clean && state->first_slot == 0 &&
+                        strcmp(state->cursor.boot_id, state->boot_id) == 0;
+    state->begun = marked; /* by the process that handed over, or died */
+    if (!marked) {
+        KILN_TRY(mark(state, false, err));
+    }
     /* A death while the window grew or shrank leaves the file longer than its cursor says. */
     bool cut = fstat(state->fd, &st) == 0 &&
                ((size_t)st.st_size <= length || ftruncate(state->fd, (off_t)length) == 0);

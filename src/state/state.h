@@ -92,6 +92,11 @@ struct kiln_cursor {
     uint64_t plan_id;      /* of the plan that the position belongs to */
     uint64_t window_bytes; /* length of the window behind the regions */
 
+    /* What the step has cost so far, in this process and those before it. */
+    double ms, device_ms, compile_ms, restart_ms, update_ms;
+    uint64_t compiles, layer_forwards;
+    double handed_at; /* when a process handed over, on the system's monotonic clock; else 0 */
+
     uint64_t owner_epoch; /* one more at each hand-over to another process */
     uint64_t skipped;     /* windows whose update was left out */
     double loss_scale;

@@ -29,7 +29,6 @@ KILN_MUST_CHECK enum kiln_status kiln_engine_plan(struct kiln_engine *engine,
 /* Step 2: everything else. All is borrowed. */
 struct kiln_engine_memory {
     float *weights;
-    void *held; /* of the plan's layout, where it lies in a state; NULL: in an arena */
     /* To train; without an optimizer leave it zero. table, pool, device and weights are filled. */
     struct kiln_optimizer_parts optimizer;
 };

@@ -282,11 +282,10 @@ enum kiln_status kiln_executor_load_forward(struct kiln_executor *x, struct kiln
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
-static enum kiln_status open_memory(struct kiln_executor *x, void *held_memory,
-                                    struct kiln_err *err) {
+static enum kiln_status open_memory(struct kiln_executor *x, struct kiln_err *err) {
     const struct kiln_layout *l = &x->plan->layout;
     const size_t tokens = x->plan->shape.batch * x->plan->shape.seq * sizeof(uint32_t);
-    const size_t held_bytes = held_memory ? 0 : l->held * l->micro_batch;
+    const size_t held_bytes = l->in_state ? 0 : l->held * l->micro_batch;
     const size_t parts[] = {tokens,
                             tokens,
                             held_bytes,
@@ -303,8 +302,8 @@ static enum kiln_status open_memory(struct kiln_executor *x, void *held_memory,
     KILN_TRY(kiln_arena_open(&x->arena, planned, err));
     x->tokens = kiln_arena_take(&x->arena, parts[0]);
     x->targets = kiln_arena_take(&x->arena, parts[1]);
-    void *arena_held = kiln_arena_take(&x->arena, parts[2]);
-    x->held = held_memory ? held_memory : arena_held;
+    x->held = kiln_arena_take(&x->arena, parts[2]);
+    x->held = l->in_state ? NULL : x->held;
     x->scratch[0] = kiln_arena_take(&x->arena, parts[3]);
     x->scratch[1] = kiln_arena_take(&x->arena, parts[4]);
     x->run_inputs = kiln_arena_take(&x->arena, parts[5]);
@@ -315,14 +314,13 @@ static enum kiln_status open_memory(struct kiln_executor *x, void *held_memory,
 }
 
 enum kiln_status kiln_executor_open(struct kiln_executor *x, const struct kiln_plan *plan,
-                                    struct kiln_device *device, void *held_memory,
-                                    struct kiln_err *err) {
+                                    struct kiln_device *device, struct kiln_err *err) {
     *x = (struct kiln_executor){.plan = plan, .device = device};
     x->process.has = kiln_alloc(plan->schedule.layers, 1);
     x->on_device = kiln_alloc(plan->schedule.layers, 1);
     KILN_REQUIRE(x->process.has && x->on_device, err, KILN_ENOMEM, "no memory for %zu layers",
                  plan->schedule.layers);
-    return open_memory(x, held_memory, err);
+    return open_memory(x, err);
 }
 
 void kiln_executor_close(struct kiln_executor *x) {

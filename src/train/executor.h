@@ -35,15 +35,15 @@ struct kiln_executor {
 
     uint32_t *tokens, *targets; /* [N] */
     struct kiln_arena arena;
-    unsigned char *held; /* plan->layout: the held micro-batches */
+    unsigned char *held; /* plan->layout: the held micro-batches, in the arena or in a state */
     unsigned char *scratch[2], *run_inputs, *run_mids, *run_taps[KILN_HALVES];
 };
 
-/* Borrows plan and device, which was opened for the plan's micro-batch. `held`: where the held
- * micro-batches lie; NULL: in an arena of the executor. */
+/* Borrows plan and device, which was opened for the plan's micro-batch. Where the plan's layout is
+ * `in_state` the caller sets x->held before it begins a window. */
 KILN_MUST_CHECK enum kiln_status kiln_executor_open(struct kiln_executor *x,
                                                     const struct kiln_plan *plan,
-                                                    struct kiln_device *device, void *held,
+                                                    struct kiln_device *device,
                                                     struct kiln_err *err);
 void kiln_executor_close(struct kiln_executor *x);
 

@@ -15,16 +15,11 @@
 #include "base/io.h"
 #include "base/leftovers.h"
 #include "base/machine.h"
-#include "kernel/ceiling.h"
+#include "train/complete.h"
 #include "train/data_source.h"
-#include "train/model_source.h"
 #include "train/trainer.h"
 
 #define VALIDATION_SHARE 0.05
-/* What the published trainers take where no preset says otherwise. Fine-tuning a small model wants
- * it too: stories260K at --lr 5e-4 gets better on held-out text with 4 or 10, worse with 1. */
-#define PUBLISHED_ACCUM 10
-
 struct kiln_run {
     struct kiln_run_info info;
     struct kiln_settings settings;
@@ -32,6 +27,7 @@ struct kiln_run {
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
     bool resumed; /* and not trained yet */
+    int inherited; /* descriptor of the state, or -1 */
     char folder[4096];
     char notice[320]; /* what the user should know before training; "" for nothing */
     char model_name[512];
@@ -50,12 +46,7 @@ void kiln_run_close(struct kiln_run *run) {
     struct kiln_trainer *t = &run->trainer;
     kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
-    kiln_optimizer_destroy(t->optimizer);
-    kiln_pass_close(&t->memory);
-    kiln_device_close(t->device);
-    kiln_pool_destroy(t->pool);
-    kiln_free(t->tokens);
-    kiln_free(t->targets);
+    kiln_engine_close(&t->engine);
     kiln_data_destroy(t->data);
     kiln_data_destroy(t->val_data);
     kiln_state_close(t->state);
@@ -66,92 +57,6 @@ void kiln_run_close(struct kiln_run *run) {
     kiln_table_destroy(run->table);
     kiln_settings_free(&run->settings);
     kiln_free(run);
-}
-
-/* ---- settings -----------------------------------------------------------------------------------
- */
-
-static enum kiln_status set_count(struct kiln_settings *s, enum kiln_setting_id id, uint64_t value,
-                                  enum kiln_origin origin, struct kiln_err *err) {
-    char text[32];
-    snprintf(text, sizeof text, "%" PRIu64, value);
-    return kiln_settings_set(s, id, text, origin, err);
-}
-
-/* Sizes named by flags change a preset; a file has the sizes it has, but for its sequence. */
-static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
-                                    struct kiln_dims *dims, struct kiln_err *err) {
-    const struct {
-        uint64_t value;
-        size_t *dim;
-        const char *flag;
-    } sizes[] = {{s->dim, &dims->dim, "dim"},          {s->hidden, &dims->hidden, "hidden"},
-                 {s->heads, &dims->heads, "heads"},    {s->kv_heads, &dims->kv_heads, "kv-heads"},
-                 {s->layers, &dims->layers, "layers"}, {s->vocab, &dims->vocab, "vocab"}};
-    bool same_heads = dims->kv_heads == dims->heads;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        if (sizes[i].value == KILN_UNSET) {
-            continue;
-        }
-        KILN_REQUIRE(!file || sizes[i].value == *sizes[i].dim, err, KILN_EUSAGE,
-                     "--%s %" PRIu64 ": the model file has %zu; only presets take other sizes",
-                     sizes[i].flag, sizes[i].value, *sizes[i].dim);
-        *sizes[i].dim = (size_t)sizes[i].value;
-    }
-    if (!file) {
-        /* The presets have as many key-value heads as query heads, and keep it that way. */
-        if (s->kv_heads == KILN_UNSET && same_heads) {
-            dims->kv_heads = dims->heads;
-        }
-        dims->head_size = 0;
-    }
-    if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
-        dims->seq = (size_t)s->seq;
-    }
-    return kiln_dims_check(dims, err);
-}
-
-/* All processors, as far as threads have journal slots. */
-static size_t default_threads(void) {
-    size_t n = kiln_cpu_count();
-    return n < KILN_JOURNAL_SLOTS ? n : KILN_JOURNAL_SLOTS;
-}
-
-/* Everything that is still unset. */
-static enum kiln_status complete(struct kiln_settings *s, const struct kiln_model_source *source,
-                                 const struct kiln_dims *dims, struct kiln_err *err) {
-    const enum kiln_origin model = KILN_FROM_MODEL;
-    KILN_TRY(set_count(s, KILN_SETTING_dim, dims->dim, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_hidden, dims->hidden, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_heads, dims->heads, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_kv_heads, dims->kv_heads, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_layers, dims->layers, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_vocab, dims->vocab, model, err));
-    if (s->seq == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_seq, dims->seq, model, err));
-    }
-    if (s->accum == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_accum,
-                           source->preset ? source->preset->accum : PUBLISHED_ACCUM,
-                           source->preset ? model : KILN_FROM_DEFAULT, err));
-    }
-    if (s->threads == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(), KILN_FROM_MACHINE, err));
-    }
-    if (s->eval_every == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
-                           KILN_FROM_DEFAULT, err));
-    }
-    if (s->save_every == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_save_every, s->steps < 5 ? 1 : s->steps / 5,
-                           KILN_FROM_DEFAULT, err));
-    }
-    if (isnan(s->min_lr)) {
-        char text[40];
-        snprintf(text, sizeof text, "%.9g", s->lr / 10.0);
-        KILN_TRY(kiln_settings_set(s, KILN_SETTING_min_lr, text, KILN_FROM_DEFAULT, err));
-    }
-    return KILN_OK;
 }
 
 /* ---- parts that every run needs
@@ -190,64 +95,62 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder, stru
     return status;
 }
 
-static enum kiln_status open_memory(struct kiln_run *run, struct kiln_err *err) {
-    struct kiln_trainer *t = &run->trainer;
-    const struct kiln_dims *d = &run->table->dims;
-    size_t n = (size_t)(run->settings.batch * run->settings.seq);
-    t->tokens = kiln_alloc(n, sizeof *t->tokens);
-    t->targets = kiln_alloc(n, sizeof *t->targets);
-    KILN_REQUIRE(t->tokens && t->targets, err, KILN_ENOMEM, "no memory for %zu tokens", n);
-    /* In the state: an update that a death cut short is finished from them. */
-    t->gradients.all = kiln_state_region(t->state, KILN_GRADIENTS);
-    t->gradients.embedding =
-        d->tied ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
-                : t->gradients.all + kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
-    return KILN_OK;
+/* The plan, before anything is written: what can never run is refused here. */
+static enum kiln_status make_plan(struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_settings *s = &run->settings;
+    struct kiln_plan_request request;
+    KILN_REQUIRE(strcmp(s->device, "cpu") == 0, err, KILN_EUNSUPPORTED,
+                 "--device %s: this build of kiln trains on cpu; kiln plan --device %s plans for it",
+                 s->device, s->device);
+    KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
+    KILN_TRY(kiln_profile_of(s->device, request.threads, request.precision, &request.profile, err));
+    return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
 }
 
 /* Everything between an open state and the first step. */
 static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
-    struct kiln_settings *s = &run->settings;
+    const struct kiln_settings *s = &run->settings;
     t->settings = s;
     t->folder = run->folder;
     t->table = run->table;
     t->tokenizer = run->tokenizer;
-    struct kiln_device_options options = {{(size_t)s->batch, (size_t)s->seq}, 0, true};
-    KILN_TRY(kiln_precision_parse(s->precision, &options.precision, err));
-    KILN_TRY(kiln_pool_create((size_t)s->threads, &t->pool, err));
-    float *weights = kiln_state_region(t->state, KILN_WEIGHTS);
-    KILN_TRY(kiln_device_open_cpu(run->table, t->pool, weights, &options, &t->device, err));
-    KILN_TRY(kiln_device_compile_all(t->device, err));
-    kiln_plan_make(t->device, true, &t->plan);
-    KILN_TRY(kiln_pass_open(&t->memory, &t->plan, err));
-    KILN_TRY(open_memory(run, err));
-    struct kiln_optimizer_parts parts = {.table = run->table,
-                                         .pool = t->pool,
-                                         .device = t->device,
-                                         .weights = weights,
-                                         .m = kiln_state_region(t->state, KILN_MOMENT1),
-                                         .v = kiln_state_region(t->state, KILN_MOMENT2),
-                                         .gradients = t->gradients,
-                                         .state = t->state,
-                                         .beta1 = s->beta1,
-                                         .beta2 = s->beta2,
-                                         .eps = s->eps,
-                                         .weight_decay = s->weight_decay,
-                                         .clip = s->clip};
-    KILN_TRY(kiln_optimizer_create(&parts, &t->optimizer, err));
-    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
+    float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
+    const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    const struct kiln_engine_memory memory = {
+        .weights = kiln_state_region(t->state, KILN_WEIGHTS),
+        .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
+                      .v = kiln_state_region(t->state, KILN_MOMENT2),
+                      /* In the state: an update that a death cut short is finished from them. */
+                      .gradients = {.all = gradients,
+                                    .embedding = run->table->dims.tied
+                                                     ? kiln_state_region(t->state,
+                                                                         KILN_GRADIENT_EMBEDDING)
+                                                     : gradients + embedding},
+                      .state = t->state,
+                      .beta1 = s->beta1,
+                      .beta2 = s->beta2,
+                      .eps = s->eps,
+                      .weight_decay = s->weight_decay,
+                      .clip = s->clip}};
+    KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
     if (s->sample_every > 0 && run->tokenizer) {
-        struct kiln_session_options session = {.packed = kiln_device_packed(t->device)};
-        KILN_TRY(kiln_session_open(run->table, weights, t->pool, &session, &t->session, err));
+        /* With a budget the kernels are not all there: the session packs its own. */
+        const bool all = t->engine.plan.schedule.refreshes;
+        const struct kiln_session_options session = {
+            .packed = all ? kiln_device_packed(t->engine.device) : NULL};
+        KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
+                                   &t->session, err));
     }
-    return kiln_ceiling_products(t->pool, options.precision, &t->ceiling_tflops, err);
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
+    t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
+    return KILN_OK;
 }
 
 static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_run_info *info = &run->info;
     const struct kiln_trainer *t = &run->trainer;
-    const struct kiln_plan_memory *m = &t->plan.memory;
+    const struct kiln_memory *m = &t->engine.plan.memory;
     *info = (struct kiln_run_info){
         .folder = run->folder,
         .model = run->model_name,
@@ -258,13 +161,16 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
         .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
                                    : kiln_data_windows(t->data, KILN_VALIDATION),
         .first_step = kiln_state_cursor(t->state)->step,
-        .weights_bytes = m->weights,
-        .moments_bytes = m->moments,
-        .gradients_bytes = m->gradients,
-        .kernels_bytes = m->kernels,
-        .activations_bytes = m->activations,
-        .workspace_bytes = m->workspace,
-        .flops_per_step = t->plan.flops.total * (double)run->settings.accum};
+        .memory = *m,
+        .time = kiln_plan_seconds(&t->engine.plan),
+        .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
+                      ? 0
+                      : t->engine.plan.schedule.limits.compile,
+        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum};
+    info->full_layers = 0;
+    for (size_t l = 0; l < run->table->dims.layers; l++) {
+        info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
+    }
     KILN_TRY(kiln_precision_parse(run->settings.precision, &info->precision, err));
     info->precision = kiln_precision_resolve(info->precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
@@ -273,7 +179,7 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
 /* device, batch, accum, seq: what decides bits beside the settings. */
 static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
     snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
-             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
+             run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
              run->settings.seq);
 }
 
@@ -386,49 +292,6 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     return status;
 }
 
-/* The vocabulary in a token file's header; a raw file has none, and *vocab stays. */
-static enum kiln_status vocab_of_tokens(const char *data, size_t *vocab, struct kiln_err *err) {
-    struct kiln_token_file *tokens;
-    KILN_TRY(kiln_token_file_open(data, 0, &tokens, err));
-    if (kiln_token_file_vocab(tokens) > 0) {
-        *vocab = kiln_token_file_vocab(tokens);
-    }
-    kiln_token_file_close(tokens);
-    return KILN_OK;
-}
-
-/* The model, the tokenizer and the sizes they agree on. */
-static enum kiln_status choose_model(struct kiln_run *run, struct kiln_model_source *source,
-                                     struct kiln_err *err) {
-    struct kiln_settings *s = &run->settings;
-    if (!s->model) {
-        KILN_TRY(kiln_settings_set(s, KILN_SETTING_model, "stories15m", KILN_FROM_DEFAULT, err));
-    }
-    KILN_TRY(kiln_model_source(s->model, source, err));
-    bool file = source->preset == NULL;
-    if (!s->tokenizer && source->tokenizer[0]) {
-        KILN_TRY(
-            kiln_settings_set(s, KILN_SETTING_tokenizer, source->tokenizer, KILN_FROM_MODEL, err));
-    }
-    /* A new model takes the vocabulary of its tokens or tokenizer, unless one is asked for. */
-    bool free_vocab = !file && s->vocab == KILN_UNSET;
-    struct kiln_dims dims = source->dims;
-    KILN_TRY(apply_sizes(s, file, &dims, err));
-    if (free_vocab && kiln_token_file_is(s->data)) {
-        KILN_TRY(vocab_of_tokens(s->data, &dims.vocab, err));
-        free_vocab = false;
-    }
-    KILN_TRY(kiln_open_tokenizer(s->tokenizer, s->data, free_vocab ? 0 : dims.vocab,
-                                 &run->tokenizer, err));
-    if (free_vocab) {
-        dims.vocab = kiln_tokenizer_vocab(run->tokenizer);
-    }
-    KILN_TRY(kiln_llama2c_check(&dims, err));
-    KILN_TRY(complete(s, source, &dims, err));
-    kiln_model_source_name(source, s->seed, run->model_name, sizeof run->model_name);
-    return kiln_table_create(&dims, &run->table, err);
-}
-
 /* Paths of files in the folder are made in buffers of PATH_MAX and a little. */
 static enum kiln_status check_name(const char *folder, struct kiln_err *err) {
     KILN_REQUIRE(strlen(folder) < 3800, err, KILN_EUSAGE, "run folder: the path is too long");
@@ -437,10 +300,15 @@ static enum kiln_status check_name(const char *folder, struct kiln_err *err) {
 
 static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
-    struct kiln_model_source source;
+    struct kiln_completed completed;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
     KILN_TRY(kiln_check_data(s->data, err));
-    KILN_TRY(choose_model(run, &source, err));
+    const enum kiln_status status = kiln_settings_complete(s, &completed, err);
+    run->tokenizer = completed.tokenizer;
+    KILN_TRY(status);
+    kiln_model_source_name(&completed.source, s->seed, run->model_name, sizeof run->model_name);
+    KILN_TRY(kiln_table_create(&completed.dims, &run->table, err));
+    KILN_TRY(make_plan(run, err));
     if (s->out) {
         KILN_TRY(check_name(s->out, err));
         KILN_REQUIRE(!kiln_path_exists(s->out), err, KILN_EEXISTS,
@@ -454,7 +322,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
         choose_folder(s, run->folder, sizeof run->folder);
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
-    KILN_TRY(make_folder(run, &source, err));
+    KILN_TRY(make_folder(run, &completed.source, err));
     if (!run->notice[0] && s->warmup >= s->steps) {
         snprintf(run->notice, sizeof run->notice,
                  "--warmup %" PRIu64 " takes all %" PRIu64
@@ -503,6 +371,14 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_save_every:
         case KILN_SETTING_keep_checkpoints:
         case KILN_SETTING_prompt:
+        case KILN_SETTING_budget: /* the plan: it decides no bits */
+        case KILN_SETTING_load_budget:
+        case KILN_SETTING_headroom:
+        case KILN_SETTING_schedule:
+        case KILN_SETTING_activations:
+        case KILN_SETTING_memory:
+        case KILN_SETTING_overlap:
+        case KILN_SETTING_restart:
             return true;
         default:
             return false;
@@ -576,11 +452,16 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     in_folder(run, "state.kiln", path, sizeof path);
-    KILN_TRY(kiln_state_open(path, run->table, &run->trainer.state, notice, err));
+    const int fd = run->inherited;
+    run->inherited = -1;
+    KILN_TRY(fd >= 0 ? kiln_state_open_fd(fd, path, run->table, &run->trainer.state, notice, err)
+                     : kiln_state_open(path, run->table, &run->trainer.state, notice, err));
+    run->trainer.handed_over = fd >= 0;
     if (notice[0]) {
         snprintf(run->notice, sizeof run->notice, "%s", notice);
     }
     KILN_TRY(trim_metrics(run, err));
+    KILN_TRY(make_plan(run, err));
     KILN_TRY(open_trainer(run, err));
     cursor = *kiln_state_cursor(run->trainer.state);
     char numerics[sizeof cursor.numerics];
@@ -597,10 +478,11 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     return describe(run, err);
 }
 
-enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings *changes,
-                                 struct kiln_run **out, struct kiln_err *err) {
+static enum kiln_status open_old(const char *folder, const struct kiln_settings *changes,
+                                 int inherited, struct kiln_run **out, struct kiln_err *err) {
     enum kiln_status status = begin(NULL, out, err);
     if (status == KILN_OK) {
+        (*out)->inherited = inherited;
         status = check_name(folder, err);
     }
     if (status == KILN_OK) {
@@ -608,6 +490,23 @@ enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings 
         status = resume(*out, changes, err);
     }
     return end_open(status, out);
+}
+
+enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings *changes,
+                                 struct kiln_run **out, struct kiln_err *err) {
+    return open_old(folder, changes, -1, out, err);
+}
+
+enum kiln_status kiln_run_take_over(int descriptor, const char *folder, struct kiln_run **out,
+                                    struct kiln_err *err) {
+    return open_old(folder, NULL, descriptor, out, err);
+}
+
+int kiln_run_hand_over(struct kiln_run *run) {
+    const int descriptor = kiln_state_detach(run->trainer.state);
+    run->trainer.state = NULL;
+    kiln_run_close(run);
+    return descriptor;
 }
 
 const struct kiln_run_info *kiln_run_info(const struct kiln_run *run) { return &run->info; }
@@ -625,6 +524,14 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     cursor.restarts += run->resumed;
     run->resumed = false;
     kiln_state_commit(run->trainer.state, &cursor);
+    const struct kiln_layout *layout = &run->trainer.engine.plan.layout;
+    void *held = NULL;
+    KILN_TRY(kiln_state_window(run->trainer.state,
+                               layout->in_state ? layout->held * layout->micro_batch : 0, &held,
+                               err));
+    if (layout->in_state) {
+        run->trainer.engine.executor.held = held;
+    }
     return KILN_OK;
 }
 

@@ -1,4 +1,12 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * trainer.c: a step, phase by phase (state.h): evaluation, window, update, the line of metrics.
+ *
+ * The schedule says what comes next, the executor does it. Where a window or evaluation is cut, by
+ * a restart that the plan has or because somebody wants to stop, the cursor takes note of the
+ * place; the next process first commits the cursor of the window's start and then goes on from
+ * there, so that a death later on does the window again and no gradient counts twice.
+ */
 #include "train/trainer.h"
 
 #include <errno.h>
@@ -18,35 +26,159 @@ static void notice(const struct kiln_trainer *t, const char *text) {
 
 static bool stopping(const struct kiln_trainer *t) { return t->stop && *t->stop != 0; }
 
-/* ---- evaluation and samples -------------------------------------------------------------------
+/* ---- what a step costs -------------------------------------------------------------------------
  */
 
-enum kiln_status kiln_trainer_evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {
+/* Move what was spent since the last time into the cursor. Evaluations are not part of a step's
+ * time; their compiles count, since the next window finds the kernels. */
+static void spend(struct kiln_trainer *t, struct kiln_cursor *cursor, bool evaluating) {
+    struct kiln_executor *x = &t->engine.executor;
+    const struct kiln_device_counts *counts = &t->engine.device->counts;
+    const double now = kiln_now_s();
+    cursor->compiles += counts->compiles - t->counted.compiles;
+    if (!evaluating) {
+        cursor->ms += (now - t->since) * 1e3;
+        cursor->device_ms += (x->forward_s + x->backward_s) * 1e3;
+        cursor->compile_ms += x->compile_s * 1e3;
+        cursor->layer_forwards += counts->layer_forwards - t->counted.layer_forwards;
+    }
+    t->since = now;
+    t->counted = *counts;
+    x->forward_s = x->backward_s = x->compile_s = 0.0;
+}
+
+/* The next step has cost nothing yet. */
+static void spend_nothing(struct kiln_cursor *cursor) {
+    cursor->ms = cursor->device_ms = cursor->compile_ms = 0.0;
+    cursor->restart_ms = cursor->update_ms = 0.0;
+    cursor->compiles = cursor->layer_forwards = 0;
+}
+
+/* ---- windows and evaluations -------------------------------------------------------------------
+ */
+
+static void train_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+    const struct kiln_trainer *t = context;
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    const uint64_t first = kiln_state_cursor(t->state)->sample + index * shape->batch;
+    for (size_t b = 0; b < shape->batch; b++) {
+        kiln_data_train(t->data, first + b, tokens + b * shape->seq, targets + b * shape->seq);
+    }
+}
+
+/* A set smaller than a micro-batch is read round and round. */
+static void val_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+    const struct kiln_trainer *t = context;
     const struct kiln_data *data = t->val_data ? t->val_data : t->data;
-    enum kiln_split split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
-    size_t windows = kiln_data_windows(data, split), batch = t->plan.shape.batch;
-    size_t seq = t->plan.shape.seq;
+    const enum kiln_split split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    for (size_t b = 0; b < shape->batch; b++) {
+        kiln_data_window(data, split, (index * shape->batch + b) % kiln_data_windows(data, split),
+                         tokens + b * shape->seq, targets + b * shape->seq);
+    }
+}
+
+/* Micro-batches of an evaluation: whole ones, the rest of the division is left out; 0 where nothing
+ * is held out. */
+static size_t val_batches(const struct kiln_trainer *t) {
+    const size_t windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
+                                       : kiln_data_windows(t->data, KILN_VALIDATION);
+    const size_t most = (size_t)t->settings->eval_windows, batch = t->engine.plan.shape.batch;
+    const size_t wanted = windows < most ? windows : most;
+    return wanted == 0 ? 0 : wanted < batch ? 1 : wanted / batch;
+}
+
+/* May the window be left here? Its gradients lie in the state; what is held from forward to
+ * backward does where the plan says so. */
+static bool can_leave(const struct kiln_trainer *t) {
+    const struct kiln_position *at = &t->engine.executor.position;
+    return t->engine.plan.layout.in_state || (at->group == 0 && at->micro_batch == 0);
+}
+
+/* Leave it: the cursor knows the place and what it took to get there. */
+static void leave(struct kiln_trainer *t) {
+    const struct kiln_executor *x = &t->engine.executor;
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    cursor.mid = 1;
+    cursor.round = x->position.round;
+    cursor.group = x->position.group;
+    cursor.micro_batch = x->position.micro_batch;
+    *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
+    cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
+    spend(t, &cursor, x->position.evaluate);
+    cursor.handed_at = kiln_now_s();
+    kiln_kill_point("hand-over: before");
+    kiln_state_commit(t->state, &cursor);
+    kiln_kill_point("hand-over: committed");
+}
+
+/* Begin a window or evaluation, or take up the one that was left. */
+static void take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches) {
+    struct kiln_executor *x = &t->engine.executor;
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    kiln_executor_begin(x, evaluate, micro_batches, evaluate ? val_batch : train_batch, t);
+    if (!cursor.mid) {
+        return;
+    }
+    if (cursor.plan_id == kiln_schedule_id(&t->engine.plan.schedule)) {
+        x->position.round = cursor.round;
+        x->position.group = cursor.group;
+        x->position.micro_batch = cursor.micro_batch;
+        x->loss_sum = evaluate ? cursor.eval_sum : cursor.loss_sum;
+    }
+    /* From here on a death takes the window from its start. */
+    cursor.mid = 0;
+    kiln_state_commit(t->state, &cursor);
+    kiln_kill_point("hand-over: taken up");
+}
+
+static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *err);
+
+/* All micro-batches; the executor's loss_sum has their losses. */
+static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches,
+                                   struct kiln_err *err) {
+    struct kiln_executor *x = &t->engine.executor;
+    take_up(t, evaluate, micro_batches);
+    for (;;) {
+        const struct kiln_plan_action a = kiln_executor_next(x);
+        const size_t resident = kiln_memory_resident();
+        t->peak_bytes = resident > t->peak_bytes ? resident : t->peak_bytes;
+        if (a.what == KILN_UPDATE || a.what == KILN_STEP_DONE) {
+            return KILN_OK;
+        }
+        KILN_REQUIRE(a.what != KILN_ERROR, err, KILN_EINTERNAL,
+                     "a group of %zu kernels fits no process", a.kernels);
+        if (a.what == KILN_RESTART) {
+            KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
+            leave(t);
+            return KILN_FAIL(err, KILN_ERESTART,
+                             "%zu kernels do not fit the %zu left of this process", a.kernels,
+                             a.left);
+        }
+        if (stopping(t) && can_leave(t)) {
+            leave(t);
+            return KILN_FAIL(err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
+                             kiln_state_cursor(t->state)->step);
+        }
+        KILN_TRY(kiln_executor_do(x, &a, err));
+    }
+}
+
+/* Mean loss over the first settings->eval_windows held-out windows; NaN when there are none. */
+static enum kiln_status evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    const size_t batches = val_batches(t);
     *loss = (double)NAN;
-    if (windows == 0) {
+    if (batches == 0) {
         return KILN_OK;
     }
-    /* Whole micro-batches; a set smaller than one is read round and round. */
-    size_t wanted = windows < t->settings->eval_windows ? windows : t->settings->eval_windows;
-    size_t batches = wanted < batch ? 1 : wanted / batch;
-    double sum = 0.0;
-    for (size_t i = 0; i < batches; i++) {
-        for (size_t b = 0; b < batch; b++) {
-            kiln_data_window(data, split, (i * batch + b) % windows, t->tokens + b * seq,
-                             t->targets + b * seq);
-        }
-        double part;
-        KILN_TRY(
-            kiln_pass_evaluate(&t->memory, &t->plan, t->device, t->tokens, t->targets, &part, err));
-        sum += part;
-    }
-    *loss = sum / (double)(batches * batch * seq);
+    KILN_TRY(run_window(t, true, batches, err));
+    *loss = t->engine.executor.loss_sum / (double)(batches * shape->batch * shape->seq);
     return KILN_OK;
 }
+
+/* ---- samples and models ------------------------------------------------------------------------
+ */
 
 struct sample_text {
     char *text;
@@ -73,6 +205,9 @@ static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kil
                                             .top_p = 0.95,
                                             .seed = t->settings->seed + step};
     struct kiln_generate_result result;
+    if (t->engine.plan.schedule.refreshes) {
+        KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
+    }
     KILN_TRY(
         kiln_session_generate(t->session, t->tokenizer, &options, add_piece, &out, &result, err));
     if (t->observer && t->observer->on_sample) {
@@ -102,33 +237,8 @@ static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err)
                                         err);
 }
 
-/* ---- the window --------------------------------------------------------------------------------
+/* ---- phases ------------------------------------------------------------------------------------
  */
-
-/* All micro-batches of a window. *loss gets the mean over its tokens. Leaves early, with nothing
- * of the state changed, when asked to stop. */
-static enum kiln_status run_window(struct kiln_trainer *t, const struct kiln_cursor *cursor,
-                                   double *loss, struct kiln_err *err) {
-    size_t batch = t->plan.shape.batch, seq = t->plan.shape.seq, accum = t->settings->accum;
-    float scale = (float)(1.0 / (double)(batch * seq * accum));
-    double sum = 0.0;
-    for (size_t i = 0; i < accum; i++) {
-        KILN_REQUIRE(!stopping(t), err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
-                     cursor->step);
-        for (size_t b = 0; b < batch; b++) {
-            kiln_data_train(t->data, cursor->sample + i * batch + b, t->tokens + b * seq,
-                            t->targets + b * seq);
-        }
-        double part;
-        t->device->gradients = t->gradients;
-        t->device->gradients.add = i > 0;
-        KILN_TRY(kiln_pass_train(&t->memory, &t->plan, t->device, t->tokens, t->targets, scale,
-                                 &part, err));
-        sum += part;
-    }
-    *loss = sum / (double)(batch * seq * accum);
-    return KILN_OK;
-}
 
 static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_step_record *record,
                                       struct kiln_cursor *cursor, struct kiln_err *err) {
@@ -144,84 +254,107 @@ static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_
     return KILN_OK;
 }
 
-static void fill_times(const struct kiln_trainer *t, struct kiln_step_record *r, double seconds) {
-    double accum = (double)t->settings->accum;
-    double tokens = (double)(t->plan.shape.batch * t->plan.shape.seq) * accum;
-    r->ms = seconds * 1e3;
-    r->device_ms = (t->memory.forward_s + t->memory.backward_s) * 1e3;
-    r->host_ms = r->ms - r->device_ms - r->update_ms;
-    r->ms_per_micro_batch = (r->ms - r->update_ms) / accum;
-    r->tokens_per_s = tokens / seconds;
-    r->tflops = t->plan.flops.total * accum / seconds * 1e-12;
-    r->utilization = t->ceiling_tflops > 0 ? r->tflops / t->ceiling_tflops : 0.0;
+/* A step as the cursor knows it. */
+static struct kiln_step_record record_of(const struct kiln_trainer *t, const struct kiln_cursor *c) {
+    const struct kiln_plan *plan = &t->engine.plan;
+    const double accum = (double)t->settings->accum, seconds = c->ms * 1e-3;
+    struct kiln_step_record r = {.step = c->step,
+                                 .loss = c->loss,
+                                 .grad_norm = c->grad_norm,
+                                 .lr = c->lr,
+                                 .tokens = c->tokens,
+                                 .ms = c->ms,
+                                 .compile_ms = c->compile_ms,
+                                 .stall_ms = c->compile_ms, /* nothing runs beside a compile yet */
+                                 .device_ms = c->device_ms,
+                                 .update_ms = c->update_ms,
+                                 .restart_ms = c->restart_ms,
+                                 .compiles = c->compiles,
+                                 .layer_forwards = c->layer_forwards,
+                                 .restarts = c->restarts,
+                                 .val_loss = (double)NAN};
+    r.host_ms = r.ms - r.device_ms - r.update_ms - r.compile_ms - r.restart_ms;
+    r.ms_per_micro_batch = (r.ms - r.update_ms) / accum;
+    if (seconds > 0) {
+        r.tokens_per_s = (double)(plan->shape.batch * plan->shape.seq) * accum / seconds;
+        r.tflops = plan->flops.total * accum / seconds * 1e-12;
+        r.utilization = t->ceiling_tflops > 0 ? r.tflops / t->ceiling_tflops : 0.0;
+    }
+    return r;
 }
 
 static bool every(uint64_t step, uint64_t interval) { return interval > 0 && step % interval == 0; }
 
-/* Phase FINISH: evaluation, the line of metrics, and the cursor that ends the step; then samples
- * and checkpoints, which a death may leave out. */
-static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_step_record *record,
-                                    struct kiln_err *err) {
-    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    bool last = cursor.step == t->settings->steps;
-    record->step = cursor.step;
-    record->loss = cursor.loss;
-    record->grad_norm = cursor.grad_norm;
-    record->lr = cursor.lr;
-    record->tokens = cursor.tokens;
-    record->restarts = cursor.restarts;
-    record->val_loss = (double)NAN;
-    if (every(cursor.step, t->settings->eval_every) || last) {
-        KILN_TRY(kiln_trainer_evaluate(t, &record->val_loss, err));
-        if (record->val_loss < cursor.best_val) {
-            cursor.best_val = record->val_loss;
-            cursor.best_val_step = cursor.step;
-        }
+/* What may follow a finished step; a death may leave it out. */
+static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
+    if (t->session && every(step, t->settings->sample_every)) {
+        KILN_TRY(sample(t, step, err));
     }
-    KILN_TRY(write_metrics(t, record, &cursor, err));
-    cursor.phase = KILN_PHASE_WINDOW;
-    kiln_state_commit(t->state, &cursor);
-    if (t->observer && t->observer->on_step) {
-        t->observer->on_step(t->observer->context, record);
-    }
-    if (t->session && every(cursor.step, t->settings->sample_every)) {
-        KILN_TRY(sample(t, cursor.step, err));
-    }
-    if (every(cursor.step, t->settings->save_every) && !last) {
+    if (every(step, t->settings->save_every) && step != t->settings->steps) {
         kiln_saver_begin(t->saver);
     }
     return KILN_OK;
 }
 
+/* Phase FINISH: evaluation, the line of metrics, and the cursor that ends the step. */
+static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_step_record record = record_of(t, kiln_state_cursor(t->state));
+    if (every(record.step, t->settings->eval_every) || record.step == t->settings->steps) {
+        KILN_TRY(evaluate(t, &record.val_loss, err));
+    }
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    if (record.val_loss < cursor.best_val) {
+        cursor.best_val = record.val_loss;
+        cursor.best_val_step = cursor.step;
+    }
+    KILN_TRY(write_metrics(t, &record, &cursor, err));
+    spend_nothing(&cursor);
+    spend(t, &cursor, true);
+    cursor.phase = KILN_PHASE_WINDOW;
+    kiln_state_commit(t->state, &cursor);
+    if (t->observer && t->observer->on_step) {
+        t->observer->on_step(t->observer->context, &record);
+    }
+    return after_step(t, cursor.step, err);
+}
+
 /* Phase UPDATE: new weights from the gradients of the window, at the rate and norm in the cursor.
  */
-static void update(struct kiln_trainer *t) {
+static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    const struct kiln_plan_action action = {.what = KILN_UPDATE};
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    const double start = kiln_now_s();
     kiln_kill_point("update: before");
-    kiln_optimizer_update(t->optimizer, cursor.updates + 1, cursor.lr, cursor.grad_norm);
+    kiln_optimizer_update(t->engine.optimizer, cursor.updates + 1, cursor.lr, cursor.grad_norm);
     kiln_kill_point("update: done");
-    size_t samples = t->plan.shape.batch * t->settings->accum;
+    KILN_TRY(kiln_executor_do(&t->engine.executor, &action, err)); /* kernels are of old weights */
+    const size_t samples = shape->batch * t->settings->accum;
     cursor.phase = KILN_PHASE_FINISH;
     cursor.step++;
     cursor.updates++;
     cursor.sample += samples;
-    cursor.tokens += samples * t->plan.shape.seq;
+    cursor.tokens += samples * shape->seq;
     cursor.last_loss = cursor.loss;
     if (cursor.step == 1) {
         cursor.first_loss = cursor.loss;
     }
+    cursor.update_ms += (kiln_now_s() - start) * 1e3;
+    spend(t, &cursor, false);
     kiln_state_commit(t->state, &cursor);
+    return KILN_OK;
 }
 
-static enum kiln_status run_step(struct kiln_trainer *t, struct kiln_err *err) {
+/* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
+static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    const double tokens = (double)(shape->batch * shape->seq * t->settings->accum);
+    t->engine.executor.scale = (float)(1.0 / tokens);
+    KILN_TRY(run_window(t, false, t->settings->accum, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    struct kiln_step_record record = {0};
-    double start = kiln_now_s();
-    t->memory.forward_s = t->memory.backward_s = 0.0;
-    KILN_TRY(run_window(t, &cursor, &cursor.loss, err));
-
-    double computed = kiln_now_s();
-    cursor.grad_norm = kiln_optimizer_norm(t->optimizer);
+    const double computed = kiln_now_s();
+    cursor.loss = t->engine.executor.loss_sum / tokens;
+    cursor.grad_norm = kiln_optimizer_norm(t->engine.optimizer);
     KILN_REQUIRE(isfinite(cursor.loss) && isfinite(cursor.grad_norm), err, KILN_EDIVERGED,
                  "step %" PRIu64
                  ": loss %g, gradient norm %g are no numbers to train on; the weights of step "
@@ -231,57 +364,79 @@ static enum kiln_status run_step(struct kiln_trainer *t, struct kiln_err *err) {
                  cursor.step + 1, cursor.loss, cursor.grad_norm, cursor.step);
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
     KILN_TRY(wait_for_save(t, err));
+    cursor.update_ms += (kiln_now_s() - computed) * 1e3;
+    spend(t, &cursor, false);
     cursor.phase = KILN_PHASE_UPDATE;
     kiln_state_commit(t->state, &cursor);
-    update(t);
-    double end = kiln_now_s();
-    record.update_ms = (end - computed) * 1e3;
-    fill_times(t, &record, end - start);
-    return finish_step(t, &record, err);
-}
-
-/* Bring a step that a death cut short to its end, as if nothing had happened. Its times are lost:
- * they read 0. */
-static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
-    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
-    if (cursor->phase == KILN_PHASE_UPDATE) {
-        notice(t, "the last process ended inside an update; it is finished now");
-        KILN_TRY(kiln_state_restore(t->state, cursor->updates + 1, err));
-        update(t);
-    }
-    if (cursor->phase == KILN_PHASE_FINISH) {
-        struct kiln_step_record record = {0};
-        return finish_step(t, &record, err);
-    }
     return KILN_OK;
 }
 
 /* Phase START: the evaluation before the first step. */
 static enum kiln_status start(struct kiln_trainer *t, struct kiln_err *err) {
-    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    if (cursor.phase != KILN_PHASE_START) {
-        return KILN_OK;
-    }
     double loss = (double)NAN;
     if (t->settings->eval_every > 0) {
-        KILN_TRY(kiln_trainer_evaluate(t, &loss, err));
+        KILN_TRY(evaluate(t, &loss, err));
     }
     char text[96];
     snprintf(text, sizeof text, "held-out loss before training: %.4f", loss);
     if (!isnan(loss)) {
         notice(t, text);
     }
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.phase = KILN_PHASE_WINDOW;
+    spend_nothing(&cursor);
+    spend(t, &cursor, true);
     kiln_state_commit(t->state, &cursor);
     return KILN_OK;
+}
+
+static enum kiln_status run_phase(struct kiln_trainer *t, struct kiln_err *err) {
+    switch ((enum kiln_phase)kiln_state_cursor(t->state)->phase) {
+        case KILN_PHASE_START:
+            return start(t, err);
+        case KILN_PHASE_WINDOW:
+            return window(t, err);
+        case KILN_PHASE_UPDATE:
+            return update(t, err);
+        case KILN_PHASE_FINISH:
+            return finish_step(t, err);
+    }
+    return KILN_FAIL(err, KILN_EDAMAGED, "state: phase %" PRIu64 " is none that there is",
+                     kiln_state_cursor(t->state)->phase);
+}
+
+/* What another process left: half an update is undone where it was cut, and the time that the
+ * hand-over took is known. */
+static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    t->since = kiln_now_s();
+    t->counted = t->engine.device->counts;
+    if (cursor.phase == KILN_PHASE_UPDATE) {
+        notice(t, "the last process ended inside an update; it is finished now");
+        return kiln_state_restore(t->state, cursor.updates + 1, err);
+    }
+    if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
+        spend_nothing(&cursor); /* a death: the window is taken from its start */
+    } else if (cursor.mid && cursor.phase == KILN_PHASE_WINDOW && t->handed_over) {
+        const double passed = (t->since - cursor.handed_at) * 1e3;
+        cursor.restart_ms += passed;
+        cursor.ms += passed;
+    }
+    cursor.handed_at = 0;
+    kiln_state_commit(t->state, &cursor);
+    return KILN_OK;
+}
+
+static bool done(const struct kiln_trainer *t) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
+    return cursor->phase == KILN_PHASE_WINDOW && cursor->step >= t->settings->steps;
 }
 
 enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     KILN_TRY(recover(t, err));
-    KILN_TRY(start(t, err));
-    while (status == KILN_OK && kiln_state_cursor(t->state)->step < t->settings->steps) {
-        status = run_step(t, err);
+    while (status == KILN_OK && !done(t)) {
+        status = run_phase(t, err);
     }
     struct kiln_err second;
     if (wait_for_save(t, &second) != KILN_OK) {
@@ -296,7 +451,5 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {
         return status;
     }
-    KILN_TRY(kiln_state_sync(t->state, err));
-    KILN_TRY(save_model(t, err));
-    return status;
+    return save_model(t, err) == KILN_OK ? status : KILN_EIO;
 }

@@ -12,8 +12,7 @@
 #include "infer/session.h"
 #include "kiln/train.h"
 #include "state/state.h"
-#include "train/optimizer.h"
-#include "train/pass.h"
+#include "train/engine.h"
 #include "train/save.h"
 
 struct kiln_trainer {
@@ -21,31 +20,25 @@ struct kiln_trainer {
     const char *folder;
     const struct kiln_table *table;
     const struct kiln_tokenizer *tokenizer; /* may be NULL */
-    struct kiln_pool *pool;
     struct kiln_state *state;
-    struct kiln_device *device;
-    struct kiln_data *data, *val_data; /* val_data NULL: the validation split of data, if any */
-    struct kiln_plan plan;
-    struct kiln_pass_memory memory;
-    struct kiln_optimizer *optimizer;
     struct kiln_saver *saver;
-    struct kiln_gradients gradients;
-    struct kiln_session *session; /* for samples; NULL when none are asked for */
-    uint32_t *tokens, *targets;   /* [N] */
+    struct kiln_engine engine;
+    struct kiln_data *data, *val_data; /* val_data NULL: the validation split of data, if any */
+    struct kiln_session *session;      /* for samples; NULL when none are asked for */
     FILE *metrics;
     double ceiling_tflops; /* of products, for utilization */
     const struct kiln_observer *observer;
     const volatile sig_atomic_t *stop;
+    bool handed_over;                  /* by a process that restarted */
+    double since;                      /* up to when the cursor knows what the step cost ... */
+    struct kiln_device_counts counted; /* ... and how much of what the device has done */
+    size_t peak_bytes;                 /* resident memory, sampled before each action */
 };
 
-/* Train from the state's cursor to settings->steps. */
+/* Train from the state's cursor to settings->steps. KILN_ERESTART: the budget of this process is
+ * spent and the state is ready for a successor. KILN_EINTERRUPTED: stopped, ready to be resumed. */
 KILN_MUST_CHECK enum kiln_status kiln_trainer_run(struct kiln_trainer *trainer,
                                                   struct kiln_err *err);
-/* Mean loss over the first settings->eval_windows held-out windows, in whole micro-batches: the
- * rest of the division is left out, and a set smaller than one is read round and round. NaN when
- * there are none. */
-KILN_MUST_CHECK enum kiln_status kiln_trainer_evaluate(struct kiln_trainer *trainer, double *loss,
-                                                       struct kiln_err *err);
 
 /* A line of metrics.jsonl without the newline; heap, free with kiln_free; NULL: out of memory. */
 char *kiln_metrics_line(const struct kiln_step_record *record);

@@ -102,7 +102,13 @@ static void check_packed(const struct lab *lab) {
         lab->ref.pack_t_f32(want, kiln_panel_elements(m->rows), w, m->cols, m->rows, m->cols);
         CHECK_BYTES(packed.backward[i], want, backward * operand);
     }
-    CHECK(packed.arena.size >= kiln_packed_bytes(table, lab->k.operand_bytes, true));
+    size_t bytes = 0;
+    for (size_t i = 0; i < table->n_matrices; i++) {
+        size_t forward, backward;
+        kiln_packed_sizes(&table->matrices[i], lab->k.operand_bytes, &forward, &backward);
+        bytes += forward + backward;
+    }
+    CHECK_EQ(packed.arena.size, bytes);
     kiln_packed_close(&packed);
     kiln_table_destroy(table);
 }

@@ -13,7 +13,7 @@
 #include "base/random.h"
 #include "kiln/verify.h"
 #include "kiln_test.h"
-#include "train/pass.h"
+#include "train/engine.h"
 
 /* Each tier that this processor has, with own products and with oneDNN's. */
 static void on_every_tier(const char *folder, bool ref) {
@@ -84,15 +84,25 @@ TEST(verify_fails_on_a_nan) {
 /* Directional finite differences: d/dt loss(w + t u) at t = 0 is the gradient along u. A random u
  * per tensor, central differences; the loss is computed in fp32, so t is chosen where truncation
  * (t^2) and rounding (1e-7/t) are both small: agreement to 1e-2 of the larger. */
-static double loss_at(struct kiln_device *device, const struct kiln_plan *plan,
-                      struct kiln_pass_memory *memory, const uint32_t *tokens) {
+static void fixed_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+    const uint32_t *ids = context;
+    (void)index;
+    memcpy(tokens, ids, 2 * 19 * sizeof *tokens);
+    memcpy(targets, ids + 1, 2 * 19 * sizeof *targets);
+}
+
+static double loss_at(struct kiln_engine *engine, uint32_t *tokens) {
     struct kiln_err err;
-    double loss;
-    CHECK_OK(kiln_device_compile_all(device, &err), &err);
-    size_t head = device->table->n_matrices - 1;
-    device->ops->refresh(device, head, 0, device->table->matrices[head].rows, device->weights);
-    CHECK_OK(kiln_pass_evaluate(memory, plan, device, tokens, tokens + 1, &loss, &err), &err);
-    return loss;
+    struct kiln_device *device = engine->device;
+    for (size_t i = 0; i < device->table->n_matrices; i++) {
+        for (size_t first = 0; first < device->table->matrices[i].rows; first += 64) {
+            const size_t rest = device->table->matrices[i].rows - first;
+            device->ops->refresh(device, i, first, rest < 64 ? rest : 64, device->weights);
+        }
+    }
+    kiln_executor_begin(&engine->executor, true, 1, fixed_batch, tokens);
+    CHECK_OK(kiln_executor_window(&engine->executor, &err), &err);
+    return engine->executor.loss_sum;
 }
 
 TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
@@ -108,12 +118,8 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
                              .rope_theta = 10000.0f};
     CHECK_OK(kiln_dims_check(&dims, &err), &err);
     struct kiln_table *table;
-    struct kiln_pool *pool;
-    struct kiln_device *device;
-    struct kiln_plan plan;
-    struct kiln_pass_memory memory;
+    struct kiln_engine engine;
     CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
-    CHECK_OK(kiln_pool_create(2, &pool, &err), &err);
     float *weights = kiln_alloc(table->size, sizeof *weights);
     float *gradients = kiln_alloc(table->size, sizeof *gradients);
     uint32_t tokens[2 * 19 + 1];
@@ -124,15 +130,18 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
     for (size_t i = 0; i < table->size; i++) {
         weights[i] *= 4.0f; /* far enough from linear that every path matters */
     }
-    struct kiln_device_options options = {{2, 19}, KILN_PRECISION_FP32, true};
-    CHECK_OK(kiln_device_open_cpu(table, pool, weights, &options, &device, &err), &err);
-    CHECK_OK(kiln_device_compile_all(device, &err), &err);
-    kiln_plan_make(device, true, &plan);
-    CHECK_OK(kiln_pass_open(&memory, &plan, &err), &err);
+    const struct kiln_device_options options = {
+        .shape = {2, 19}, .precision = KILN_PRECISION_FP32, .training = true};
     const struct kiln_tensor *embed = kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER);
-    device->gradients = (struct kiln_gradients){gradients, gradients + embed->offset, false};
-    double loss;
-    CHECK_OK(kiln_pass_train(&memory, &plan, device, tokens, tokens + 1, 1.0f, &loss, &err), &err);
+    const struct kiln_engine_memory memory = {
+        .weights = weights,
+        .optimizer.gradients = {gradients, gradients + embed->offset, false}};
+    const struct kiln_plan_request request = kiln_plan_simple(table, &options, 1, 2);
+    CHECK_OK(kiln_engine_plan(&engine, table, &request, &err), &err);
+    CHECK_OK(kiln_engine_open(&engine, table, &memory, &err), &err);
+    engine.executor.scale = 1.0f;
+    kiln_executor_begin(&engine.executor, false, 1, fixed_batch, tokens);
+    CHECK_OK(kiln_executor_window(&engine.executor, &err), &err);
     for (size_t i = 0; i < table->n_tensors; i++) {
         const struct kiln_tensor *t = &table->tensors[i];
         size_t n = t->rows * t->cols;
@@ -148,7 +157,7 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
             for (size_t j = 0; j < n; j++) {
                 weights[t->offset + j] = kept[j] + (float)((s ? -step : step) * (double)u[j]);
             }
-            side[s] = loss_at(device, &plan, &memory, tokens);
+            side[s] = loss_at(&engine, tokens);
         }
         memcpy(weights + t->offset, kept, n * sizeof *kept);
         double difference = (side[0] - side[1]) / (2 * step);
@@ -159,9 +168,7 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
         kiln_free(kept);
         kiln_free(u);
     }
-    kiln_pass_close(&memory);
-    kiln_device_close(device);
-    kiln_pool_destroy(pool);
+    kiln_engine_close(&engine);
     kiln_free(weights);
     kiln_free(gradients);
     kiln_table_destroy(table);

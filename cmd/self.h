@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * self.h: this very program, to be run again in place of this process.
+ */
+#ifndef KILN_CMD_SELF_H
+#define KILN_CMD_SELF_H
+
+#include "kiln/status.h"
+
+/* Take hold of the program's file, so that it can be run again whatever becomes of its name, PATH
+ * or the working directory. */
+KILN_MUST_CHECK enum kiln_status self_open(struct kiln_err *err);
+/* Replace the process by the program with these arguments (NULL at the end). Returns only when that
+ * failed. Signals that stop a run wait for the successor. */
+enum kiln_status self_replace(char *const arguments[], struct kiln_err *err);
+
+#endif

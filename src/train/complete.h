@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * complete.h: from the settings that were given to all settings of a run.
+ */
+#ifndef KILN_TRAIN_COMPLETE_H
+#define KILN_TRAIN_COMPLETE_H
+
+#include "kiln/settings.h"
+#include "kiln/text.h"
+#include "train/model_source.h"
+
+struct kiln_completed {
+    struct kiln_model_source source;
+    struct kiln_dims dims;
+    struct kiln_tokenizer *tokenizer; /* the caller destroys it; NULL when tokens come without */
+};
+
+/* Fill in what is unset, from the model, its data and tokenizer, and the machine. Reads files,
+ * writes none. On failure the tokenizer may have been made. */
+KILN_MUST_CHECK enum kiln_status kiln_settings_complete(struct kiln_settings *settings,
+                                                        struct kiln_completed *out,
+                                                        struct kiln_err *err);
+
+#endif
