@@ -9,7 +9,7 @@
  *   kiln_run_close(run);
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
- * metrics.jsonl, checkpoints/step-N/model.bin, model.bin (llama2.c format, at the end),
+ * metrics.jsonl, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at the end,
  * tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
  */
 #ifndef KILN_TRAIN_H
@@ -54,6 +54,7 @@ struct kiln_run_info {
     struct kiln_cpu cpu;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */
+    const char *numerics;              /* what decides bits on this machine; equal id, equal bits */
     uint64_t first_step;               /* steps done before */
     /* Memory by part, bytes (plan.h has the words). */
     size_t weights_bytes, moments_bytes, gradients_bytes, kernels_bytes, activations_bytes,

@@ -146,17 +146,39 @@ static char *parent_of(const char *path) {
     return kiln_strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
-enum kiln_status kiln_sync_dir(const char *path, struct kiln_err *err) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+static enum kiln_status sync_path(const char *path, int flags, const char *what,
+                                  struct kiln_err *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
     if (fd < 0) {
-        return io_failed(err, "open folder", path);
+        return io_failed(err, "open", path);
     }
     /* Some file systems cannot sync a folder and say EINVAL; there is nothing more to do there. */
     enum kiln_status status = KILN_OK;
     if (fsync(fd) != 0 && errno != EINVAL) {
-        status = io_failed(err, "sync folder", path);
+        status = io_failed(err, what, path);
     }
     close(fd);
+    return status;
+}
+
+enum kiln_status kiln_sync_dir(const char *path, struct kiln_err *err) {
+    return sync_path(path, O_DIRECTORY, "sync folder", err);
+}
+
+enum kiln_status kiln_sync_file(const char *path, struct kiln_err *err) {
+    return sync_path(path, 0, "sync", err);
+}
+
+enum kiln_status kiln_durable_rename(const char *from, const char *to, struct kiln_err *err) {
+    if (rename(from, to) != 0) {
+        return io_failed(err, "rename to", to);
+    }
+    char *parent = parent_of(to);
+    if (parent == NULL) {
+        return no_memory(err, "rename to", to);
+    }
+    enum kiln_status status = kiln_sync_dir(parent, err);
+    kiln_free(parent);
     return status;
 }
 

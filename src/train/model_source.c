@@ -29,6 +29,9 @@ static enum kiln_status newest_weights(const char *run, char *out, size_t size,
     snprintf(folder, sizeof folder, "%s/checkpoints", run);
     DIR *dir = opendir(folder);
     for (struct dirent *e; dir && (e = readdir(dir)) != NULL;) {
+        if (strchr(e->d_name, '.')) { /* step-N.tmp is not whole */
+            continue;
+        }
         snprintf(path, sizeof path, "%s/%s/model.bin", folder, e->d_name);
         double at = written_at(path);
         if (at > newest) {

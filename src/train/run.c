@@ -13,6 +13,7 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "base/leftovers.h"
 #include "base/machine.h"
 #include "train/ceiling.h"
 #include "train/data_source.h"
@@ -31,6 +32,7 @@ struct kiln_run {
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
     bool resumed; /* and not trained yet */
+    char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
     char notice[320]; /* what the user should know before training; "" for nothing */
     char model_name[512];
@@ -47,6 +49,7 @@ void kiln_run_close(struct kiln_run *run) {
         return;
     }
     struct kiln_trainer *t = &run->trainer;
+    kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_optimizer_destroy(t->optimizer);
     kiln_pass_close(&t->memory);
@@ -203,6 +206,13 @@ static enum kiln_status open_memory(struct kiln_run *run, struct kiln_err *err) 
     return KILN_OK;
 }
 
+/* device, batch, accum, seq: what decides bits beside the settings. */
+static void set_numerics(struct kiln_run *run) {
+    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
+             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
+             run->settings.seq);
+}
+
 /* Everything between an open state and the first step. */
 static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
@@ -216,6 +226,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
     KILN_TRY(kiln_pool_create((size_t)s->threads, &t->pool, err));
     float *weights = kiln_state_region(t->state, KILN_WEIGHTS);
     KILN_TRY(kiln_device_open_cpu(run->table, t->pool, weights, &options, &t->device, err));
+    set_numerics(run);
     KILN_TRY(kiln_device_compile_all(t->device, err));
     kiln_plan_make(t->device, true, &t->plan);
     KILN_TRY(kiln_pass_open(&t->memory, &t->plan, err));
@@ -234,6 +245,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
                                          .weight_decay = s->weight_decay,
                                          .clip = s->clip};
     KILN_TRY(kiln_optimizer_create(&parts, &t->optimizer, err));
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
     if (s->sample_every > 0 && run->tokenizer) {
         struct kiln_session_options session = {.packed = kiln_device_packed(t->device)};
         KILN_TRY(kiln_session_open(run->table, weights, t->pool, &session, &t->session, err));
@@ -254,6 +266,7 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
         .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
         .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
                                    : kiln_data_windows(t->data, KILN_VALIDATION),
+        .numerics = run->numerics,
         .first_step = kiln_state_cursor(t->state)->step,
         .weights_bytes = m->weights,
         .moments_bytes = m->moments,
@@ -265,13 +278,6 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
     KILN_TRY(kiln_precision_parse(run->settings.precision, &info->precision, err));
     info->precision = kiln_precision_resolve(info->precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
-}
-
-/* device, batch, accum, seq: what decides bits beside the settings. */
-static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
-    snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
-             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq);
 }
 
 static enum kiln_status open_metrics(struct kiln_run *run, struct kiln_err *err) {
@@ -347,6 +353,8 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
 static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_model_source *source,
                                     struct kiln_err *err) {
     char temporary[4200], parent[4096];
+    snprintf(temporary, sizeof temporary, "%s.tmp-", run->folder);
+    kiln_leftovers_remove(temporary);
     snprintf(temporary, sizeof temporary, "%s.tmp-%ld", run->folder, (long)getpid());
     snprintf(parent, sizeof parent, "%s", run->folder);
     char *slash = strrchr(parent, '/');
@@ -365,7 +373,7 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     }
     if (status == KILN_OK) {
         struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-        numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+        memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
         kiln_state_commit(run->trainer.state, &cursor);
         status = kiln_state_sync(run->trainer.state, err);
     }
@@ -578,13 +586,11 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(open_trainer(run, err));
     cursor = *kiln_state_cursor(run->trainer.state);
-    char numerics[sizeof cursor.numerics];
-    numerics_id(run, numerics, sizeof numerics);
-    if (strcmp(numerics, cursor.numerics) != 0) {
+    if (strcmp(run->numerics, cursor.numerics) != 0) {
         snprintf(run->notice, sizeof run->notice,
                  "this machine computes as %s, the run began as %s: losses may differ in the last "
                  "digits",
-                 numerics, cursor.numerics);
+                 run->numerics, cursor.numerics);
     }
     run->resumed = true;
     KILN_TRY(write_settings(run, run->folder, err));
@@ -616,7 +622,7 @@ uint32_t kiln_run_weights_hash(const struct kiln_run *run) {
 static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *err) {
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
     struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-    numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+    memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
     cursor.restarts += run->resumed;
     run->resumed = false;
     kiln_state_commit(run->trainer.state, &cursor);

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/trainer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/io.h"
 #include "base/kill_point.h"
@@ -87,46 +84,15 @@ static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kil
 /* ---- checkpoints --------------------------------------------------------------------------------
  */
 
-static int by_number(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* Remove all but the newest checkpoints. */
-static enum kiln_status prune(const struct kiln_trainer *t, const char *folder,
-                              struct kiln_err *err) {
-    uint64_t step[1024];
-    size_t n = 0;
-    DIR *dir = opendir(folder);
-    KILN_REQUIRE(dir, err, KILN_EIO, "%s: %s", folder, strerror(errno));
-    for (struct dirent *e; n < 1024 && (e = readdir(dir)) != NULL;) {
-        int length = 0;
-        n += sscanf(e->d_name, "step-%" SCNu64 "%n", &step[n], &length) == 1 &&
-             e->d_name[length] == '\0';
-    }
-    closedir(dir);
-    qsort(step, n, sizeof *step, by_number);
-    for (size_t i = 0; i + t->settings->keep_checkpoints < n; i++) {
-        char path[4200];
-        snprintf(path, sizeof path, "%s/step-%" PRIu64, folder, step[i]);
-        KILN_TRY(kiln_remove_tree(path, err));
-    }
-    return KILN_OK;
-}
-
-static enum kiln_status save_checkpoint(struct kiln_trainer *t, uint64_t step,
-                                        struct kiln_err *err) {
-    char folder[4096], path[4200];
-    snprintf(folder, sizeof folder, "%s/checkpoints", t->folder);
-    snprintf(path, sizeof path, "%s/step-%" PRIu64, folder, step);
-    KILN_TRY(kiln_make_dirs(path, err));
-    snprintf(path, sizeof path, "%s/step-%" PRIu64 "/model.bin", folder, step);
-    KILN_TRY(kiln_checkpoint_save_llama2c(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS),
-                                          err));
-    if (t->observer && t->observer->on_checkpoint) {
+/* Before weights or moments change, and at the end: the checkpoint under way is on the disk. */
+static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *err) {
+    uint64_t step;
+    const char *path;
+    KILN_TRY(kiln_saver_wait(t->saver, &step, &path, err));
+    if (path && t->observer && t->observer->on_checkpoint) {
         t->observer->on_checkpoint(t->observer->context, step, path);
     }
-    return prune(t, folder, err);
+    return KILN_OK;
 }
 
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
@@ -222,7 +188,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_step_rec
         KILN_TRY(sample(t, cursor.step, err));
     }
     if (every(cursor.step, t->settings->save_every) && !last) {
-        KILN_TRY(save_checkpoint(t, cursor.step, err));
+        kiln_saver_begin(t->saver);
     }
     return KILN_OK;
 }
@@ -264,6 +230,7 @@ static enum kiln_status run_step(struct kiln_trainer *t, struct kiln_err *err) {
                  "lower --lr or a longer --warmup",
                  cursor.step + 1, cursor.loss, cursor.grad_norm, cursor.step);
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
+    KILN_TRY(wait_for_save(t, err));
     cursor.phase = KILN_PHASE_UPDATE;
     kiln_state_commit(t->state, &cursor);
     update(t);
@@ -316,8 +283,14 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
     while (status == KILN_OK && kiln_state_cursor(t->state)->step < t->settings->steps) {
         status = run_step(t, err);
     }
-    if (status == KILN_EDIVERGED) {
-        struct kiln_err second; /* the first message is the one to read */
+    struct kiln_err second;
+    if (wait_for_save(t, &second) != KILN_OK) {
+        notice(t, second.message);
+        if (status == KILN_OK) {
+            return KILN_FAIL(err, second.code, "%s", second.message);
+        }
+    }
+    if (status == KILN_EDIVERGED) { /* the first message is the one to read */
         return save_model(t, &second) == KILN_OK ? status : KILN_EIO;
     }
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {

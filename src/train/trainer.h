@@ -14,6 +14,7 @@
 #include "state/state.h"
 #include "train/optimizer.h"
 #include "train/pass.h"
+#include "train/save.h"
 
 struct kiln_trainer {
     const struct kiln_settings *settings; /* complete */
@@ -27,6 +28,7 @@ struct kiln_trainer {
     struct kiln_plan plan;
     struct kiln_pass_memory memory;
     struct kiln_optimizer *optimizer;
+    struct kiln_saver *saver;
     struct kiln_gradients gradients;
     struct kiln_session *session; /* for samples; NULL when none are asked for */
     uint32_t *tokens, *targets;   /* [N] */

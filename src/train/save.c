@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * save.c: see save.h. A thread lives as long as one save: saves are rare, and a thread that does
+ * not exist needs no care at a restart.
+ */
+#include "train/save.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "state/checkpoint.h"
+
+struct kiln_saver {
+    const struct kiln_table *table;
+    struct kiln_state *state;
+    const struct kiln_settings *settings;
+    char *json; /* the settings, as run.json */
+    char folder[4096], checkpoints[4128], path[4200], model[4224];
+    struct kiln_cursor cursor; /* of the save under way */
+    bool busy, joinable;
+    pthread_t thread;
+    enum kiln_status status; /* the thread's, to be read when it has ended */
+    struct kiln_err err;
+};
+
+enum kiln_status kiln_saver_create(const char *folder, const struct kiln_table *table,
+                                   struct kiln_state *state, const struct kiln_settings *settings,
+                                   struct kiln_saver **out, struct kiln_err *err) {
+    struct kiln_saver *s = *out = kiln_alloc(1, sizeof *s);
+    KILN_REQUIRE(s, err, KILN_ENOMEM, "no memory to save checkpoints");
+    s->table = table;
+    s->state = state;
+    s->settings = settings;
+    s->json = kiln_settings_to_json(settings);
+    snprintf(s->folder, sizeof s->folder, "%s", folder);
+    snprintf(s->checkpoints, sizeof s->checkpoints, "%s/checkpoints", folder);
+    if (!s->json) {
+        kiln_saver_destroy(s);
+        *out = NULL;
+        return KILN_FAIL(err, KILN_ENOMEM, "no memory to save checkpoints");
+    }
+    return KILN_OK;
+}
+
+/* The lines of metrics.jsonl that the cursor counts are on the disk before the cursor is. */
+static enum kiln_status sync_metrics(const struct kiln_saver *s, struct kiln_err *err) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", s->folder);
+    return kiln_path_exists(path) ? kiln_sync_file(path, err) : KILN_OK;
+}
+
+static enum kiln_status save(struct kiln_saver *s, struct kiln_err *err) {
+    const float *array[3];
+    for (int i = 0; i < 3; i++) {
+        array[i] = kiln_state_region(s->state, KILN_WEIGHTS + i);
+    }
+    KILN_TRY(sync_metrics(s, err));
+    KILN_TRY(kiln_checkpoint_write(s->path, s->table, array[0], array[1], array[2], &s->cursor,
+                                   s->json, err));
+    return kiln_checkpoint_prune(s->checkpoints, s->cursor.step, s->settings->keep_checkpoints,
+                                 err);
+}
+
+static void *run(void *context) {
+    struct kiln_saver *s = context;
+    s->status = save(s, &s->err);
+    return NULL;
+}
+
+/* Signals go to the threads that know what to do about them. */
+static bool start(struct kiln_saver *s) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const bool started = pthread_create(&s->thread, NULL, run, s) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+void kiln_saver_begin(struct kiln_saver *s) {
+    s->cursor = *kiln_state_cursor(s->state);
+    snprintf(s->path, sizeof s->path, "%s/step-%" PRIu64, s->checkpoints, s->cursor.step);
+    snprintf(s->model, sizeof s->model, "%s/model.bin", s->path);
+    s->busy = true;
+    s->joinable = start(s);
+    if (!s->joinable) {
+        run(s); /* no thread to be had: the window waits instead */
+    }
+}
+
+enum kiln_status kiln_saver_wait(struct kiln_saver *s, uint64_t *step, const char **path,
+                                 struct kiln_err *err) {
+    *step = 0;
+    *path = NULL;
+    if (!s->busy) {
+        return KILN_OK;
+    }
+    if (s->joinable) {
+        pthread_join(s->thread, NULL);
+    }
+    s->busy = s->joinable = false;
+    if (s->status != KILN_OK) {
+        if (err) {
+            *err = s->err;
+        }
+        return s->status;
+    }
+    *step = s->cursor.step;
+    *path = s->model;
+    return KILN_OK;
+}
+
+void kiln_saver_destroy(struct kiln_saver *s) {
+    if (!s) {
+        return;
+    }
+    if (s->joinable) {
+        pthread_join(s->thread, NULL);
+    }
+    kiln_settings_json_free(s->json);
+    kiln_free(s);
+}
