@@ -57,6 +57,7 @@ struct kiln_run_info {
     struct kiln_cpu cpu;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */
+    const char *numerics;              /* what decides bits on this machine; equal id, equal bits */
     uint64_t first_step;               /* steps done before */
     struct kiln_memory memory;         /* by part, as planned */
     struct kiln_plan_time time;        /* of a step, as planned */

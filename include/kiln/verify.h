@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * verify.h: is the arithmetic right? Compare a device with float64 reference vectors.
+ * verify.h: is the arithmetic right, and is it the same again? Compare a device with float64
+ * reference vectors; train a part of a run once more and compare the bits.
  *
  * A reference folder holds reference.json (dims, batch, steps, adamw, loss[], tensor_order,
  * grad_l2), model.bin (llama2.c), tokens.u16 (per step batch rows of seq+1 ids) and grads.f32
@@ -9,10 +10,13 @@
 #ifndef KILN_VERIFY_H
 #define KILN_VERIFY_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "kiln/cpu.h"
+#include "kiln/settings.h"
 #include "kiln/status.h"
 
 struct kiln_verify_options {
@@ -45,5 +49,40 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_verify_reference(
     const struct kiln_verify_options *options, struct kiln_verify_result *out,
     struct kiln_err *err);
 KILN_API void kiln_verify_free(struct kiln_verify_result *result);
+
+/* Train a part of a run again, in a temporary folder, and compare. */
+struct kiln_replay_options {
+    const char *run; /* folder; its files are only read */
+    uint64_t from;   /* step of the checkpoint to begin at; KILN_UNSET: the oldest that is whole */
+    uint64_t steps;  /* most steps to train; KILN_UNSET: up to the last thing to compare with */
+    size_t threads;  /* 0: as the run */
+    const volatile sig_atomic_t *stop; /* may be NULL; nonzero: give up, KILN_EINTERRUPTED */
+};
+
+/* One comparison. */
+struct kiln_replay_check {
+    bool same;
+    char what[64];   /* "checkpoints/step-6", "state.kiln", "metrics.jsonl" */
+    char found[480]; /* "step 6: weights 0a1b2c3d, m .., v .. again"; what differs */
+};
+
+struct kiln_replay_result {
+    bool pass;                        /* all of them are the same */
+    struct kiln_replay_check *checks; /* [n_checks], heap; kiln_replay_free */
+    size_t n_checks;
+    uint64_t from, to; /* steps: begun at, trained to */
+    char note[240];    /* settings that changed since the checkpoint; "" for none */
+};
+
+/* Begin at a checkpoint with the settings it holds, train on, and compare weights, m and v with
+ * every later checkpoint on the way and with the state when it is reached, and the lasting keys of
+ * metrics.jsonl (step loss grad_norm lr tokens staleness val_loss). Checkpoints that fail their own
+ * checks are differences too. A difference is not an error of this call: KILN_OK with pass false.
+ * KILN_EBUSY: the run is being trained. KILN_EUNSUPPORTED: this machine computes with other
+ * numerics. KILN_EINPUT: no checkpoint to begin at, or nothing to compare with. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_verify_run(const struct kiln_replay_options *options,
+                                                          struct kiln_replay_result *out,
+                                                          struct kiln_err *err);
+KILN_API void kiln_replay_free(struct kiln_replay_result *result);
 
 #endif

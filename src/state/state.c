@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/io_hook.h"
 #include "base/kill_point.h"
 #include "base/machine.h"
 #include "base/mem.h"
@@ -99,7 +100,8 @@ static enum kiln_status reserve(const struct kiln_state *state, size_t from, siz
  */
 
 static enum kiln_status create(struct kiln_state *state, struct kiln_err *err) {
-    state->fd = open(state->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    state->fd = KILN_IO(KILN_IO_CREATE, state->path, NULL, 0,
+                        open(state->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     KILN_REQUIRE(state->fd >= 0, err, errno == EEXIST ? KILN_EEXISTS : KILN_EIO,
                  "state %s: cannot make it: %s", state->path, strerror(errno));
     KILN_TRY(lock(state, err));
@@ -119,7 +121,7 @@ enum kiln_status kiln_state_create(const char *path, const struct kiln_table *ta
     KILN_TRY(begin(path, table, out, err));
     enum kiln_status status = create(*out, err);
     if (status != KILN_OK && (*out)->fd >= 0) {
-        unlink(path);
+        (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
     }
     return end(status, out);
 }
@@ -127,13 +129,15 @@ enum kiln_status kiln_state_create(const char *path, const struct kiln_table *ta
 /* The slots go first, on the disk: a death on the way leaves a file that is not opened. */
 static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
     static const unsigned char zeros[2 * KILN_STATE_PAGE];
-    state->fd = open(state->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    state->fd = KILN_IO(KILN_IO_CREATE, state->path, NULL, 0,
+                        open(state->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     KILN_REQUIRE(state->fd >= 0, err, KILN_EIO, "state %s: cannot make it: %s", state->path,
                  strerror(errno));
     KILN_TRY(lock(state, err));
     struct stat st;
     bool cleared = pwrite(state->fd, zeros, sizeof zeros, KILN_STATE_PAGE) == sizeof zeros &&
-                   fsync(state->fd) == 0 && fstat(state->fd, &st) == 0;
+                   KILN_IO(KILN_IO_SYNC, state->path, NULL, 0, fsync(state->fd)) == 0 &&
+                   fstat(state->fd, &st) == 0;
     KILN_REQUIRE(cleared, err, KILN_EIO, "state %s: cannot write to it: %s", state->path,
                  strerror(errno));
     KILN_TRY(write_header(state, err));
@@ -159,7 +163,7 @@ enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *tab
     KILN_TRY(begin(path, table, out, err));
     enum kiln_status status = renew(*out, err);
     if (status != KILN_OK && absent && (*out)->fd >= 0) {
-        unlink(path);
+        (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
     }
     return end(status, out);
 }
@@ -253,6 +257,7 @@ static enum kiln_status open_inherited(struct kiln_state *state, char *notice,
     KILN_REQUIRE(fcntl(state->fd, F_SETFD, FD_CLOEXEC) == 0, err, KILN_EIO, "state %s: %s",
                  state->path, strerror(errno));
     KILN_TRY(lock(state, err)); /* held already where it was handed over */
+    kiln_kill_point("hand-over: taken");
     return open_locked(state, notice, err);
 }
 
@@ -320,15 +325,13 @@ void kiln_state_close(struct kiln_state *state) {
     kiln_free(state);
 }
 
-void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims) {
-    *dims = state->table->dims;
-}
-
 int kiln_state_detach(struct kiln_state *state) {
     int fd = state->fd;
+    kiln_kill_point("hand-over: before");
     fcntl(fd, F_SETFD, 0);
     state->fd = -1;
     kiln_state_close(state);
+    kiln_kill_point("hand-over: given");
     return fd;
 }
 
@@ -384,6 +387,10 @@ enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *er
 
 /* ---- what it holds -----------------------------------------------------------------------------
  */
+
+void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims) {
+    *dims = state->table->dims;
+}
 
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
     bool tied = state->table->dims.tied;

@@ -139,8 +139,6 @@ KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_d
                                                  struct kiln_cursor *cursor, struct kiln_err *err);
 void kiln_state_close(struct kiln_state *state);
 
-/* The model it was made for. */
-void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims);
 /* Before the first change: "not clean" and this boot's id in both slots, on the disk; a file longer
  * than its cursor says is cut. Nothing but this may follow kiln_state_open or _finish. */
 KILN_MUST_CHECK enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err);
@@ -149,6 +147,8 @@ KILN_MUST_CHECK enum kiln_status kiln_state_finish(struct kiln_state *state, str
 /* Write everything to the disk; the file is as clean as before. */
 KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
 
+/* The model it was made for. */
+void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims);
 /* The floats of weights, moments or gradients, table->size of them, or of the gradient of the
  * embedding lookup; NULL for other regions and for one that is empty. */
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region);
@@ -179,9 +179,6 @@ bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_
  * nothing changed, when a slot or stamp is not one that an update leaves. */
 KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
                                                     struct kiln_err *err);
-/* As after update number `update` with no death inside: every stamp holds it, no slot is valid.
- * For weights and moments that came from elsewhere. */
-void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 
 /* Bytes of the file for a model, without and with a window of that many bytes. */
 size_t kiln_state_bytes(const struct kiln_table *table);

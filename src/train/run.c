@@ -13,10 +13,13 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "base/io_hook.h"
 #include "base/leftovers.h"
 #include "base/machine.h"
+#include "state/checkpoint.h"
 #include "train/complete.h"
 #include "train/data_source.h"
+#include "train/run_json.h"
 #include "train/trainer.h"
 
 #define VALIDATION_SHARE 0.05
@@ -28,6 +31,7 @@ struct kiln_run {
     struct kiln_tokenizer *tokenizer;
     bool resumed; /* and not trained yet */
     int inherited; /* descriptor of the state, or -1 */
+    char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
     char notice[320]; /* what the user should know before training; "" for nothing */
     char model_name[512];
@@ -107,6 +111,13 @@ static enum kiln_status make_plan(struct kiln_run *run, struct kiln_err *err) {
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
 }
 
+/* device, batch, accum, seq: what decides bits beside the settings. */
+static void set_numerics(struct kiln_run *run) {
+    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
+             run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
+             run->settings.seq);
+}
+
 /* Everything between an open state and the first step. */
 static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
@@ -134,6 +145,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
                       .weight_decay = s->weight_decay,
                       .clip = s->clip}};
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
+    set_numerics(run);
     if (s->sample_every > 0 && run->tokenizer) {
         /* With a budget the kernels are not all there: the session packs its own. */
         const bool all = t->engine.plan.schedule.refreshes;
@@ -160,6 +172,7 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
         .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
         .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
                                    : kiln_data_windows(t->data, KILN_VALIDATION),
+        .numerics = run->numerics,
         .first_step = kiln_state_cursor(t->state)->step,
         .memory = *m,
         .time = kiln_plan_seconds(&t->engine.plan),
@@ -176,19 +189,12 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }
 
-/* device, batch, accum, seq: what decides bits beside the settings. */
-static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
-    snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
-             run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq);
-}
-
 static enum kiln_status open_metrics(struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     in_folder(run, "metrics.jsonl", path, sizeof path);
-    run->trainer.metrics = fopen(path, "ae");
+    run->trainer.metrics = KILN_IO(KILN_IO_CREATE, path, NULL, 0, fopen(path, "ae"));
     KILN_REQUIRE(run->trainer.metrics, err, KILN_EIO, "%s: %s", path, strerror(errno));
-    return KILN_OK;
+    return kiln_sync_dir(run->folder, err);
 }
 
 /* ---- a new run ----------------------------------------------------------------------------------
@@ -229,11 +235,7 @@ static enum kiln_status write_settings(const struct kiln_run *run, const char *f
                                        struct kiln_err *err) {
     char path[4300];
     snprintf(path, sizeof path, "%s/run.json", folder);
-    char *json = kiln_settings_to_json(&run->settings);
-    KILN_REQUIRE(json, err, KILN_ENOMEM, "no memory for run.json");
-    enum kiln_status status = kiln_write_file(path, json, strlen(json), err);
-    kiln_settings_json_free(json);
-    return status;
+    return kiln_run_json_write(path, &run->settings, &run->table->dims, err);
 }
 
 /* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
@@ -276,12 +278,12 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     }
     if (status == KILN_OK) {
         struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-        numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+        memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
         kiln_state_commit(run->trainer.state, &cursor);
         status = kiln_state_sync(run->trainer.state, err);
     }
-    if (status == KILN_OK && rename(temporary, run->folder) != 0) {
-        status = KILN_FAIL(err, KILN_EIO, "run folder %s: %s", run->folder, strerror(errno));
+    if (status == KILN_OK) {
+        status = kiln_durable_rename(temporary, run->folder, err);
     }
     if (status != KILN_OK) {
         struct kiln_err ignored;
@@ -386,17 +388,12 @@ static bool may_change(enum kiln_setting_id id) {
 }
 
 static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_settings *changes,
-                                      struct kiln_err *err) {
+                                      struct kiln_dims *dims, struct kiln_err *err) {
     char path[4200], text[512];
-    char *json = NULL;
-    size_t size = 0;
     in_folder(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
-    KILN_TRY(kiln_read_file(path, &json, &size, err));
-    enum kiln_status status = kiln_settings_from_json(&run->settings, json, size, err);
-    kiln_free(json);
-    KILN_TRY(status);
+    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, err));
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {
             continue;
@@ -425,26 +422,106 @@ static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) 
     return open_data(run, run->folder, err);
 }
 
-/* metrics.jsonl may hold a line more than the cursor knows: cut it to the cursor's length. */
+/* metrics.jsonl may hold more than the cursor knows: cut it to the cursor's length. */
 static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     struct stat st;
     in_folder(run, "metrics.jsonl", path, sizeof path);
     off_t length = (off_t)kiln_state_cursor(run->trainer.state)->metrics_bytes;
     if (stat(path, &st) == 0 && st.st_size > length) {
-        KILN_REQUIRE(truncate(path, length) == 0, err, KILN_EIO, "%s: %s", path, strerror(errno));
+        KILN_REQUIRE(KILN_IO(KILN_IO_TRUNCATE, path, NULL, 0, truncate(path, length)) == 0, err,
+                     KILN_EIO, "%s: %s", path, strerror(errno));
     }
     return KILN_OK;
 }
 
+/* The sizes that run.json does not hold: those of the state, or of the newest checkpoint. */
+static enum kiln_status find_sizes(const struct kiln_run *run, const char *state,
+                                   struct kiln_dims *dims, struct kiln_err *err) {
+    struct kiln_checkpoint_info info;
+    struct kiln_cursor cursor;
+    struct kiln_err second;
+    char path[4200], checkpoint[4300];
+    uint64_t step;
+    size_t damaged;
+    enum kiln_status status = kiln_state_peek(state, dims, &cursor, err);
+    in_folder(run, "checkpoints", path, sizeof path);
+    if (status == KILN_OK ||
+        kiln_checkpoint_find(path, &step, checkpoint, sizeof checkpoint, &damaged, &second) !=
+            KILN_OK ||
+        kiln_checkpoint_peek(checkpoint, &info, &second) != KILN_OK) {
+        return status;
+    }
+    *dims = info.dims;
+    return KILN_OK;
+}
+
+/* The state is gone, or not to be trusted, for the reason in *err: the newest checkpoint that
+ * verifies takes its place. */
+static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
+                                       struct kiln_err *err) {
+    char folder[4200], checkpoint[4300];
+    uint64_t step;
+    size_t damaged;
+    const struct kiln_err why = *err;
+    struct kiln_err none;
+    in_folder(run, "checkpoints", folder, sizeof folder);
+    if (kiln_checkpoint_find(folder, &step, checkpoint, sizeof checkpoint, &damaged, &none) !=
+        KILN_OK) {
+        return KILN_FAIL(err, why.code,
+                         "%.300s; %.200s: all that was trained is lost; remove the folder and "
+                         "start the run again",
+                         why.message, none.message);
+    }
+    KILN_TRY(kiln_state_renew(state, run->table, &run->trainer.state, err));
+    KILN_TRY(kiln_checkpoint_restore(checkpoint, run->trainer.state, err));
+    KILN_TRY(kiln_sync_dir(run->folder, err));
+    int n =
+        snprintf(run->notice, sizeof run->notice,
+                 "%s: training goes on from the checkpoint of step %" PRIu64,
+                 why.code == KILN_EUNTRUSTED
+                     ? "state.kiln cannot be trusted: the power was cut or the system restarted "
+                       "while this run was being trained"
+                     : "state.kiln is missing",
+                 step);
+    if (damaged > 0 && n > 0 && (size_t)n < sizeof run->notice) {
+        snprintf(run->notice + n, sizeof run->notice - (size_t)n, "; %zu newer ones are damaged",
+                 damaged);
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status reopen_state(struct kiln_run *run, const char *path, struct kiln_err *err) {
+    char notice[160];
+    struct kiln_err own; /* the caller's may be NULL */
+    struct kiln_state **state = &run->trainer.state;
+    bool absent = !kiln_path_exists(path);
+    const int fd = run->inherited;
+    run->inherited = -1;
+    run->trainer.handed_over = fd >= 0;
+    enum kiln_status status = fd >= 0
+                                  ? kiln_state_open_fd(fd, path, run->table, state, notice, &own)
+                                  : kiln_state_open(path, run->table, state, notice, &own);
+    if (fd < 0 && (absent || status == KILN_EUNTRUSTED)) {
+        status = restore_newest(run, path, &own);
+    } else if (status == KILN_OK && notice[0]) {
+        snprintf(run->notice, sizeof run->notice, "%s", notice);
+    }
+    if (status != KILN_OK && err) {
+        *err = own;
+    }
+    return status;
+}
+
 static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
                                struct kiln_err *err) {
-    char path[4200], notice[160];
+    char path[4200];
     struct kiln_dims dims;
-    struct kiln_cursor cursor;
-    KILN_TRY(read_settings(run, changes, err));
-    in_folder(run, "state.kiln", path, sizeof path);
-    KILN_TRY(kiln_state_peek(path, &dims, &cursor, err));
+    KILN_TRY(read_settings(run, changes, &dims, err));
+    if (dims.dim == 0) {
+        in_folder(run, "state.kiln", path, sizeof path);
+        KILN_TRY(find_sizes(run, path, &dims, err));
+    }
     KILN_TRY(kiln_table_create(&dims, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
     in_folder(run, "tokenizer.bin", path, sizeof path);
@@ -452,25 +529,16 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     in_folder(run, "state.kiln", path, sizeof path);
-    const int fd = run->inherited;
-    run->inherited = -1;
-    KILN_TRY(fd >= 0 ? kiln_state_open_fd(fd, path, run->table, &run->trainer.state, notice, err)
-                     : kiln_state_open(path, run->table, &run->trainer.state, notice, err));
-    run->trainer.handed_over = fd >= 0;
-    if (notice[0]) {
-        snprintf(run->notice, sizeof run->notice, "%s", notice);
-    }
+    KILN_TRY(reopen_state(run, path, err));
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(make_plan(run, err));
     KILN_TRY(open_trainer(run, err));
-    cursor = *kiln_state_cursor(run->trainer.state);
-    char numerics[sizeof cursor.numerics];
-    numerics_id(run, numerics, sizeof numerics);
-    if (strcmp(numerics, cursor.numerics) != 0) {
+    const char *before = kiln_state_cursor(run->trainer.state)->numerics;
+    if (strcmp(run->numerics, before) != 0) {
         snprintf(run->notice, sizeof run->notice,
                  "this machine computes as %s, the run began as %s: losses may differ in the last "
                  "digits",
-                 numerics, cursor.numerics);
+                 run->numerics, before);
     }
     run->resumed = true;
     KILN_TRY(write_settings(run, run->folder, err));
@@ -520,7 +588,7 @@ uint32_t kiln_run_weights_hash(const struct kiln_run *run) {
 static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *err) {
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
     struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-    numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+    memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
     cursor.restarts += run->resumed;
     run->resumed = false;
     kiln_state_commit(run->trainer.state, &cursor);
@@ -535,6 +603,14 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     return KILN_OK;
 }
 
+/* The lines of metrics.jsonl that the cursor counts are on the disk before it says "clean". */
+static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err) {
+    char path[4200];
+    in_folder(run, "metrics.jsonl", path, sizeof path);
+    KILN_TRY(kiln_sync_file(path, err));
+    return kiln_state_finish(run->trainer.state, err);
+}
+
 enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
                                 const volatile sig_atomic_t *stop, struct kiln_err *err) {
     run->trainer.observer = observer;
@@ -546,8 +622,7 @@ enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer
     enum kiln_status status = kiln_trainer_run(&run->trainer, err);
     if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
         struct kiln_err second; /* the first message is the one to read */
-        enum kiln_status finished =
-            kiln_state_finish(run->trainer.state, status == KILN_OK ? err : &second);
+        enum kiln_status finished = end_training(run, status == KILN_OK ? err : &second);
         return status == KILN_OK ? finished : status;
     }
     return status;

@@ -4,7 +4,6 @@
  * ends with the bits and the metrics of one that was never killed.
  */
 #include <errno.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,12 +13,13 @@
 #include <unistd.h>
 
 #include "base/io.h"
-#include "base/kill_point.h"
 #include "base/mem.h"
 #include "base/random.h"
 #include "kiln/story.h"
 #include "kiln/train.h"
+#include "kill_points.h"
 #include "kiln_test.h"
+#include "train/lasting.h"
 
 /* A tiny model: 4 steps of 2 micro-batches, evaluated every 2 steps. */
 static void tiny_settings(struct kiln_settings *s, const char *data, const char *out) {
@@ -62,33 +62,6 @@ struct outcome {
     char *metrics;
 };
 
-/* The keys that must be equal, one line a step. */
-static char *lasting_metrics(const char *folder) {
-    struct kiln_err err;
-    char path[4200], *text;
-    size_t size, n = 0;
-    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
-    CHECK_OK(kiln_read_file(path, &text, &size, &err), &err);
-    char *out = malloc(size + 1);
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        json_t *all = json_loads(line, 0, NULL);
-        CHECK(all != NULL);
-        json_t *kept = json_object();
-        static const char *const keys[] = {"step",   "loss",      "grad_norm", "lr",
-                                           "tokens", "staleness", "val_loss"};
-        for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-            json_object_set(kept, keys[i], json_object_get(all, keys[i]));
-        }
-        char *dump = json_dumps(kept, JSON_REAL_PRECISION(17));
-        n += (size_t)snprintf(out + n, size + 1 - n, "%s\n", dump);
-        free(dump);
-        json_decref(kept);
-        json_decref(all);
-    }
-    kiln_free(text);
-    return out;
-}
-
 static struct outcome outcome_of(const char *folder) {
     struct kiln_err err;
     struct kiln_run *run;
@@ -119,23 +92,13 @@ static int train(const char *data, const char *folder) {
     return status == KILN_OK ? 0 : 1;
 }
 
-/* The n-th pass of any point dies. Counted across threads. */
-static _Atomic long points_left;
-static void die_at(const char *where) {
-    if (--points_left == 0) {
-        fprintf(stderr, "      death at %s\n", where);
-        raise(SIGKILL);
-    }
-}
-
 /* Train in a child that dies at point n (0: never) or after `ms` (0: never). True: it was killed.
  */
 static bool train_child(const char *data, const char *folder, long n, long ms) {
+    kill_points_arm(NULL, n);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        points_left = n;
-        kiln_kill_hook = n ? die_at : NULL;
         _exit(train(data, folder));
     }
     if (ms) {
@@ -169,6 +132,7 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
     snprintf(data, sizeof data, "%s", stories());
     snprintf(whole, sizeof whole, "%s", test_path("whole"));
     CHECK(!train_child(data, whole, 0, 0));
+    printf("      points of a run: %s\n", kill_points_text());
     struct outcome expected = outcome_of(whole);
     long stride = count("KILN_KILL_STRIDE", 17), deaths = 0;
     for (long n = count("KILN_KILL_FIRST", 1);; n += stride) {
@@ -195,7 +159,7 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
         }
     }
     free(expected.metrics);
-    printf("      %ld deaths at points\n", deaths);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
     CHECK(deaths > 10);
 }
 

@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * replay.c: train a part of a run again and compare its bits.
+ *
+ * The replay is a run of its own in a temporary folder: state.kiln restored from a checkpoint, the
+ * settings the checkpoint holds, links to the tokens, the lines of metrics.jsonl up to there. It is
+ * resumed like any run, so what is verified is what `train --resume` does. The length of the run
+ * shapes its learning rates and stays what it was; the replay is stopped where there is nothing
+ * more to compare with.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/leftovers.h"
+#include "base/mem.h"
+#include "kiln/train.h"
+#include "kiln/verify.h"
+#include "state/checkpoint.h"
+#include "state/inspect.h"
+
+enum { PATH_ROOM = 4400, MOST_LINES = 10 };
+
+/* Something to compare the replay with, when it is at that step. */
+struct target {
+    uint64_t step;
+    char what[64];
+    uint32_t crc[3]; /* weights, m, v */
+};
+
+struct replay {
+    const struct kiln_replay_options *options;
+    struct kiln_replay_result *result;
+    size_t room; /* of result->checks */
+    char checkpoints[PATH_ROOM], folder[PATH_ROOM], from[PATH_ROOM];
+    struct kiln_checkpoint_info start;
+    struct target *targets; /* ascending by step */
+    size_t n_targets;
+    volatile sig_atomic_t stop; /* read by the training thread, set by our observer on it */
+    bool given_up;
+    enum kiln_status failed; /* in the observer, which cannot return it */
+    struct kiln_err err;
+};
+
+/* ---- results -------------------------------------------------------------------------------- */
+
+void kiln_replay_free(struct kiln_replay_result *result) {
+    kiln_free(result->checks);
+    *result = (struct kiln_replay_result){0};
+}
+
+/* The next check, to be filled in; NULL when out of memory. */
+static struct kiln_replay_check *add_check(struct replay *r, bool same, const char *what) {
+    struct kiln_replay_result *out = r->result;
+    if (out->n_checks == r->room) {
+        const size_t room = r->room > 0 ? 2 * r->room : 16;
+        struct kiln_replay_check *grown =
+            kiln_realloc(out->checks, out->n_checks, room, sizeof *grown);
+        if (!grown) {
+            r->failed = KILN_FAIL(&r->err, KILN_ENOMEM, "verify: not enough memory");
+            return NULL;
+        }
+        out->checks = grown;
+        r->room = room;
+    }
+    struct kiln_replay_check *check = &out->checks[out->n_checks++];
+    check->same = same;
+    snprintf(check->what, sizeof check->what, "%s", what);
+    out->pass = out->pass && same;
+    return check;
+}
+
+static void compare(struct replay *r, const struct target *target, const uint32_t crc[3]) {
+    static const char *const names[] = {"weights", "m", "v"};
+    const bool same = memcmp(crc, target->crc, sizeof target->crc) == 0;
+    struct kiln_replay_check *check = add_check(r, same, target->what);
+    if (!check) {
+        return;
+    }
+    size_t n =
+        (size_t)snprintf(check->found, sizeof check->found, "step %" PRIu64 ":", target->step);
+    for (int i = 0; i < 3; i++) {
+        char *at = check->found + n;
+        const size_t left = sizeof check->found - n;
+        if (same) {
+            n += (size_t)snprintf(at, left, " %s %08" PRIx32, names[i], crc[i]);
+        } else if (crc[i] != target->crc[i]) {
+            n += (size_t)snprintf(at, left, " %s %08" PRIx32 ", replayed %08" PRIx32 ";", names[i],
+                                  target->crc[i], crc[i]);
+        }
+    }
+    if (!same) {
+        check->found[n - 1] = '\0'; /* the last semicolon */
+    }
+}
+
+/* ---- what there is to compare with ---------------------------------------------------------- */
+
+static enum kiln_status add_target(struct replay *r, uint64_t step, const char *what,
+                                   const uint32_t crc[3], struct kiln_err *err) {
+    struct target *grown = kiln_realloc(r->targets, r->n_targets, r->n_targets + 1, sizeof *grown);
+    KILN_REQUIRE(grown, err, KILN_ENOMEM, "verify: not enough memory");
+    r->targets = grown;
+    struct target *t = &r->targets[r->n_targets++];
+    t->step = step;
+    snprintf(t->what, sizeof t->what, "%s", what);
+    memcpy(t->crc, crc, sizeof t->crc);
+    return KILN_OK;
+}
+
+/* Check one checkpoint; it is where the replay begins, or a target. */
+static enum kiln_status take_checkpoint(struct replay *r, uint64_t step, struct kiln_err *err) {
+    const uint64_t from = r->options->from;
+    struct kiln_checkpoint_info info;
+    struct kiln_err why;
+    char path[PATH_ROOM], what[64];
+    snprintf(path, sizeof path, "%s/step-%" PRIu64, r->checkpoints, step);
+    snprintf(what, sizeof what, "checkpoints/step-%" PRIu64, step);
+    if (kiln_checkpoint_verify(path, &info, &why) != KILN_OK) {
+        struct kiln_replay_check *check = add_check(r, false, what);
+        KILN_REQUIRE(check, err, KILN_ENOMEM, "verify: not enough memory");
+        snprintf(check->found, sizeof check->found, "%.479s", why.message);
+        return KILN_OK;
+    }
+    if (!r->from[0] && (from == KILN_UNSET || from == step)) {
+        snprintf(r->from, sizeof r->from, "%s", path);
+        r->start = info;
+        return KILN_OK;
+    }
+    const uint32_t crc[3] = {info.weights_crc, info.crc[KILN_CHECKPOINT_MOMENT1],
+                             info.crc[KILN_CHECKPOINT_MOMENT2]};
+    return r->from[0] ? add_target(r, step, what, crc, err) : KILN_OK;
+}
+
+static enum kiln_status take_checkpoints(struct replay *r, struct kiln_err *err) {
+    uint64_t *steps;
+    size_t n;
+    KILN_TRY(kiln_checkpoint_list(r->checkpoints, &steps, &n, err));
+    enum kiln_status status = KILN_OK;
+    for (size_t i = 0; i < n && status == KILN_OK; i++) {
+        if (r->options->from == KILN_UNSET || steps[i] >= r->options->from) {
+            status = take_checkpoint(r, steps[i], err);
+        }
+    }
+    kiln_free(steps);
+    KILN_TRY(status);
+    if (r->from[0]) {
+        return KILN_OK;
+    }
+    if (r->options->from != KILN_UNSET) {
+        return KILN_FAIL(err, KILN_EINPUT,
+                         "verify %s: no whole checkpoint of step %" PRIu64
+                         "; %s/checkpoints has %zu",
+                         r->options->run, r->options->from, r->options->run, n);
+    }
+    return KILN_FAIL(err, KILN_EINPUT,
+                     "verify %s: no whole checkpoint to begin at (%zu damaged); train with "
+                     "--save-every",
+                     r->options->run, r->result->n_checks);
+}
+
+/* The state is the last target, unless it was stopped inside an update or is lost. */
+static enum kiln_status take_state(struct replay *r, const char *path, struct kiln_err *err) {
+    struct kiln_cursor cursor;
+    uint32_t crc[3];
+    if (!kiln_path_exists(path)) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_state_sums(path, &cursor, crc, err));
+    if (cursor.phase == KILN_PHASE_UPDATE || cursor.step < r->start.cursor.step) {
+        return KILN_OK;
+    }
+    return add_target(r, cursor.step, "state.kiln", crc, err);
+}
+
+/* Where to stop: at the last target, or after as many steps as are asked for. */
+static enum kiln_status choose_end(struct replay *r, struct kiln_err *err) {
+    const uint64_t from = r->start.cursor.step;
+    uint64_t to = from;
+    for (size_t i = 0; i < r->n_targets; i++) {
+        to = r->targets[i].step > to ? r->targets[i].step : to;
+    }
+    KILN_REQUIRE(r->n_targets > 0, err, KILN_EINPUT,
+                 "verify %s: nothing to compare with after checkpoint step-%" PRIu64
+                 ": no later checkpoint, and no state.kiln of a whole step",
+                 r->options->run, from);
+    if (r->options->steps != KILN_UNSET && r->options->steps < to - from) {
+        to = from + r->options->steps;
+    }
+    r->result->from = from;
+    r->result->to = to;
+    return KILN_OK;
+}
+
+/* While we read; a run that is trained would change under our eyes. */
+static enum kiln_status take_all(struct replay *r, struct kiln_err *err) {
+    char path[PATH_ROOM];
+    snprintf(path, sizeof path, "%s/state.kiln", r->options->run);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    enum kiln_status status = KILN_OK;
+    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0) {
+        status = KILN_FAIL(err, KILN_EBUSY,
+                           "verify %s: another process is training this run; wait or stop it",
+                           r->options->run);
+    }
+    status = status == KILN_OK ? take_checkpoints(r, err) : status;
+    status = status == KILN_OK ? take_state(r, path, err) : status;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return status == KILN_OK ? choose_end(r, err) : status;
+}
+
+/* ---- the temporary run ---------------------------------------------------------------------- */
+
+/* In the run's folder, where there was room for a state before, or in TMPDIR. */
+static enum kiln_status make_folder(struct replay *r, struct kiln_err *err) {
+    char stem[PATH_ROOM - 32];
+    snprintf(stem, sizeof stem, "%s/verify.tmp-", r->options->run);
+    kiln_leftovers_remove(stem);
+    snprintf(r->folder, sizeof r->folder, "%s%ld", stem, (long)getpid());
+    if (mkdir(r->folder, 0700) == 0) {
+        return KILN_OK;
+    }
+    const char *other = getenv("TMPDIR");
+    snprintf(stem, sizeof stem, "%s/kiln-verify.tmp-", other && *other ? other : "/tmp");
+    kiln_leftovers_remove(stem);
+    snprintf(r->folder, sizeof r->folder, "%s%ld", stem, (long)getpid());
+    if (mkdir(r->folder, 0700) != 0) {
+        const int why = errno;
+        r->folder[0] = '\0';
+        return KILN_FAIL(err, KILN_EIO, "verify: cannot make a folder in %s, nor %s%ld: %s",
+                         r->options->run, stem, (long)getpid(), strerror(why));
+    }
+    return KILN_OK;
+}
+
+/* Link to a file of the run, when it has it. */
+static enum kiln_status link_file(const struct replay *r, const char *name, struct kiln_err *err) {
+    char from[PATH_ROOM], to[PATH_ROOM + 32];
+    snprintf(from, sizeof from, "%s/%s", r->options->run, name);
+    snprintf(to, sizeof to, "%s/%s", r->folder, name);
+    char *whole = realpath(from, NULL);
+    if (!whole && errno == ENOENT) {
+        return KILN_OK;
+    }
+    const bool linked = whole && symlink(whole, to) == 0;
+    const int why = errno;
+    free(whole);
+    KILN_REQUIRE(linked, err, KILN_EIO, "verify: cannot link %s to %s: %s", to, from,
+                 strerror(why));
+    return KILN_OK;
+}
+
+/* At most `size` bytes of FROM/name. */
+static enum kiln_status copy_file(const struct replay *r, const char *from, const char *name,
+                                  uint64_t most, struct kiln_err *err) {
+    char path[PATH_ROOM + 32], *text;
+    size_t size;
+    snprintf(path, sizeof path, "%s/%s", from, name);
+    KILN_TRY(kiln_read_file(path, &text, &size, err));
+    snprintf(path, sizeof path, "%s/%s", r->folder, name);
+    const enum kiln_status status = kiln_write_file(path, text, size < most ? size : most, err);
+    kiln_free(text);
+    return status;
+}
+
+static enum kiln_status restore_state(const struct replay *r, struct kiln_err *err) {
+    char path[PATH_ROOM + 32];
+    struct kiln_table *table;
+    struct kiln_state *state;
+    snprintf(path, sizeof path, "%s/state.kiln", r->folder);
+    KILN_TRY(kiln_table_create(&r->start.dims, &table, err));
+    enum kiln_status status = kiln_state_create(path, table, &state, err);
+    if (status == KILN_OK) {
+        status = kiln_checkpoint_restore(r->from, state, err);
+        kiln_state_close(state);
+    }
+    kiln_table_destroy(table);
+    return status;
+}
+
+static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
+    static const char *const links[] = {"data.tok", "val.tok", "tokenizer.bin"};
+    char path[PATH_ROOM];
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
+        KILN_TRY(link_file(r, links[i], err));
+    }
+    const bool own = r->start.bytes[KILN_CHECKPOINT_SETTINGS] > 0;
+    KILN_TRY(copy_file(r, own ? r->from : r->options->run, "run.json", UINT64_MAX, err));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", r->options->run);
+    if (kiln_path_exists(path)) {
+        KILN_TRY(
+            copy_file(r, r->options->run, "metrics.jsonl", r->start.cursor.metrics_bytes, err));
+    }
+    return restore_state(r, err);
+}
+
+/* ---- settings that changed ------------------------------------------------------------------ */
+
+/* Settings whose change leaves the bits alone, or that name files. */
+static bool matters(enum kiln_setting_id id) {
+    switch (id) {
+        case KILN_SETTING_threads:
+        case KILN_SETTING_sample_every:
+        case KILN_SETTING_save_every:
+        case KILN_SETTING_keep_checkpoints:
+        case KILN_SETTING_prompt:
+        case KILN_SETTING_data:
+        case KILN_SETTING_val:
+        case KILN_SETTING_tokenizer:
+        case KILN_SETTING_out:
+            return false;
+        default:
+            return true;
+    }
+}
+
+static enum kiln_status read_settings(const char *folder, struct kiln_settings *out,
+                                      struct kiln_err *err) {
+    char path[PATH_ROOM + 32], *json;
+    size_t size;
+    snprintf(path, sizeof path, "%s/run.json", folder);
+    KILN_TRY(kiln_read_file(path, &json, &size, err));
+    const enum kiln_status status = kiln_settings_from_json(out, json, size, err);
+    kiln_free(json);
+    return status;
+}
+
+static void note_change(struct replay *r, const struct kiln_settings *then,
+                        const struct kiln_settings *now) {
+    for (int id = 0; id < KILN_SETTING_COUNT; id++) {
+        char before[512], after[512];
+        kiln_settings_text(then, id, before, sizeof before);
+        kiln_settings_text(now, id, after, sizeof after);
+        if (matters(id) && strcmp(before, after) != 0) {
+            snprintf(r->result->note, sizeof r->result->note,
+                     "--%s was %.60s at that checkpoint and is %.60s now: what was trained after "
+                     "the change differs rightly",
+                     kiln_setting(id)->flag, before, after);
+            return;
+        }
+    }
+}
+
+/* A run that was resumed with other --steps has other learning rates from there on. */
+static enum kiln_status note_changes(struct replay *r, struct kiln_err *err) {
+    struct kiln_settings then, now;
+    KILN_TRY(kiln_settings_init(&then, err));
+    enum kiln_status status = kiln_settings_init(&now, err);
+    if (status == KILN_OK) {
+        status = read_settings(r->folder, &then, err);
+        status = status == KILN_OK ? read_settings(r->options->run, &now, err) : status;
+        if (status == KILN_OK) {
+            note_change(r, &then, &now);
+        }
+        kiln_settings_free(&now);
+    }
+    kiln_settings_free(&then);
+    return status;
+}
+
+/* ---- training ------------------------------------------------------------------------------- */
+
+/* Compare with every target of that step. */
+static void compare_at(struct replay *r, uint64_t step) {
+    char path[PATH_ROOM + 32];
+    struct kiln_cursor cursor;
+    uint32_t crc[3];
+    bool summed = false;
+    snprintf(path, sizeof path, "%s/state.kiln", r->folder);
+    for (size_t i = 0; i < r->n_targets && r->failed == KILN_OK; i++) {
+        if (r->targets[i].step != step) {
+            continue;
+        }
+        if (!summed) {
+            r->failed = kiln_state_sums(path, &cursor, crc, &r->err);
+            summed = true;
+        }
+        if (r->failed == KILN_OK) {
+            compare(r, &r->targets[i], crc);
+        }
+    }
+}
+
+static void on_step(void *context, const struct kiln_step_record *record) {
+    struct replay *r = context;
+    compare_at(r, record->step);
+    r->given_up = r->options->stop && *r->options->stop != 0;
+    r->stop = r->given_up || r->failed != KILN_OK || record->step >= r->result->to;
+}
+
+/* Equal bits are only claimed for equal numerics. */
+static enum kiln_status same_numerics(const struct replay *r, const struct kiln_run *run,
+                                      struct kiln_err *err) {
+    const char *numerics = kiln_run_info(run)->numerics;
+    KILN_REQUIRE(strcmp(numerics, r->start.cursor.numerics) == 0, err, KILN_EUNSUPPORTED,
+                 "verify %s: trained as %.150s, this machine computes as %.150s: bits cannot be "
+                 "compared; verify on a machine like the first, with the same KILN_CPU and "
+                 "KILN_GEMM",
+                 r->options->run, r->start.cursor.numerics, numerics);
+    return KILN_OK;
+}
+
+static enum kiln_status train(struct replay *r, struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_observer observer = {.context = r, .on_step = on_step};
+    KILN_TRY(same_numerics(r, run, err));
+    compare_at(r, r->result->from);
+    if (r->failed == KILN_OK && r->result->to > r->result->from) {
+        const enum kiln_status status = kiln_run_train(run, &observer, &r->stop, err);
+        if (status != KILN_OK && (status != KILN_EINTERRUPTED || !r->stop)) {
+            return status;
+        }
+    }
+    if (r->failed != KILN_OK && err) {
+        *err = r->err;
+    }
+    KILN_TRY(r->failed);
+    KILN_REQUIRE(!r->given_up, err, KILN_EINTERRUPTED, "verify %s: stopped", r->options->run);
+    return KILN_OK;
+}
+
+static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err) {
+    struct kiln_settings changes;
+    struct kiln_run *run;
+    char threads[24];
+    snprintf(threads, sizeof threads, "%zu", r->options->threads);
+    const enum kiln_origin flag = KILN_FROM_FLAG;
+    KILN_TRY(kiln_settings_init(&changes, err));
+    enum kiln_status status = kiln_settings_set(&changes, KILN_SETTING_save_every, "0", flag, err);
+    if (status == KILN_OK) {
+        status = kiln_settings_set(&changes, KILN_SETTING_sample_every, "0", flag, err);
+    }
+    if (status == KILN_OK && r->options->threads > 0) {
+        status = kiln_settings_set(&changes, KILN_SETTING_threads, threads, flag, err);
+    }
+    if (status == KILN_OK) {
+        status = kiln_run_resume(r->folder, &changes, &run, err);
+    }
+    kiln_settings_free(&changes);
+    KILN_TRY(status);
+    status = train(r, run, err);
+    kiln_run_close(run);
+    return status;
+}
+
+/* ---- metrics.jsonl -------------------------------------------------------------------------- */
+
+static const char *const lasting[] = {"step",   "loss",      "grad_norm", "lr",
+                                      "tokens", "staleness", "val_loss"};
+
+/* The lines of FOLDER/metrics.jsonl as an object by step; lines that are no JSON are left out. */
+static enum kiln_status read_lines(const char *folder, json_t **out, struct kiln_err *err) {
+    char path[PATH_ROOM + 32], *text, *rest;
+    size_t size;
+    *out = json_object();
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    KILN_REQUIRE(*out, err, KILN_ENOMEM, "verify: not enough memory");
+    if (!kiln_path_exists(path)) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_read_file(path, &text, &size, err));
+    rest = text;
+    for (char *line; (line = strtok_r(rest, "\n", &rest)) != NULL;) {
+        json_t *object = json_loads(line, 0, NULL);
+        const json_t *step = json_object_get(object, "step");
+        if (json_is_integer(step)) {
+            char key[32];
+            snprintf(key, sizeof key, "%lld", (long long)json_integer_value(step));
+            json_object_set(*out, key, object);
+        }
+        json_decref(object);
+    }
+    kiln_free(text);
+    return KILN_OK;
+}
+
+/* Add what differs between two lines; true when nothing does. */
+static bool same_line(struct replay *r, uint64_t step, const json_t *was, const json_t *is) {
+    struct kiln_replay_check *check;
+    if (!was) {
+        check = add_check(r, false, "metrics.jsonl");
+        if (check) {
+            snprintf(check->found, sizeof check->found, "step %" PRIu64 ": no line", step);
+        }
+        return false;
+    }
+    for (size_t i = 0; i < sizeof lasting / sizeof lasting[0]; i++) {
+        json_t *a = json_object_get(was, lasting[i]), *b = json_object_get(is, lasting[i]);
+        if (a == b || json_equal(a, b)) {
+            continue;
+        }
+        char *texts[2] = {json_dumps(a, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)),
+                          json_dumps(b, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17))};
+        check = add_check(r, false, "metrics.jsonl");
+        if (check) {
+            snprintf(check->found, sizeof check->found,
+                     "step %" PRIu64 ": %s is %.60s, replayed %.60s", step, lasting[i],
+                     texts[0] ? texts[0] : "absent", texts[1] ? texts[1] : "absent");
+        }
+        free(texts[0]);
+        free(texts[1]);
+        return false;
+    }
+    return true;
+}
+
+static enum kiln_status compare_lines(struct replay *r, struct kiln_err *err) {
+    json_t *was = NULL, *is = NULL;
+    const struct kiln_replay_result *out = r->result;
+    size_t different = 0;
+    enum kiln_status status = read_lines(r->options->run, &was, err);
+    status = status == KILN_OK ? read_lines(r->folder, &is, err) : status;
+    for (uint64_t step = out->from + 1;
+         status == KILN_OK && step <= out->to && different < MOST_LINES; step++) {
+        char key[32];
+        snprintf(key, sizeof key, "%" PRIu64, step);
+        different += !same_line(r, step, json_object_get(was, key), json_object_get(is, key));
+    }
+    json_decref(was);
+    json_decref(is);
+    if (status == KILN_OK && different == 0 && out->to > out->from) {
+        struct kiln_replay_check *check = add_check(r, true, "metrics.jsonl");
+        if (check) {
+            snprintf(check->found, sizeof check->found, "steps %" PRIu64 " to %" PRIu64,
+                     out->from + 1, out->to);
+        }
+    }
+    if (status == KILN_OK && r->failed != KILN_OK && err) {
+        *err = r->err;
+    }
+    return status == KILN_OK ? r->failed : status;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------ */
+
+static enum kiln_status replay(struct replay *r, struct kiln_err *err) {
+    KILN_TRY(take_all(r, err));
+    KILN_TRY(make_folder(r, err));
+    KILN_TRY(fill_folder(r, err));
+    KILN_TRY(note_changes(r, err));
+    KILN_TRY(resume_and_train(r, err));
+    return compare_lines(r, err);
+}
+
+enum kiln_status kiln_verify_run(const struct kiln_replay_options *options,
+                                 struct kiln_replay_result *out, struct kiln_err *err) {
+    char path[PATH_ROOM];
+    *out = (struct kiln_replay_result){.pass = true};
+    KILN_REQUIRE(strlen(options->run) < 3800, err, KILN_EUSAGE, "run folder: the path is too long");
+    snprintf(path, sizeof path, "%s/run.json", options->run);
+    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
+                 options->run);
+    struct replay *r = kiln_alloc(1, sizeof *r);
+    KILN_REQUIRE(r, err, KILN_ENOMEM, "verify: not enough memory");
+    r->options = options;
+    r->result = out;
+    snprintf(r->checkpoints, sizeof r->checkpoints, "%s/checkpoints", options->run);
+    enum kiln_status status = replay(r, err);
+    if (r->folder[0]) {
+        struct kiln_err ignored;
+        enum kiln_status removed = kiln_remove_tree(r->folder, status == KILN_OK ? err : &ignored);
+        status = status == KILN_OK ? removed : status;
+    }
+    if (status != KILN_OK) {
+        kiln_replay_free(out);
+    }
+    kiln_free(r->targets);
+    kiln_free(r);
+    return status;
+}
