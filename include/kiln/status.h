@@ -34,7 +34,8 @@
     XX(EEXISTS, -9, "the target exists and is not overwritten; choose another or resume")     \
     XX(EBUSY, -10, "another process owns it; wait or stop that one")                          \
     XX(EDAMAGED, -11, "a file of ours fails its checks; use the newest checkpoint")           \
-    XX(EINTERNAL, -12, "a fault in kiln itself; please report the message")
+    XX(EINTERNAL, -12, "a fault in kiln itself; please report the message")                   \
+    XX(EUNTRUSTED, -13, "a power cut may have mixed the file; use the newest checkpoint")
 
 enum kiln_status {
 #define KILN_STATUS_ENUM(name, value, text) KILN_##name = value,

@@ -51,6 +51,7 @@ struct kiln_run_info {
     const struct kiln_table *table;
     const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
     const struct kiln_settings *settings;   /* complete: nothing unset */
+    const char *numerics;                   /* equal id, equal bits; this machine's */
     struct kiln_cpu cpu;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */

@@ -277,6 +277,41 @@ enum kiln_status kiln_write_file(const char *path, const void *data, size_t size
     return kiln_durable_commit(&file, err);
 }
 
+/* ---- files that stay open ----------------------------------------------------------------- */
+
+int (*kiln_fallocate)(int fd, off_t from, off_t size) = posix_fallocate;
+
+/* Only behind the end of the file: what is there already has its blocks. */
+static int write_zeros(int fd, size_t from, size_t end) {
+    static const char zeros[65536];
+    struct stat info;
+    if (fstat(fd, &info) != 0) {
+        return errno;
+    }
+    size_t at = (size_t)info.st_size > from ? (size_t)info.st_size : from;
+    while (at < end) {
+        ssize_t put = pwrite(fd, zeros, end - at < sizeof zeros ? end - at : sizeof zeros, at);
+        if (put < 0 && errno != EINTR) {
+            return errno;
+        }
+        at += put > 0 ? (size_t)put : 0;
+    }
+    return 0;
+}
+
+int kiln_reserve(int fd, size_t from, size_t size) {
+    int failed = size == 0 ? 0 : kiln_fallocate(fd, (off_t)from, (off_t)size);
+    return failed == EOPNOTSUPP || failed == EINVAL ? write_zeros(fd, from, from + size) : failed;
+}
+
+enum kiln_status kiln_sync_map(void *data, size_t size, int fd, const char *path,
+                               struct kiln_err *err) {
+    if (msync(data, size, MS_SYNC) != 0 || fsync(fd) != 0) {
+        return io_failed(err, "write to the disk", path);
+    }
+    return KILN_OK;
+}
+
 /* ---- folders ------------------------------------------------------------------------------ */
 
 bool kiln_path_exists(const char *path) {

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "kiln/status.h"
 
@@ -60,6 +61,14 @@ KILN_MUST_CHECK enum kiln_status kiln_sync_file(const char *path, struct kiln_er
  * must not exist. */
 KILN_MUST_CHECK enum kiln_status kiln_durable_rename(const char *from, const char *to,
                                                      struct kiln_err *err);
+/* Blocks for `size` bytes from `from`, zeros where there were none: zeros are written where the
+ * file system cannot reserve. 0, or an errno. */
+int kiln_reserve(int fd, size_t from, size_t size);
+/* What kiln_reserve tries first: posix_fallocate, or what a test puts here. */
+extern int (*kiln_fallocate)(int fd, off_t from, off_t size);
+/* Write `size` mapped bytes of the file to the disk; `data` is on a page. */
+KILN_MUST_CHECK enum kiln_status kiln_sync_map(void *data, size_t size, int fd, const char *path,
+                                               struct kiln_err *err);
 /* Remove a file or a folder with all it holds; an absent one is fine. */
 KILN_MUST_CHECK enum kiln_status kiln_remove_tree(const char *path, struct kiln_err *err);
 

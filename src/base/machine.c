@@ -9,6 +9,10 @@
 #endif
 #include "base/machine.h"
 
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#endif
+
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -158,4 +162,30 @@ size_t kiln_memory_resident(void) {
 size_t kiln_memory_resident_peak(void) {
     size_t kib;
     return number_after("/proc/self/status", "VmHWM:", &kib) ? kib * 1024 : 0;
+}
+
+const char *kiln_boot_id_instead;
+
+void kiln_boot_id(char out[40]) {
+    memset(out, 0, 40);
+    if (kiln_boot_id_instead != NULL) {
+        snprintf(out, 40, "%s", kiln_boot_id_instead);
+        return;
+    }
+#ifdef __APPLE__
+    size_t size = 39;
+    if (sysctlbyname("kern.bootsessionuuid", out, &size, NULL, 0) != 0) {
+        memset(out, 0, 40);
+    }
+#else
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (file == NULL) {
+        return;
+    }
+    char line[40];
+    if (fgets(line, sizeof line, file) != NULL) {
+        memcpy(out, line, strcspn(line, "\n"));
+    }
+    fclose(file);
+#endif
 }

@@ -14,4 +14,10 @@ size_t kiln_memory_available(void);     /* bytes, 0 when unknown */
 size_t kiln_memory_resident(void);      /* bytes: RssAnon + RssFile + RssShmem now */
 size_t kiln_memory_resident_peak(void); /* bytes: VmHWM */
 
+/* What names this boot of the system, another at the next; "" where there is no such thing. The
+ * rest of `out` is zero. */
+void kiln_boot_id(char out[40]);
+/* What kiln_boot_id gives instead, when not NULL: for tests. */
+extern const char *kiln_boot_id_instead;
+
 #endif

@@ -1,11 +1,12 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * state.c: the state file: made, opened, handed over, written to the disk. See state.h.
+ */
 #include "state/state.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -13,158 +14,58 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/crc32c.h"
+#include "base/io.h"
 #include "base/kill_point.h"
+#include "base/machine.h"
 #include "base/mem.h"
-#include "model/pieces.h"
+#include "state/state_int.h"
 
-enum { PAGE = 4096, CURSOR_PAGE = 1, REGION_PAGE = 3, VERSION = 2 };
-_Static_assert(KILN_STATE_WEIGHTS_AT == REGION_PAGE * PAGE, "the weights are the first region");
-static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
-#define BYTE_ORDER_MARK 0x01020304u
+/* ---- parts of opening and making ---------------------------------------------------------------
+ */
 
-/* Page 0. Every member is 8 bytes or an array of such: no padding. */
-struct header {
-    char magic[8];
-    uint32_t byte_order, version;
-    uint64_t dim, hidden, layers, heads, kv_heads, head_size, vocab, seq, tied;
-    double rms_eps, rope_theta;
-    uint64_t region_offset[KILN_REGIONS], region_bytes[KILN_REGIONS];
-    uint64_t file_bytes;
-    uint32_t zero, crc; /* of all before it */
-};
-
-struct slot {
-    struct kiln_cursor cursor;
-    uint32_t zero, crc;
-};
-
-struct kiln_state {
-    int fd;
-    unsigned char *base;
-    size_t bytes;
-    void *region[KILN_REGIONS];
-    size_t size, chunks; /* elements of a parameter region, chunks with a stamp */
-    struct kiln_cursor cursor;
-};
-
-/* What a worker's chunk was before it is changed. */
-struct journal_slot {
-    _Atomic uint64_t valid; /* 1 + chunk; 0: nothing */
-    uint64_t offset, n;
-    float old[3][KILN_CHUNK]; /* W, m, v */
-};
-
-static size_t region_bytes(const struct kiln_table *table, enum kiln_region region) {
-    size_t chunks;
-    switch (region) {
-        case KILN_STAMPS:
-            kiln_pieces(table, NULL, &chunks);
-            return chunks * sizeof(uint64_t);
-        case KILN_JOURNAL:
-            return KILN_JOURNAL_SLOTS * sizeof(struct journal_slot);
-        default:
-            return table->size * sizeof(float);
+static enum kiln_status begin(const char *path, const struct kiln_table *table,
+                              struct kiln_state **out, struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_state *state = kiln_alloc(1, sizeof *state);
+    char *copy = kiln_strdup(path);
+    if (state == NULL || copy == NULL) {
+        kiln_free(state);
+        kiln_free(copy);
+        return KILN_FAIL(err, KILN_ENOMEM, "state %s: no memory to open it", path);
     }
-}
-
-size_t kiln_state_bytes(const struct kiln_table *table) {
-    size_t bytes = (size_t)REGION_PAGE * PAGE;
-    for (int i = 0; i < KILN_REGIONS; i++) {
-        bytes += kiln_round_up(region_bytes(table, i), PAGE);
-    }
-    return bytes;
-}
-
-static struct header make_header(const struct kiln_table *table) {
-    const struct kiln_dims *d = &table->dims;
-    struct header h = {.byte_order = BYTE_ORDER_MARK,
-                       .version = VERSION,
-                       .dim = d->dim,
-                       .hidden = d->hidden,
-                       .layers = d->layers,
-                       .heads = d->heads,
-                       .kv_heads = d->kv_heads,
-                       .head_size = d->head_size,
-                       .vocab = d->vocab,
-                       .seq = d->seq,
-                       .tied = d->tied,
-                       .rms_eps = (double)d->rms_eps,
-                       .rope_theta = (double)d->rope_theta,
-                       .file_bytes = kiln_state_bytes(table)};
-    memcpy(h.magic, magic, sizeof magic);
-    size_t offset = (size_t)REGION_PAGE * PAGE;
-    for (size_t i = 0; i < KILN_REGIONS; i++) {
-        h.region_offset[i] = offset;
-        h.region_bytes[i] = region_bytes(table, i);
-        offset += kiln_round_up(h.region_bytes[i], PAGE);
-    }
-    h.crc = kiln_crc32c(0, &h, offsetof(struct header, crc));
-    return h;
-}
-
-/* ---- cursors --------------------------------------------------------------------------------- */
-
-static unsigned char *slot_at(const struct kiln_state *state, uint64_t generation) {
-    return state->base + (CURSOR_PAGE + generation % 2) * PAGE;
-}
-
-static bool slot_valid(const unsigned char *at, struct kiln_cursor *out) {
-    struct slot slot;
-    memcpy(&slot, at, sizeof slot);
-    if (slot.zero != 0 || slot.crc != kiln_crc32c(0, &slot, offsetof(struct slot, crc))) {
-        return false;
-    }
-    *out = slot.cursor;
-    return true;
-}
-
-void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor) {
-    struct slot slot;
-    memset(&slot, 0, sizeof slot);
-    slot.cursor = *cursor;
-    slot.cursor.generation = state->cursor.generation + 1;
-    slot.crc = kiln_crc32c(0, &slot, offsetof(struct slot, crc));
-    kiln_kill_point("commit: before");
-    atomic_thread_fence(memory_order_release);
-    unsigned char *to = slot_at(state, slot.cursor.generation);
-    memcpy(to, &slot, sizeof slot / 2);
-    kiln_kill_point("commit: half written");
-    memcpy(to + sizeof slot / 2, (const unsigned char *)&slot + sizeof slot / 2,
-           sizeof slot - sizeof slot / 2);
-    atomic_thread_fence(memory_order_release);
-    kiln_kill_point("commit: written");
-    state->cursor = slot.cursor;
-}
-
-static enum kiln_status choose_cursor(struct kiln_state *state, const char *path, char *notice,
-                                      struct kiln_err *err) {
-    struct kiln_cursor slots[2];
-    bool valid[2];
-    for (uint64_t i = 0; i < 2; i++) {
-        valid[i] = slot_valid(slot_at(state, i), &slots[i]);
-    }
-    KILN_REQUIRE(valid[0] || valid[1], err, KILN_EDAMAGED,
-                 "state %s: both cursors are damaged; start from the newest checkpoint", path);
-    if (valid[0] && valid[1]) {
-        state->cursor = slots[slots[1].generation > slots[0].generation];
-    } else {
-        state->cursor = slots[valid[1]];
-        snprintf(notice, 160, "one of the two cursors is incomplete; the other one is used");
-    }
+    state->fd = -1;
+    state->path = copy;
+    state->table = table;
+    state->bytes = kiln_state_bytes(table);
+    kiln_boot_id(state->boot_id);
+    *out = state;
     return KILN_OK;
 }
 
-/* ---- files -------------------------------------------------------------------------------------
- */
+static enum kiln_status end(enum kiln_status status, struct kiln_state **state) {
+    if (status != KILN_OK) {
+        kiln_state_close(*state);
+        *state = NULL;
+    }
+    return status;
+}
 
-static enum kiln_status map_file(struct kiln_state *state, const char *path, struct kiln_err *err) {
+static enum kiln_status lock(const struct kiln_state *state, struct kiln_err *err) {
+    KILN_REQUIRE(flock(state->fd, LOCK_EX | LOCK_NB) == 0, err,
+                 errno == EWOULDBLOCK ? KILN_EBUSY : KILN_EIO, "state %s: cannot lock it: %s",
+                 state->path,
+                 errno == EWOULDBLOCK ? "another process is training this run; wait or stop it"
+                                      : strerror(errno));
+    return KILN_OK;
+}
+
+static enum kiln_status map(struct kiln_state *state, struct kiln_err *err) {
     void *base = mmap(NULL, state->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, state->fd, 0);
-    KILN_REQUIRE(base != MAP_FAILED, err, KILN_EIO, "state %s: cannot map %zu bytes: %s", path,
-                 state->bytes, strerror(errno));
+    KILN_REQUIRE(base != MAP_FAILED, err, KILN_EIO, "state %s: cannot map %zu bytes: %s",
+                 state->path, state->bytes, strerror(errno));
     state->base = base;
-    struct header h;
-    memcpy(&h, state->base, sizeof h);
+    struct kiln_state_header h;
+    kiln_state_header_make(state->table, &h);
     for (int i = 0; i < KILN_REGIONS; i++) {
         state->region[i] = state->base + h.region_offset[i];
     }
@@ -173,278 +74,389 @@ static enum kiln_status map_file(struct kiln_state *state, const char *path, str
     return KILN_OK;
 }
 
-static enum kiln_status lock_file(struct kiln_state *state, const char *path,
-                                  struct kiln_err *err) {
-    KILN_REQUIRE(flock(state->fd, LOCK_EX | LOCK_NB) == 0, err, KILN_EBUSY,
-                 "state %s: another process is training this run; wait or stop it", path);
+static enum kiln_status write_header(const struct kiln_state *state, struct kiln_err *err) {
+    struct kiln_state_header header;
+    kiln_state_header_make(state->table, &header);
+    ssize_t put = pwrite(state->fd, &header, sizeof header, 0);
+    KILN_REQUIRE(put == (ssize_t)sizeof header, err, KILN_EIO,
+                 "state %s: cannot write its header: %s", state->path,
+                 put < 0 ? strerror(errno) : "the disk is full");
     return KILN_OK;
 }
 
-/* Reserve every block, by writing zeros where the file system cannot reserve. */
-static enum kiln_status reserve(struct kiln_state *state, const char *path, struct kiln_err *err) {
-    int failed = posix_fallocate(state->fd, 0, (off_t)state->bytes);
+/* Blocks for every byte of [from, to): a full disk shows here. */
+static enum kiln_status reserve(const struct kiln_state *state, size_t from, size_t to,
+                                struct kiln_err *err) {
+    int failed = kiln_reserve(state->fd, from, to - from);
     KILN_REQUIRE(failed == 0, err, KILN_EIO,
-                 "state %s: cannot reserve %zu bytes: %s; free space or choose another --out", path,
-                 state->bytes, strerror(failed));
+                 "state %s: cannot reserve %zu bytes: %s; free space, or put the state elsewhere "
+                 "with another --out",
+                 state->path, to - from, strerror(failed));
     return KILN_OK;
 }
 
-static enum kiln_status create(struct kiln_state *state, const char *path,
-                               const struct kiln_table *table, struct kiln_err *err) {
-    state->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    KILN_REQUIRE(state->fd >= 0, err, errno == EEXIST ? KILN_EEXISTS : KILN_EIO, "state %s: %s",
-                 path, strerror(errno));
-    state->bytes = kiln_state_bytes(table);
-    KILN_TRY(lock_file(state, path, err));
-    KILN_TRY(reserve(state, path, err));
-    struct header header = make_header(table);
-    KILN_REQUIRE(pwrite(state->fd, &header, sizeof header, 0) == (ssize_t)sizeof header, err,
-                 KILN_EIO, "state %s: %s", path, strerror(errno));
-    KILN_TRY(map_file(state, path, err));
+/* ---- a new one ---------------------------------------------------------------------------------
+ */
+
+static enum kiln_status create(struct kiln_state *state, struct kiln_err *err) {
+    state->fd = open(state->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    KILN_REQUIRE(state->fd >= 0, err, errno == EEXIST ? KILN_EEXISTS : KILN_EIO,
+                 "state %s: cannot make it: %s", state->path, strerror(errno));
+    KILN_TRY(lock(state, err));
+    KILN_TRY(reserve(state, 0, state->bytes, err));
+    KILN_TRY(write_header(state, err));
+    KILN_TRY(map(state, err));
     struct kiln_cursor first;
     memset(&first, 0, sizeof first);
     first.best_val = HUGE_VAL;
-    kiln_state_commit(state, &first);
+    state->begun = true;
     kiln_state_commit(state, &first);
     return KILN_OK;
 }
 
 enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
                                    struct kiln_state **out, struct kiln_err *err) {
-    *out = NULL;
-    struct kiln_state *state = kiln_alloc(1, sizeof *state);
-    KILN_REQUIRE(state, err, KILN_ENOMEM, "no memory for the state");
-    state->fd = -1;
-    enum kiln_status status = create(state, path, table, err);
-    if (status != KILN_OK) {
-        bool made = state->fd >= 0;
-        kiln_state_close(state);
-        if (made) {
-            unlink(path);
-        }
-        return status;
+    KILN_TRY(begin(path, table, out, err));
+    enum kiln_status status = create(*out, err);
+    if (status != KILN_OK && (*out)->fd >= 0) {
+        unlink(path);
     }
-    *out = state;
-    return KILN_OK;
+    return end(status, out);
 }
 
-static enum kiln_status read_header(int fd, const char *path, struct header *h,
-                                    struct kiln_err *err) {
+/* The slots go first, on the disk: a death on the way leaves a file that is not opened. */
+static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
+    static const unsigned char zeros[2 * KILN_STATE_PAGE];
+    state->fd = open(state->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    KILN_REQUIRE(state->fd >= 0, err, KILN_EIO, "state %s: cannot make it: %s", state->path,
+                 strerror(errno));
+    KILN_TRY(lock(state, err));
     struct stat st;
-    KILN_REQUIRE(fstat(fd, &st) == 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
-    KILN_REQUIRE(pread(fd, h, sizeof *h, 0) == (ssize_t)sizeof *h, err, KILN_EDAMAGED,
-                 "state %s: %lld bytes, too short for a header", path, (long long)st.st_size);
-    KILN_REQUIRE(memcmp(h->magic, magic, sizeof magic) == 0, err, KILN_EDAMAGED,
-                 "state %s: wrong magic, this is no kiln state file", path);
-    KILN_REQUIRE(h->byte_order == BYTE_ORDER_MARK, err, KILN_EDAMAGED,
-                 "state %s: written with another byte order", path);
-    KILN_REQUIRE(h->version == VERSION, err, KILN_EDAMAGED,
-                 "state %s: version %u, this kiln reads version %d", path, h->version, VERSION);
-    KILN_REQUIRE(h->crc == kiln_crc32c(0, h, offsetof(struct header, crc)), err, KILN_EDAMAGED,
-                 "state %s: header checksum is wrong", path);
-    KILN_REQUIRE((uint64_t)st.st_size == h->file_bytes, err, KILN_EDAMAGED,
-                 "state %s: %lld bytes, its header says %llu", path, (long long)st.st_size,
-                 (unsigned long long)h->file_bytes);
-    return KILN_OK;
-}
-
-/* Name the first size in which a state differs from the model it should hold. */
-static enum kiln_status same_model(const struct header *h, const struct header *expected,
-                                   const char *path, struct kiln_err *err) {
-    const struct {
-        const char *name;
-        uint64_t found, expected;
-    } sizes[] = {{"dim", h->dim, expected->dim},
-                 {"hidden", h->hidden, expected->hidden},
-                 {"layers", h->layers, expected->layers},
-                 {"heads", h->heads, expected->heads},
-                 {"kv_heads", h->kv_heads, expected->kv_heads},
-                 {"head_size", h->head_size, expected->head_size},
-                 {"vocab", h->vocab, expected->vocab},
-                 {"seq", h->seq, expected->seq},
-                 {"tied", h->tied, expected->tied},
-                 {"file size", h->file_bytes, expected->file_bytes}};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        KILN_REQUIRE(sizes[i].found == sizes[i].expected, err, KILN_EINPUT,
-                     "state %s: made for another model: %s is %llu, expected %llu", path,
-                     sizes[i].name, (unsigned long long)sizes[i].found,
-                     (unsigned long long)sizes[i].expected);
+    bool cleared = pwrite(state->fd, zeros, sizeof zeros, KILN_STATE_PAGE) == sizeof zeros &&
+                   fsync(state->fd) == 0 && fstat(state->fd, &st) == 0;
+    KILN_REQUIRE(cleared, err, KILN_EIO, "state %s: cannot write to it: %s", state->path,
+                 strerror(errno));
+    KILN_TRY(write_header(state, err));
+    KILN_TRY(reserve(state, 0, state->bytes, err));
+    KILN_REQUIRE(ftruncate(state->fd, (off_t)state->bytes) == 0, err, KILN_EIO,
+                 "state %s: cannot make it %zu bytes long: %s", state->path, state->bytes,
+                 strerror(errno));
+    KILN_TRY(map(state, err));
+    struct kiln_state_header h;
+    kiln_state_header_make(state->table, &h);
+    for (size_t i = 0; i < KILN_REGIONS; i++) { /* padding is zero, whatever lay there */
+        size_t end = i + 1 < KILN_REGIONS ? h.region_offset[i + 1] : h.file_bytes;
+        size_t at = h.region_offset[i] + h.region_bytes[i];
+        memset(state->base + at, 0, end - at);
     }
-    KILN_REQUIRE(h->crc == expected->crc, err, KILN_EINPUT,
-                 "state %s: made for another model: rms_eps, rope_theta or a region differs", path);
+    state->begun = true;
     return KILN_OK;
 }
 
-static enum kiln_status open_state(struct kiln_state *state, const char *path,
-                                   const struct kiln_table *table, char *notice,
-                                   struct kiln_err *err) {
-    struct header h, expected = make_header(table);
-    state->fd = open(path, O_RDWR | O_CLOEXEC);
-    KILN_REQUIRE(state->fd >= 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
-    KILN_TRY(lock_file(state, path, err));
-    KILN_TRY(read_header(state->fd, path, &h, err));
-    KILN_TRY(same_model(&h, &expected, path, err));
-    state->bytes = h.file_bytes;
-    KILN_TRY(map_file(state, path, err));
-    return choose_cursor(state, path, notice, err);
+enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *table,
+                                  struct kiln_state **out, struct kiln_err *err) {
+    bool absent = !kiln_path_exists(path);
+    KILN_TRY(begin(path, table, out, err));
+    enum kiln_status status = renew(*out, err);
+    if (status != KILN_OK && absent && (*out)->fd >= 0) {
+        unlink(path);
+    }
+    return end(status, out);
+}
+
+/* ---- an old one --------------------------------------------------------------------------------
+ */
+
+/* Were all pages on the disk when one of the slots was written, or are they those of memory, as no
+ * power cut came between? */
+static bool trusted(const struct kiln_state_slots *slots, const struct kiln_cursor *newest,
+                    const char *boot) {
+    return (slots->whole[0] && slots->cursor[0].clean) ||
+           (slots->whole[1] && slots->cursor[1].clean) ||
+           memcmp(boot, newest->boot_id, sizeof newest->boot_id) == 0;
+}
+
+static enum kiln_status choose_cursor(struct kiln_state *state, char *notice,
+                                      struct kiln_err *err) {
+    struct kiln_state_slots slots;
+    kiln_state_slots_read(state->base + KILN_STATE_PAGE, &slots);
+    int newest = kiln_state_slots_newest(&slots);
+    KILN_REQUIRE(newest >= 0, err, KILN_EUNTRUSTED,
+                 "state %s: both cursors are damaged: the power was cut while they were written, "
+                 "or the file was changed; where training stood is known from a checkpoint only",
+                 state->path);
+    state->cursor = slots.cursor[newest];
+    KILN_REQUIRE(trusted(&slots, &state->cursor, state->boot_id), err, KILN_EUNTRUSTED,
+                 "state %s: the power was cut, or the system restarted, while the run was being "
+                 "trained; its parts may be of different ages; where training stood is known from "
+                 "a checkpoint only",
+                 state->path);
+    state->first_slot = !slots.whole[!newest]                                      ? !newest
+                        : slots.cursor[0].generation == slots.cursor[1].generation ? 0
+                                                                                   : !newest;
+    if (!slots.whole[!newest]) {
+        snprintf(notice, 160, "one of the two cursors is damaged or incomplete; the other is used");
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status check_cursor(const struct kiln_state *state, struct kiln_err *err) {
+    struct stat st;
+    const struct kiln_cursor *c = &state->cursor;
+    KILN_REQUIRE(c->phase <= KILN_PHASE_FINISH && c->window_bytes % KILN_STATE_PAGE == 0, err,
+                 KILN_EDAMAGED,
+                 "state %s: its cursor says phase %llu and a window of %llu bytes, which no kiln "
+                 "writes; resume with the kiln that made it",
+                 state->path, (unsigned long long)c->phase, (unsigned long long)c->window_bytes);
+    KILN_REQUIRE(
+        fstat(state->fd, &st) == 0 && (uint64_t)st.st_size - state->bytes >= c->window_bytes, err,
+        KILN_EDAMAGED,
+        "state %s: %lld bytes, with its window it needs %llu: the file is truncated; "
+        "remove it and resume: training goes on from the newest checkpoint; without one, "
+        "start a new run",
+        state->path, (long long)st.st_size, (unsigned long long)(state->bytes + c->window_bytes));
+    return KILN_OK;
+}
+
+static enum kiln_status open_locked(struct kiln_state *state, char *notice, struct kiln_err *err) {
+    KILN_TRY(kiln_state_header_check(state->fd, state->path, state->table, err));
+    KILN_TRY(map(state, err));
+    KILN_TRY(choose_cursor(state, notice, err));
+    return check_cursor(state, err);
+}
+
+static enum kiln_status open_path(struct kiln_state *state, char *notice, struct kiln_err *err) {
+    state->fd = open(state->path, O_RDWR | O_CLOEXEC);
+    KILN_REQUIRE(state->fd >= 0, err, errno == ENOENT ? KILN_EINPUT : KILN_EIO,
+                 "state %s: cannot open it: %s", state->path, strerror(errno));
+    KILN_TRY(lock(state, err));
+    return open_locked(state, notice, err);
 }
 
 enum kiln_status kiln_state_open(const char *path, const struct kiln_table *table,
                                  struct kiln_state **out, char notice[160], struct kiln_err *err) {
-    *out = NULL;
     notice[0] = '\0';
-    struct kiln_state *state = kiln_alloc(1, sizeof *state);
-    KILN_REQUIRE(state, err, KILN_ENOMEM, "no memory for the state");
-    state->fd = -1;
-    enum kiln_status status = open_state(state, path, table, notice, err);
-    if (status != KILN_OK) {
-        kiln_state_close(state);
-        return status;
-    }
-    *out = state;
-    return KILN_OK;
+    KILN_TRY(begin(path, table, out, err));
+    return end(open_path(*out, notice, err), out);
 }
 
-static struct kiln_dims dims_of(const struct header *h) {
-    return (struct kiln_dims){.dim = h->dim,
-                              .hidden = h->hidden,
-                              .layers = h->layers,
-                              .heads = h->heads,
-                              .kv_heads = h->kv_heads,
-                              .head_size = h->head_size,
-                              .vocab = h->vocab,
-                              .seq = h->seq,
-                              .tied = h->tied != 0,
-                              .rms_eps = (float)h->rms_eps,
-                              .rope_theta = (float)h->rope_theta};
+static enum kiln_status open_inherited(struct kiln_state *state, char *notice,
+                                       struct kiln_err *err) {
+    struct stat there, here;
+    KILN_REQUIRE(fstat(state->fd, &there) == 0 && stat(state->path, &here) == 0, err, KILN_EINPUT,
+                 "state %s: cannot take it over as descriptor %d: %s", state->path, state->fd,
+                 strerror(errno));
+    KILN_REQUIRE(there.st_dev == here.st_dev && there.st_ino == here.st_ino, err, KILN_EINPUT,
+                 "state %s: descriptor %d, inherited for it, is another file; resume the run by "
+                 "its folder",
+                 state->path, state->fd);
+    KILN_REQUIRE(fcntl(state->fd, F_SETFD, FD_CLOEXEC) == 0, err, KILN_EIO, "state %s: %s",
+                 state->path, strerror(errno));
+    KILN_TRY(lock(state, err)); /* held already where it was handed over */
+    return open_locked(state, notice, err);
+}
+
+enum kiln_status kiln_state_open_fd(int fd, const char *path, const struct kiln_table *table,
+                                    struct kiln_state **out, char notice[160],
+                                    struct kiln_err *err) {
+    notice[0] = '\0';
+    enum kiln_status status = begin(path, table, out, err);
+    if (status != KILN_OK) {
+        close(fd);
+        return status;
+    }
+    (*out)->fd = fd;
+    return end(open_inherited(*out, notice, err), out);
 }
 
 static enum kiln_status peek(int fd, const char *path, struct kiln_dims *dims,
                              struct kiln_cursor *cursor, struct kiln_err *err) {
-    struct header h;
-    KILN_TRY(read_header(fd, path, &h, err));
-    *dims = dims_of(&h);
-    bool found = false;
-    for (int i = 0; i < 2; i++) {
-        unsigned char raw[sizeof(struct slot)];
-        struct kiln_cursor one;
-        if (pread(fd, raw, sizeof raw, (CURSOR_PAGE + i) * PAGE) == (ssize_t)sizeof raw &&
-            slot_valid(raw, &one) && (!found || one.generation > cursor->generation)) {
-            *cursor = one;
-            found = true;
-        }
-    }
-    KILN_REQUIRE(found, err, KILN_EDAMAGED, "state %s: both cursors are damaged", path);
+    struct kiln_state_header h;
+    unsigned char pages[2 * KILN_STATE_PAGE];
+    struct kiln_state_slots slots;
+    KILN_TRY(kiln_state_header_read(fd, path, &h, err));
+    *dims = kiln_state_header_dims(&h);
+    KILN_REQUIRE(pread(fd, pages, sizeof pages, KILN_STATE_PAGE) == (ssize_t)sizeof pages, err,
+                 KILN_EIO, "state %s: cannot read its cursors: %s", path, strerror(errno));
+    kiln_state_slots_read(pages, &slots);
+    int newest = kiln_state_slots_newest(&slots);
+    KILN_REQUIRE(newest >= 0, err, KILN_EDAMAGED, "state %s: both cursors are damaged", path);
+    *cursor = slots.cursor[newest];
     return KILN_OK;
 }
 
 enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
                                  struct kiln_cursor *cursor, struct kiln_err *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    KILN_REQUIRE(fd >= 0, err, KILN_EIO, "state %s: %s", path, strerror(errno));
+    KILN_REQUIRE(fd >= 0, err, errno == ENOENT ? KILN_EINPUT : KILN_EIO,
+                 "state %s: cannot open it: %s", path, strerror(errno));
     enum kiln_status status = peek(fd, path, dims, cursor, err);
     close(fd);
     return status;
+}
+
+/* ---- the end of one ----------------------------------------------------------------------------
+ */
+
+static void unmap_window(struct kiln_state *state) {
+    if (state->window) {
+        munmap(state->window, state->cursor.window_bytes);
+        state->window = NULL;
+    }
 }
 
 void kiln_state_close(struct kiln_state *state) {
     if (!state) {
         return;
     }
+    unmap_window(state);
     if (state->base) {
         munmap(state->base, state->bytes);
     }
     if (state->fd >= 0) {
         close(state->fd);
     }
+    kiln_free(state->path);
     kiln_free(state);
 }
 
-void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims) {
-    struct header h;
-    memcpy(&h, state->base, sizeof h);
-    *dims = dims_of(&h);
+int kiln_state_detach(struct kiln_state *state) {
+    int fd = state->fd;
+    fcntl(fd, F_SETFD, 0);
+    state->fd = -1;
+    kiln_state_close(state);
+    return fd;
 }
 
-float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
-    return (unsigned)region <= KILN_GRADIENTS ? (float *)state->region[region] : NULL;
-}
-
-/* ---- the undo journal
- * ---------------------------------------------------------------------------- */
-
-static struct journal_slot *journal(struct kiln_state *state, size_t slot) {
-    assert(slot < KILN_JOURNAL_SLOTS);
-    return (struct journal_slot *)state->region[KILN_JOURNAL] + slot;
-}
-
-static _Atomic uint64_t *stamp(const struct kiln_state *state, size_t chunk) {
-    return (_Atomic uint64_t *)state->region[KILN_STAMPS] + chunk;
-}
-
-void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk, size_t offset,
-                            size_t n) {
-    struct journal_slot *j = journal(state, slot);
-    j->offset = offset;
-    j->n = n;
-    for (int i = 0; i < 3; i++) {
-        memcpy(j->old[i], kiln_state_region(state, KILN_WEIGHTS + i) + offset, n * sizeof(float));
-    }
-    kiln_kill_point("chunk: copied");
-    atomic_store_explicit(&j->valid, chunk + 1, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst);
-    kiln_kill_point("chunk: valid");
-}
-
-void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update) {
-    atomic_thread_fence(memory_order_seq_cst);
-    kiln_kill_point("chunk: changed");
-    atomic_store_explicit(stamp(state, chunk), update, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst);
-    kiln_kill_point("chunk: stamped");
-    atomic_store_explicit(&journal(state, slot)->valid, 0, memory_order_release);
-}
-
-void kiln_state_stamp_all(struct kiln_state *state, uint64_t update) {
-    for (size_t slot = 0; slot < KILN_JOURNAL_SLOTS; slot++) {
-        memset(journal(state, slot), 0, sizeof(struct journal_slot));
-    }
-    for (size_t chunk = 0; chunk < state->chunks; chunk++) {
-        atomic_store_explicit(stamp(state, chunk), update, memory_order_relaxed);
-    }
-}
-
-bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update) {
-    return atomic_load_explicit(stamp(state, chunk), memory_order_acquire) == update;
-}
-
-enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
-                                    struct kiln_err *err) {
-    for (size_t slot = 0; slot < KILN_JOURNAL_SLOTS; slot++) {
-        struct journal_slot *j = journal(state, slot);
-        uint64_t valid = atomic_load(&j->valid);
-        if (valid == 0) {
-            continue;
-        }
-        KILN_REQUIRE(valid <= state->chunks && j->n <= KILN_CHUNK && j->offset <= state->size &&
-                         j->n <= state->size - j->offset,
-                     err, KILN_EDAMAGED,
-                     "state: journal slot %zu is damaged; start from the newest checkpoint", slot);
-        for (int i = 0; i < 3 && !kiln_state_chunk_done(state, valid - 1, update); i++) {
-            memcpy(kiln_state_region(state, KILN_WEIGHTS + i) + j->offset, j->old[i],
-                   j->n * sizeof(float));
-        }
-        atomic_store(&j->valid, 0);
-    }
-    return KILN_OK;
-}
-
-const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state) {
-    return &state->cursor;
-}
+/* ---- the disk ----------------------------------------------------------------------------------
+ */
 
 enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err) {
-    KILN_REQUIRE(msync(state->base, state->bytes, MS_SYNC) == 0 && fsync(state->fd) == 0, err,
-                 KILN_EIO, "cannot write the state to the disk: %s", strerror(errno));
+    if (state->window) {
+        KILN_TRY(
+            kiln_sync_map(state->window, state->cursor.window_bytes, state->fd, state->path, err));
+    }
+    return kiln_sync_map(state->base, state->bytes, state->fd, state->path, err);
+}
+
+/* One slot after the other, each on the disk before the next is touched: a power cut finds one
+ * whole, before or after. */
+static enum kiln_status mark(struct kiln_state *state, bool clean, struct kiln_err *err) {
+    struct kiln_cursor next = state->cursor;
+    next.generation++;
+    next.clean = clean;
+    memcpy(next.boot_id, state->boot_id, sizeof next.boot_id);
+    for (int i = 0; i < 2; i++) {
+        kiln_state_slot_write(state, i == 0 ? state->first_slot : !state->first_slot, &next);
+        KILN_TRY(kiln_sync_map(state->base, KILN_STATE_HEAD, state->fd, state->path, err));
+    }
+    state->first_slot = 0;
+    state->cursor = next;
+    state->begun = !clean;
     return KILN_OK;
+}
+
+enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err) {
+    struct stat st;
+    size_t length = state->bytes + state->cursor.window_bytes;
+    KILN_TRY(mark(state, false, err));
+    /* A death while the window grew or shrank leaves the file longer than its cursor says. */
+    bool cut = fstat(state->fd, &st) == 0 &&
+               ((size_t)st.st_size <= length || ftruncate(state->fd, (off_t)length) == 0);
+    KILN_REQUIRE(cut, err, KILN_EIO, "state %s: cannot cut it to %zu bytes: %s", state->path,
+                 length, strerror(errno));
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *err) {
+    KILN_TRY(kiln_state_sync(state, err));
+    return mark(state, true, err);
+}
+
+/* ---- what it holds -----------------------------------------------------------------------------
+ */
+
+float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
+    bool tied = state->table->dims.tied;
+    bool floats = (unsigned)region <= KILN_GRADIENTS || (region == KILN_GRADIENT_EMBEDDING && tied);
+    return floats ? (float *)state->region[region] : NULL;
+}
+
+enum kiln_status kiln_state_tensor(struct kiln_state *state, enum kiln_region region,
+                                   enum kiln_role role, size_t layer, float **out, size_t *n,
+                                   struct kiln_err *err) {
+    *out = NULL;
+    *n = 0;
+    KILN_REQUIRE((unsigned)region <= KILN_GRADIENTS, err, KILN_EUSAGE,
+                 "state %s: region %d holds no parameters; weights, m, v and gradients do",
+                 state->path, (int)region);
+    const struct kiln_tensor *tensor = kiln_table_find(state->table, role, layer);
+    KILN_REQUIRE(tensor, err, KILN_EUSAGE,
+                 "state %s: no tensor of role %d in layer %lld; the model has layers 0 to %zu, and "
+                 "some roles lie outside them",
+                 state->path, (int)role, (long long)layer, state->table->dims.layers - 1);
+    *out = (float *)state->region[region] + tensor->offset;
+    *n = tensor->rows * tensor->cols;
+    return KILN_OK;
+}
+
+/* ---- the window --------------------------------------------------------------------------------
+ */
+
+/* Map the first `bytes` of the window. */
+static enum kiln_status map_window(const struct kiln_state *state, size_t bytes,
+                                   unsigned char **out, struct kiln_err *err) {
+    *out = NULL;
+    if (bytes == 0) {
+        return KILN_OK;
+    }
+    void *window =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, state->fd, (off_t)state->bytes);
+    KILN_REQUIRE(window != MAP_FAILED, err, KILN_EIO,
+                 "state %s: cannot map a window of %zu bytes: %s", state->path, bytes,
+                 strerror(errno));
+    *out = window;
+    return KILN_OK;
+}
+
+static enum kiln_status cut_window(const struct kiln_state *state, size_t bytes,
+                                   struct kiln_err *err) {
+    KILN_REQUIRE(ftruncate(state->fd, (off_t)(state->bytes + bytes)) == 0, err, KILN_EIO,
+                 "state %s: cannot cut it to %zu bytes: %s", state->path, state->bytes + bytes,
+                 strerror(errno));
+    return KILN_OK;
+}
+
+/* Grown before the cursor says so, shrunk after: a death between leaves the file too long, which
+ * kiln_state_begin mends. */
+enum kiln_status kiln_state_window(struct kiln_state *state, size_t bytes, void **out,
+                                   struct kiln_err *err) {
+    const size_t before = state->cursor.window_bytes;
+    unsigned char *window = state->window;
+    *out = NULL;
+    bytes = kiln_round_up(bytes, KILN_STATE_PAGE);
+    if (window == NULL || bytes != before) {
+        enum kiln_status status = KILN_OK;
+        if (bytes > before) {
+            status = reserve(state, state->bytes + before, state->bytes + bytes, err);
+            kiln_kill_point("window: reserved");
+        }
+        if (status == KILN_OK) {
+            status = map_window(state, bytes, &window, err);
+        }
+        if (status != KILN_OK) {
+            struct kiln_err second; /* the first message is the one to read */
+            return cut_window(state, before, &second) == KILN_OK ? status : KILN_EIO;
+        }
+        unmap_window(state);
+        state->window = window;
+    }
+    if (bytes != before) {
+        struct kiln_cursor next = state->cursor;
+        state->cursor.window_bytes = bytes; /* a commit keeps the state's own */
+        kiln_state_commit(state, &next);
+        kiln_kill_point("window: committed");
+    }
+    *out = window;
+    return bytes < before ? cut_window(state, bytes, err) : KILN_OK;
 }

@@ -2,14 +2,19 @@
  *
  * state.h: the training state in one mapped file: weights, moments and where training stands.
  *
- *   page 0      header: magic, version, byte order, model, region table; CRC-32C
- *   page 1, 2   the two cursor slots, each with generation and CRC-32C
+ *   page 0      header: magic, version, byte order, model, region table
+ *   page 1, 2   the two cursor slots; each holds the newest cursor between commits
  *   page 3 ..   regions, each starting on a page: weights, m, v, gradients (fp32, in the table's
- *               order), stamps (one a chunk: the update its values are of), journal slots
+ *               order), gradient of the embedding lookup (tied models only), stamps (one a chunk:
+ *               the update its values are of), journal slots
+ *   behind      the window: activations that a planned restart must keep; often none
  *
- * Training works in the mapping itself; a commit writes the older cursor slot. Space is reserved
- * when the file is made, so a full disk is an error then and not a signal later. The file is
- * locked (flock) while a run owns it; mode 0600.
+ * Header and slots are whole pages; the last four bytes of each are the CRC-32C of all before.
+ *
+ * Training works in the mapping itself; a commit writes both slots, one after the other, so that
+ * between commits either may be damaged and nothing is lost. Space is reserved when the file is
+ * made, so a full disk is an error then and not a signal later. The file is locked (flock) while a
+ * run owns it; mode 0600. Opening changes nothing; kiln_state_begin does, before the first change.
  *
  * The process may die at any instruction. A window changes only gradients, so it is done again
  * from its start. An update changes chunk by chunk (model/pieces.h), each guarded:
@@ -20,6 +25,11 @@
  * After a death inside an update, kiln_state_restore copies valid slots whose chunk is not stamped
  * back, and the update is run again: it skips the chunks that carry its stamp. The gradients, and
  * in the cursor rate and norm, are those of the first try, so the bits are too.
+ *
+ * The power may be cut at any instant too, and then pages of different ages lie on the disk. Before
+ * the first change both slots say "not clean" and hold the boot id, on the disk; at the end
+ * everything is written first and both say "clean" afterwards. A file that is not clean and of
+ * another boot is not opened (KILN_EUNTRUSTED): its content comes from a durable checkpoint.
  */
 #ifndef KILN_STATE_H
 #define KILN_STATE_H
@@ -36,6 +46,7 @@ enum kiln_region {
     KILN_MOMENT1,
     KILN_MOMENT2,
     KILN_GRADIENTS,
+    KILN_GRADIENT_EMBEDDING, /* [V, D] of a tied model; nothing otherwise */
     KILN_STAMPS,
     KILN_JOURNAL,
     KILN_REGIONS
@@ -43,6 +54,7 @@ enum kiln_region {
 
 /* Where a step stands. */
 enum kiln_phase {
+    KILN_PHASE_START,  /* a new run: the evaluation before the first step is to come */
     KILN_PHASE_WINDOW, /* gradients are being taken; a death redoes the window */
     KILN_PHASE_UPDATE, /* weights are being changed; a death finishes the update */
     KILN_PHASE_FINISH, /* changed; evaluation and the line of metrics.jsonl are to come */
@@ -52,7 +64,9 @@ enum kiln_phase {
 enum { KILN_STATE_WEIGHTS_AT = 3 * 4096 };
 enum { KILN_JOURNAL_SLOTS = 256 }; /* one a worker: no more threads than that */
 
-/* All that a resume needs beside the settings. Fixed size, no padding: it is stored as it is. */
+/* All that a resume needs beside the settings. Fixed size, no padding: it is stored as it is.
+ * generation, window_bytes, clean and boot_id are the state's own: a commit sets them, whatever
+ * the caller's copy holds. */
 struct kiln_cursor {
     uint64_t generation;    /* one more at each commit */
     uint64_t step;          /* steps done */
@@ -67,31 +81,84 @@ struct kiln_cursor {
     double first_loss;          /* of step 1 */
     double last_loss;           /* of the last step */
     double loss, grad_norm, lr; /* of the step in phase UPDATE or FINISH */
-    char numerics[160];         /* numerics id: equal id, equal bits */
+
+    /* A planned stop inside a window or evaluation. */
+    uint64_t mid;   /* 1: position and sums below and the gradients in the file count; else 0 */
+    uint64_t round; /* position, as the plan counts */
+    uint64_t group;
+    uint64_t micro_batch;
+    double loss_sum;       /* of the losses of the window so far */
+    double eval_sum;       /* of the evaluation so far */
+    uint64_t plan_id;      /* of the plan that the position belongs to */
+    uint64_t window_bytes; /* length of the window behind the regions */
+
+    uint64_t owner_epoch; /* one more at each hand-over to another process */
+    uint64_t skipped;     /* windows whose update was left out */
+    double loss_scale;
+    uint64_t loss_scale_good; /* windows since it last changed */
+    uint64_t clean;           /* 1: everything was on the disk when this was written */
+    char boot_id[40];         /* of the system that wrote it */
+    char numerics[160];       /* numerics id: equal id, equal bits */
 };
 
 struct kiln_state;
 
-/* Make a state file of zeros and its first cursor (all zero). KILN_EEXISTS when path exists. */
+/* Make a state file of zeros and its first cursor: all zero, phase START, best_val infinity.
+ * The table is borrowed until the state is closed. KILN_EEXISTS when path exists; on any failure
+ * nothing stays behind. */
 KILN_MUST_CHECK enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
                                                    struct kiln_state **out, struct kiln_err *err);
-/* Open an existing one. A damaged newest cursor slot gives way to the older one, and *notice
- * (160 bytes) says so; it is "" otherwise. KILN_EDAMAGED names the field; KILN_EINPUT when it is
- * of another model; KILN_EBUSY when a live process owns it. */
+/* Open an existing one; not a byte of it changes. A damaged cursor slot gives way to the other,
+ * and *notice (160 bytes) says so; it is "" otherwise. KILN_EDAMAGED names the field; KILN_EINPUT
+ * when it is absent or of another model; KILN_EBUSY when a live process owns it; KILN_EUNTRUSTED
+ * when a power cut may have mixed its pages, or both slots are damaged. */
 KILN_MUST_CHECK enum kiln_status kiln_state_open(const char *path, const struct kiln_table *table,
                                                  struct kiln_state **out, char notice[160],
                                                  struct kiln_err *err);
+/* Make the file at `path`, whatever it holds, one of this model that holds no cursor yet: until
+ * the first commit, opening it is KILN_EUNTRUSTED. It is created when absent. For a checkpoint to
+ * be restored into: regions hold what they held, or zeros in a new file. */
+KILN_MUST_CHECK enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *table,
+                                                  struct kiln_state **out, struct kiln_err *err);
+/* Give the locked file to a program to be exec'ed: unmaps, closes `state`, and returns the
+ * descriptor, which stays open through exec and keeps the lock. */
+int kiln_state_detach(struct kiln_state *state);
+/* Open from such a descriptor. It must be of the file at `path`: KILN_EINPUT otherwise. Owns `fd`
+ * from here on; a failure closes it. Else as kiln_state_open. */
+KILN_MUST_CHECK enum kiln_status kiln_state_open_fd(int fd, const char *path,
+                                                    const struct kiln_table *table,
+                                                    struct kiln_state **out, char notice[160],
+                                                    struct kiln_err *err);
 /* Read the dims that a state file was made for, and its cursor, without locking or changing it. */
 KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
                                                  struct kiln_cursor *cursor, struct kiln_err *err);
 void kiln_state_close(struct kiln_state *state);
 
-/* The model it was made for. */
-void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims);
-/* The floats of weights, moments or gradients, table->size of them; NULL for other regions. */
+/* Before the first change: "not clean" and this boot's id in both slots, on the disk; a file longer
+ * than its cursor says is cut. Nothing but this may follow kiln_state_open or _finish. */
+KILN_MUST_CHECK enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err);
+/* After the last change: everything on the disk, then "clean" in both slots, on the disk. */
+KILN_MUST_CHECK enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *err);
+/* Write everything to the disk; the file is as clean as before. */
+KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
+
+/* The floats of weights, moments or gradients, table->size of them, or of the gradient of the
+ * embedding lookup; NULL for other regions and for one that is empty. */
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region);
+/* One tensor of weights, moments or gradients: *n floats at *out. layer is KILN_NO_LAYER for roles
+ * outside the layers. KILN_EUSAGE when the region holds no parameters, or the model no such
+ * tensor; *out is NULL then. */
+KILN_MUST_CHECK enum kiln_status kiln_state_tensor(struct kiln_state *state,
+                                                   enum kiln_region region, enum kiln_role role,
+                                                   size_t layer, float **out, size_t *n,
+                                                   struct kiln_err *err);
+/* Make the window `bytes` long (0: none) and map it: *out, NULL for 0. Its content is kept as far
+ * as it goes; what is new is zero. A failure leaves the window as it was. */
+KILN_MUST_CHECK enum kiln_status kiln_state_window(struct kiln_state *state, size_t bytes,
+                                                   void **out, struct kiln_err *err);
+
 const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state);
-/* Make `cursor` the newest; its generation is set. */
+/* Make `cursor` the newest, in both slots. */
 void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor);
 
 /* Guard the change of chunk `chunk`, n parameters from `offset`, by the worker that owns `slot`.
@@ -101,17 +168,16 @@ void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk,
 void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update);
 /* Does the chunk hold the values of that update already? */
 bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update);
-/* All chunks hold the values of that update, as after a restore from a checkpoint; the journal is
- * empty. No worker is inside a chunk. */
-void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 /* Undo the chunks that a death left half changed in update number `update`. KILN_EDAMAGED, with
- * nothing of that chunk changed, when a slot points outside the file. */
+ * nothing changed, when a slot or stamp is not one that an update leaves. */
 KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
                                                     struct kiln_err *err);
+/* As after update number `update` with no death inside: every stamp holds it, no slot is valid.
+ * For weights and moments that came from elsewhere. */
+void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 
-/* Write everything to the disk. */
-KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
-/* Bytes of the file for a model. */
+/* Bytes of the file for a model, without and with a window of that many bytes. */
 size_t kiln_state_bytes(const struct kiln_table *table);
+size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window);
 
 #endif

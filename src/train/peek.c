@@ -24,10 +24,11 @@ static enum kiln_status read_weights(const char *path, const struct kiln_table *
     struct kiln_map map;
     KILN_TRY(kiln_map_open(&map, path, err));
     const size_t expected = kiln_state_bytes(table);
-    if (map.size != expected) {
+    if (map.size < expected) {
         const size_t found = map.size;
         kiln_map_close(&map);
-        return KILN_FAIL(err, KILN_EDAMAGED, "state %s: %zu bytes, its model needs %zu", path,
+        return KILN_FAIL(err, KILN_EDAMAGED,
+                         "state %s: %zu bytes, its model needs %zu: the file is truncated", path,
                          found, expected);
     }
     const float *weights = (const void *)(map.data + KILN_STATE_WEIGHTS_AT);

@@ -398,24 +398,21 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     r->stop = r->given_up || r->failed != KILN_OK || record->step >= r->result->to;
 }
 
-/* Equal bits are only claimed for equal numerics. The resume has written this machine's id. */
-static enum kiln_status same_numerics(const struct replay *r, struct kiln_err *err) {
-    char path[PATH_ROOM + 32];
-    struct kiln_dims dims;
-    struct kiln_cursor cursor;
-    snprintf(path, sizeof path, "%s/state.kiln", r->folder);
-    KILN_TRY(kiln_state_peek(path, &dims, &cursor, err));
-    KILN_REQUIRE(strcmp(cursor.numerics, r->start.cursor.numerics) == 0, err, KILN_EUNSUPPORTED,
+/* Equal bits are only claimed for equal numerics. */
+static enum kiln_status same_numerics(const struct replay *r, const struct kiln_run *run,
+                                      struct kiln_err *err) {
+    const char *was = r->start.cursor.numerics, *is = kiln_run_info(run)->numerics;
+    KILN_REQUIRE(strcmp(was, is) == 0, err, KILN_EUNSUPPORTED,
                  "verify %s: trained as %.150s, this machine computes as %.150s: bits cannot be "
                  "compared; verify on a machine like the first, with the same KILN_CPU and "
                  "KILN_GEMM",
-                 r->options->run, r->start.cursor.numerics, cursor.numerics);
+                 r->options->run, was, is);
     return KILN_OK;
 }
 
 static enum kiln_status train(struct replay *r, struct kiln_run *run, struct kiln_err *err) {
     const struct kiln_observer observer = {.context = r, .on_step = on_step};
-    KILN_TRY(same_numerics(r, err));
+    KILN_TRY(same_numerics(r, run, err));
     compare_at(r, r->result->from);
     if (r->failed == KILN_OK && r->result->to > r->result->from) {
         const enum kiln_status status = kiln_run_train(run, &observer, &r->stop, err);

@@ -31,9 +31,11 @@ struct kiln_run {
     struct kiln_trainer trainer;
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
+    bool resumed; /* and not trained yet */
     char folder[4096];
     char notice[320]; /* what the user should know before training; "" for nothing */
     char model_name[512];
+    char numerics[160]; /* id of this machine */
 };
 
 /* A file of the run's folder. */
@@ -53,9 +55,6 @@ void kiln_run_close(struct kiln_run *run) {
     kiln_pass_close(&t->memory);
     kiln_device_close(t->device);
     kiln_pool_destroy(t->pool);
-    if (t->gradients.embedding && run->table && run->table->dims.tied) {
-        kiln_free(t->gradients.embedding);
-    }
     kiln_free(t->tokens);
     kiln_free(t->targets);
     kiln_data_destroy(t->data);
@@ -198,13 +197,12 @@ static enum kiln_status open_memory(struct kiln_run *run, struct kiln_err *err) 
     size_t n = (size_t)(run->settings.batch * run->settings.seq);
     t->tokens = kiln_alloc(n, sizeof *t->tokens);
     t->targets = kiln_alloc(n, sizeof *t->targets);
+    KILN_REQUIRE(t->tokens && t->targets, err, KILN_ENOMEM, "no memory for %zu tokens", n);
     /* In the state: an update that a death cut short is finished from them. */
     t->gradients.all = kiln_state_region(t->state, KILN_GRADIENTS);
     t->gradients.embedding =
-        d->tied ? kiln_alloc(d->vocab * d->dim, sizeof(float))
+        d->tied ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
                 : t->gradients.all + kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
-    KILN_REQUIRE(t->tokens && t->targets && t->gradients.embedding, err, KILN_ENOMEM,
-                 "no memory for the gradients of %zu parameters", run->table->parameters);
     return KILN_OK;
 }
 
@@ -247,16 +245,25 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
     return kiln_ceiling_products(t->pool, options.precision, &t->ceiling_tflops, err);
 }
 
+/* device, batch, accum, seq: what decides bits beside the settings. */
+static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
+    snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
+             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
+             run->settings.seq);
+}
+
 static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_run_info *info = &run->info;
     const struct kiln_trainer *t = &run->trainer;
     const struct kiln_plan_memory *m = &t->plan.memory;
+    numerics_id(run, run->numerics, sizeof run->numerics);
     *info = (struct kiln_run_info){
         .folder = run->folder,
         .model = run->model_name,
         .table = run->table,
         .tokenizer = run->tokenizer,
         .settings = &run->settings,
+        .numerics = run->numerics,
         .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
         .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
                                    : kiln_data_windows(t->data, KILN_VALIDATION),
@@ -271,13 +278,6 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
     KILN_TRY(kiln_precision_parse(run->settings.precision, &info->precision, err));
     info->precision = kiln_precision_resolve(info->precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
-}
-
-/* device, batch, accum, seq: what decides bits beside the settings. */
-static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
-    snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
-             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq);
 }
 
 static enum kiln_status open_metrics(struct kiln_run *run, struct kiln_err *err) {
@@ -593,10 +593,8 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
                  "this machine computes as %s, the run began as %s: losses may differ in the last "
                  "digits",
                  numerics, cursor.numerics);
-        memcpy(cursor.numerics, numerics, sizeof numerics);
     }
-    cursor.restarts++;
-    kiln_state_commit(run->trainer.state, &cursor);
+    run->resumed = true;
     KILN_TRY(write_settings(run, run->folder, err));
     KILN_TRY(open_metrics(run, err));
     return describe(run, err);
@@ -622,6 +620,17 @@ uint32_t kiln_run_weights_hash(const struct kiln_run *run) {
                        run->table->size * sizeof(float));
 }
 
+/* The state changes from here on. */
+static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *err) {
+    KILN_TRY(kiln_state_begin(run->trainer.state, err));
+    struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
+    numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+    cursor.restarts += run->resumed;
+    run->resumed = false;
+    kiln_state_commit(run->trainer.state, &cursor);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
                                 const volatile sig_atomic_t *stop, struct kiln_err *err) {
     run->trainer.observer = observer;
@@ -629,5 +638,13 @@ enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer
     if (run->notice[0] && observer && observer->on_notice) {
         observer->on_notice(observer->context, run->notice);
     }
-    return kiln_trainer_run(&run->trainer, err);
+    KILN_TRY(begin_training(run, err));
+    enum kiln_status status = kiln_trainer_run(&run->trainer, err);
+    if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
+        struct kiln_err second; /* the first message is the one to read */
+        enum kiln_status finished =
+            kiln_state_finish(run->trainer.state, status == KILN_OK ? err : &second);
+        return status == KILN_OK ? finished : status;
+    }
+    return status;
 }

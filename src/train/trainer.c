@@ -256,18 +256,30 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* Phase START: the evaluation before the first step. */
+static enum kiln_status start(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    if (cursor.phase != KILN_PHASE_START) {
+        return KILN_OK;
+    }
+    double loss = (double)NAN;
+    if (t->settings->eval_every > 0) {
+        KILN_TRY(kiln_trainer_evaluate(t, &loss, err));
+    }
+    char text[96];
+    snprintf(text, sizeof text, "held-out loss before training: %.4f", loss);
+    if (!isnan(loss)) {
+        notice(t, text);
+    }
+    cursor.phase = KILN_PHASE_WINDOW;
+    kiln_state_commit(t->state, &cursor);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     KILN_TRY(recover(t, err));
-    if (kiln_state_cursor(t->state)->step == 0 && t->settings->eval_every > 0) {
-        double loss;
-        KILN_TRY(kiln_trainer_evaluate(t, &loss, err));
-        char text[96];
-        snprintf(text, sizeof text, "held-out loss before training: %.4f", loss);
-        if (!isnan(loss)) {
-            notice(t, text);
-        }
-    }
+    KILN_TRY(start(t, err));
     while (status == KILN_OK && kiln_state_cursor(t->state)->step < t->settings->steps) {
         status = run_step(t, err);
     }

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * layout.c: how long everything is, and the header that says so.
+ *
+ * The header can be computed from the model, so a damaged one is compared with what it should be
+ * and the first field that differs is named.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "base/mem.h"
+#include "state/state_int.h"
+
+#define BYTE_ORDER_MARK 0x01020304u
+/* The window is mapped by itself, so it starts where a page of any system may. */
+#define WINDOW_ALIGN ((size_t)65536)
+#define MEND                                                                                    \
+    "; remove that file and resume: training goes on from the newest checkpoint; without one, " \
+    "start a new run"
+
+static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
+
+size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_region region) {
+    size_t chunks;
+    switch (region) {
+        case KILN_GRADIENT_EMBEDDING:
+            return table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
+        case KILN_STAMPS:
+            kiln_pieces(table, NULL, &chunks);
+            return chunks * sizeof(uint64_t);
+        case KILN_JOURNAL:
+            return KILN_JOURNAL_SLOTS * sizeof(struct kiln_journal_slot);
+        default:
+            return table->size * sizeof(float);
+    }
+}
+
+size_t kiln_state_bytes(const struct kiln_table *table) {
+    size_t bytes = KILN_STATE_HEAD;
+    for (int i = 0; i < KILN_REGIONS; i++) {
+        bytes += kiln_round_up(kiln_state_region_bytes(table, i), KILN_STATE_PAGE);
+    }
+    return kiln_round_up(bytes, WINDOW_ALIGN);
+}
+
+size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window) {
+    return kiln_state_bytes(table) + kiln_round_up(window, KILN_STATE_PAGE);
+}
+
+void kiln_state_header_make(const struct kiln_table *table, struct kiln_state_header *header) {
+    const struct kiln_dims *d = &table->dims;
+    *header = (struct kiln_state_header){.byte_order = BYTE_ORDER_MARK,
+                                         .version = KILN_STATE_VERSION,
+                                         .dim = d->dim,
+                                         .hidden = d->hidden,
+                                         .layers = d->layers,
+                                         .heads = d->heads,
+                                         .kv_heads = d->kv_heads,
+                                         .head_size = d->head_size,
+                                         .vocab = d->vocab,
+                                         .seq = d->seq,
+                                         .tied = d->tied,
+                                         .rms_eps = (double)d->rms_eps,
+                                         .rope_theta = (double)d->rope_theta,
+                                         .file_bytes = kiln_state_bytes(table)};
+    memcpy(header->magic, magic, sizeof magic);
+    size_t offset = KILN_STATE_HEAD;
+    for (size_t i = 0; i < KILN_REGIONS; i++) {
+        header->region_offset[i] = offset;
+        header->region_bytes[i] = kiln_state_region_bytes(table, i);
+        offset += kiln_round_up(header->region_bytes[i], KILN_STATE_PAGE);
+    }
+    header->crc = kiln_crc32c(0, header, offsetof(struct kiln_state_header, crc));
+}
+
+struct kiln_dims kiln_state_header_dims(const struct kiln_state_header *h) {
+    return (struct kiln_dims){.dim = h->dim,
+                              .hidden = h->hidden,
+                              .layers = h->layers,
+                              .heads = h->heads,
+                              .kv_heads = h->kv_heads,
+                              .head_size = h->head_size,
+                              .vocab = h->vocab,
+                              .seq = h->seq,
+                              .tied = h->tied != 0,
+                              .rms_eps = (float)h->rms_eps,
+                              .rope_theta = (float)h->rope_theta};
+}
+
+/* ---- reading -----------------------------------------------------------------------------------
+ */
+
+/* The header page and the length of the file. */
+static enum kiln_status read_page(int fd, const char *path, struct kiln_state_header *header,
+                                  uint64_t *length, struct kiln_err *err) {
+    struct stat st;
+    KILN_REQUIRE(fstat(fd, &st) == 0, err, KILN_EIO, "state %s: cannot read its length: %s", path,
+                 strerror(errno));
+    *length = (uint64_t)st.st_size;
+    KILN_REQUIRE(*length >= KILN_STATE_HEAD, err, KILN_EDAMAGED,
+                 "state %s: %" PRIu64
+                 " bytes, its header and cursors need %d: the file is "
+                 "truncated" MEND,
+                 path, *length, KILN_STATE_HEAD);
+    ssize_t got = pread(fd, header, sizeof *header, 0);
+    KILN_REQUIRE(got == (ssize_t)sizeof *header, err, KILN_EIO, "state %s: cannot read it: %s",
+                 path, got < 0 ? strerror(errno) : "it became shorter meanwhile");
+    return KILN_OK;
+}
+
+static bool crc_right(const struct kiln_state_header *header) {
+    return header->crc == kiln_crc32c(0, header, offsetof(struct kiln_state_header, crc));
+}
+
+/* What tells that this is a state file for this kiln; `whole`: its checksum is right. */
+static enum kiln_status check_kind(const struct kiln_state_header *h, bool whole, const char *path,
+                                   struct kiln_err *err) {
+    KILN_REQUIRE(memcmp(h->magic, magic, sizeof magic) == 0, err, KILN_EDAMAGED,
+                 "state %s: header field magic is wrong: this is no kiln state file, or its header "
+                 "is damaged" MEND,
+                 path);
+    KILN_REQUIRE(h->byte_order != __builtin_bswap32(BYTE_ORDER_MARK), err, KILN_EDAMAGED,
+                 "state %s: written with another byte order; resume on the kind of machine that it "
+                 "comes from",
+                 path);
+    KILN_REQUIRE(h->byte_order == BYTE_ORDER_MARK, err, KILN_EDAMAGED,
+                 "state %s: header field byte_order is %#x, expected %#x: the header is "
+                 "damaged" MEND,
+                 path, h->byte_order, BYTE_ORDER_MARK);
+    KILN_REQUIRE(h->version == KILN_STATE_VERSION || !whole, err, KILN_EDAMAGED,
+                 "state %s: version %u, this kiln reads version %d: resume with the kiln that made "
+                 "it",
+                 path, h->version, KILN_STATE_VERSION);
+    KILN_REQUIRE(h->version == KILN_STATE_VERSION, err, KILN_EDAMAGED,
+                 "state %s: header field version is %u, expected %d: the header is damaged" MEND,
+                 path, h->version, KILN_STATE_VERSION);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_header_read(int fd, const char *path, struct kiln_state_header *header,
+                                        struct kiln_err *err) {
+    uint64_t length = 0;
+    KILN_TRY(read_page(fd, path, header, &length, err));
+    KILN_TRY(check_kind(header, crc_right(header), path, err));
+    KILN_REQUIRE(crc_right(header), err, KILN_EDAMAGED,
+                 "state %s: header field crc does not fit the header, which is damaged" MEND, path);
+    KILN_REQUIRE(length >= header->file_bytes, err, KILN_EDAMAGED,
+                 "state %s: %" PRIu64 " bytes, its header says %" PRIu64
+                 ": the file is truncated" MEND,
+                 path, length, header->file_bytes);
+    return KILN_OK;
+}
+
+/* ---- against a model ---------------------------------------------------------------------------
+ */
+
+/* Fields of 8 bytes. */
+#define FIELD(name) \
+    { #name, offsetof(struct kiln_state_header, name), false }
+#define REAL(name) \
+    { #name, offsetof(struct kiln_state_header, name), true }
+#define REGION(id, name)                                                                        \
+    {"offset of " name, offsetof(struct kiln_state_header, region_offset) + 8 * (id), false}, { \
+        "length of " name, offsetof(struct kiln_state_header, region_bytes) + 8 * (id), false   \
+    }
+static const struct field {
+    const char *name;
+    size_t at;
+    bool real;
+} fields[] = {
+    FIELD(dim),
+    FIELD(hidden),
+    FIELD(layers),
+    FIELD(heads),
+    FIELD(kv_heads),
+    FIELD(head_size),
+    FIELD(vocab),
+    FIELD(seq),
+    FIELD(tied),
+    REAL(rms_eps),
+    REAL(rope_theta),
+    REGION(KILN_WEIGHTS, "weights"),
+    REGION(KILN_MOMENT1, "m"),
+    REGION(KILN_MOMENT2, "v"),
+    REGION(KILN_GRADIENTS, "gradients"),
+    REGION(KILN_GRADIENT_EMBEDDING, "embedding gradient"),
+    REGION(KILN_STAMPS, "stamps"),
+    REGION(KILN_JOURNAL, "journal"),
+    FIELD(file_bytes),
+};
+
+static void field_text(const struct kiln_state_header *h, const struct field *field, char *out,
+                       size_t size) {
+    uint64_t count;
+    double real;
+    memcpy(&count, (const char *)h + field->at, sizeof count);
+    memcpy(&real, &count, sizeof real);
+    if (field->real) {
+        snprintf(out, size, "%.9g", real);
+    } else {
+        snprintf(out, size, "%" PRIu64, count);
+    }
+}
+
+/* Name the first field in which a header differs from the one it should be. */
+static enum kiln_status check_fields(const struct kiln_state_header *h,
+                                     const struct kiln_state_header *expected, const char *path,
+                                     struct kiln_err *err) {
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        const struct field *f = &fields[i];
+        char found[40], wanted[40];
+        if (memcmp((const char *)h + f->at, (const char *)expected + f->at, 8) == 0) {
+            continue;
+        }
+        field_text(h, f, found, sizeof found);
+        field_text(expected, f, wanted, sizeof wanted);
+        KILN_REQUIRE(!crc_right(h), err, KILN_EINPUT,
+                     "state %s: made for another model: %s is %s, this run's is %s; resume with "
+                     "the state file of this run",
+                     path, f->name, found, wanted);
+        return KILN_FAIL(err, KILN_EDAMAGED,
+                         "state %s: header field %s is %s, expected %s: the header is damaged" MEND,
+                         path, f->name, found, wanted);
+    }
+    for (size_t i = 0; i < sizeof h->zero; i++) {
+        KILN_REQUIRE(h->zero[i] == 0, err, KILN_EDAMAGED,
+                     "state %s: header padding at byte %zu is %#x, expected 0: the header is "
+                     "damaged" MEND,
+                     path, i + offsetof(struct kiln_state_header, zero), h->zero[i]);
+    }
+    KILN_REQUIRE(h->crc == expected->crc, err, KILN_EDAMAGED,
+                 "state %s: header field crc is %#x, expected %#x: the header is damaged" MEND,
+                 path, h->crc, expected->crc);
+    return KILN_OK;
+}
+
+/* What lies between the end of a region and the next page, or the end of the file, is zero. */
+static enum kiln_status check_padding(int fd, const char *path, const struct kiln_state_header *h,
+                                      struct kiln_err *err) {
+    for (size_t r = 0; r < KILN_REGIONS; r++) {
+        unsigned char bytes[KILN_STATE_PAGE];
+        size_t at = h->region_offset[r] + h->region_bytes[r];
+        size_t end = r + 1 < KILN_REGIONS ? h->region_offset[r + 1] : h->file_bytes;
+        while (at < end) {
+            size_t n = end - at < sizeof bytes ? end - at : sizeof bytes;
+            ssize_t got = pread(fd, bytes, n, (off_t)at);
+            KILN_REQUIRE(got == (ssize_t)n, err, KILN_EIO, "state %s: cannot read byte %zu: %s",
+                         path, at, got < 0 ? strerror(errno) : "it became shorter meanwhile");
+            for (size_t i = 0; i < n; i++) {
+                KILN_REQUIRE(bytes[i] == 0, err, KILN_EDAMAGED,
+                             "state %s: padding at byte %zu is %#x, expected 0: the file is "
+                             "damaged" MEND,
+                             path, at + i, bytes[i]);
+            }
+            at += n;
+        }
+    }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_header_check(int fd, const char *path, const struct kiln_table *table,
+                                         struct kiln_err *err) {
+    struct kiln_state_header h, expected;
+    uint64_t length = 0;
+    kiln_state_header_make(table, &expected);
+    KILN_TRY(read_page(fd, path, &h, &length, err));
+    KILN_TRY(check_kind(&h, crc_right(&h), path, err));
+    KILN_TRY(check_fields(&h, &expected, path, err));
+    KILN_REQUIRE(length >= h.file_bytes, err, KILN_EDAMAGED,
+                 "state %s: %" PRIu64 " bytes, its model needs %" PRIu64
+                 ": the file is truncated" MEND,
+                 path, length, h.file_bytes);
+    return check_padding(fd, path, &h, err);
+}
