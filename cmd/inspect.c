@@ -256,9 +256,9 @@ static enum kiln_status report_run(const struct call *call, const struct kiln_se
     struct kiln_facts facts;
     const enum kiln_status peeked = kiln_run_peek(folder, &peek, err);
     KILN_REQUIRE(peeked == KILN_OK || file_exists(state), err, peeked,
-                 "%s: no state.kiln in it; a resume needs a checkpoint: kiln inspect "
-                 "%s/checkpoints/step-N",
-                 folder, folder);
+                 "%s: no state.kiln in it; kiln train --resume %s goes on from the newest "
+                 "checkpoint, kiln inspect %s/checkpoints/step-N shows one",
+                 folder, folder, folder);
     struct kiln_err why;
     const enum kiln_status whole = kiln_inspect_state(state, &facts, &why);
     enum kiln_status printed = KILN_OK;

@@ -51,10 +51,10 @@ struct kiln_run_info {
     const struct kiln_table *table;
     const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
     const struct kiln_settings *settings;   /* complete: nothing unset */
-    const char *numerics;                   /* equal id, equal bits; this machine's */
     struct kiln_cpu cpu;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */
+    const char *numerics;              /* what decides bits on this machine; equal id, equal bits */
     uint64_t first_step;               /* steps done before */
     /* Memory by part, bytes (plan.h has the words). */
     size_t weights_bytes, moments_bytes, gradients_bytes, kernels_bytes, activations_bytes,

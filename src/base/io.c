@@ -324,8 +324,22 @@ bool kiln_path_is_dir(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+/* What is written into it must not be lost with its name. */
+static enum kiln_status sync_parent(const char *path, struct kiln_err *err) {
+    char *parent = parent_of(path);
+    if (parent == NULL) {
+        return no_memory(err, "sync folder of", path);
+    }
+    enum kiln_status status = kiln_sync_dir(parent, err);
+    kiln_free(parent);
+    return status;
+}
+
 static enum kiln_status make_dir(const char *path, struct kiln_err *err) {
-    if (mkdir(path, 0777) == 0 || kiln_path_is_dir(path)) {
+    if (mkdir(path, 0777) == 0) {
+        return sync_parent(path, err);
+    }
+    if (kiln_path_is_dir(path)) {
         return KILN_OK; /* another process may have made it first */
     }
     errno = kiln_path_exists(path) ? ENOTDIR : errno;

@@ -55,12 +55,6 @@ bool kiln_path_is_dir(const char *path);
 KILN_MUST_CHECK enum kiln_status kiln_make_dirs(const char *path, struct kiln_err *err);
 /* fsync a folder, so that names created in it survive a power cut. */
 KILN_MUST_CHECK enum kiln_status kiln_sync_dir(const char *path, struct kiln_err *err);
-/* fsync a file that others write. */
-KILN_MUST_CHECK enum kiln_status kiln_sync_file(const char *path, struct kiln_err *err);
-/* Give a folder whose files are synced its final name beside where it is, and sync the parent. `to`
- * must not exist. */
-KILN_MUST_CHECK enum kiln_status kiln_durable_rename(const char *from, const char *to,
-                                                     struct kiln_err *err);
 /* Blocks for `size` bytes from `from`, zeros where there were none: zeros are written where the
  * file system cannot reserve. 0, or an errno. */
 int kiln_reserve(int fd, size_t from, size_t size);
@@ -69,6 +63,12 @@ extern int (*kiln_fallocate)(int fd, off_t from, off_t size);
 /* Write `size` mapped bytes of the file to the disk; `data` is on a page. */
 KILN_MUST_CHECK enum kiln_status kiln_sync_map(void *data, size_t size, int fd, const char *path,
                                                struct kiln_err *err);
+/* fsync a file that others write. */
+KILN_MUST_CHECK enum kiln_status kiln_sync_file(const char *path, struct kiln_err *err);
+/* Give a folder whose files are synced its final name beside where it is, and sync the parent. `to`
+ * must not exist. */
+KILN_MUST_CHECK enum kiln_status kiln_durable_rename(const char *from, const char *to,
+                                                     struct kiln_err *err);
 /* Remove a file or a folder with all it holds; an absent one is fine. */
 KILN_MUST_CHECK enum kiln_status kiln_remove_tree(const char *path, struct kiln_err *err);
 

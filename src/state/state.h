@@ -168,13 +168,13 @@ void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk,
 void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update);
 /* Does the chunk hold the values of that update already? */
 bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update);
+/* All chunks hold the values of that update, as after a restore from a checkpoint; the journal is
+ * empty. No worker is inside a chunk. */
+void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 /* Undo the chunks that a death left half changed in update number `update`. KILN_EDAMAGED, with
  * nothing changed, when a slot or stamp is not one that an update leaves. */
 KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
                                                     struct kiln_err *err);
-/* As after update number `update` with no death inside: every stamp holds it, no slot is valid.
- * For weights and moments that came from elsewhere. */
-void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 
 /* Bytes of the file for a model, without and with a window of that many bytes. */
 size_t kiln_state_bytes(const struct kiln_table *table);

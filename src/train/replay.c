@@ -401,12 +401,12 @@ static void on_step(void *context, const struct kiln_step_record *record) {
 /* Equal bits are only claimed for equal numerics. */
 static enum kiln_status same_numerics(const struct replay *r, const struct kiln_run *run,
                                       struct kiln_err *err) {
-    const char *was = r->start.cursor.numerics, *is = kiln_run_info(run)->numerics;
-    KILN_REQUIRE(strcmp(was, is) == 0, err, KILN_EUNSUPPORTED,
+    const char *numerics = kiln_run_info(run)->numerics;
+    KILN_REQUIRE(strcmp(numerics, r->start.cursor.numerics) == 0, err, KILN_EUNSUPPORTED,
                  "verify %s: trained as %.150s, this machine computes as %.150s: bits cannot be "
                  "compared; verify on a machine like the first, with the same KILN_CPU and "
                  "KILN_GEMM",
-                 r->options->run, was, is);
+                 r->options->run, r->start.cursor.numerics, numerics);
     return KILN_OK;
 }
 

@@ -15,9 +15,11 @@
 #include "base/io.h"
 #include "base/leftovers.h"
 #include "base/machine.h"
+#include "state/checkpoint.h"
 #include "train/ceiling.h"
 #include "train/data_source.h"
 #include "train/model_source.h"
+#include "train/run_json.h"
 #include "train/trainer.h"
 
 #define VALIDATION_SHARE 0.05
@@ -32,10 +34,10 @@ struct kiln_run {
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
     bool resumed; /* and not trained yet */
+    char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
     char notice[320]; /* what the user should know before training; "" for nothing */
     char model_name[512];
-    char numerics[160]; /* id of this machine */
 };
 
 /* A file of the run's folder. */
@@ -206,6 +208,13 @@ static enum kiln_status open_memory(struct kiln_run *run, struct kiln_err *err) 
     return KILN_OK;
 }
 
+/* device, batch, accum, seq: what decides bits beside the settings. */
+static void set_numerics(struct kiln_run *run) {
+    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
+             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
+             run->settings.seq);
+}
+
 /* Everything between an open state and the first step. */
 static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
@@ -219,6 +228,7 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
     KILN_TRY(kiln_pool_create((size_t)s->threads, &t->pool, err));
     float *weights = kiln_state_region(t->state, KILN_WEIGHTS);
     KILN_TRY(kiln_device_open_cpu(run->table, t->pool, weights, &options, &t->device, err));
+    set_numerics(run);
     KILN_TRY(kiln_device_compile_all(t->device, err));
     kiln_plan_make(t->device, true, &t->plan);
     KILN_TRY(kiln_pass_open(&t->memory, &t->plan, err));
@@ -245,28 +255,20 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
     return kiln_ceiling_products(t->pool, options.precision, &t->ceiling_tflops, err);
 }
 
-/* device, batch, accum, seq: what decides bits beside the settings. */
-static void numerics_id(const struct kiln_run *run, char *out, size_t size) {
-    snprintf(out, size, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
-             run->trainer.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq);
-}
-
 static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_run_info *info = &run->info;
     const struct kiln_trainer *t = &run->trainer;
     const struct kiln_plan_memory *m = &t->plan.memory;
-    numerics_id(run, run->numerics, sizeof run->numerics);
     *info = (struct kiln_run_info){
         .folder = run->folder,
         .model = run->model_name,
         .table = run->table,
         .tokenizer = run->tokenizer,
         .settings = &run->settings,
-        .numerics = run->numerics,
         .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
         .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
                                    : kiln_data_windows(t->data, KILN_VALIDATION),
+        .numerics = run->numerics,
         .first_step = kiln_state_cursor(t->state)->step,
         .weights_bytes = m->weights,
         .moments_bytes = m->moments,
@@ -285,7 +287,7 @@ static enum kiln_status open_metrics(struct kiln_run *run, struct kiln_err *err)
     in_folder(run, "metrics.jsonl", path, sizeof path);
     run->trainer.metrics = fopen(path, "ae");
     KILN_REQUIRE(run->trainer.metrics, err, KILN_EIO, "%s: %s", path, strerror(errno));
-    return KILN_OK;
+    return kiln_sync_dir(run->folder, err);
 }
 
 /* ---- a new run ----------------------------------------------------------------------------------
@@ -326,11 +328,7 @@ static enum kiln_status write_settings(const struct kiln_run *run, const char *f
                                        struct kiln_err *err) {
     char path[4300];
     snprintf(path, sizeof path, "%s/run.json", folder);
-    char *json = kiln_settings_to_json(&run->settings);
-    KILN_REQUIRE(json, err, KILN_ENOMEM, "no memory for run.json");
-    enum kiln_status status = kiln_write_file(path, json, strlen(json), err);
-    kiln_settings_json_free(json);
-    return status;
+    return kiln_run_json_write(path, &run->settings, &run->table->dims, err);
 }
 
 /* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
@@ -373,12 +371,12 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     }
     if (status == KILN_OK) {
         struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-        numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+        memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
         kiln_state_commit(run->trainer.state, &cursor);
         status = kiln_state_sync(run->trainer.state, err);
     }
-    if (status == KILN_OK && rename(temporary, run->folder) != 0) {
-        status = KILN_FAIL(err, KILN_EIO, "run folder %s: %s", run->folder, strerror(errno));
+    if (status == KILN_OK) {
+        status = kiln_durable_rename(temporary, run->folder, err);
     }
     if (status != KILN_OK) {
         struct kiln_err ignored;
@@ -513,17 +511,12 @@ static bool may_change(enum kiln_setting_id id) {
 }
 
 static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_settings *changes,
-                                      struct kiln_err *err) {
+                                      struct kiln_dims *dims, struct kiln_err *err) {
     char path[4200], text[512];
-    char *json = NULL;
-    size_t size = 0;
     in_folder(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
-    KILN_TRY(kiln_read_file(path, &json, &size, err));
-    enum kiln_status status = kiln_settings_from_json(&run->settings, json, size, err);
-    kiln_free(json);
-    KILN_TRY(status);
+    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, err));
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {
             continue;
@@ -552,7 +545,7 @@ static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) 
     return open_data(run, run->folder, err);
 }
 
-/* metrics.jsonl may hold a line more than the cursor knows: cut it to the cursor's length. */
+/* metrics.jsonl may hold more than the cursor knows: cut it to the cursor's length. */
 static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     struct stat st;
@@ -564,14 +557,87 @@ static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err
     return KILN_OK;
 }
 
+/* The sizes that run.json does not hold: those of the state, or of the newest checkpoint. */
+static enum kiln_status find_sizes(const struct kiln_run *run, const char *state,
+                                   struct kiln_dims *dims, struct kiln_err *err) {
+    struct kiln_checkpoint_info info;
+    struct kiln_cursor cursor;
+    struct kiln_err second;
+    char path[4200], checkpoint[4300];
+    uint64_t step;
+    size_t damaged;
+    enum kiln_status status = kiln_state_peek(state, dims, &cursor, err);
+    in_folder(run, "checkpoints", path, sizeof path);
+    if (status == KILN_OK ||
+        kiln_checkpoint_find(path, &step, checkpoint, sizeof checkpoint, &damaged, &second) !=
+            KILN_OK ||
+        kiln_checkpoint_peek(checkpoint, &info, &second) != KILN_OK) {
+        return status;
+    }
+    *dims = info.dims;
+    return KILN_OK;
+}
+
+/* The state is gone, or not to be trusted, for the reason in *err: the newest checkpoint that
+ * verifies takes its place. */
+static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
+                                       struct kiln_err *err) {
+    char folder[4200], checkpoint[4300];
+    uint64_t step;
+    size_t damaged;
+    const struct kiln_err why = *err;
+    struct kiln_err none;
+    in_folder(run, "checkpoints", folder, sizeof folder);
+    if (kiln_checkpoint_find(folder, &step, checkpoint, sizeof checkpoint, &damaged, &none) !=
+        KILN_OK) {
+        return KILN_FAIL(err, why.code,
+                         "%.300s; %.200s: all that was trained is lost; remove the folder and "
+                         "start the run again",
+                         why.message, none.message);
+    }
+    KILN_TRY(kiln_state_renew(state, run->table, &run->trainer.state, err));
+    KILN_TRY(kiln_checkpoint_restore(checkpoint, run->trainer.state, err));
+    KILN_TRY(kiln_sync_dir(run->folder, err));
+    int n =
+        snprintf(run->notice, sizeof run->notice,
+                 "%s: training goes on from the checkpoint of step %" PRIu64,
+                 why.code == KILN_EUNTRUSTED
+                     ? "state.kiln cannot be trusted: the power was cut or the system restarted "
+                       "while this run was being trained"
+                     : "state.kiln is missing",
+                 step);
+    if (damaged > 0 && n > 0 && (size_t)n < sizeof run->notice) {
+        snprintf(run->notice + n, sizeof run->notice - (size_t)n, "; %zu newer ones are damaged",
+                 damaged);
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status reopen_state(struct kiln_run *run, const char *path, struct kiln_err *err) {
+    char notice[160];
+    struct kiln_err own; /* the caller's may be NULL */
+    bool absent = !kiln_path_exists(path);
+    enum kiln_status status = kiln_state_open(path, run->table, &run->trainer.state, notice, &own);
+    if (absent || status == KILN_EUNTRUSTED) {
+        status = restore_newest(run, path, &own);
+    } else if (status == KILN_OK && notice[0]) {
+        snprintf(run->notice, sizeof run->notice, "%s", notice);
+    }
+    if (status != KILN_OK && err) {
+        *err = own;
+    }
+    return status;
+}
+
 static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
                                struct kiln_err *err) {
-    char path[4200], notice[160];
+    char path[4200];
     struct kiln_dims dims;
-    struct kiln_cursor cursor;
-    KILN_TRY(read_settings(run, changes, err));
-    in_folder(run, "state.kiln", path, sizeof path);
-    KILN_TRY(kiln_state_peek(path, &dims, &cursor, err));
+    KILN_TRY(read_settings(run, changes, &dims, err));
+    if (dims.dim == 0) {
+        in_folder(run, "state.kiln", path, sizeof path);
+        KILN_TRY(find_sizes(run, path, &dims, err));
+    }
     KILN_TRY(kiln_table_create(&dims, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
     in_folder(run, "tokenizer.bin", path, sizeof path);
@@ -579,20 +645,15 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     in_folder(run, "state.kiln", path, sizeof path);
-    KILN_TRY(kiln_state_open(path, run->table, &run->trainer.state, notice, err));
-    if (notice[0]) {
-        snprintf(run->notice, sizeof run->notice, "%s", notice);
-    }
+    KILN_TRY(reopen_state(run, path, err));
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(open_trainer(run, err));
-    cursor = *kiln_state_cursor(run->trainer.state);
-    char numerics[sizeof cursor.numerics];
-    numerics_id(run, numerics, sizeof numerics);
-    if (strcmp(numerics, cursor.numerics) != 0) {
+    const char *before = kiln_state_cursor(run->trainer.state)->numerics;
+    if (strcmp(run->numerics, before) != 0) {
         snprintf(run->notice, sizeof run->notice,
                  "this machine computes as %s, the run began as %s: losses may differ in the last "
                  "digits",
-                 numerics, cursor.numerics);
+                 run->numerics, before);
     }
     run->resumed = true;
     KILN_TRY(write_settings(run, run->folder, err));
@@ -624,11 +685,19 @@ uint32_t kiln_run_weights_hash(const struct kiln_run *run) {
 static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *err) {
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
     struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
-    numerics_id(run, cursor.numerics, sizeof cursor.numerics);
+    memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
     cursor.restarts += run->resumed;
     run->resumed = false;
     kiln_state_commit(run->trainer.state, &cursor);
     return KILN_OK;
+}
+
+/* The lines of metrics.jsonl that the cursor counts are on the disk before it says "clean". */
+static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err) {
+    char path[4200];
+    in_folder(run, "metrics.jsonl", path, sizeof path);
+    KILN_TRY(kiln_sync_file(path, err));
+    return kiln_state_finish(run->trainer.state, err);
 }
 
 enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
@@ -642,8 +711,7 @@ enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer
     enum kiln_status status = kiln_trainer_run(&run->trainer, err);
     if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
         struct kiln_err second; /* the first message is the one to read */
-        enum kiln_status finished =
-            kiln_state_finish(run->trainer.state, status == KILN_OK ? err : &second);
+        enum kiln_status finished = end_training(run, status == KILN_OK ? err : &second);
         return status == KILN_OK ? finished : status;
     }
     return status;

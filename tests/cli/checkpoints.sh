@@ -102,15 +102,20 @@ expect 1 "$KILN" inspect cut.kiln
 says stderr truncated
 [ "$before" = "$(cksum run/*.* run/checkpoints/*/*)" ] || fail 'the run is not as it was'
 
-# a line of metrics.jsonl that is not of this training
-sed -i '7s/"loss":[0-9]/"loss":9/' run/metrics.jsonl
-expect 1 "$KILN" verify run
-says stdout 'step 7: loss is 9.'
-
-# without its state a run still has its checkpoints
-rm run/state.kiln
+# without its state a run still has its checkpoints, and ends as before from the newest
+mv run/state.kiln whole.kiln
 expect 1 "$KILN" inspect run
 says stderr 'kiln inspect run/checkpoints/step-N'
 expect 0 "$KILN" inspect run/checkpoints/step-8
 expect 0 "$KILN" verify run --from 4 --steps 2
 says stdout PASS
+expect 0 "$KILN" train --resume run
+says stdout 'step 10/10'
+expect 0 "$KILN" inspect run/state.kiln --json
+says stdout "\"name\": \"weights\", \"crc\": \"$hash\""
+expect 0 "$KILN" verify run
+
+# a line of metrics.jsonl that is not of this training
+sed -i '7s/"loss":[0-9]/"loss":9/' run/metrics.jsonl
+expect 1 "$KILN" verify run
+says stdout 'step 7: loss is 9.'

@@ -59,6 +59,7 @@ static struct lab open_lab(const struct kiln_dims *dims, const char *name, uint6
         fill(lab.table, 10 * step + (uint64_t)i, lab.region[i]);
     }
     lab.cursor = *kiln_state_cursor(lab.state);
+    lab.cursor.phase = KILN_PHASE_WINDOW;
     lab.cursor.step = step;
     lab.cursor.updates = step > 0 ? step - 1 : 0; /* one update was skipped */
     lab.cursor.sample = 3 * step;
