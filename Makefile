@@ -75,6 +75,8 @@ LIB_OBJ := $(call objects,$(LIB_SRC))
 BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
 KILN  := $(if $(CMD_SRC),$(BIN)/kiln)
 TESTS := $(OBJ)/kiln-tests
+# The program with kill points that the environment arms (tests/kill_points.h).
+TEST_PROGRAM := $(if $(CMD_SRC),$(OBJ)/kiln-test)
 BENCH_BIN := $(BENCH_SRC:%.c=$(OBJ)/%)
 
 .PHONY: all
@@ -88,6 +90,8 @@ $(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
+$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) tests/kill_points.c) $(OBJ)/libkiln.a $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(LIBS)
 $(BENCH_BIN): $(OBJ)/%: $(OBJ)/%.o $(OBJ)/libkiln.a
@@ -149,14 +153,14 @@ install: all $(OBJ)/libkiln.a
 
 # ---- to trust it ---------------------------------------------------------------------------------
 
-.PHONY: test run-tests check check-format check-lint check-shell check-build san fuzz test-fresh
+.PHONY: test run-tests torture check check-format check-lint check-shell check-build san fuzz test-fresh
 ## test: install what is missing, build, run every test (T=part of a name runs some)
 test:
 	@scripts/setup
 	@$(MAKE) all
 	@$(MAKE) run-tests
-run-tests: $(TESTS) $(KILN)
-	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) $(RUN_ENV) $(TESTS) $(T)
+run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
+	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
 ## check: format, lint, order of rooms, headers, symbols; the tests built with -Werror and run
 check:
@@ -193,6 +197,10 @@ san:
 	@scripts/setup
 	@$(MAKE) MODE=asan RUN_ENV="$(SAN_ENV)" run-tests
 	@$(MAKE) MODE=tsan RUN_ENV="$(SAN_ENV)" run-tests
+
+## torture: deaths at every point and at 300 random moments, power cuts at every write
+torture: all
+	@KILN_KILL_STRIDE=1 KILN_KILLS=300 KILN_POWER_CUTS=all $(MAKE) run-tests T="train/kill power_cut"
 
 SECS ?= 60
 ## fuzz: fuzz the parser of fuzz/fuzz_T.c for SECS seconds (T=name SECS=60)

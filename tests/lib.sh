@@ -4,6 +4,7 @@
 # A shell test runs in an empty folder of its own. It exits 0 for passed, 77 for skipped (its last
 # line says why), anything else for failed; its output is shown when it fails. It is given
 #   KILN  the program          KILN_DATA       real models and texts (may be absent)
+#   KILN_TEST_PROGRAM  the program with kill points (tests/kill_points.h)
 #   ROOT  the repository       KILN_REFERENCE  reference vectors     (may be absent)
 set -euo pipefail
 

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/kill_point.h"
 #include "base/mem.h"
 
 static enum kiln_status no_memory(struct kiln_err *err, const char *what, const char *path) {
@@ -173,6 +174,7 @@ enum kiln_status kiln_durable_rename(const char *from, const char *to, struct ki
     if (rename(from, to) != 0) {
         return io_failed(err, "rename to", to);
     }
+    kiln_kill_point("durable: renamed");
     char *parent = parent_of(to);
     if (parent == NULL) {
         return no_memory(err, "rename to", to);
@@ -204,11 +206,13 @@ enum kiln_status kiln_durable_open(struct kiln_durable *file, const char *path,
         kiln_durable_abort(file);
         return status;
     }
+    kiln_kill_point("durable: created");
     return KILN_OK;
 }
 
 enum kiln_status kiln_durable_write(struct kiln_durable *file, const void *data, size_t size,
                                     struct kiln_err *err) {
+    kiln_kill_point("durable: before a write");
     if (size > 0 && fwrite(data, 1, size, file->stream) != size) {
         return io_failed(err, "write", file->temporary);
     }
@@ -226,6 +230,7 @@ static enum kiln_status flush_and_close(struct kiln_durable *file, struct kiln_e
         status = io_failed(err, "close", file->temporary);
     }
     file->stream = NULL;
+    kiln_kill_point("durable: on the disk");
     return status;
 }
 
@@ -233,6 +238,7 @@ static enum kiln_status rename_durably(struct kiln_durable *file, struct kiln_er
     if (rename(file->temporary, file->path) != 0) {
         return io_failed(err, "rename to", file->path);
     }
+    kiln_kill_point("durable: renamed");
     kiln_free(file->temporary); /* it bears its final name: nothing is left to remove */
     file->temporary = NULL;
     char *parent = parent_of(file->path);

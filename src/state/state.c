@@ -253,6 +253,7 @@ static enum kiln_status open_inherited(struct kiln_state *state, char *notice,
     KILN_REQUIRE(fcntl(state->fd, F_SETFD, FD_CLOEXEC) == 0, err, KILN_EIO, "state %s: %s",
                  state->path, strerror(errno));
     KILN_TRY(lock(state, err)); /* held already where it was handed over */
+    kiln_kill_point("hand-over: taken");
     return open_locked(state, notice, err);
 }
 
@@ -322,9 +323,11 @@ void kiln_state_close(struct kiln_state *state) {
 
 int kiln_state_detach(struct kiln_state *state) {
     int fd = state->fd;
+    kiln_kill_point("hand-over: before");
     fcntl(fd, F_SETFD, 0);
     state->fd = -1;
     kiln_state_close(state);
+    kiln_kill_point("hand-over: given");
     return fd;
 }
 

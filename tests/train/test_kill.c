@@ -14,11 +14,11 @@
 #include <unistd.h>
 
 #include "base/io.h"
-#include "base/kill_point.h"
 #include "base/mem.h"
 #include "base/random.h"
 #include "kiln/story.h"
 #include "kiln/train.h"
+#include "kill_points.h"
 #include "kiln_test.h"
 
 /* A tiny model: 4 steps of 2 micro-batches, evaluated every 2 steps. */
@@ -119,23 +119,13 @@ static int train(const char *data, const char *folder) {
     return status == KILN_OK ? 0 : 1;
 }
 
-/* The n-th pass of any point dies. Counted across threads. */
-static _Atomic long points_left;
-static void die_at(const char *where) {
-    if (--points_left == 0) {
-        fprintf(stderr, "      death at %s\n", where);
-        raise(SIGKILL);
-    }
-}
-
 /* Train in a child that dies at point n (0: never) or after `ms` (0: never). True: it was killed.
  */
 static bool train_child(const char *data, const char *folder, long n, long ms) {
+    kill_points_arm(NULL, n);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        points_left = n;
-        kiln_kill_hook = n ? die_at : NULL;
         _exit(train(data, folder));
     }
     if (ms) {
@@ -169,6 +159,7 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
     snprintf(data, sizeof data, "%s", stories());
     snprintf(whole, sizeof whole, "%s", test_path("whole"));
     CHECK(!train_child(data, whole, 0, 0));
+    printf("      points of a run: %s\n", kill_points_text());
     struct outcome expected = outcome_of(whole);
     long stride = count("KILN_KILL_STRIDE", 17), deaths = 0;
     for (long n = count("KILN_KILL_FIRST", 1);; n += stride) {
@@ -195,7 +186,7 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
         }
     }
     free(expected.metrics);
-    printf("      %ld deaths at points\n", deaths);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
     CHECK(deaths > 10);
 }
 

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "kill_points.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/kill_point.h"
+
+enum { KINDS = 16 };
+
+static struct counts { atomic_long all, passed[KINDS], deaths[KINDS]; } * counts;
+static const char *const kinds[KINDS] = {"commit",  "chunk",      "update",    "metrics", "window",
+                                         "durable", "checkpoint", "hand-over", "other"};
+static int wanted = -1; /* kind */
+static long wanted_at;
+
+static int kind_of(const char *where) {
+    const size_t length = strcspn(where, ":");
+    for (int i = 0; i < KINDS && kinds[i]; i++) {
+        if (strlen(kinds[i]) == length && strncmp(kinds[i], where, length) == 0) {
+            return i;
+        }
+    }
+    return 8;
+}
+
+static void pass(const char *where) {
+    const int kind = kind_of(where);
+    const long all = ++counts->all, own = ++counts->passed[kind];
+    if (wanted_at > 0 && (wanted < 0 ? all == wanted_at : kind == wanted && own == wanted_at)) {
+        ++counts->deaths[kind];
+        raise(SIGKILL);
+    }
+}
+
+void kill_points_arm(const char *kind, long n) {
+    if (!counts) {
+        counts =
+            mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    }
+    if (counts == MAP_FAILED) {
+        counts = NULL;
+        return;
+    }
+    counts->all = 0;
+    memset(counts->passed, 0, sizeof counts->passed);
+    wanted = kind ? kind_of(kind) : -1;
+    wanted_at = n;
+    kiln_kill_hook = pass;
+}
+
+void kill_points_disarm(void) { kiln_kill_hook = NULL; }
+
+long kill_points_passed(const char *kind) {
+    return !counts ? 0 : kind ? counts->passed[kind_of(kind)] : counts->all;
+}
+
+static const char *list(const atomic_long *of) {
+    static char text[256];
+    size_t n = 0;
+    text[0] = '\0';
+    for (int i = 0; counts && i < KINDS && kinds[i] && n < sizeof text; i++) {
+        if (of[i] > 0) {
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %ld", n ? ", " : "", kinds[i],
+                                  (long)of[i]);
+        }
+    }
+    return text;
+}
+
+const char *kill_points_deaths(void) { return counts ? list(counts->deaths) : ""; }
+const char *kill_points_text(void) { return counts ? list(counts->passed) : ""; }
+
+/* ---- the program --------------------------------------------------------------------------- */
+
+static void write_counts(void) {
+    FILE *file = fopen(getenv("KILN_KILL_COUNT"), "w");
+    for (int i = 0; file && i < KINDS && kinds[i]; i++) {
+        fprintf(file, "%s %ld\n", kinds[i], (long)counts->passed[i]);
+    }
+    if (file) {
+        fclose(file);
+    }
+}
+
+__attribute__((constructor)) static void read_environment(void) {
+    const char *at = getenv("KILN_KILL_AT"), *count = getenv("KILN_KILL_COUNT");
+    const char *colon = at ? strchr(at, ':') : NULL;
+    if (at || count) {
+        kill_points_arm(colon ? at : NULL, at ? atol(colon ? colon + 1 : at) : 0);
+    }
+    if (count && counts) {
+        atexit(write_counts);
+    }
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * kill_points.h: the points of src/base/kill_point.h counted by kind, and a death at the n-th.
+ *
+ * Linked into the tests and into build/MODE/kiln-test, the program for shell tests, which reads
+ *
+ *   KILN_KILL_AT=n, KILN_KILL_AT=kind:n   SIGKILL at the n-th point, or at the n-th of that kind
+ *   KILN_KILL_COUNT=file                  write how many of each kind were passed, at exit
+ */
+#ifndef KILL_POINTS_H
+#define KILL_POINTS_H
+
+/* Count from now on, in memory that forked children share; die at the n-th (0: never) of that kind,
+ * NULL: of all. */
+void kill_points_arm(const char *kind, long n);
+void kill_points_disarm(void);
+/* Points of a kind passed since the last arming, NULL: of all. */
+long kill_points_passed(const char *kind);
+/* "commit 28, chunk 64, ..." of deaths so far, or of points passed. */
+const char *kill_points_deaths(void);
+const char *kill_points_text(void);
+
+#endif
