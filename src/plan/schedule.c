@@ -5,38 +5,32 @@
 
 #include "base/crc32c.h"
 
-static size_t per_layer(const struct kiln_limits *limits) {
-    return limits->forward + limits->backward + limits->shared;
-}
-
-/* Does the group run the forward kernels of this layer, or the backward ones? */
+/* Which kernels of this layer the group runs. `whole` compiles all of them in either pass; an
+ * evaluation has no backward pass to come. */
 static unsigned wants(const struct kiln_schedule_plan *plan, const struct kiln_plan_group *g,
-                      size_t layer) {
-    if (plan->limits.whole) {
-        return KILN_HAS_FORWARD | KILN_HAS_BACKWARD;
-    }
-    if (g->pass == KILN_PLAN_FORWARD) {
+                      size_t layer, bool evaluate) {
+    if (evaluate || (g->pass == KILN_PLAN_FORWARD && !plan->limits.whole)) {
         return KILN_HAS_FORWARD;
     }
-    return plan->keep[layer] == KILN_FULL ? KILN_HAS_BACKWARD
-                                          : KILN_HAS_FORWARD | KILN_HAS_BACKWARD;
+    return plan->limits.whole || plan->keep[layer] != KILN_FULL
+               ? KILN_HAS_FORWARD | KILN_HAS_BACKWARD
+               : KILN_HAS_BACKWARD;
 }
 
+/* In `whole` the weightless kernel is one of the layer's. */
 static size_t kernels_of(const struct kiln_limits *limits, unsigned set) {
-    if (limits->whole) {
-        return set ? per_layer(limits) : 0;
-    }
+    const size_t backward = limits->backward + (limits->whole ? limits->shared : 0);
     return (set & KILN_HAS_FORWARD ? limits->forward : 0) +
-           (set & KILN_HAS_BACKWARD ? limits->backward : 0);
+           (set & KILN_HAS_BACKWARD ? backward : 0);
 }
 
 /* Kernels of the group that the process lacks. */
 static size_t missing(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
-                      const struct kiln_plan_group *g) {
+                      const struct kiln_plan_group *g, bool evaluate) {
     const bool shares = !plan->limits.whole && g->pass == KILN_PLAN_BACKWARD && !p->shared;
     size_t n = shares ? plan->limits.shared : 0;
     for (size_t l = g->first; l < g->end; l++) {
-        n += kernels_of(&plan->limits, wants(plan, g, l) & ~(unsigned)p->has[l]);
+        n += kernels_of(&plan->limits, wants(plan, g, l, evaluate) & ~(unsigned)p->has[l]);
     }
     return n;
 }
@@ -62,7 +56,7 @@ static size_t needed(const struct kiln_schedule_plan *plan, const struct kiln_pr
                      const struct kiln_position *at) {
     const bool start = at->round == 0 && at->group == 0 && at->micro_batch == 0;
     return plan->one_batch && start ? missing_at_start(plan, p, at->evaluate)
-                                    : missing(plan, p, &plan->groups.at[at->group]);
+                                    : missing(plan, p, &plan->groups.at[at->group], at->evaluate);
 }
 
 static size_t left(const struct kiln_schedule_plan *plan, const struct kiln_process *p) {
@@ -78,7 +72,7 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
         return a;
     }
     a.group = plan->groups.at[at->group];
-    a.kernels = missing(plan, p, &a.group);
+    a.kernels = missing(plan, p, &a.group, at->evaluate);
     const size_t all = needed(plan, p, at);
     if (all > left(plan, p)) {
         a.what = p->compiled == 0 || all > plan->limits.compile ? KILN_ERROR : KILN_RESTART;
@@ -105,11 +99,11 @@ static void unload(const struct kiln_schedule_plan *plan, struct kiln_process *p
  * above a backward group, forward kernels of full layers, then those of the lowest layers, which
  * the backward pass reaches last. */
 static void make_room(const struct kiln_schedule_plan *plan, struct kiln_process *p,
-                      const struct kiln_plan_group *g, size_t n) {
+                      const struct kiln_plan_group *g, bool evaluate, size_t n) {
     const size_t load = plan->limits.load;
     for (int turn = 0; turn < 3; turn++) {
         for (size_t l = 0; l < plan->layers && n > load - p->loaded; l++) {
-            const unsigned keep = l >= g->first && l < g->end ? wants(plan, g, l) : 0;
+            const unsigned keep = l >= g->first && l < g->end ? wants(plan, g, l, evaluate) : 0;
             const bool forward = turn == 2 || (turn == 1 && plan->keep[l] == KILN_FULL);
             const unsigned set = turn == 0 ? KILN_HAS_BACKWARD : forward ? KILN_HAS_FORWARD : 0;
             unload(plan, p, l, set & ~keep);
@@ -118,14 +112,14 @@ static void make_room(const struct kiln_schedule_plan *plan, struct kiln_process
 }
 
 static void compile(const struct kiln_schedule_plan *plan, struct kiln_process *p,
-                    const struct kiln_plan_group *g) {
-    const size_t n = missing(plan, p, g);
-    make_room(plan, p, g, n);
+                    const struct kiln_plan_group *g, bool evaluate) {
+    const size_t n = missing(plan, p, g, evaluate);
+    make_room(plan, p, g, evaluate, n);
     p->compiled += plan->limits.compile == SIZE_MAX ? 0 : n;
     p->loaded += n;
     p->shared |= !plan->limits.whole && g->pass == KILN_PLAN_BACKWARD;
     for (size_t l = g->first; l < g->end; l++) {
-        p->has[l] |= (unsigned char)wants(plan, g, l);
+        p->has[l] |= (unsigned char)wants(plan, g, l, evaluate);
     }
 }
 
@@ -137,7 +131,8 @@ static void advance(const struct kiln_schedule_plan *plan, struct kiln_process *
         return;
     }
     const struct kiln_plan_group *g = &plan->groups.at[at->group];
-    for (size_t l = g->first; plan->limits.whole && !plan->refreshes && l < g->end; l++) {
+    const bool once = plan->limits.whole && !plan->refreshes && !at->evaluate;
+    for (size_t l = g->first; once && l < g->end; l++) {
         unload(plan, p, l, KILN_HAS_FORWARD | KILN_HAS_BACKWARD); /* nothing is used twice */
     }
     at->micro_batch = 0;
@@ -151,7 +146,7 @@ void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_proc
                          struct kiln_position *at, const struct kiln_plan_action *a) {
     switch (a->what) {
         case KILN_COMPILE_GROUP:
-            compile(plan, p, &a->group);
+            compile(plan, p, &a->group, at->evaluate);
             break;
         case KILN_FORWARD_GROUP:
         case KILN_BACKWARD_GROUP:

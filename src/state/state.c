@@ -198,6 +198,8 @@ static enum kiln_status choose_cursor(struct kiln_state *state, char *notice,
     state->first_slot = !slots.whole[!newest]                                      ? !newest
                         : slots.cursor[0].generation == slots.cursor[1].generation ? 0
                                                                                    : !newest;
+    state->both_whole = slots.whole[0] && slots.whole[1] &&
+                        slots.cursor[0].generation == slots.cursor[1].generation;
     if (!slots.whole[!newest]) {
         snprintf(notice, 160, "one of the two cursors is damaged or incomplete; the other is used");
     }
@@ -366,7 +368,7 @@ static enum kiln_status mark(struct kiln_state *state, bool clean, struct kiln_e
 enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err) {
     struct stat st;
     size_t length = state->bytes + state->cursor.window_bytes;
-    const bool marked = !state->cursor.clean && state->first_slot == 0 &&
+    const bool marked = !state->cursor.clean && state->both_whole &&
                         strcmp(state->cursor.boot_id, state->boot_id) == 0;
     state->begun = marked; /* by the process that handed over, or died */
     if (!marked) {

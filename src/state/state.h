@@ -178,6 +178,10 @@ bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_
 KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
                                                     struct kiln_err *err);
 
+/* As after update number `update` with no death inside: every stamp holds it, no slot is valid.
+ * For weights and moments that came from elsewhere. */
+void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
+
 /* Bytes of the file for a model, without and with a window of that many bytes. */
 size_t kiln_state_bytes(const struct kiln_table *table);
 size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window);

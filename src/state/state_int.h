@@ -61,6 +61,7 @@ struct kiln_state {
     struct kiln_cursor cursor;
     char boot_id[40]; /* of the system now */
     int first_slot;   /* which a commit writes first: one that may be lost */
+    bool both_whole;  /* when it was opened: either slot would have done */
     bool begun;       /* the file may be changed */
 };
 

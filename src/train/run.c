@@ -29,6 +29,7 @@ struct kiln_run {
     struct kiln_trainer trainer;
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
+    struct kiln_profile profile; /* tflops 0: not known yet */
     bool resumed; /* and not trained yet */
     int inherited; /* descriptor of the state, or -1 */
     char numerics[sizeof((struct kiln_cursor *)0)->numerics];
@@ -107,7 +108,10 @@ static enum kiln_status make_plan(struct kiln_run *run, struct kiln_err *err) {
                  "--device %s: this build of kiln trains on cpu; kiln plan --device %s plans for it",
                  s->device, s->device);
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
-    KILN_TRY(kiln_profile_of(s->device, request.threads, request.precision, &request.profile, err));
+    if (run->profile.tflops <= 0) {
+        KILN_TRY(kiln_profile_of(s->device, request.threads, request.precision, &run->profile, err));
+    }
+    request.profile = run->profile;
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
 }
 
@@ -235,7 +239,7 @@ static enum kiln_status write_settings(const struct kiln_run *run, const char *f
                                        struct kiln_err *err) {
     char path[4300];
     snprintf(path, sizeof path, "%s/run.json", folder);
-    return kiln_run_json_write(path, &run->settings, &run->table->dims, err);
+    return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile, err);
 }
 
 /* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
@@ -393,7 +397,7 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
     in_folder(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
-    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, err));
+    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, err));
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {
             continue;
@@ -541,7 +545,9 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
                  run->numerics, before);
     }
     run->resumed = true;
-    KILN_TRY(write_settings(run, run->folder, err));
+    if (!run->trainer.handed_over) {
+        KILN_TRY(write_settings(run, run->folder, err));
+    }
     KILN_TRY(open_metrics(run, err));
     return describe(run, err);
 }

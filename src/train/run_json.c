@@ -9,17 +9,23 @@
 #include "base/mem.h"
 
 enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
-                                     const struct kiln_dims *dims, struct kiln_err *err) {
-    char sizes[640];
+                                     const struct kiln_dims *dims,
+                                     const struct kiln_profile *profile, struct kiln_err *err) {
+    char sizes[1200];
     char *json = kiln_settings_to_json(settings);
     KILN_REQUIRE(json, err, KILN_ENOMEM, "write %s: not enough memory", path);
     int n = snprintf(sizes, sizeof sizes,
                      ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
                      "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
-                     "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g}\n}",
+                     "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
+                     "  \"profile\": {\"tflops\": %.6g, \"ceiling_tflops\": %.6g, "
+                     "\"compile_s\": %.6g, \"compile_gb_s\": %.6g, \"update_gb_s\": %.6g, "
+                     "\"restart_s\": %.6g, \"disk_gb_s\": %.6g}\n}",
                      dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads,
                      dims->head_size, dims->vocab, dims->seq, (int)dims->tied,
-                     (double)dims->rms_eps, (double)dims->rope_theta);
+                     (double)dims->rms_eps, (double)dims->rope_theta, profile->tflops,
+                     profile->ceiling_tflops, profile->compile_s, profile->compile_gb_s,
+                     profile->update_gb_s, profile->restart_s, profile->disk_gb_s);
     /* In front of the brace that ends the settings. */
     size_t kept = strlen(json);
     while (kept > 0 && (json[kept - 1] == '}' || json[kept - 1] == '\n')) {
@@ -58,17 +64,44 @@ static enum kiln_status read_sizes(const char *path, const json_t *sizes, struct
     return kiln_dims_check(dims, err);
 }
 
+static enum kiln_status read_profile(const char *path, const json_t *from,
+                                     struct kiln_profile *profile, struct kiln_err *err) {
+    const struct {
+        const char *name;
+        double *to;
+    } rates[] = {{"tflops", &profile->tflops},
+                 {"ceiling_tflops", &profile->ceiling_tflops},
+                 {"compile_s", &profile->compile_s},
+                 {"compile_gb_s", &profile->compile_gb_s},
+                 {"update_gb_s", &profile->update_gb_s},
+                 {"restart_s", &profile->restart_s},
+                 {"disk_gb_s", &profile->disk_gb_s}};
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        const json_t *value = json_object_get(from, rates[i].name);
+        KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
+                     "%s: \"profile\": \"%s\" is not a number from 0 up", path, rates[i].name);
+        *rates[i].to = json_number_value(value);
+    }
+    return KILN_OK;
+}
+
 enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *settings,
-                                    struct kiln_dims *dims, struct kiln_err *err) {
+                                    struct kiln_dims *dims, struct kiln_profile *profile,
+                                    struct kiln_err *err) {
     char *json = NULL;
     size_t size = 0;
     memset(dims, 0, sizeof *dims);
+    memset(profile, 0, sizeof *profile);
     KILN_TRY(kiln_read_file(path, &json, &size, err));
     enum kiln_status status = kiln_settings_from_json(settings, json, size, err);
     json_t *all = status == KILN_OK ? json_loadb(json, size, 0, NULL) : NULL;
     const json_t *sizes = json_object_get(all, "sizes");
     if (sizes != NULL) {
         status = read_sizes(path, sizes, dims, err);
+    }
+    const json_t *rates = json_object_get(all, "profile");
+    if (status == KILN_OK && rates != NULL) {
+        status = read_profile(path, rates, profile, err);
     }
     json_decref(all);
     kiln_free(json);
