@@ -14,7 +14,9 @@
 #include <string.h>
 
 #include "commands.h"
+#include "facts.h"
 #include "files.h"
+#include "kiln/inspect.h"
 #include "kiln/model.h"
 #include "kiln/text.h"
 #include "kiln/train.h"
@@ -185,27 +187,26 @@ static enum kiln_status report_tokenizer(const struct call *call,
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-static enum kiln_status print_run_json(const struct kiln_run_peek *peek,
-                                       const struct kiln_settings *settings, struct kiln_err *err) {
+/* Of the run, as its state file says; `state` joins it. */
+static json_t *run_json(const struct kiln_run_peek *peek, const struct kiln_settings *settings,
+                        json_t *state) {
     char hash[16];
     char *json = kiln_settings_to_json(settings);
     json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
     kiln_settings_json_free(json);
     snprintf(hash, sizeof hash, "%08" PRIx32, peek->weights_hash);
-    return json_print(
-        json_pack("{s:s, s:s?, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I, s:s, s:o}", "kind",
-                  "run", "model", settings->model, "dims", dims_json(&peek->dims), "parameters",
-                  (json_int_t)peek->parameters, "not_finite", (json_int_t)peek->not_finite, "step",
-                  (json_int_t)peek->step, "updates", (json_int_t)peek->updates, "tokens",
-                  (json_int_t)peek->tokens, "inside_update", peek->inside_update, "loss",
-                  json_number(peek->last_loss), "best_val_loss", json_number(peek->best_val),
-                  "best_val_step", (json_int_t)peek->best_val_step, "weights_hash", hash,
-                  "settings", all),
-        err);
+    return json_pack("{s:s, s:s?, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I, s:s, s:o, s:o}",
+                     "kind", "run", "model", settings->model, "dims", dims_json(&peek->dims),
+                     "parameters", (json_int_t)peek->parameters, "not_finite",
+                     (json_int_t)peek->not_finite, "step", (json_int_t)peek->step, "updates",
+                     (json_int_t)peek->updates, "tokens", (json_int_t)peek->tokens, "inside_update",
+                     peek->inside_update, "loss", json_number(peek->last_loss), "best_val_loss",
+                     json_number(peek->best_val), "best_val_step", (json_int_t)peek->best_val_step,
+                     "weights_hash", hash, "settings", all, "state", state);
 }
 
-static enum kiln_status print_run(const char *path, const struct kiln_run_peek *peek,
-                                  const struct kiln_settings *settings, struct kiln_err *err) {
+static void print_run(const char *path, const struct kiln_run_peek *peek,
+                      const struct kiln_settings *settings) {
     char text[512];
     printf("%s: a run of %s\n", path, settings->model != NULL ? settings->model : "own sizes");
     print_dims(&peek->dims, peek->parameters, peek->not_finite);
@@ -230,7 +231,6 @@ static enum kiln_status print_run(const char *path, const struct kiln_run_peek *
         printf("    %-18s %s\n", kiln_setting(id)->flag,
                kiln_settings_text(settings, id, text, sizeof text));
     }
-    return output_finish(err);
 }
 
 static enum kiln_status read_settings(const char *folder, struct kiln_settings *out,
@@ -247,26 +247,93 @@ static enum kiln_status read_settings(const char *folder, struct kiln_settings *
     return status;
 }
 
-/* Only reads: neither the run's lock nor a byte of its files is touched. */
-static enum kiln_status inspect_run(const struct call *call, struct kiln_err *err) {
+/* The run as a whole when its state can be read, and all of the state that can. */
+static enum kiln_status report_run(const struct call *call, const struct kiln_settings *settings,
+                                   const char *state, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const char *folder = call->arguments[0];
     struct kiln_run_peek peek;
-    struct kiln_settings settings;
-    KILN_TRY(kiln_run_peek(folder, &peek, err));
-    KILN_TRY(kiln_settings_init(&settings, err));
-    enum kiln_status status = read_settings(folder, &settings, err);
-    if (status == KILN_OK) {
-        status = flags->json ? print_run_json(&peek, &settings, err)
-                             : print_run(folder, &peek, &settings, err);
+    struct kiln_facts facts;
+    const enum kiln_status peeked = kiln_run_peek(folder, &peek, err);
+    KILN_REQUIRE(peeked == KILN_OK || file_exists(state), err, peeked,
+                 "%s: no state.kiln in it; kiln train --resume %s goes on from the newest "
+                 "checkpoint, kiln inspect %s/checkpoints/step-N shows one",
+                 folder, folder, folder);
+    struct kiln_err why;
+    const enum kiln_status whole = kiln_inspect_state(state, &facts, &why);
+    enum kiln_status printed = KILN_OK;
+    if (flags->json) {
+        json_t *json = facts_json("state", &facts, whole == KILN_OK ? NULL : why.message);
+        printed = json_print(peeked == KILN_OK ? run_json(&peek, settings, json) : json, err);
+    } else {
+        if (peeked == KILN_OK) {
+            print_run(folder, &peek, settings);
+        }
+        facts_print(state, "a state file", &facts);
+        printed = output_finish(err);
     }
-    kiln_settings_free(&settings);
+    kiln_facts_free(&facts);
+    KILN_TRY(printed);
+    KILN_REQUIRE(whole == KILN_OK, err, whole, "%s", why.message);
+    return peeked;
+}
+
+/* Only reads: neither the run's lock nor a byte of its files is touched. */
+static enum kiln_status inspect_run(const struct call *call, struct kiln_err *err) {
+    const char *folder = call->arguments[0];
+    struct kiln_settings settings;
+    char *state = NULL;
+    KILN_TRY(join(folder, "state.kiln", &state, err));
+    enum kiln_status status = kiln_settings_init(&settings, err);
+    if (status == KILN_OK) {
+        status = read_settings(folder, &settings, err);
+        if (status == KILN_OK) {
+            status = report_run(call, &settings, state, err);
+        }
+        kiln_settings_free(&settings);
+    }
+    free(state);
+    return status;
+}
+
+/* A state file or a checkpoint by itself. */
+static enum kiln_status inspect_facts(const struct call *call, const char *path, bool checkpoint,
+                                      struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const char *kind = checkpoint ? "checkpoint" : "state";
+    struct kiln_facts facts;
+    struct kiln_err why;
+    const enum kiln_status whole = checkpoint ? kiln_inspect_checkpoint(path, &facts, &why)
+                                              : kiln_inspect_state(path, &facts, &why);
+    enum kiln_status printed = KILN_OK;
+    if (flags->json) {
+        printed = json_print(facts_json(kind, &facts, whole == KILN_OK ? NULL : why.message), err);
+    } else if (facts.n > 0) {
+        facts_print(path, checkpoint ? "a checkpoint" : "a state file", &facts);
+        printed = output_finish(err);
+    }
+    kiln_facts_free(&facts);
+    KILN_TRY(printed);
+    KILN_REQUIRE(whole == KILN_OK, err, whole, "%s", why.message);
+    return KILN_OK;
+}
+
+/* resume.kiln is described by the folder it lies in. */
+static enum kiln_status inspect_resume(const struct call *call, struct kiln_err *err) {
+    char *folder = strdup(call->arguments[0]);
+    KILN_REQUIRE(folder != NULL, err, KILN_ENOMEM, "inspect: out of memory");
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL) {
+        *slash = '\0';
+    }
+    const enum kiln_status status = inspect_facts(call, slash != NULL ? folder : ".", true, err);
+    free(folder);
     return status;
 }
 
 /* ---- which of them? ------------------------------------------------------------------------- */
 
-enum kind { KIND_MODEL, KIND_TOKENS, KIND_OTHER, KIND_OTHER_OR_RAW };
+enum kind { KIND_MODEL, KIND_TOKENS, KIND_STATE, KIND_RESUME, KIND_OTHER, KIND_OTHER_OR_RAW };
 
 /* Sizes of a llama2.c header: dim, hidden, layers, heads, kv_heads, vocab (negative: untied), seq.
  * A tokenizer's second word is a float and its third a length; tokens are pairs of small numbers,
@@ -285,6 +352,11 @@ static bool could_be_model(const unsigned char *head, size_t size) {
     return n >= 4;
 }
 
+static bool is_named(const char *path, const char *name) {
+    const char *slash = strrchr(path, '/');
+    return strcmp(slash != NULL ? slash + 1 : path, name) == 0;
+}
+
 static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_err *err) {
     unsigned char head[28] = {0};
     FILE *file = fopen(path, "rb");
@@ -298,6 +370,10 @@ static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_
     const bool named = dot != NULL && (strcmp(dot, ".tok") == 0 || strcmp(dot, ".u16") == 0);
     if (named || memcmp(head, "KILNTOK1", 8) == 0) {
         *out = KIND_TOKENS;
+    } else if (is_named(path, "state.kiln") || memcmp(head, "KILNST", 6) == 0) {
+        *out = KIND_STATE; /* by its name too: its first bytes may be what is damaged */
+    } else if (is_named(path, "resume.kiln") || memcmp(head, "KILNRS", 6) == 0) {
+        *out = KIND_RESUME;
     } else if (could_be_model(head, size)) {
         *out = KIND_MODEL;
     } else {
@@ -327,27 +403,46 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const char *path = call->arguments[0];
     enum kind kind = KIND_OTHER;
     if (is_folder(path)) {
-        KILN_REQUIRE(is_run_folder(path), err, KILN_EINPUT,
-                     "%s is a folder without run.json, so not a run; name a run folder", path);
-        return inspect_run(call, err);
+        char *resume = NULL;
+        KILN_TRY(join(path, "resume.kiln", &resume, err));
+        const bool checkpoint = file_exists(resume);
+        free(resume);
+        KILN_REQUIRE(checkpoint || is_run_folder(path), err, KILN_EINPUT,
+                     "%s is a folder without run.json, so not a run, and without resume.kiln, so "
+                     "not a checkpoint; name one of these",
+                     path);
+        return checkpoint ? inspect_facts(call, path, true, err) : inspect_run(call, err);
     }
     KILN_TRY(find_kind(path, &kind, err));
-    return kind == KIND_MODEL    ? inspect_model(call, err)
-           : kind == KIND_TOKENS ? inspect_tokens(call, err)
-                                 : inspect_other(call, kind == KIND_OTHER_OR_RAW, err);
+    switch (kind) {
+        case KIND_MODEL:
+            return inspect_model(call, err);
+        case KIND_TOKENS:
+            return inspect_tokens(call, err);
+        case KIND_STATE:
+            return inspect_facts(call, path, false, err);
+        case KIND_RESUME:
+            return inspect_resume(call, err);
+        case KIND_OTHER:
+        case KIND_OTHER_OR_RAW:
+            break;
+    }
+    return inspect_other(call, kind == KIND_OTHER_OR_RAW, err);
 }
 
 const struct command command_inspect = {
     .name = "inspect",
     .synopsis = "FILE",
-    .summary = "say what a model, token file, tokenizer or run holds",
+    .summary = "say what a model, token file, tokenizer, run, state or checkpoint holds",
     .details =
         "Checks what it shows: sizes, checksums, that every weight is a finite number.\n"
-        "Of a run it only reads, also while the run is trained. A file of raw uint16 tokens\n"
+        "Of a run it shows the settings and all of its state.kiln, of checkpoints/step-N every "
+        "part;\n"
+        "it only reads, also while the run is trained. A file of raw uint16 tokens\n"
         "is known by its name (.u16, .tok), or as .bin by the id 1 (BOS) at its start.\n",
     .least_arguments = 1,
     .most_arguments = 1,
-    .missing = "name a model, token file, tokenizer or run folder",
+    .missing = "name a model, token file, tokenizer, run folder, state.kiln or checkpoint",
     .flags_size = sizeof(struct flags),
     .options = options,
     .run = run,

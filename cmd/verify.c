@@ -24,7 +24,7 @@ static const struct option options[] = {
     {"from", 0, OPTION_COUNT, "N", NULL, "begin at checkpoint step-N (the oldest)", GROUP_RUN, 0,
      1e18, offsetof(struct flags, from)},
     {"steps", 0, OPTION_COUNT, "N", NULL, "train at most N steps (as far as there is to compare)",
-     GROUP_RUN, 0, 1e18, offsetof(struct flags, steps)},
+     GROUP_RUN, 1, 1e18, offsetof(struct flags, steps)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };

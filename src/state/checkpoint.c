@@ -19,6 +19,7 @@
 #include "base/io.h"
 #include "base/kill_point.h"
 #include "base/mem.h"
+#include "state/state_int.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "resume.kiln is little-endian");
 
@@ -85,6 +86,11 @@ static struct header make_header(const struct kiln_table *table, const struct ki
                        .bytes = {bytes, bytes},
                        .cursor = *cursor};
     memcpy(h.magic, magic, sizeof magic);
+    /* What is the state file's own, or a position inside the window, begins anew. */
+    h.cursor.mid = h.cursor.round = h.cursor.group = h.cursor.micro_batch = 0;
+    h.cursor.loss_sum = h.cursor.eval_sum = 0.0;
+    h.cursor.plan_id = h.cursor.window_bytes = h.cursor.clean = 0;
+    memset(h.cursor.boot_id, 0, sizeof h.cursor.boot_id);
     return h;
 }
 
@@ -502,35 +508,28 @@ static enum kiln_status restore_moments(const char *path, const struct kiln_chec
     return status;
 }
 
-static enum kiln_status restore(const char *path, const struct kiln_checkpoint_info *info,
-                                const struct kiln_table *table, struct kiln_state *state,
-                                struct kiln_err *err) {
+static enum kiln_status check_room(const char *path, const struct kiln_checkpoint_info *info,
+                                   const struct kiln_table *table, struct kiln_err *err) {
     const uint64_t bytes = table->size * sizeof(float);
     KILN_REQUIRE(info->size == table->size && info->bytes[KILN_CHECKPOINT_MOMENT1] == bytes &&
                      info->bytes[KILN_CHECKPOINT_MOMENT2] == bytes,
                  err, KILN_EDAMAGED,
                  "checkpoint %s: arrays of %zu numbers, its model has %zu (with gaps)", path,
                  info->size, table->size);
-    KILN_TRY(kiln_checkpoint_check(path, info, KILN_CHECKPOINT_MODEL, err));
-    KILN_TRY(restore_weights(path, table, info, kiln_state_region(state, KILN_WEIGHTS), err));
-    KILN_TRY(restore_moments(path, info, state, err));
-    kiln_state_stamp_all(state, info->cursor.updates);
-    /* Twice: the slot that is not the newest must not tell of values that are gone. */
-    kiln_state_commit(state, &info->cursor);
-    kiln_state_commit(state, &info->cursor);
     return KILN_OK;
 }
 
 enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *state,
                                          struct kiln_err *err) {
     struct kiln_checkpoint_info info;
-    struct kiln_dims dims;
-    struct kiln_table *table;
     KILN_TRY(kiln_checkpoint_peek(path, &info, err));
-    kiln_state_dims(state, &dims);
-    KILN_TRY(same_model(path, &info.dims, &dims, err));
-    KILN_TRY(kiln_table_create(&dims, &table, err));
-    const enum kiln_status status = restore(path, &info, table, state, err);
-    kiln_table_destroy(table);
-    return status;
+    KILN_TRY(same_model(path, &info.dims, &state->table->dims, err));
+    KILN_TRY(check_room(path, &info, state->table, err));
+    KILN_TRY(kiln_checkpoint_check(path, &info, KILN_CHECKPOINT_MODEL, err));
+    KILN_TRY(
+        restore_weights(path, state->table, &info, kiln_state_region(state, KILN_WEIGHTS), err));
+    KILN_TRY(restore_moments(path, &info, state, err));
+    kiln_state_stamp_all(state, info.cursor.updates);
+    kiln_state_commit(state, &info.cursor);
+    return KILN_OK;
 }

@@ -78,11 +78,11 @@ KILN_MUST_CHECK enum kiln_status kiln_checkpoint_find(const char *folder, uint64
                                                       char *path, size_t size, size_t *damaged,
                                                       struct kiln_err *err);
 
-/* Fill weights, m and v of an open state from a checkpoint, stamp all chunks with the cursor's
- * update count, clear the journal and commit the cursor. Everything is checked on the way;
- * KILN_EINPUT when the state is of another model, with nothing changed; KILN_EDAMAGED after it
- * changed some. A death inside leaves a mixture under an old cursor: restore into a state file made
- * for it, and rename that. */
+/* Fill weights, m and v of a state from a checkpoint, stamp all chunks with the cursor's update
+ * count, clear the journal and commit the cursor. Everything is checked on the way; KILN_EINPUT
+ * when the state is of another model, with nothing changed; KILN_EDAMAGED after it changed some.
+ * The state is one just created or renewed: a renewed one is not opened until the commit, so a
+ * death inside does no harm. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *state,
                                                          struct kiln_err *err);
 

@@ -392,10 +392,6 @@ enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *er
 /* ---- what it holds -----------------------------------------------------------------------------
  */
 
-void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims) {
-    *dims = state->table->dims;
-}
-
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
     bool tied = state->table->dims.tied;
     bool floats = (unsigned)region <= KILN_GRADIENTS || (region == KILN_GRADIENT_EMBEDDING && tied);

@@ -146,8 +146,6 @@ KILN_MUST_CHECK enum kiln_status kiln_state_finish(struct kiln_state *state, str
 /* Write everything to the disk; the file is as clean as before. */
 KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
 
-/* The model it was made for. */
-void kiln_state_dims(const struct kiln_state *state, struct kiln_dims *dims);
 /* The floats of weights, moments or gradients, table->size of them, or of the gradient of the
  * embedding lookup; NULL for other regions and for one that is empty. */
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region);

@@ -430,7 +430,7 @@ static enum kiln_status train(struct replay *r, struct kiln_run *run, struct kil
 
 static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err) {
     struct kiln_settings changes;
-    struct kiln_run *run;
+    struct kiln_run *run = NULL;
     char threads[24];
     snprintf(threads, sizeof threads, "%zu", r->options->threads);
     const enum kiln_origin flag = KILN_FROM_FLAG;

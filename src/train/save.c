@@ -40,12 +40,14 @@ enum kiln_status kiln_saver_create(const char *folder, const struct kiln_table *
     s->json = kiln_settings_to_json(settings);
     snprintf(s->folder, sizeof s->folder, "%s", folder);
     snprintf(s->checkpoints, sizeof s->checkpoints, "%s/checkpoints", folder);
-    if (!s->json) {
+    enum kiln_status status = s->json
+                                  ? kiln_checkpoint_clean(s->checkpoints, err)
+                                  : KILN_FAIL(err, KILN_ENOMEM, "no memory to save checkpoints");
+    if (status != KILN_OK) {
         kiln_saver_destroy(s);
         *out = NULL;
-        return KILN_FAIL(err, KILN_ENOMEM, "no memory to save checkpoints");
     }
-    return KILN_OK;
+    return status;
 }
 
 /* The lines of metrics.jsonl that the cursor counts are on the disk before the cursor is. */

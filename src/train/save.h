@@ -18,7 +18,7 @@
 struct kiln_saver;
 
 /* A saver of the run in `folder`; it borrows table, state and settings, and keeps as many
- * checkpoints as the settings say. */
+ * checkpoints as the settings say. What a save that was cut short has left is removed. */
 KILN_MUST_CHECK enum kiln_status kiln_saver_create(const char *folder,
                                                    const struct kiln_table *table,
                                                    struct kiln_state *state,

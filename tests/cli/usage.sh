@@ -41,7 +41,7 @@ refuses '--data needs a value' train --data --steps 5
 refuses '--data is empty' train --data ''
 refuses '--data is missing' train
 refuses '--data is missing' eval stories15m
-refuses '--reference is missing' verify
+refuses '--reference' verify
 refuses '--json takes no value' generate m.bin --json=1
 refuses 'name a model' generate
 refuses 'what is "b"?' generate a b
