@@ -11,7 +11,7 @@
 #define KILL_POINTS_H
 
 /* Count from now on, in memory that forked children share; die at the n-th (0: never) of that kind,
- * NULL: of all. */
+ * NULL: of all. A parent that forks disarms itself afterwards, or it dies too. */
 void kill_points_arm(const char *kind, long n);
 void kill_points_disarm(void);
 /* Points of a kind passed since the last arming, NULL: of all. */

@@ -327,6 +327,15 @@ void kiln_state_close(struct kiln_state *state) {
     kiln_free(state);
 }
 
+enum kiln_status kiln_state_moved(struct kiln_state *state, const char *path,
+                                  struct kiln_err *err) {
+    char *copy = kiln_strdup(path);
+    KILN_REQUIRE(copy, err, KILN_ENOMEM, "state %s: no memory for its name", path);
+    kiln_free(state->path);
+    state->path = copy;
+    return KILN_OK;
+}
+
 int kiln_state_detach(struct kiln_state *state) {
     int fd = state->fd;
     kiln_kill_point("hand-over: before");

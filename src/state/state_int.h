@@ -94,6 +94,6 @@ void kiln_state_slots_read(const unsigned char *pages, struct kiln_state_slots *
 /* The one to go on from: 0, 1, or -1 for neither. */
 int kiln_state_slots_newest(const struct kiln_state_slots *slots);
 /* Write `cursor` into slot 0 or 1 as it is. */
-void kiln_state_slot_write(struct kiln_state *state, int slot, const struct kiln_cursor *cursor);
+void kiln_state_slot_write(struct kiln_state *state, int index, const struct kiln_cursor *cursor);
 
 #endif

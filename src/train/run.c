@@ -289,6 +289,11 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     if (status == KILN_OK) {
         status = kiln_durable_rename(temporary, run->folder, err);
     }
+    if (status == KILN_OK) {
+        char path[4200];
+        in_folder(run, "state.kiln", path, sizeof path);
+        status = kiln_state_moved(run->trainer.state, path, err);
+    }
     if (status != KILN_OK) {
         struct kiln_err ignored;
         if (kiln_remove_tree(temporary, &ignored) == KILN_OK && made_parent) {

@@ -273,11 +273,11 @@ void disk_cut_at(long event, void (*cut)(void)) {
 
 /* ---- what a cut leaves --------------------------------------------------------------------- */
 
-static uint64_t chance, draws;
+static uint64_t luck, draws;
 
 /* 0, 1 or 2: lost, there, half there. */
 static int fate(void) {
-    return chance < 2 ? (int)chance : (int)kiln_random_below(chance, KILN_STREAM_TEST, draws++, 3);
+    return luck < 2 ? (int)luck : (int)kiln_random_below(luck, KILN_STREAM_TEST, draws++, 3);
 }
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -334,8 +334,8 @@ static void build(int node, const char *to) {
     }
 }
 
-void disk_build(const char *to, uint64_t seed) {
-    chance = seed;
+void disk_build(const char *to, uint64_t chance) {
+    luck = chance;
     draws = 0;
     build(1, to);
 }

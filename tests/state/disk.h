@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Report what is done below `root`, a folder that exists and is empty, to the model from now on. */
-void disk_watch(const char *root);
+/* Report what is done below `folder`, that exists and is empty, to the model from now on. */
+void disk_watch(const char *folder);
 /* Reports so far, and passes of kill points. */
 long disk_events(void);
 /* At that report or point: call `cut`, with everything locked. */
@@ -21,8 +21,8 @@ void disk_cut_at(long event, void (*cut)(void));
 /* Build the disk as a cut now may leave it in folder `to`. Chance: 0 keeps nothing that was not
  * synced, 1 all of it, others some. */
 void disk_build(const char *to, uint64_t chance);
-/* Is there certainly a folder at root/path that has an entry whose name begins with `prefix` and
- * holds no dot? */
+/* Has the folder at `path`, from there, certainly an entry whose name begins with `prefix` and has
+ * no dot? */
 bool disk_has(const char *path, const char *prefix);
 
 #endif
