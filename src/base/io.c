@@ -13,8 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io_hook.h"
 #include "base/kill_point.h"
 #include "base/mem.h"
+
+void (*kiln_io_hook)(const struct kiln_io_event *event);
 
 static enum kiln_status no_memory(struct kiln_err *err, const char *what, const char *path) {
     return KILN_FAIL(err, KILN_ENOMEM, "%s %s: not enough memory", what, path);
@@ -155,7 +158,8 @@ static enum kiln_status sync_path(const char *path, int flags, const char *what,
     }
     /* Some file systems cannot sync a folder and say EINVAL; there is nothing more to do there. */
     enum kiln_status status = KILN_OK;
-    if (fsync(fd) != 0 && errno != EINVAL) {
+    enum kiln_io_op op = flags & O_DIRECTORY ? KILN_IO_SYNC_DIR : KILN_IO_SYNC;
+    if (KILN_IO(op, path, NULL, 0, fsync(fd)) != 0 && errno != EINVAL) {
         status = io_failed(err, what, path);
     }
     close(fd);
@@ -171,7 +175,7 @@ enum kiln_status kiln_sync_file(const char *path, struct kiln_err *err) {
 }
 
 enum kiln_status kiln_durable_rename(const char *from, const char *to, struct kiln_err *err) {
-    if (rename(from, to) != 0) {
+    if (KILN_IO(KILN_IO_RENAME, from, to, 0, rename(from, to)) != 0) {
         return io_failed(err, "rename to", to);
     }
     kiln_kill_point("durable: renamed");
@@ -200,7 +204,7 @@ enum kiln_status kiln_durable_open(struct kiln_durable *file, const char *path,
         return no_memory(err, "write", path);
     }
     snprintf(file->temporary, room, "%s.tmp-%ld", path, (long)getpid());
-    file->stream = fopen(file->temporary, "we");
+    file->stream = KILN_IO(KILN_IO_CREATE, file->temporary, NULL, 0, fopen(file->temporary, "we"));
     if (file->stream == NULL) {
         enum kiln_status status = io_failed(err, "create", file->temporary);
         kiln_durable_abort(file);
@@ -213,7 +217,8 @@ enum kiln_status kiln_durable_open(struct kiln_durable *file, const char *path,
 enum kiln_status kiln_durable_write(struct kiln_durable *file, const void *data, size_t size,
                                     struct kiln_err *err) {
     kiln_kill_point("durable: before a write");
-    if (size > 0 && fwrite(data, 1, size, file->stream) != size) {
+    if (size > 0 && KILN_IO(KILN_IO_WRITE, file->temporary, NULL, size,
+                            fwrite(data, 1, size, file->stream)) != size) {
         return io_failed(err, "write", file->temporary);
     }
     return KILN_OK;
@@ -223,7 +228,8 @@ enum kiln_status kiln_durable_write(struct kiln_durable *file, const void *data,
 static enum kiln_status flush_and_close(struct kiln_durable *file, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     errno = EIO; /* what a stream that failed earlier reports: its own reason is gone */
-    if (ferror(file->stream) || fflush(file->stream) != 0 || fsync(fileno(file->stream)) != 0) {
+    if (ferror(file->stream) || fflush(file->stream) != 0 ||
+        KILN_IO(KILN_IO_SYNC, file->temporary, NULL, 0, fsync(fileno(file->stream))) != 0) {
         status = io_failed(err, "write", file->temporary);
     }
     if (fclose(file->stream) != 0 && status == KILN_OK) {
@@ -235,7 +241,8 @@ static enum kiln_status flush_and_close(struct kiln_durable *file, struct kiln_e
 }
 
 static enum kiln_status rename_durably(struct kiln_durable *file, struct kiln_err *err) {
-    if (rename(file->temporary, file->path) != 0) {
+    if (KILN_IO(KILN_IO_RENAME, file->temporary, file->path, 0,
+                rename(file->temporary, file->path)) != 0) {
         return io_failed(err, "rename to", file->path);
     }
     kiln_kill_point("durable: renamed");
@@ -264,7 +271,7 @@ void kiln_durable_abort(struct kiln_durable *file) {
         fclose(file->stream);
     }
     if (file->temporary != NULL) {
-        unlink(file->temporary);
+        (void)KILN_IO(KILN_IO_REMOVE, file->temporary, NULL, 0, unlink(file->temporary));
     }
     kiln_free(file->temporary);
     kiln_free(file->path);
@@ -312,10 +319,9 @@ int kiln_reserve(int fd, size_t from, size_t size) {
 
 enum kiln_status kiln_sync_map(void *data, size_t size, int fd, const char *path,
                                struct kiln_err *err) {
-    if (msync(data, size, MS_SYNC) != 0 || fsync(fd) != 0) {
-        return io_failed(err, "write to the disk", path);
-    }
-    return KILN_OK;
+    bool synced =
+        KILN_IO(KILN_IO_SYNC, path, NULL, size, msync(data, size, MS_SYNC) == 0 && fsync(fd) == 0);
+    return synced ? KILN_OK : io_failed(err, "write to the disk", path);
 }
 
 /* ---- folders ------------------------------------------------------------------------------ */
@@ -342,7 +348,7 @@ static enum kiln_status sync_parent(const char *path, struct kiln_err *err) {
 }
 
 static enum kiln_status make_dir(const char *path, struct kiln_err *err) {
-    if (mkdir(path, 0777) == 0) {
+    if (KILN_IO(KILN_IO_MKDIR, path, NULL, 0, mkdir(path, 0777)) == 0) {
         return sync_parent(path, err);
     }
     if (kiln_path_is_dir(path)) {
@@ -398,7 +404,7 @@ enum kiln_status kiln_remove_tree(const char *path, struct kiln_err *err) {
     if (S_ISDIR(info.st_mode)) {
         KILN_TRY(remove_entries(path, err));
     }
-    if (remove(path) != 0 && errno != ENOENT) {
+    if (KILN_IO(KILN_IO_REMOVE, path, NULL, 0, remove(path)) != 0 && errno != ENOENT) {
         return io_failed(err, "remove", path);
     }
     return KILN_OK;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/io_hook.h"
 #include "base/kill_point.h"
 #include "base/machine.h"
 #include "base/mem.h"
@@ -99,7 +100,8 @@ static enum kiln_status reserve(const struct kiln_state *state, size_t from, siz
  */
 
 static enum kiln_status create(struct kiln_state *state, struct kiln_err *err) {
-    state->fd = open(state->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    state->fd = KILN_IO(KILN_IO_CREATE, state->path, NULL, 0,
+                        open(state->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     KILN_REQUIRE(state->fd >= 0, err, errno == EEXIST ? KILN_EEXISTS : KILN_EIO,
                  "state %s: cannot make it: %s", state->path, strerror(errno));
     KILN_TRY(lock(state, err));
@@ -119,7 +121,7 @@ enum kiln_status kiln_state_create(const char *path, const struct kiln_table *ta
     KILN_TRY(begin(path, table, out, err));
     enum kiln_status status = create(*out, err);
     if (status != KILN_OK && (*out)->fd >= 0) {
-        unlink(path);
+        (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
     }
     return end(status, out);
 }
@@ -127,13 +129,15 @@ enum kiln_status kiln_state_create(const char *path, const struct kiln_table *ta
 /* The slots go first, on the disk: a death on the way leaves a file that is not opened. */
 static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
     static const unsigned char zeros[2 * KILN_STATE_PAGE];
-    state->fd = open(state->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    state->fd = KILN_IO(KILN_IO_CREATE, state->path, NULL, 0,
+                        open(state->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     KILN_REQUIRE(state->fd >= 0, err, KILN_EIO, "state %s: cannot make it: %s", state->path,
                  strerror(errno));
     KILN_TRY(lock(state, err));
     struct stat st;
     bool cleared = pwrite(state->fd, zeros, sizeof zeros, KILN_STATE_PAGE) == sizeof zeros &&
-                   fsync(state->fd) == 0 && fstat(state->fd, &st) == 0;
+                   KILN_IO(KILN_IO_SYNC, state->path, NULL, 0, fsync(state->fd)) == 0 &&
+                   fstat(state->fd, &st) == 0;
     KILN_REQUIRE(cleared, err, KILN_EIO, "state %s: cannot write to it: %s", state->path,
                  strerror(errno));
     KILN_TRY(write_header(state, err));
@@ -159,7 +163,7 @@ enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *tab
     KILN_TRY(begin(path, table, out, err));
     enum kiln_status status = renew(*out, err);
     if (status != KILN_OK && absent && (*out)->fd >= 0) {
-        unlink(path);
+        (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
     }
     return end(status, out);
 }
@@ -319,6 +323,15 @@ void kiln_state_close(struct kiln_state *state) {
     }
     kiln_free(state->path);
     kiln_free(state);
+}
+
+enum kiln_status kiln_state_moved(struct kiln_state *state, const char *path,
+                                  struct kiln_err *err) {
+    char *copy = kiln_strdup(path);
+    KILN_REQUIRE(copy, err, KILN_ENOMEM, "state %s: no memory for its name", path);
+    kiln_free(state->path);
+    state->path = copy;
+    return KILN_OK;
 }
 
 int kiln_state_detach(struct kiln_state *state) {

@@ -134,6 +134,10 @@ KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_d
                                                  struct kiln_cursor *cursor, struct kiln_err *err);
 void kiln_state_close(struct kiln_state *state);
 
+/* Its folder was renamed: the path for messages. */
+KILN_MUST_CHECK enum kiln_status kiln_state_moved(struct kiln_state *state, const char *path,
+                                                  struct kiln_err *err);
+
 /* Before the first change: "not clean" and this boot's id in both slots, on the disk; a file longer
  * than its cursor says is cut. Nothing but this may follow kiln_state_open or _finish. */
 KILN_MUST_CHECK enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err);

@@ -13,6 +13,7 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "base/io_hook.h"
 #include "base/leftovers.h"
 #include "base/machine.h"
 #include "state/checkpoint.h"
@@ -285,7 +286,7 @@ static enum kiln_status describe(struct kiln_run *run, struct kiln_err *err) {
 static enum kiln_status open_metrics(struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     in_folder(run, "metrics.jsonl", path, sizeof path);
-    run->trainer.metrics = fopen(path, "ae");
+    run->trainer.metrics = KILN_IO(KILN_IO_CREATE, path, NULL, 0, fopen(path, "ae"));
     KILN_REQUIRE(run->trainer.metrics, err, KILN_EIO, "%s: %s", path, strerror(errno));
     return kiln_sync_dir(run->folder, err);
 }
@@ -377,6 +378,11 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     }
     if (status == KILN_OK) {
         status = kiln_durable_rename(temporary, run->folder, err);
+    }
+    if (status == KILN_OK) {
+        char path[4200];
+        in_folder(run, "state.kiln", path, sizeof path);
+        status = kiln_state_moved(run->trainer.state, path, err);
     }
     if (status != KILN_OK) {
         struct kiln_err ignored;
@@ -552,7 +558,8 @@ static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err
     in_folder(run, "metrics.jsonl", path, sizeof path);
     off_t length = (off_t)kiln_state_cursor(run->trainer.state)->metrics_bytes;
     if (stat(path, &st) == 0 && st.st_size > length) {
-        KILN_REQUIRE(truncate(path, length) == 0, err, KILN_EIO, "%s: %s", path, strerror(errno));
+        KILN_REQUIRE(KILN_IO(KILN_IO_TRUNCATE, path, NULL, 0, truncate(path, length)) == 0, err,
+                     KILN_EIO, "%s: %s", path, strerror(errno));
     }
     return KILN_OK;
 }
