@@ -101,6 +101,7 @@ static bool train_child(const char *data, const char *folder, long n, long ms) {
     if (child == 0) {
         _exit(train(data, folder));
     }
+    kill_points_disarm(); /* the parent passes points too, when it opens the run */
     if (ms) {
         nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
         kill(child, SIGKILL);
