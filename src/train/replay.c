@@ -21,6 +21,7 @@
 
 #include "base/io.h"
 #include "base/leftovers.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "kiln/train.h"
 #include "kiln/verify.h"
@@ -167,15 +168,20 @@ static enum kiln_status take_checkpoints(struct replay *r, struct kiln_err *err)
                      r->options->run, r->result->n_checks);
 }
 
-/* The state is the last target, unless it was stopped inside an update or is lost. */
-static enum kiln_status take_state(struct replay *r, const char *path, struct kiln_err *err) {
+/* The state is the last target, unless it is lost, stopped inside an update, or of before a power
+ * cut: a resume mends the last two. */
+static enum kiln_status take_state(struct replay *r, struct kiln_err *err) {
+    char path[PATH_ROOM], boot[sizeof((struct kiln_cursor *)0)->boot_id];
     struct kiln_cursor cursor;
     uint32_t crc[3];
+    snprintf(path, sizeof path, "%s/state.kiln", r->options->run);
     if (!kiln_path_exists(path)) {
         return KILN_OK;
     }
     KILN_TRY(kiln_state_sums(path, &cursor, crc, err));
-    if (cursor.phase == KILN_PHASE_UPDATE || cursor.step < r->start.cursor.step) {
+    kiln_boot_id(boot);
+    const bool trusted = cursor.clean || memcmp(boot, cursor.boot_id, sizeof boot) == 0;
+    if (!trusted || cursor.phase == KILN_PHASE_UPDATE || cursor.step < r->start.cursor.step) {
         return KILN_OK;
     }
     return add_target(r, cursor.step, "state.kiln", crc, err);
@@ -198,25 +204,6 @@ static enum kiln_status choose_end(struct replay *r, struct kiln_err *err) {
     r->result->from = from;
     r->result->to = to;
     return KILN_OK;
-}
-
-/* While we read; a run that is trained would change under our eyes. */
-static enum kiln_status take_all(struct replay *r, struct kiln_err *err) {
-    char path[PATH_ROOM];
-    snprintf(path, sizeof path, "%s/state.kiln", r->options->run);
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    enum kiln_status status = KILN_OK;
-    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0) {
-        status = KILN_FAIL(err, KILN_EBUSY,
-                           "verify %s: another process is training this run; wait or stop it",
-                           r->options->run);
-    }
-    status = status == KILN_OK ? take_checkpoints(r, err) : status;
-    status = status == KILN_OK ? take_state(r, path, err) : status;
-    if (fd >= 0) {
-        close(fd);
-    }
-    return status == KILN_OK ? choose_end(r, err) : status;
 }
 
 /* ---- the temporary run ---------------------------------------------------------------------- */
@@ -542,11 +529,38 @@ static enum kiln_status compare_lines(struct replay *r, struct kiln_err *err) {
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
-static enum kiln_status replay(struct replay *r, struct kiln_err *err) {
-    KILN_TRY(take_all(r, err));
+/* Keep the run from being trained: it would change under our eyes. -1 when it has no state. */
+static enum kiln_status lock_run(const struct replay *r, int *fd, struct kiln_err *err) {
+    char path[PATH_ROOM];
+    snprintf(path, sizeof path, "%s/state.kiln", r->options->run);
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd >= 0 && flock(*fd, LOCK_SH | LOCK_NB) != 0) {
+        close(*fd);
+        return KILN_FAIL(err, KILN_EBUSY,
+                         "verify %s: another process is training this run; wait or stop it",
+                         r->options->run);
+    }
+    return KILN_OK;
+}
+
+/* All that is needed of the run, into memory and the temporary folder. */
+static enum kiln_status take_all(struct replay *r, struct kiln_err *err) {
+    KILN_TRY(take_checkpoints(r, err));
+    KILN_TRY(take_state(r, err));
+    KILN_TRY(choose_end(r, err));
     KILN_TRY(make_folder(r, err));
     KILN_TRY(fill_folder(r, err));
-    KILN_TRY(note_changes(r, err));
+    return note_changes(r, err);
+}
+
+static enum kiln_status replay(struct replay *r, struct kiln_err *err) {
+    int lock;
+    KILN_TRY(lock_run(r, &lock, err));
+    const enum kiln_status status = take_all(r, err);
+    if (lock >= 0) {
+        close(lock);
+    }
+    KILN_TRY(status);
     KILN_TRY(resume_and_train(r, err));
     return compare_lines(r, err);
 }
