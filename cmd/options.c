@@ -42,7 +42,8 @@ static enum option_group setting_group(enum kiln_setting_id id) {
     if (id == KILN_SETTING_precision || id == KILN_SETTING_device || id == KILN_SETTING_threads) {
         return GROUP_MACHINE;
     }
-    if (id == KILN_SETTING_out || id == KILN_SETTING_state || (id >= KILN_SETTING_eval_every && id < KILN_SETTING_precision)) {
+    if (id == KILN_SETTING_out || id == KILN_SETTING_state ||
+        (id >= KILN_SETTING_eval_every && id < KILN_SETTING_precision)) {
         return GROUP_RUN;
     }
     return GROUP_TRAINING;

@@ -26,12 +26,13 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_model,    KILN_SETTING_dim,         KILN_SETTING_hidden,   KILN_SETTING_heads,
-    KILN_SETTING_kv_heads, KILN_SETTING_layers,      KILN_SETTING_vocab,    KILN_SETTING_seq,
-    KILN_SETTING_batch,    KILN_SETTING_accum,       KILN_SETTING_device,   KILN_SETTING_budget,
-    KILN_SETTING_headroom, KILN_SETTING_load_budget, KILN_SETTING_schedule, KILN_SETTING_activations,
-    KILN_SETTING_memory,   KILN_SETTING_overlap,     KILN_SETTING_restart,  KILN_SETTING_precision,
-    KILN_SETTING_threads};
+    KILN_SETTING_model,       KILN_SETTING_dim,         KILN_SETTING_hidden,
+    KILN_SETTING_heads,       KILN_SETTING_kv_heads,    KILN_SETTING_layers,
+    KILN_SETTING_vocab,       KILN_SETTING_seq,         KILN_SETTING_batch,
+    KILN_SETTING_accum,       KILN_SETTING_device,      KILN_SETTING_budget,
+    KILN_SETTING_headroom,    KILN_SETTING_load_budget, KILN_SETTING_schedule,
+    KILN_SETTING_activations, KILN_SETTING_memory,      KILN_SETTING_overlap,
+    KILN_SETTING_restart,     KILN_SETTING_precision,   KILN_SETTING_threads};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {

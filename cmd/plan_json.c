@@ -140,7 +140,8 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
     json_t *object = json_pack(
-        "{s:o, s:s, s:{s:o, s:o, s:f, s:o}, s:s, s:o, s:{s:o, s:o, s:I}, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}",
+        "{s:o, s:s, s:{s:o, s:o, s:f, s:o}, s:s, s:o, s:{s:o, s:o, s:I}, s:o, s:o, s:o, s:o, s:o, "
+        "s:I, s:I, s:I}",
         "model", model_json(shown), "device", shown->device, "budget", "limit", limit(r->budget),
         "load_limit", limit(r->load_budget), "headroom", (double)r->headroom_millionths * 1e-6,
         "usable", limit(e->usable), "schedule",

@@ -34,8 +34,9 @@ static void print_groups(const struct kiln_estimate *e) {
 static void print_policies(const struct plan_shown *shown) {
     const struct kiln_estimate *e = shown->estimate;
     const double all = (double)e->policies[0].bytes;
-    printf("\nActivations    full layers      bytes   saved   extra forward   compiles   restarts   "
-           "step\n");
+    printf(
+        "\nActivations    full layers      bytes   saved   extra forward   compiles   restarts   "
+        "step\n");
     for (size_t i = 0; i < KILN_POLICIES; i++) {
         const struct kiln_policy *p = &e->policies[i];
         char name[32], size[32];
@@ -142,8 +143,8 @@ static void print_action(const struct kiln_plan_action *a) {
                    a->kernels);
             break;
         case KILN_COMPILE_GROUP:
-            printf(" %9s %s: %zu kernels not in this process", layers,
-                   kiln_plan_pass_name(g->pass), a->kernels);
+            printf(" %9s %s: %zu kernels not in this process", layers, kiln_plan_pass_name(g->pass),
+                   a->kernels);
             break;
         case KILN_FORWARD_GROUP:
             printf(" %9s micro-batch %zu", layers, a->micro_batch);

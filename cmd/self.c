@@ -45,6 +45,8 @@ enum kiln_status self_replace(char *const arguments[], struct kiln_err *err) {
     replace(arguments);
     const int why = errno;
     stop_unhold();
-    return KILN_FAIL(err, KILN_EIO, "cannot start a fresh process in place of this one: %s; to go "
-                     "on: kiln train --resume %s", strerror(why), arguments[3]);
+    return KILN_FAIL(err, KILN_EIO,
+                     "cannot start a fresh process in place of this one: %s; to go "
+                     "on: kiln train --resume %s",
+                     strerror(why), arguments[3]);
 }

@@ -97,6 +97,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     end->step = record->step;
     end->last_loss = record->loss;
     end->tokens = record->tokens;
+    end->peak_bytes = record->peak_bytes;
     watch->milliseconds += record->ms;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (end->steps == 1) {
@@ -169,7 +170,7 @@ static void complete_end(struct watch *watch, double seconds) {
     end->seconds = seconds;
     end->tokens_per_s = busy > 0 ? tokens / busy : 0;
     end->tflops = busy > 0 ? watch->tflop / busy : 0;
-    end->peak_bytes = kiln_machine_resident_peak();
+    end->step_s = end->steps > 0 ? busy / (double)end->steps : 0;
 }
 
 static enum kiln_status print_json(const struct kiln_run *run, const struct watch *watch,
@@ -262,9 +263,14 @@ static enum kiln_status restart(const struct call *call, struct kiln_run *run_no
     char folder[4200], descriptor[16];
     snprintf(folder, sizeof folder, "%s", kiln_run_info(run_now)->folder);
     snprintf(descriptor, sizeof descriptor, "%d", kiln_run_hand_over(run_now));
-    char *const arguments[] = {"kiln",       "train",    "--resume",
-                               folder,       "--take-over", descriptor,
-                               flags->json ? "--json" : NULL, NULL};
+    char *const arguments[] = {"kiln",
+                               "train",
+                               "--resume",
+                               folder,
+                               "--take-over",
+                               descriptor,
+                               flags->json ? "--json" : NULL,
+                               NULL};
     return self_replace(arguments, err);
 }
 

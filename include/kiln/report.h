@@ -37,7 +37,8 @@ struct kiln_report_end {
     double first_loss, last_loss, best_val;
     uint64_t best_val_step;
     double tokens_per_s, tflops;
-    size_t peak_bytes;
+    double step_s;       /* mean, evaluations left out; 0: unknown */
+    uint64_t peak_bytes; /* resident, sampled before each action */
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);

@@ -69,7 +69,8 @@
     XX(TEXT, schedule, "schedule", "split", 0, 0, "whole or split")                               \
     XX(TEXT, activations, "activations", "auto", 0, 0,                                            \
        "all, boundary, sqrt, every:N, inputs, none or auto")                                      \
-    XX(SIZE, memory, "memory", "", 1, INT64_MAX, "most memory to use, as 8G (80 % of what is free)")\
+    XX(SIZE, memory, "memory", "", 1, INT64_MAX,                                                  \
+       "most memory to use, as 8G (80 % of what is free)")                                        \
     XX(TEXT, overlap, "overlap", "off", 0, 0, "off: compile, then compute")                       \
     XX(TEXT, restart, "restart", "exec", 0, 0, "exec: the process replaces itself")               \
     XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")

@@ -42,9 +42,10 @@ struct kiln_step_record {
     double compile_ms, stall_ms, device_ms, host_ms, io_ms, dw_wait_ms, update_ms;
     double restart_ms; /* processes replaced inside the step, without their compiles */
     uint64_t compiles, restarts;
+    uint64_t peak_bytes;     /* most memory resident so far in the run, sampled each action */
     uint64_t layer_forwards; /* micro-batches through layers, those run again included */
-    bool skipped;    /* the update was left out: the gradient overflowed */
-    double val_loss; /* NaN where the step was not followed by an evaluation */
+    bool skipped;            /* the update was left out: the gradient overflowed */
+    double val_loss;         /* NaN where the step was not followed by an evaluation */
 };
 
 /* What a run is, for the lines printed at its start. Strings live as long as the run. */
@@ -98,7 +99,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_create(const struct kiln_sett
                                                           struct kiln_err *err);
 /* Open a run to continue it. Settings come from run.json; those of `changes` whose origin is
  * KILN_FROM_FLAG replace them where that is possible (steps, threads, eval-every, sample-every,
- * save-every, keep-checkpoints, prompt, and what plans: budget, activations, memory, ...), others are KILN_EUSAGE. changes may be NULL. */
+ * save-every, keep-checkpoints, prompt, and what plans: budget, activations, memory, ...), others
+ * are KILN_EUSAGE. changes may be NULL. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_resume(const char *folder,
                                                           const struct kiln_settings *changes,
                                                           struct kiln_run **out,

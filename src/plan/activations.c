@@ -74,9 +74,12 @@ const char *kiln_plan_pass_name(enum kiln_plan_pass pass) {
 
 const char *kiln_action_name(enum kiln_action_kind what) {
     static const char *const actions[] = {
-        [KILN_COMPILE_GROUP] = "compile",   [KILN_FORWARD_GROUP] = "forward",
-        [KILN_BACKWARD_GROUP] = "backward", [KILN_UPDATE] = "update",
-        [KILN_RESTART] = "restart",         [KILN_STEP_DONE] = "step done",
+        [KILN_COMPILE_GROUP] = "compile",
+        [KILN_FORWARD_GROUP] = "forward",
+        [KILN_BACKWARD_GROUP] = "backward",
+        [KILN_UPDATE] = "update",
+        [KILN_RESTART] = "restart",
+        [KILN_STEP_DONE] = "step done",
         [KILN_ERROR] = "error",
     };
     return (size_t)what < sizeof actions / sizeof actions[0] ? actions[what] : "unknown";
@@ -109,14 +112,15 @@ void kiln_keep_layers(struct kiln_keep policy, size_t layers, const struct kiln_
 void kiln_keep_cut(const struct kiln_limits *limits, size_t layers,
                    const struct kiln_groups *forward, unsigned char *keep) {
     const bool once = kiln_one_batch(limits, layers);
-    const size_t longest =
-        once || limits->whole ? layers
-                              : (limits->group - limits->shared) / (limits->forward + limits->backward);
+    const size_t longest = once || limits->whole ? layers
+                                                 : (limits->group - limits->shared) /
+                                                       (limits->forward + limits->backward);
     size_t run = 0, group = 0;
     for (size_t l = 0; l < layers; l++) {
         const bool edge = group < forward->n_forward && forward->at[group].first == l;
         group += edge;
-        const bool cut = run == longest || (limits->whole && edge) || (l > 0 && keep[l - 1] == KILN_FULL);
+        const bool cut =
+            run == longest || (limits->whole && edge) || (l > 0 && keep[l - 1] == KILN_FULL);
         if (keep[l] == KILN_DROPPED && l > 0 && cut) {
             keep[l] = KILN_INPUT;
         }

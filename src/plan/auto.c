@@ -41,7 +41,7 @@ struct search {
     struct kiln_limits limits;
     size_t layers;
     size_t last_group, last_kernels; /* first layer and kernels of the last forward group */
-    struct state *states; /* [L+1][L+1] by end and number of full layers */
+    struct state *states;            /* [L+1][L+1] by end and number of full layers */
     unsigned char *keep;
     struct kiln_plan best; /* so far; accum 0: none yet */
     bool found;            /* it fits the memory */
@@ -54,9 +54,9 @@ static struct state *at(const struct search *s, size_t end, size_t full) {
 
 /* How solve begins and breaks ties. */
 struct variant {
-    size_t length;  /* layers of a segment */
-    unsigned tie;   /* of equal choices: segments at the bottom, at the top, or here and there */
-    bool joint;     /* the backward pass begins in the process of the last forward group */
+    size_t length; /* layers of a segment */
+    unsigned tie;  /* of equal choices: segments at the bottom, at the top, or here and there */
+    bool joint;    /* the backward pass begins in the process of the last forward group */
 };
 
 static bool prefers_full(const struct variant *v, size_t layer) {
@@ -158,8 +158,7 @@ static bool better(const struct kiln_plan *a, const struct kiln_plan *b) {
 /* Plan the arrangement in s->keep; the better one of it and the best so far stays. */
 static enum kiln_status consider(struct search *s, struct kiln_err *err) {
     struct kiln_plan plan;
-    const enum kiln_status status =
-        kiln_plan_layers(s->table, s->request, s->keep, &plan, err);
+    const enum kiln_status status = kiln_plan_layers(s->table, s->request, s->keep, &plan, err);
     if (status == KILN_EBUDGET) {
         return KILN_OK; /* it recomputes what fits no process */
     }
@@ -184,8 +183,8 @@ static bool hopeless(const struct search *s, size_t n) {
     const struct kiln_flops *f = &s->best.flops;
     const double layer =
         rate > 0 ? (f->forward + 0.4 * f->attention) / (double)s->layers / rate : 0;
-    const double passes = s->best.cost.compute_s + ((double)n - (double)again(&s->best)) *
-                                                       layer * (double)s->request->accum;
+    const double passes = s->best.cost.compute_s +
+                          ((double)n - (double)again(&s->best)) * layer * (double)s->request->accum;
     const bool once = kiln_one_batch(&s->limits, s->layers);
     return once ? n > again(&s->best) : passes > kiln_plan_seconds(&s->best).step;
 }
@@ -194,8 +193,8 @@ static enum kiln_status search(struct search *s, struct kiln_err *err) {
     memset(s->keep, KILN_FULL, s->layers);
     KILN_TRY(consider(s, err));
     const size_t both = s->limits.forward + s->limits.backward;
-    const size_t most = s->limits.group == SIZE_MAX ? s->layers
-                                                    : (s->limits.group - s->limits.shared) / both;
+    const size_t most =
+        s->limits.group == SIZE_MAX ? s->layers : (s->limits.group - s->limits.shared) / both;
     const size_t ways = kiln_one_batch(&s->limits, s->layers) ? 1 : 2 * TIES;
     const size_t step = s->layers / MANY_LAYERS + 1; /* many layers: not every number of them */
     for (size_t i = 0; i < ways * s->layers && i < ways * most; i++) {
@@ -242,10 +241,11 @@ static enum kiln_status improve(struct search *s, struct kiln_err *err) {
 
 /* The fixed policies, too: they place full layers where the search does not. */
 static enum kiln_status fixed(struct search *s, struct kiln_err *err) {
-    static const struct kiln_keep policies[] = {
-        {KILN_KEEP_ALL, 0},   {KILN_KEEP_BOUNDARY, 0}, {KILN_KEEP_SQRT, 0},
-        {KILN_KEEP_EVERY, 2}, {KILN_KEEP_INPUTS, 0},   {KILN_KEEP_NONE, 0}};
-    struct kiln_groups forward = {.at = kiln_alloc(kiln_groups_room(s->layers), sizeof *forward.at)};
+    static const struct kiln_keep policies[] = {{KILN_KEEP_ALL, 0},    {KILN_KEEP_BOUNDARY, 0},
+                                                {KILN_KEEP_SQRT, 0},   {KILN_KEEP_EVERY, 2},
+                                                {KILN_KEEP_INPUTS, 0}, {KILN_KEEP_NONE, 0}};
+    struct kiln_groups forward = {.at =
+                                      kiln_alloc(kiln_groups_room(s->layers), sizeof *forward.at)};
     KILN_REQUIRE(forward.at, err, KILN_ENOMEM, "planning %zu layers: out of memory", s->layers);
     kiln_groups_forward(&s->limits, s->layers, &forward);
     s->last_group = forward.at[forward.n - 1].first;

@@ -72,9 +72,8 @@ static enum kiln_status tell_trace(struct kiln_plan *plan, struct kiln_estimate 
 /* The smallest accum whose passes take as long as the compiles of a window: more cannot hide. */
 static size_t zero_stall_accum(const struct kiln_plan *plan) {
     const double micro_batch = plan->cost.compute_s / (double)plan->accum;
-    const double compile =
-        plan->schedule.limits.whole ? plan->cost.compile_s / (double)plan->accum
-                                    : plan->cost.compile_s;
+    const double compile = plan->schedule.limits.whole ? plan->cost.compile_s / (double)plan->accum
+                                                       : plan->cost.compile_s;
     if (compile <= 0 || micro_batch <= 0) {
         return 1;
     }

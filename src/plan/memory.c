@@ -41,9 +41,9 @@ enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) 
     for (size_t i = 0; !plan->request->forward_only && i < s->layers; i++) {
         const bool full = s->keep[i] == KILN_FULL;
         l->kept_at[i] = l->micro_batch;
-        l->micro_batch += full                        ? 2 * l->residual + l->taps[0] + l->taps[1]
+        l->micro_batch += full                       ? 2 * l->residual + l->taps[0] + l->taps[1]
                           : s->keep[i] == KILN_INPUT ? l->residual
-                                                      : 0;
+                                                     : 0;
         run = full ? 0 : s->keep[i] == KILN_INPUT ? 1 : run + 1;
         /* In a segment the first input is kept, but for layer 0's, which the token ids give. */
         const size_t inputs = run > 0 && s->keep[i + 1 - run] == KILN_INPUT ? run - 1 : run;
@@ -63,7 +63,8 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     const struct kiln_device_sizes *sizes = &plan->sizes;
     const size_t threads = r->threads > 0 ? r->threads : 1;
     struct kiln_memory *m = &plan->memory;
-    const uint64_t embedding = table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
+    const uint64_t embedding =
+        table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
     *m = (struct kiln_memory){
         .weights = table->size * sizeof(float),
         .kernels = sizes->head + plan->cost.peak_forward * sizes->forward +
@@ -77,8 +78,7 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         m->moments = 2 * m->weights;
         m->gradients = m->weights + embedding;
         m->journal = kiln_state_journal_bytes(table, threads);
-        m->state_file =
-            kiln_state_file_bytes(table, l->in_state ? l->held * l->micro_batch : 0);
+        m->state_file = kiln_state_file_bytes(table, l->in_state ? l->held * l->micro_batch : 0);
     }
     const uint64_t state = m->weights + m->moments + m->gradients;
     const uint64_t rest = m->kernels + m->journal + m->activations_kept + m->activations_live +

@@ -27,8 +27,7 @@ struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {
                   layers * (double)(plan->sizes.forward + plan->sizes.backward);
     }
     const double update_s = f->update_gb_s > 0 ? update / f->update_gb_s * 1e-9 : 0;
-    const double disk_s =
-        f->disk_gb_s > 0 ? (double)plan->disk_bytes / f->disk_gb_s * 1e-9 : 0;
+    const double disk_s = f->disk_gb_s > 0 ? (double)plan->disk_bytes / f->disk_gb_s * 1e-9 : 0;
     struct kiln_plan_time t = {.compile = plan->cost.compile_s,
                                .compute = plan->cost.compute_s,
                                .restart = plan->cost.restart_s};
@@ -56,9 +55,9 @@ static enum kiln_status choose_groups(struct kiln_plan *plan, struct kiln_err *e
     const struct kiln_cost fresh = plan->cost;
     kiln_groups_backward(&s->limits, s->layers, s->keep, true, &s->groups);
     KILN_TRY(kiln_simulate(plan, NULL, err));
-    const bool fewer = plan->cost.compiles < fresh.compiles ||
-                       (plan->cost.compiles == fresh.compiles &&
-                        plan->cost.restarts < fresh.restarts);
+    const bool fewer =
+        plan->cost.compiles < fresh.compiles ||
+        (plan->cost.compiles == fresh.compiles && plan->cost.restarts < fresh.restarts);
     if (!fewer) {
         kiln_groups_backward(&s->limits, s->layers, s->keep, false, &s->groups);
         plan->cost = fresh;
@@ -152,7 +151,8 @@ enum kiln_status kiln_plan_layers(const struct kiln_table *table,
     return status;
 }
 
-/* ---- policies --------------------------------------------------------------------------------- */
+/* ---- policies ---------------------------------------------------------------------------------
+ */
 
 enum kiln_status kiln_plan_policy(const struct kiln_table *table,
                                   const struct kiln_plan_request *request, struct kiln_keep policy,
@@ -182,7 +182,8 @@ static enum kiln_status too_small(const struct kiln_plan_request *request, struc
     char name[32];
     return KILN_FAIL(err, KILN_ENOMEM,
                      "--activations %s needs %" PRIu64 " bytes and --memory is %" PRIu64
-                     "; the smallest plan needs %" PRIu64 "; lower --batch or --seq, or raise --memory",
+                     "; the smallest plan needs %" PRIu64
+                     "; lower --batch or --seq, or raise --memory",
                      kiln_keep_name(keep, name), needs, request->memory, smallest);
 }
 

@@ -38,7 +38,7 @@ struct kiln_layout {
 struct kiln_cost {
     double compiles, restarts;
     double compile_s, compute_s, restart_s; /* compute: the passes */
-    size_t peak_forward, peak_backward; /* layers whose kernels are loaded at once, at most */
+    size_t peak_forward, peak_backward;     /* layers whose kernels are loaded at once, at most */
 };
 
 struct kiln_plan {
@@ -72,8 +72,8 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_policy(const struct kiln_table *table
  * is recomputed needs more kernels in a process than there may be. */
 KILN_MUST_CHECK enum kiln_status kiln_plan_layers(const struct kiln_table *table,
                                                   const struct kiln_plan_request *request,
-                                                  const unsigned char *keep,
-                                                  struct kiln_plan *out, struct kiln_err *err);
+                                                  const unsigned char *keep, struct kiln_plan *out,
+                                                  struct kiln_err *err);
 void kiln_plan_close(struct kiln_plan *plan);
 /* Seconds of a window: compiles, passes, update, restarts, disk. */
 struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan);

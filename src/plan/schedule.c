@@ -87,7 +87,8 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
     return a;
 }
 
-/* ---- what an action changes ------------------------------------------------------------------- */
+/* ---- what an action changes -------------------------------------------------------------------
+ */
 
 static void unload(const struct kiln_schedule_plan *plan, struct kiln_process *p, size_t layer,
                    unsigned set) {

@@ -25,18 +25,18 @@
 struct kiln_schedule_plan {
     struct kiln_limits limits;
     size_t layers;
-    size_t held;                  /* micro-batches that go through a group before the next one */
-    bool one_batch;               /* all kernels of a window fit one process */
-    bool refreshes;               /* new weights are taken in place */
-    const unsigned char *keep;    /* [layers] enum kiln_layer_keep */
+    size_t held;               /* micro-batches that go through a group before the next one */
+    bool one_batch;            /* all kernels of a window fit one process */
+    bool refreshes;            /* new weights are taken in place */
+    const unsigned char *keep; /* [layers] enum kiln_layer_keep */
     struct kiln_groups groups;
 };
 
 /* Where a window stands. Zero but for micro_batches: at its start. */
 struct kiln_position {
-    bool evaluate;         /* forward only */
+    bool evaluate; /* forward only */
     bool updated;
-    uint64_t micro_batches; /* of the window */
+    uint64_t micro_batches;             /* of the window */
     uint64_t round, group, micro_batch; /* micro_batch: within the round */
 };
 

@@ -9,8 +9,8 @@
 
 /* Seconds of one micro-batch through one layer, and of what comes once a window. */
 struct rates {
-    double forward, backward; /* a layer */
-    double head;              /* classifier and loss, forward and backward */
+    double forward, backward;                       /* a layer */
+    double head;                                    /* classifier and loss, forward and backward */
     double kernel_forward, kernel_backward, shared; /* compiles of a layer's kernels */
 };
 

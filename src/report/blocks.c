@@ -121,7 +121,20 @@ static void say_memory(struct text *text, const struct kiln_run_info *info) {
         add(text, "%s%s %s", i > 0 ? ", " : "", parts[i].name,
             kiln_human_bytes((double)parts[i].bytes, buffer, sizeof buffer));
     }
-    add(text, "; %s in all\n", kiln_human_bytes((double)m->total, buffer, sizeof buffer));
+    add(text, "\n");
+}
+
+/* What was planned, so that the end can be held against it. */
+static void say_plan(struct text *text, const struct kiln_run_info *info) {
+    char bytes[32], seconds[32];
+    heading(text, "plan");
+    add(text, "%zu of %zu layers kept full; ", info->full_layers, info->table->dims.layers);
+    if (info->budget > 0) {
+        add(text, "%zu kernels a process; ", info->budget);
+    }
+    add(text, "%s of memory, %s a step\n",
+        kiln_human_bytes((double)info->memory.total, bytes, sizeof bytes),
+        kiln_human_time(info->time.step, seconds, sizeof seconds));
 }
 
 static void say_work(struct text *text, const struct kiln_run_info *info) {
@@ -181,6 +194,7 @@ char *kiln_report_start(const struct kiln_run_info *info) {
     say_data(&text, info);
     say_machine(&text, info);
     say_memory(&text, info);
+    say_plan(&text, info);
     say_work(&text, info);
     add(&text, "settings, by where they came from\n");
     static const enum kiln_origin order[] = {KILN_FROM_FLAG, KILN_FROM_RUN, KILN_FROM_MODEL,
@@ -238,14 +252,29 @@ static void say_next(struct text *text, const struct kiln_run_info *info,
     add(text, " --steps %" PRIu64 "\n", 2 * (done > 0 ? done : 1));
 }
 
+/* The plan's figures beside what was measured. */
+static void say_prediction(struct text *text, const struct kiln_run_info *info,
+                           const struct kiln_report_end *end) {
+    char planned[32], measured[32];
+    if (end->step_s <= 0) {
+        return;
+    }
+    add(text, "planned: %s a step, ", kiln_human_time(info->time.step, planned, sizeof planned));
+    add(text, "measured %s; ", kiln_human_time(end->step_s, measured, sizeof measured));
+    add(text, "planned %s of memory, ",
+        kiln_human_bytes((double)info->memory.total, planned, sizeof planned));
+    add(text, "measured %s\n",
+        kiln_human_bytes((double)end->peak_bytes, measured, sizeof measured));
+}
+
 char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_report_end *end) {
     struct text text = {0};
-    char time[32], tokens[32], peak[32], flop[32];
+    char time[32], tokens[32], flop[32];
     add(&text, "done: %" PRIu64 " steps, %s tokens in %s", end->steps, grouped(end->tokens, tokens),
         kiln_human_time(end->seconds, time, sizeof time));
-    add(&text, ": %.0f tokens/s, %s/s; at most %s of memory\n", end->tokens_per_s,
-        kiln_human_tflop(end->tflops, flop, sizeof flop),
-        kiln_human_bytes((double)end->peak_bytes, peak, sizeof peak));
+    add(&text, ": %.0f tokens/s, %s/s\n", end->tokens_per_s,
+        kiln_human_tflop(end->tflops, flop, sizeof flop));
+    say_prediction(&text, info, end);
     say_losses(&text, end);
     add(&text, "model: %s/model.bin (llama2.c format)\n", info->folder);
     say_next(&text, info, end);

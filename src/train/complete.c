@@ -96,7 +96,8 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
     if (s->memory == KILN_UNSET) {
         const uint64_t available = kiln_memory_available();
         /* 80 % of it; where the system does not say, no limit. */
-        KILN_TRY(set_count(s, KILN_SETTING_memory, available > 0 ? available / 10 * 8 : INT64_MAX,
+        KILN_TRY(set_count(s, KILN_SETTING_memory,
+                           available > 0 ? (available / 10 * 8) >> 20 << 20 : INT64_MAX,
                            KILN_FROM_MACHINE, err));
     }
     if (isnan(s->min_lr)) {
@@ -150,7 +151,8 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_com
     return complete(s, source, &dims, err);
 }
 
-/* ---- the plan ---------------------------------------------------------------------------------- */
+/* ---- the plan ----------------------------------------------------------------------------------
+ */
 
 enum { NPU_BUDGET = 119 }; /* of the published trainers */
 

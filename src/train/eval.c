@@ -35,7 +35,8 @@ static void next_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
 static enum kiln_status run_batches(struct evaluation *e, size_t first, size_t batches,
                                     size_t batch, struct kiln_err *err) {
     const struct kiln_table *table = e->model->table;
-    const struct kiln_device_options options = {.shape = {batch, e->seq}, .precision = e->precision};
+    const struct kiln_device_options options = {.shape = {batch, e->seq},
+                                                .precision = e->precision};
     const struct kiln_plan_request request = kiln_plan_simple(table, &options, 1, e->threads);
     const struct kiln_engine_memory memory = {.weights = e->model->weights};
     struct kiln_engine engine = {.optimizer = NULL};

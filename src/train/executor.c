@@ -7,7 +7,8 @@
 
 bool kiln_poison_dropped;
 
-/* ---- kernels ---------------------------------------------------------------------------------- */
+/* ---- kernels ----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status compile(struct kiln_executor *x, enum kiln_layer_kind kind, size_t layer,
                                 struct kiln_err *err) {
@@ -60,7 +61,8 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
     return KILN_OK;
 }
 
-/* ---- where blocks lie ------------------------------------------------------------------------- */
+/* ---- where blocks lie -------------------------------------------------------------------------
+ */
 
 static unsigned char *held(const struct kiln_executor *x) {
     return x->held + x->position.micro_batch * x->plan->layout.micro_batch;
@@ -133,10 +135,11 @@ static void poison_run(const struct kiln_executor *x) {
     poison(x->run_taps[1], l->run * l->taps[1]);
 }
 
-/* ---- passes ----------------------------------------------------------------------------------- */
+/* ---- passes -----------------------------------------------------------------------------------
+ */
 
-static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer,
-                                      const struct blocks *b, void *out, struct kiln_err *err) {
+static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer, const struct blocks *b,
+                                      void *out, struct kiln_err *err) {
     const struct kiln_device_ops *ops = x->device->ops;
     KILN_TRY(ops->forward(x->device, layer, KILN_ATTENTION, b->in, b->mid, b->taps[0], err));
     return ops->forward(x->device, layer, KILN_FEED_FORWARD, b->mid, out, b->taps[1], err);
@@ -153,9 +156,8 @@ static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
 static enum kiln_status head(struct kiln_executor *x, struct kiln_err *err) {
     const bool evaluate = x->position.evaluate;
     double loss = 0.0;
-    KILN_TRY(x->device->ops->head(x->device, x->scratch[0], x->targets,
-                                  evaluate ? 0.0f : x->scale, evaluate ? NULL : flow(x), &loss,
-                                  err));
+    KILN_TRY(x->device->ops->head(x->device, x->scratch[0], x->targets, evaluate ? 0.0f : x->scale,
+                                  evaluate ? NULL : flow(x), &loss, err));
     x->loss_sum += loss;
     return KILN_OK;
 }
@@ -238,7 +240,8 @@ static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_pla
     return KILN_OK;
 }
 
-/* ---- what the caller drives ------------------------------------------------------------------- */
+/* ---- what the caller drives -------------------------------------------------------------------
+ */
 
 void kiln_executor_begin(struct kiln_executor *x, bool evaluate, uint64_t micro_batches,
                          kiln_batch_source *source, void *context) {
@@ -280,7 +283,8 @@ enum kiln_status kiln_executor_load_forward(struct kiln_executor *x, struct kiln
     return sync_kernels(x, err);
 }
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory -----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status open_memory(struct kiln_executor *x, struct kiln_err *err) {
     const struct kiln_layout *l = &x->plan->layout;

@@ -29,8 +29,8 @@ struct kiln_executor {
     struct kiln_gradients gradients; /* of a training window */
     kiln_batch_source *source;
     void *context;
-    float scale;     /* of the loss, in its gradient */
-    double loss_sum; /* over the tokens of the micro-batches so far */
+    float scale;                             /* of the loss, in its gradient */
+    double loss_sum;                         /* over the tokens of the micro-batches so far */
     double forward_s, backward_s, compile_s; /* so far, of the caller to reset */
 
     uint32_t *tokens, *targets; /* [N] */

@@ -44,6 +44,7 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
     set_real(line, "restart_ms", r->restart_ms);
     set_count(line, "compiles", r->compiles);
     set_count(line, "layer_forwards", r->layer_forwards);
+    set_count(line, "peak_bytes", r->peak_bytes);
     set_count(line, "restarts", r->restarts);
     if (!isnan(r->val_loss)) {
         set_real(line, "val_loss", r->val_loss);

@@ -30,8 +30,8 @@ struct kiln_run {
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
     struct kiln_profile profile; /* tflops 0: not known yet */
-    bool resumed; /* and not trained yet */
-    int inherited; /* descriptor of the state, or -1 */
+    bool resumed;                /* and not trained yet */
+    int inherited;               /* descriptor of the state, or -1 */
     char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
     char notice[320]; /* what the user should know before training; "" for nothing */
@@ -104,12 +104,14 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder, stru
 static enum kiln_status make_plan(struct kiln_run *run, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_plan_request request;
-    KILN_REQUIRE(strcmp(s->device, "cpu") == 0, err, KILN_EUNSUPPORTED,
-                 "--device %s: this build of kiln trains on cpu; kiln plan --device %s plans for it",
-                 s->device, s->device);
+    KILN_REQUIRE(
+        strcmp(s->device, "cpu") == 0, err, KILN_EUNSUPPORTED,
+        "--device %s: this build of kiln trains on cpu; kiln plan --device %s plans for it",
+        s->device, s->device);
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
     if (run->profile.tflops <= 0) {
-        KILN_TRY(kiln_profile_of(s->device, request.threads, request.precision, &run->profile, err));
+        KILN_TRY(
+            kiln_profile_of(s->device, request.threads, request.precision, &run->profile, err));
     }
     request.profile = run->profile;
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
@@ -134,20 +136,20 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const struct kiln_engine_memory memory = {
         .weights = kiln_state_region(t->state, KILN_WEIGHTS),
-        .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
-                      .v = kiln_state_region(t->state, KILN_MOMENT2),
-                      /* In the state: an update that a death cut short is finished from them. */
-                      .gradients = {.all = gradients,
-                                    .embedding = run->table->dims.tied
-                                                     ? kiln_state_region(t->state,
-                                                                         KILN_GRADIENT_EMBEDDING)
-                                                     : gradients + embedding},
-                      .state = t->state,
-                      .beta1 = s->beta1,
-                      .beta2 = s->beta2,
-                      .eps = s->eps,
-                      .weight_decay = s->weight_decay,
-                      .clip = s->clip}};
+        .optimizer = {
+            .m = kiln_state_region(t->state, KILN_MOMENT1),
+            .v = kiln_state_region(t->state, KILN_MOMENT2),
+            /* In the state: an update that a death cut short is finished from them. */
+            .gradients = {.all = gradients,
+                          .embedding = run->table->dims.tied
+                                           ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
+                                           : gradients + embedding},
+            .state = t->state,
+            .beta1 = s->beta1,
+            .beta2 = s->beta2,
+            .eps = s->eps,
+            .weight_decay = s->weight_decay,
+            .clip = s->clip}};
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
     set_numerics(run);
     if (s->sample_every > 0 && run->tokenizer) {
@@ -605,9 +607,8 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     kiln_state_commit(run->trainer.state, &cursor);
     const struct kiln_layout *layout = &run->trainer.engine.plan.layout;
     void *held = NULL;
-    KILN_TRY(kiln_state_window(run->trainer.state,
-                               layout->in_state ? layout->held * layout->micro_batch : 0, &held,
-                               err));
+    KILN_TRY(kiln_state_window(
+        run->trainer.state, layout->in_state ? layout->held * layout->micro_batch : 0, &held, err));
     if (layout->in_state) {
         run->trainer.engine.executor.held = held;
     }

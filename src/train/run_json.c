@@ -69,13 +69,11 @@ static enum kiln_status read_profile(const char *path, const json_t *from,
     const struct {
         const char *name;
         double *to;
-    } rates[] = {{"tflops", &profile->tflops},
-                 {"ceiling_tflops", &profile->ceiling_tflops},
-                 {"compile_s", &profile->compile_s},
-                 {"compile_gb_s", &profile->compile_gb_s},
-                 {"update_gb_s", &profile->update_gb_s},
-                 {"restart_s", &profile->restart_s},
-                 {"disk_gb_s", &profile->disk_gb_s}};
+    } rates[] = {
+        {"tflops", &profile->tflops},           {"ceiling_tflops", &profile->ceiling_tflops},
+        {"compile_s", &profile->compile_s},     {"compile_gb_s", &profile->compile_gb_s},
+        {"update_gb_s", &profile->update_gb_s}, {"restart_s", &profile->restart_s},
+        {"disk_gb_s", &profile->disk_gb_s}};
     for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
         const json_t *value = json_object_get(from, rates[i].name);
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,

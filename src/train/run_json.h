@@ -22,7 +22,8 @@ KILN_MUST_CHECK enum kiln_status kiln_run_json_write(const char *path,
  * what is wrong. */
 KILN_MUST_CHECK enum kiln_status kiln_run_json_read(const char *path,
                                                     struct kiln_settings *settings,
-                                                    struct kiln_dims *dims, struct kiln_profile *profile,
+                                                    struct kiln_dims *dims,
+                                                    struct kiln_profile *profile,
                                                     struct kiln_err *err);
 
 #endif

@@ -42,6 +42,7 @@ static void spend(struct kiln_trainer *t, struct kiln_cursor *cursor, bool evalu
         cursor->compile_ms += x->compile_s * 1e3;
         cursor->layer_forwards += counts->layer_forwards - t->counted.layer_forwards;
     }
+    cursor->peak_bytes = t->peak_bytes > cursor->peak_bytes ? t->peak_bytes : cursor->peak_bytes;
     t->since = now;
     t->counted = *counts;
     x->forward_s = x->backward_s = x->compile_s = 0.0;
@@ -255,7 +256,8 @@ static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_
 }
 
 /* A step as the cursor knows it. */
-static struct kiln_step_record record_of(const struct kiln_trainer *t, const struct kiln_cursor *c) {
+static struct kiln_step_record record_of(const struct kiln_trainer *t,
+                                         const struct kiln_cursor *c) {
     const struct kiln_plan *plan = &t->engine.plan;
     const double accum = (double)t->settings->accum, seconds = c->ms * 1e-3;
     struct kiln_step_record r = {.step = c->step,
@@ -272,6 +274,7 @@ static struct kiln_step_record record_of(const struct kiln_trainer *t, const str
                                  .compiles = c->compiles,
                                  .layer_forwards = c->layer_forwards,
                                  .restarts = c->restarts,
+                                 .peak_bytes = c->peak_bytes,
                                  .val_loss = (double)NAN};
     r.host_ms = r.ms - r.device_ms - r.update_ms - r.compile_ms - r.restart_ms;
     r.ms_per_micro_batch = (r.ms - r.update_ms) / accum;

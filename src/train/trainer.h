@@ -32,7 +32,7 @@ struct kiln_trainer {
     bool handed_over;                  /* by a process that restarted */
     double since;                      /* up to when the cursor knows what the step cost ... */
     struct kiln_device_counts counted; /* ... and how much of what the device has done */
-    size_t peak_bytes;                 /* resident memory, sampled before each action */
+    uint64_t peak_bytes;               /* resident memory, sampled before each action */
 };
 
 /* Train from the state's cursor to settings->steps. KILN_ERESTART: the budget of this process is

@@ -213,8 +213,7 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     KILN_TRY(read_model(r, options->reference, err));
     KILN_TRY(read_arrays(r, options->reference, err));
     const json_t *adamw = json_object_get(r->json, "adamw");
-    struct kiln_engine_memory memory = {.weights = r->weights,
-                                        .optimizer = {.m = r->m, .v = r->v}};
+    struct kiln_engine_memory memory = {.weights = r->weights, .optimizer = {.m = r->m, .v = r->v}};
     struct kiln_optimizer_parts *parts = &memory.optimizer;
     KILN_TRY(read_number(adamw, "adamw", "beta1", &parts->beta1, err));
     KILN_TRY(read_number(adamw, "adamw", "beta2", &parts->beta2, err));

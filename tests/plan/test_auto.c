@@ -39,7 +39,7 @@ static struct kiln_plan_request small_request(size_t layers, size_t budget) {
 }
 
 struct tried {
-    double step; /* of the fastest that fits; negative: none does */
+    double step;          /* of the fastest that fits; negative: none does */
     uint64_t least, most; /* bytes of the smallest and of the largest plan */
 };
 
@@ -113,8 +113,8 @@ TEST_WITHIN(auto_is_as_fast_as_the_best_of_all_arrangements, 300) {
                 const struct tried free_memory = brute_force(table, &r);
                 check_auto(&r, table, &slower);
                 for (uint64_t part = 0; part <= 8; part += 2) {
-                    r.memory = free_memory.least - 1 +
-                               (free_memory.most - free_memory.least) * part / 8;
+                    r.memory =
+                        free_memory.least - 1 + (free_memory.most - free_memory.least) * part / 8;
                     check_auto(&r, table, &slower);
                     checked++;
                 }

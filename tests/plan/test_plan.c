@@ -306,4 +306,3 @@ TEST(memory_adds_up_and_is_that_of_the_parts) {
     kiln_table_destroy(table);
     kiln_estimate_free(&e);
 }
-

@@ -69,13 +69,16 @@ static enum kiln_status cpu_compile(struct kiln_device *device, size_t kind, siz
                  "compile: no kind %zu of layer %zu", kind, layer);
     unsigned char *flag = loaded(cpu, kind, layer);
     KILN_REQUIRE(caps->compile_budget == 0 || device->counts.compiles < caps->compile_budget, err,
-                 KILN_EBUDGET, "cpu: %s of layer %zu would be kernel %zu of this process; its "
-                 "compile budget is %zu", kiln_layer_kinds[kind].name, layer,
-                 (size_t)device->counts.compiles + 1, caps->compile_budget);
+                 KILN_EBUDGET,
+                 "cpu: %s of layer %zu would be kernel %zu of this process; its "
+                 "compile budget is %zu",
+                 kiln_layer_kinds[kind].name, layer, (size_t)device->counts.compiles + 1,
+                 caps->compile_budget);
     KILN_REQUIRE(caps->load_budget == 0 || *flag || device->counts.loaded < caps->load_budget, err,
-                 KILN_EBUDGET, "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
-                 "budget is %zu", kiln_layer_kinds[kind].name, layer, device->counts.loaded + 1,
-                 caps->load_budget);
+                 KILN_EBUDGET,
+                 "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
+                 "budget is %zu",
+                 kiln_layer_kinds[kind].name, layer, device->counts.loaded + 1, caps->load_budget);
     for (int i = 0; i < baked[kind].n; i++) {
         pack_matrix(cpu, baked[kind].matrices[i], layer, weights, baked[kind].forward);
     }

@@ -28,7 +28,7 @@ struct kiln_cpu_device {
     bool training;
     unsigned char *loaded; /* [kinds][L] kernels that are loaded */
     size_t tokens;         /* N */
-    float *angles; /* RoPE: [T, K] as cos, sin pairs */
+    float *angles;         /* RoPE: [T, K] as cos, sin pairs */
 
     /* Workspace; operands unless said otherwise. */
     void *xn;      /* [N, D] normalised input */
