@@ -9,10 +9,10 @@
 
 #include "stop.h"
 
-extern char **environ;
-
 #ifdef __APPLE__
 #include <mach-o/dyld.h>
+
+extern char **environ;
 
 static char path[4096];
 

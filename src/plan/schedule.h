@@ -49,10 +49,10 @@ struct kiln_process {
 };
 
 struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan,
-                                           const struct kiln_process *process,
-                                           const struct kiln_position *position);
-void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_process *process,
-                         struct kiln_position *position, const struct kiln_plan_action *action);
+                                           const struct kiln_process *p,
+                                           const struct kiln_position *at);
+void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_process *p,
+                         struct kiln_position *at, const struct kiln_plan_action *a);
 /* A number that differs for plans whose positions mean different things. */
 uint32_t kiln_schedule_id(const struct kiln_schedule_plan *plan);
 

@@ -122,7 +122,7 @@ static struct blocks segment_blocks(const struct kiln_executor *x, size_t layer,
 }
 
 static void poison(void *block, size_t bytes) {
-    if (kiln_poison_dropped) {
+    if (kiln_poison_dropped && block != NULL) {
         memset(block, 0xff, bytes); /* a NaN in fp32, bf16 and fp16 */
     }
 }
