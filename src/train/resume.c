@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * resume.c: a run that is opened again, by a person or by the process before.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/io_hook.h"
+#include "state/checkpoint.h"
+#include "train/data_source.h"
+#include "train/run_int.h"
+#include "train/run_json.h"
+
+/* Settings that may change from one process of a run to the next. */
+static bool may_change(enum kiln_setting_id id) {
+    switch (id) {
+        case KILN_SETTING_steps:
+        case KILN_SETTING_threads:
+        case KILN_SETTING_eval_every:
+        case KILN_SETTING_sample_every:
+        case KILN_SETTING_save_every:
+        case KILN_SETTING_keep_checkpoints:
+        case KILN_SETTING_prompt:
+        case KILN_SETTING_budget: /* the plan: it decides no bits */
+        case KILN_SETTING_load_budget:
+        case KILN_SETTING_headroom:
+        case KILN_SETTING_schedule:
+        case KILN_SETTING_activations:
+        case KILN_SETTING_memory:
+        case KILN_SETTING_overlap:
+        case KILN_SETTING_restart:
+            return true;
+        default:
+            return false;
+    }
+}
+
+static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_settings *changes,
+                                      struct kiln_dims *dims, struct kiln_err *err) {
+    char path[4200], text[512];
+    kiln_run_file(run, "run.json", path, sizeof path);
+    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
+                 run->folder);
+    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, err));
+    for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
+        if (changes->origin[i] != KILN_FROM_FLAG) {
+            continue;
+        }
+        KILN_REQUIRE(may_change(i), err, KILN_EUSAGE,
+                     "--%s cannot change when a run is resumed; start a new run for it",
+                     kiln_setting(i)->flag);
+        kiln_settings_text(changes, i, text, sizeof text);
+        KILN_TRY(kiln_settings_set(&run->settings, i, text, KILN_FROM_FLAG, err));
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    char path[4200];
+    /* The tokens made at the start are the data of the run, whatever became of the text. */
+    kiln_run_file(run, "data.tok", path, sizeof path);
+    if (kiln_path_exists(path)) {
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_data, path, KILN_FROM_RUN, err));
+    }
+    kiln_run_file(run, "val.tok", path, sizeof path);
+    if (s->val && kiln_path_exists(path)) {
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_val, path, KILN_FROM_RUN, err));
+    }
+    return kiln_run_open_data(run, run->folder, err);
+}
+
+/* metrics.jsonl may hold more than the cursor knows: cut it to the cursor's length. */
+static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
+    char path[4200];
+    struct stat st;
+    kiln_run_file(run, "metrics.jsonl", path, sizeof path);
+    off_t length = (off_t)kiln_state_cursor(run->trainer.state)->metrics_bytes;
+    if (stat(path, &st) == 0 && st.st_size > length) {
+        KILN_REQUIRE(KILN_IO(KILN_IO_TRUNCATE, path, NULL, 0, truncate(path, length)) == 0, err,
+                     KILN_EIO, "%s: %s", path, strerror(errno));
+    }
+    return KILN_OK;
+}
+
+/* The sizes that run.json does not hold: those of the state, or of the newest checkpoint. */
+static enum kiln_status find_sizes(const struct kiln_run *run, const char *state,
+                                   struct kiln_dims *dims, struct kiln_err *err) {
+    struct kiln_checkpoint_info info;
+    struct kiln_cursor cursor;
+    struct kiln_err second;
+    char path[4200], checkpoint[4300];
+    uint64_t step;
+    size_t damaged;
+    enum kiln_status status = kiln_state_peek(state, dims, &cursor, err);
+    kiln_run_file(run, "checkpoints", path, sizeof path);
+    if (status == KILN_OK ||
+        kiln_checkpoint_find(path, &step, checkpoint, sizeof checkpoint, &damaged, &second) !=
+            KILN_OK ||
+        kiln_checkpoint_peek(checkpoint, &info, &second) != KILN_OK) {
+        return status;
+    }
+    *dims = info.dims;
+    return KILN_OK;
+}
+
+/* The state is gone, or not to be trusted, for the reason in *err: the newest checkpoint that
+ * verifies takes its place. */
+static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
+                                       struct kiln_err *err) {
+    char folder[4200], checkpoint[4300];
+    uint64_t step;
+    size_t damaged;
+    const struct kiln_err why = *err;
+    struct kiln_err none;
+    kiln_run_file(run, "checkpoints", folder, sizeof folder);
+    if (kiln_checkpoint_find(folder, &step, checkpoint, sizeof checkpoint, &damaged, &none) !=
+        KILN_OK) {
+        return KILN_FAIL(err, why.code,
+                         "%.300s; %.200s: all that was trained is lost; remove the folder and "
+                         "start the run again",
+                         why.message, none.message);
+    }
+    KILN_TRY(kiln_state_renew(state, run->table, &run->trainer.state, err));
+    KILN_TRY(kiln_checkpoint_restore(checkpoint, run->trainer.state, err));
+    KILN_TRY(kiln_sync_dir(run->folder, err));
+    int n =
+        snprintf(run->notice, sizeof run->notice,
+                 "%s: training goes on from the checkpoint of step %" PRIu64,
+                 why.code == KILN_EUNTRUSTED
+                     ? "state.kiln cannot be trusted: the power was cut or the system restarted "
+                       "while this run was being trained"
+                     : "state.kiln is missing",
+                 step);
+    if (damaged > 0 && n > 0 && (size_t)n < sizeof run->notice) {
+        snprintf(run->notice + n, sizeof run->notice - (size_t)n, "; %zu newer ones are damaged",
+                 damaged);
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status reopen_state(struct kiln_run *run, const char *path, struct kiln_err *err) {
+    char notice[160];
+    struct kiln_err own; /* the caller's may be NULL */
+    struct kiln_state **state = &run->trainer.state;
+    bool absent = !kiln_path_exists(path);
+    const int fd = run->inherited;
+    run->inherited = -1;
+    run->trainer.handed_over = fd >= 0;
+    enum kiln_status status = fd >= 0
+                                  ? kiln_state_open_fd(fd, path, run->table, state, notice, &own)
+                                  : kiln_state_open(path, run->table, state, notice, &own);
+    if (fd < 0 && (absent || status == KILN_EUNTRUSTED)) {
+        status = restore_newest(run, path, &own);
+    } else if (status == KILN_OK && notice[0]) {
+        snprintf(run->notice, sizeof run->notice, "%s", notice);
+    }
+    if (status != KILN_OK && err) {
+        *err = own;
+    }
+    return status;
+}
+
+static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
+                               struct kiln_err *err) {
+    char path[4200];
+    struct kiln_dims dims;
+    KILN_TRY(read_settings(run, changes, &dims, err));
+    if (dims.dim == 0) {
+        kiln_run_file(run, "state.kiln", path, sizeof path);
+        KILN_TRY(find_sizes(run, path, &dims, err));
+    }
+    KILN_TRY(kiln_table_create(&dims, &run->table, err));
+    snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
+    kiln_run_file(run, "tokenizer.bin", path, sizeof path);
+    bool own = kiln_path_exists(path);
+    KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
+    KILN_TRY(reopen_data(run, err));
+    kiln_run_file(run, "state.kiln", path, sizeof path);
+    KILN_TRY(reopen_state(run, path, err));
+    KILN_TRY(trim_metrics(run, err));
+    KILN_TRY(kiln_run_make_plan(run, err));
+    KILN_TRY(kiln_run_open_trainer(run, err));
+    const char *before = kiln_state_cursor(run->trainer.state)->numerics;
+    if (strcmp(run->numerics, before) != 0) {
+        snprintf(run->notice, sizeof run->notice,
+                 "this machine computes as %s, the run began as %s: losses may differ in the last "
+                 "digits",
+                 run->numerics, before);
+    }
+    run->resumed = true;
+    if (!run->trainer.handed_over) {
+        KILN_TRY(kiln_run_write_settings(run, run->folder, err));
+    }
+    KILN_TRY(kiln_run_open_metrics(run, err));
+    return kiln_run_describe(run, err);
+}
+
+static enum kiln_status open_old(const char *folder, const struct kiln_settings *changes,
+                                 int inherited, struct kiln_run **out, struct kiln_err *err) {
+    enum kiln_status status = kiln_run_begin(NULL, out, err);
+    if (status == KILN_OK) {
+        (*out)->inherited = inherited;
+        status = kiln_run_check_name(folder, err);
+    }
+    if (status == KILN_OK) {
+        snprintf((*out)->folder, sizeof(*out)->folder, "%s", folder);
+        status = resume(*out, changes, err);
+    }
+    return kiln_run_end_open(status, out);
+}
+
+enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings *changes,
+                                 struct kiln_run **out, struct kiln_err *err) {
+    return open_old(folder, changes, -1, out, err);
+}
+
+enum kiln_status kiln_run_take_over(int descriptor, const char *folder, struct kiln_run **out,
+                                    struct kiln_err *err) {
+    return open_old(folder, NULL, descriptor, out, err);
+}

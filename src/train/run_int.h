@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * run_int.h: a run, for the files that make one (create.c), open one again (resume.c) and train it
+ * (run.c).
+ */
+#ifndef KILN_TRAIN_RUN_INT_H
+#define KILN_TRAIN_RUN_INT_H
+
+#include "train/trainer.h"
+
+struct kiln_run {
+    struct kiln_run_info info;
+    struct kiln_settings settings;
+    struct kiln_trainer trainer;
+    struct kiln_table *table;
+    struct kiln_tokenizer *tokenizer;
+    struct kiln_profile profile; /* tflops 0: not known yet */
+    bool resumed;                /* and not trained yet */
+    int inherited;               /* descriptor of the state, or -1 */
+    char numerics[sizeof((struct kiln_cursor *)0)->numerics];
+    char folder[4096];
+    char state_path[4300]; /* with --state: of a state that is being made */
+    char notice[320];      /* what the user should know before training; "" for nothing */
+    char model_name[512];
+};
+
+/* Allocate a run with a copy of the settings; NULL: all defaults. */
+KILN_MUST_CHECK enum kiln_status kiln_run_begin(const struct kiln_settings *settings,
+                                                struct kiln_run **out, struct kiln_err *err);
+/* A run that could not be opened is closed. */
+enum kiln_status kiln_run_end_open(enum kiln_status status, struct kiln_run **run);
+/* Paths of files in the folder are made in buffers of PATH_MAX and a little. */
+KILN_MUST_CHECK enum kiln_status kiln_run_check_name(const char *folder, struct kiln_err *err);
+/* A file of the run's folder. */
+char *kiln_run_file(const struct kiln_run *run, const char *name, char *out, size_t size);
+
+/* In this order: the plan needs table and settings; data the tokenizer; the trainer an open state.
+ * `folder` may be the temporary one. */
+KILN_MUST_CHECK enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
+                                                    struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_open_metrics(struct kiln_run *run, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_write_settings(const struct kiln_run *run,
+                                                         const char *folder, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err);
+
+#endif
