@@ -8,8 +8,9 @@
 #include "plan/plan.h"
 #include "state/state.h"
 
-/* Of a state that is walked, what is in memory at least: pages being read, changed and written. */
-#define WALKED (256u << 20)
+/* Of a state that is walked, what is in memory at least beside whole tensors: pages that are being
+ * read, changed and written. */
+#define WALKED (96u << 20)
 
 struct kiln_flops kiln_plan_flops(const struct kiln_dims *d, size_t batch, size_t seq) {
     const double n = (double)batch * (double)seq;
@@ -84,12 +85,12 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     const uint64_t rest = m->kernels + m->journal + m->activations_kept + m->activations_live +
                           m->workspace + m->process;
     /* A state that does not fit beside the rest is walked: read ahead, written out behind. */
-    const uint64_t smallest = r->forward_only ? state : least(state, WALKED + embedding);
-    const uint64_t room = r->memory > rest ? r->memory - rest : 0;
+    /* Whole tensors: the two gradients of the embedding while the loss is taken, then a layer's. */
+    const uint64_t layer = table->size * sizeof(float) / (table->dims.layers + 1);
+    const uint64_t walked = WALKED + 2 * embedding + layer;
+    const uint64_t smallest = r->forward_only ? state : least(state, walked);
     plan->least = rest + smallest;
-    plan->state_resident = r->memory == 0 || room > state ? state
-                           : room < smallest              ? smallest
-                                                          : room;
+    plan->state_resident = r->memory == 0 || rest + state <= r->memory ? state : smallest;
     m->total = rest + plan->state_resident;
     /* Walked, the update reads W, m, v and the gradients twice and writes all but the gradients;
      * each micro-batch writes the gradients, and all but the first read them. */

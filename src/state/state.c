@@ -316,6 +316,7 @@ void kiln_state_close(struct kiln_state *state) {
     if (!state) {
         return;
     }
+    kiln_state_walk_end(state);
     unmap_window(state);
     if (state->base) {
         munmap(state->base, state->bytes);

@@ -187,6 +187,19 @@ KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, ui
  * For weights and moments that came from elsewhere. */
 void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 
+/* A state larger than the memory it may take is walked: from here on the calls below mean
+ * something; before, they do nothing. One more thread, which mostly waits for the disk. */
+KILN_MUST_CHECK enum kiln_status kiln_state_walk(struct kiln_state *state, struct kiln_err *err);
+bool kiln_state_walks(const struct kiln_state *state);
+/* n floats of a region from `offset` are wanted soon; are done with. Any thread. */
+void kiln_state_ahead(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
+void kiln_state_behind(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
+/* While on: weights and moments leave the memory again and again. For a reader of all of them that
+ * knows nothing of walking, beside a window. */
+void kiln_state_sweep(struct kiln_state *state, bool on);
+/* The values of a region are not wanted any more, not even on the disk: it may read as zeros. */
+void kiln_state_forget(struct kiln_state *state, enum kiln_region region);
+
 /* Bytes of the file for a model, without and with a window of that many bytes. */
 size_t kiln_state_bytes(const struct kiln_table *table);
 size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window);

@@ -3,7 +3,7 @@
  * state_int.h: what the files of src/state share: the pages as they lie in the file.
  *
  * layout.c: sizes and the header; cursor.c: slots and commits; journal.c: guarded chunks;
- * state.c: the file itself.
+ * walk.c: a state larger than memory; state.c: the file itself.
  */
 #ifndef KILN_STATE_INT_H
 #define KILN_STATE_INT_H
@@ -59,11 +59,14 @@ struct kiln_state {
     size_t size, chunks; /* elements of a parameter region, chunks with a stamp */
     unsigned char *window;
     struct kiln_cursor cursor;
-    char boot_id[40]; /* of the system now */
-    int first_slot;   /* which a commit writes first: one that may be lost */
-    bool both_whole;  /* when it was opened: either slot would have done */
-    bool begun;       /* the file may be changed */
+    char boot_id[40];       /* of the system now */
+    int first_slot;         /* which a commit writes first: one that may be lost */
+    bool both_whole;        /* when it was opened: either slot would have done */
+    struct kiln_walk *walk; /* NULL: all of it may be in memory */
+    bool begun;             /* the file may be changed */
 };
+
+void kiln_state_walk_end(struct kiln_state *state);
 
 /* ---- layout.c ---------------------------------------------------------------------------------
  */

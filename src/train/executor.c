@@ -41,6 +41,12 @@ static enum kiln_status compile_layer(struct kiln_executor *x, size_t layer, uns
     return KILN_OK;
 }
 
+static void layer_done(const struct kiln_executor *x, enum kiln_pass pass, size_t layer) {
+    if (x->layer_done) {
+        x->layer_done(x->layer_done_context, pass, layer);
+    }
+}
+
 /* Make the device hold what the process should: first the room, then the kernels. */
 static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *err) {
     const double start = kiln_now_s();
@@ -50,8 +56,12 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
         x->on_device[l] &= has[l];
     }
     for (size_t l = 0; l < x->plan->schedule.layers; l++) {
-        KILN_TRY(compile_layer(x, l, has[l] & ~(unsigned)x->on_device[l], err));
+        const unsigned fresh = has[l] & ~(unsigned)x->on_device[l];
+        KILN_TRY(compile_layer(x, l, fresh, err));
         x->on_device[l] = has[l];
+        if (fresh) {
+            layer_done(x, KILN_FORWARD, l);
+        }
     }
     if (x->process.shared && !x->shared_on_device) {
         KILN_TRY(compile(x, KILN_ATTN_BWD2, 0, err));
@@ -149,7 +159,9 @@ static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
                                        const struct blocks *b, struct kiln_err *err) {
     const struct kiln_device_ops *ops = x->device->ops;
     KILN_TRY(ops->backward(x->device, layer, KILN_FEED_FORWARD, b->mid, flow(x), b->taps[1], err));
-    return ops->backward(x->device, layer, KILN_ATTENTION, b->in, flow(x), b->taps[0], err);
+    KILN_TRY(ops->backward(x->device, layer, KILN_ATTENTION, b->in, flow(x), b->taps[0], err));
+    layer_done(x, KILN_BACKWARD, layer);
+    return KILN_OK;
 }
 
 /* Final norm, classifier and loss; in training the gradient begins its way back. */
@@ -159,6 +171,7 @@ static enum kiln_status head(struct kiln_executor *x, struct kiln_err *err) {
     KILN_TRY(x->device->ops->head(x->device, x->scratch[0], x->targets, evaluate ? 0.0f : x->scale,
                                   evaluate ? NULL : flow(x), &loss, err));
     x->loss_sum += loss;
+    layer_done(x, evaluate ? KILN_FORWARD : KILN_BACKWARD, KILN_NO_LAYER);
     return KILN_OK;
 }
 
@@ -220,6 +233,7 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
     }
     if (g->first == 0) {
         KILN_TRY(x->device->ops->embed_backward(x->device, x->tokens, flow(x), err));
+        layer_done(x, KILN_BACKWARD, KILN_NO_LAYER);
     }
     return x->device->ops->drain(x->device, err);
 }

@@ -29,6 +29,10 @@ struct kiln_executor {
     struct kiln_gradients gradients; /* of a training window */
     kiln_batch_source *source;
     void *context;
+    /* NULL, or told when a layer's weights have been compiled (FORWARD) and when its gradients have
+     * been added to (BACKWARD); KILN_NO_LAYER: the parameters outside the layers. */
+    void (*layer_done)(void *context, enum kiln_pass pass, size_t layer);
+    void *layer_done_context;
     float scale;                             /* of the loss, in its gradient */
     double loss_sum;                         /* over the tokens of the micro-batches so far */
     double forward_s, backward_s, compile_s; /* so far, of the caller to reset */

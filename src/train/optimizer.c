@@ -48,6 +48,22 @@ void kiln_optimizer_destroy(struct kiln_optimizer *o) {
     }
 }
 
+/* Pieces so far in front are read while this one is worked on. */
+#define AHEAD 64
+
+/* A state that is walked: what comes is read, what has been goes. */
+static void walk(const struct kiln_optimizer *o, size_t task, enum kiln_region region) {
+    const struct kiln_piece *p = &o->pieces[task];
+    if (!o->parts.state || !kiln_state_walks(o->parts.state)) {
+        return;
+    }
+    kiln_state_behind(o->parts.state, region, p->offset, p->n);
+    if (task + AHEAD < o->n_pieces) {
+        const struct kiln_piece *next = &o->pieces[task + AHEAD];
+        kiln_state_ahead(o->parts.state, region, next->offset, next->n);
+    }
+}
+
 static void norm_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
     const struct kiln_piece *p = &o->pieces[task];
@@ -63,6 +79,11 @@ static void norm_piece(void *context, size_t task, size_t thread) {
         sum += o->kernels.sum_squares(g + i, n);
     }
     o->sums[task] = sum;
+    walk(o, task, KILN_GRADIENTS);
+    if (p->adds_embedding && o->parts.state) {
+        kiln_state_behind(o->parts.state, KILN_GRADIENT_EMBEDDING, p->first * (p->n / p->rows),
+                          p->n);
+    }
 }
 
 double kiln_optimizer_norm(struct kiln_optimizer *o) {
@@ -97,6 +118,10 @@ static void update_piece(void *context, size_t task, size_t thread) {
     if (p->matrix != KILN_NO_MATRIX && parts->device && parts->device->ops->refresh) {
         parts->device->ops->refresh(parts->device, p->matrix, p->first, p->rows, parts->weights);
     }
+    walk(o, task, KILN_WEIGHTS);
+    walk(o, task, KILN_MOMENT1);
+    walk(o, task, KILN_MOMENT2);
+    walk(o, task, KILN_GRADIENTS);
 }
 
 void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr, double norm) {

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ struct kiln_run {
     int inherited;               /* descriptor of the state, or -1 */
     char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
-    char notice[320]; /* what the user should know before training; "" for nothing */
+    char state_path[4300]; /* with --state: of a state that is being made */
+    char notice[320];      /* what the user should know before training; "" for nothing */
     char model_name[512];
 };
 
@@ -150,6 +152,11 @@ static enum kiln_status open_trainer(struct kiln_run *run, struct kiln_err *err)
             .eps = s->eps,
             .weight_decay = s->weight_decay,
             .clip = s->clip}};
+    const struct kiln_memory *m = &t->engine.plan.memory;
+    if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients) {
+        KILN_TRY(kiln_state_walk(t->state, err));
+        kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
+    }
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
     set_numerics(run);
     if (s->sample_every > 0 && run->tokenizer) {
@@ -244,6 +251,27 @@ static enum kiln_status write_settings(const struct kiln_run *run, const char *f
     return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile, err);
 }
 
+/* --state DIR: the file is DIR/NAME.state.kiln, and state.kiln in the run folder leads to it. */
+static enum kiln_status place_state(struct kiln_run *run, const char *link, struct kiln_err *err) {
+    char folder[PATH_MAX];
+    const char *name = strrchr(run->folder, '/');
+    name = name ? name + 1 : run->folder;
+    KILN_TRY(kiln_make_dirs(run->settings.state, err));
+    KILN_REQUIRE(realpath(run->settings.state, folder), err, KILN_EIO, "--state %s: %s",
+                 run->settings.state, strerror(errno));
+    const int n =
+        snprintf(run->state_path, sizeof run->state_path, "%s/%s.state.kiln", folder, name);
+    KILN_REQUIRE(n < (int)sizeof run->state_path, err, KILN_EUSAGE, "--state %s: path too long",
+                 run->settings.state);
+    KILN_REQUIRE(!kiln_path_exists(run->state_path), err, KILN_EEXISTS,
+                 "--state: %s exists, the state of another run; remove it if that run is done, or "
+                 "choose another --state or --out",
+                 run->state_path);
+    KILN_REQUIRE(symlink(run->state_path, link) == 0, err, KILN_EIO, "%s: %s", link,
+                 strerror(errno));
+    return KILN_OK;
+}
+
 /* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
 static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_source *source,
                                 const char *folder, struct kiln_err *err) {
@@ -254,7 +282,11 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
         KILN_TRY(kiln_tokenizer_save(run->tokenizer, path, err));
     }
     snprintf(path, sizeof path, "%s/state.kiln", folder);
-    KILN_TRY(kiln_state_create(path, run->table, &run->trainer.state, err));
+    if (run->settings.state) {
+        KILN_TRY(place_state(run, path, err));
+    }
+    KILN_TRY(kiln_state_create(run->settings.state ? run->state_path : path, run->table,
+                               &run->trainer.state, err));
     KILN_TRY(kiln_model_source_load(source, run->table, run->settings.seed,
                                     kiln_state_region(run->trainer.state, KILN_WEIGHTS), err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));
@@ -298,6 +330,9 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     }
     if (status != KILN_OK) {
         struct kiln_err ignored;
+        if (run->trainer.state && run->state_path[0]) {
+            unlink(run->state_path);
+        }
         if (kiln_remove_tree(temporary, &ignored) == KILN_OK && made_parent) {
             rmdir(parent); /* only when empty: nothing is left behind */
         }
@@ -593,8 +628,11 @@ int kiln_run_hand_over(struct kiln_run *run) {
 const struct kiln_run_info *kiln_run_info(const struct kiln_run *run) { return &run->info; }
 
 uint32_t kiln_run_weights_hash(const struct kiln_run *run) {
-    return kiln_crc32c(0, kiln_state_region(run->trainer.state, KILN_WEIGHTS),
-                       run->table->size * sizeof(float));
+    struct kiln_state *state = run->trainer.state;
+    const uint32_t hash =
+        kiln_crc32c(0, kiln_state_region(state, KILN_WEIGHTS), run->table->size * sizeof(float));
+    kiln_state_behind(state, KILN_WEIGHTS, 0, run->table->size);
+    return hash;
 }
 
 /* The state changes from here on. */

@@ -90,6 +90,7 @@ void kiln_saver_begin(struct kiln_saver *s) {
     snprintf(s->path, sizeof s->path, "%s/step-%" PRIu64, s->checkpoints, s->cursor.step);
     snprintf(s->model, sizeof s->model, "%s/model.bin", s->path);
     s->busy = true;
+    kiln_state_sweep(s->state, true);
     s->joinable = start(s);
     if (!s->joinable) {
         run(s); /* no thread to be had: the window waits instead */
@@ -107,6 +108,7 @@ enum kiln_status kiln_saver_wait(struct kiln_saver *s, uint64_t *step, const cha
         pthread_join(s->thread, NULL);
     }
     s->busy = s->joinable = false;
+    kiln_state_sweep(s->state, false);
     if (s->status != KILN_OK) {
         if (err) {
             *err = s->err;

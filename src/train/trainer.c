@@ -55,6 +55,40 @@ static void spend_nothing(struct kiln_cursor *cursor) {
     cursor->compiles = cursor->layer_forwards = 0;
 }
 
+/* ---- a state larger than memory
+ * ------------------------------------------------------------------
+ */
+
+/* First float and number of floats of a layer's parameters; they lie side by side. */
+static size_t layer_range(const struct kiln_table *table, size_t layer, size_t *first) {
+    const size_t layers = table->dims.layers;
+    *first = kiln_table_find(table, KILN_ATTN_NORM, layer)->offset;
+    return (layer + 1 < layers ? kiln_table_find(table, KILN_ATTN_NORM, layer + 1)->offset
+                               : kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER)->offset) -
+           *first;
+}
+
+/* What has been worked through leaves the memory. */
+static void layer_done(void *context, enum kiln_pass pass, size_t layer) {
+    const struct kiln_trainer *t = context;
+    const struct kiln_table *table = t->table;
+    const enum kiln_region region = pass == KILN_FORWARD ? KILN_WEIGHTS : KILN_GRADIENTS;
+    size_t first;
+    if (layer != KILN_NO_LAYER) {
+        const size_t n = layer_range(table, layer, &first);
+        kiln_state_behind(t->state, region, first, n);
+        return;
+    }
+    const size_t layers_at = kiln_table_find(table, KILN_ATTN_NORM, 0)->offset;
+    const size_t n = layer_range(table, table->dims.layers - 1, &first);
+    kiln_state_behind(t->state, region, 0, layers_at);
+    kiln_state_behind(t->state, region, first + n, table->size - first - n);
+    if (pass == KILN_BACKWARD && table->dims.tied) {
+        kiln_state_behind(t->state, KILN_GRADIENT_EMBEDDING, 0,
+                          table->dims.vocab * table->dims.dim);
+    }
+}
+
 /* ---- windows and evaluations -------------------------------------------------------------------
  */
 
@@ -234,8 +268,10 @@ static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *e
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
-    return kiln_checkpoint_save_llama2c(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS),
-                                        err);
+    const enum kiln_status status = kiln_checkpoint_save_llama2c(
+        path, t->table, kiln_state_region(t->state, KILN_WEIGHTS), err);
+    kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
+    return status;
 }
 
 /* ---- phases ------------------------------------------------------------------------------------
@@ -345,6 +381,10 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     cursor.update_ms += (kiln_now_s() - start) * 1e3;
     spend(t, &cursor, false);
     kiln_state_commit(t->state, &cursor);
+    kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
+    if (t->table->dims.tied) {
+        kiln_state_forget(t->state, KILN_GRADIENT_EMBEDDING);
+    }
     return KILN_OK;
 }
 
@@ -437,6 +477,10 @@ static bool done(const struct kiln_trainer *t) {
 
 enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
+    if (kiln_state_walks(t->state)) {
+        t->engine.executor.layer_done = layer_done;
+        t->engine.executor.layer_done_context = t;
+    }
     KILN_TRY(recover(t, err));
     while (status == KILN_OK && !done(t)) {
         status = run_phase(t, err);
