@@ -87,13 +87,13 @@ KILN_API const char *kiln_keep_name(struct kiln_keep keep, char buffer[32]);
 
 /* What a device does in a second; kiln_profile_of measures or knows it. */
 struct kiln_profile {
-    double tflops;         /* of the model's products in a pass, 1e12/s */
-    double ceiling_tflops; /* the most that products reach; 0: unknown */
-    double compile_s;      /* a kernel, whatever its size */
-    double compile_gb_s;   /* and its weights, as they are on the device */
-    double update_gb_s;    /* bytes that an update reads and writes */
-    double restart_s;      /* a process replaced, beside its compiles */
-    double disk_gb_s;      /* of a state that is larger than the memory */
+    double tflops;                          /* of the model's products in a pass, 1e12/s */
+    double ceiling_tflops;                  /* the most that products reach; 0: unknown */
+    double compile_s;                       /* a kernel, whatever its size */
+    double compile_gb_s;                    /* and its weights, as they are on the device */
+    double update_gb_s;                     /* bytes that an update reads and writes */
+    double restart_s;                       /* a process replaced, beside its compiles */
+    double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
 };
 /* The profile of a device: of "cpu" a short measurement of this machine (a quarter of a second),
  * of the others what was published (docs/plan.md). KILN_EUSAGE lists the devices. */
@@ -101,6 +101,11 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_of(const char *device, si
                                                           enum kiln_precision precision,
                                                           struct kiln_profile *out,
                                                           struct kiln_err *err);
+
+/* Measure the disk that a folder lies on: a quarter of a gigabyte is written and read (seconds). */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
+                                                            struct kiln_profile *profile,
+                                                            struct kiln_err *err);
 
 struct kiln_plan_request {
     struct kiln_dims dims; /* checked */

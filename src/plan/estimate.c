@@ -101,7 +101,7 @@ static enum kiln_status tell(struct kiln_plan *plan, bool trace, struct kiln_est
     out->flops = plan->flops;
     out->time = kiln_plan_seconds(plan);
     out->zero_stall_accum = zero_stall_accum(plan);
-    out->disk_bytes_per_step = plan->disk_bytes;
+    out->disk_bytes_per_step = plan->disk_written + plan->disk_read;
     return trace ? tell_trace(plan, out, err) : KILN_OK;
 }
 

@@ -92,8 +92,11 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     plan->least = rest + smallest;
     plan->state_resident = r->memory == 0 || rest + state <= r->memory ? state : smallest;
     m->total = rest + plan->state_resident;
-    /* Walked, the update reads W, m, v and the gradients twice and writes all but the gradients;
-     * each micro-batch writes the gradients, and all but the first read them. */
-    const uint64_t once = 6 * m->weights + 2 * m->gradients + m->gradients * (2 * r->accum - 1);
-    plan->disk_bytes = plan->state_resident < state ? once : 0;
+    /* Walked: the update reads and writes W, m, v; each micro-batch writes the gradients, and all
+     * but the first read them; the norm reads what the system has in its cache still. */
+    plan->disk_written = plan->disk_read = 0;
+    if (plan->state_resident < state) {
+        plan->disk_written = 3 * m->weights + r->accum * m->gradients;
+        plan->disk_read = 3 * m->weights + (r->accum - 1) * m->gradients;
+    }
 }

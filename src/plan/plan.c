@@ -27,7 +27,11 @@ struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {
                   layers * (double)(plan->sizes.forward + plan->sizes.backward);
     }
     const double update_s = f->update_gb_s > 0 ? update / f->update_gb_s * 1e-9 : 0;
-    const double disk_s = f->disk_gb_s > 0 ? (double)plan->disk_bytes / f->disk_gb_s * 1e-9 : 0;
+    double disk_s = 0;
+    if (f->disk_write_gb_s > 0 && f->disk_read_gb_s > 0) {
+        disk_s = (double)plan->disk_written * 1e-9 / f->disk_write_gb_s +
+                 (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
+    }
     struct kiln_plan_time t = {.compile = plan->cost.compile_s,
                                .compute = plan->cost.compute_s,
                                .restart = plan->cost.restart_s};

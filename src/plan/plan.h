@@ -54,7 +54,7 @@ struct kiln_plan {
     struct kiln_memory memory;
     uint64_t least;          /* bytes in all when of the state only what must be is in memory */
     uint64_t state_resident; /* bytes of the state that may be in memory; the rest is walked */
-    uint64_t disk_bytes;     /* a window moves between memory and state file */
+    uint64_t disk_written, disk_read; /* bytes that a window moves between memory and state file */
     struct kiln_flops flops;
 };
 

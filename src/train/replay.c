@@ -305,9 +305,10 @@ static bool matters(enum kiln_setting_id id) {
         case KILN_SETTING_val:
         case KILN_SETTING_tokenizer:
         case KILN_SETTING_out:
+        case KILN_SETTING_state:
             return false;
-        default:
-            return true;
+        default: /* the plan decides no bits */
+            return id < KILN_SETTING_budget || id > KILN_SETTING_restart;
     }
 }
 
@@ -436,6 +437,11 @@ static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err)
     KILN_TRY(status);
     status = train(r, run, err);
     kiln_run_close(run);
+    while (status == KILN_ERESTART) { /* a budget is spent: the device is opened anew */
+        KILN_TRY(kiln_run_resume(r->folder, NULL, &run, err));
+        status = train(r, run, err);
+        kiln_run_close(run);
+    }
     return status;
 }
 

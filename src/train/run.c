@@ -119,6 +119,19 @@ static enum kiln_status make_plan(struct kiln_run *run, struct kiln_err *err) {
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
 }
 
+/* A state that does not fit the memory lives on the disk: how fast is it? Then plan again. */
+static enum kiln_status measure_disk(struct kiln_run *run, const char *folder,
+                                     struct kiln_err *err) {
+    struct kiln_engine *engine = &run->trainer.engine;
+    if (engine->plan.disk_written == 0) {
+        return KILN_OK;
+    }
+    KILN_TRY(
+        kiln_profile_disk(run->settings.state ? run->settings.state : folder, &run->profile, err));
+    kiln_plan_close(&engine->plan);
+    return make_plan(run, err);
+}
+
 /* device, batch, accum, seq: what decides bits beside the settings. */
 static void set_numerics(struct kiln_run *run) {
     snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
@@ -276,6 +289,7 @@ static enum kiln_status place_state(struct kiln_run *run, const char *link, stru
 static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_source *source,
                                 const char *folder, struct kiln_err *err) {
     char path[4300];
+    KILN_TRY(measure_disk(run, folder, err));
     KILN_TRY(open_data(run, folder, err));
     if (run->tokenizer && strcmp(kiln_tokenizer_name(run->tokenizer), "bytes") != 0) {
         snprintf(path, sizeof path, "%s/tokenizer.bin", folder);

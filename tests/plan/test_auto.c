@@ -15,7 +15,8 @@ static const struct kiln_profile profile = {.tflops = 0.2,
                                             .compile_gb_s = 10,
                                             .update_gb_s = 20,
                                             .restart_s = 0.05,
-                                            .disk_gb_s = 1};
+                                            .disk_write_gb_s = 1,
+                                            .disk_read_gb_s = 1};
 
 static struct kiln_plan_request small_request(size_t layers, size_t budget) {
     struct kiln_plan_request r = {.dims = kiln_preset_find("stories15m")->dims,
