@@ -143,7 +143,7 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
         "{s:o, s:s, s:{s:o, s:o, s:f, s:o}, s:s, s:o, s:{s:o, s:o, s:I}, s:o, s:o, s:o, s:o, s:o, "
         "s:I, s:I, s:I}",
         "model", model_json(shown), "device", shown->device, "budget", "limit", limit(r->budget),
-        "load_limit", limit(r->load_budget), "headroom", (double)r->headroom_millionths * 1e-6,
+        "load_limit", limit(e->load_budget), "headroom", (double)r->headroom_millionths * 1e-6,
         "usable", limit(e->usable), "schedule",
         r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", "groups", groups_json(e),
         "per_window", "compiles", count(e->compiles), "restarts", count(e->restarts),

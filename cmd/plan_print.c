@@ -115,7 +115,7 @@ void plan_print(const struct plan_shown *shown) {
     printf("%s on %s: %.2f M parameters, %zu layers; batch %zu, seq %zu, accum %zu\n", shown->model,
            shown->device, (double)e->parameters * 1e-6, r->dims.layers, r->batch, r->seq, r->accum);
     print_budget("compile budget", r->budget, e->usable, headroom);
-    print_budget("load budget", r->load_budget, e->load_usable, headroom);
+    print_budget("load budget", e->load_budget, e->load_usable, headroom);
     print_memory_limit(shown);
     printf("  %-16s %s, %zu of %zu micro-batches through a group before the next\n", "schedule",
            r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", e->held, r->accum);

@@ -193,6 +193,7 @@ struct kiln_estimate {
     struct kiln_keep keep; /* as asked for */
     size_t parameters;
     size_t usable, load_usable; /* 0: no limit */
+    size_t load_budget;         /* as asked for, or what the memory has room for on cpu */
     struct kiln_plan_group *groups;
     size_t n_groups;
     double compiles, restarts; /* a window, mean over repeating windows */

@@ -122,8 +122,13 @@ static enum kiln_status estimate(const struct kiln_table *table,
                                  const struct kiln_plan_request *request, bool trace,
                                  struct kiln_estimate *out, struct kiln_err *err) {
     struct kiln_plan plan;
+    struct kiln_plan_request fitted = *request;
     KILN_TRY(tell_policies(table, request, out, err));
-    KILN_TRY(kiln_plan_open(table, request, &plan, err));
+    KILN_TRY(kiln_plan_fit(table, &fitted, &plan, err));
+    out->load_budget = fitted.load_budget;
+    if (fitted.load_budget > 0) {
+        out->load_usable = kiln_limits_of(&fitted).load;
+    }
     const enum kiln_status status = tell(&plan, trace, out, err);
     kiln_plan_close(&plan);
     return status;

@@ -250,3 +250,39 @@ struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
                                       .precision = options->precision,
                                       .threads = threads};
 }
+
+/* A load budget of which so many layers' kernels of both passes may be used. */
+static size_t load_budget_for(const struct kiln_plan_request *request, size_t layers) {
+    const struct kiln_limits limits = kiln_limits_of(request);
+    const uint64_t kernels = (limits.forward + limits.backward) * layers + limits.shared;
+    const uint64_t used = 1000000 - request->headroom_millionths;
+    return (size_t)((kernels * 1000000 + used - 1) / used);
+}
+
+enum kiln_status kiln_plan_fit(const struct kiln_table *table, struct kiln_plan_request *request,
+                               struct kiln_plan *out, struct kiln_err *err) {
+    enum kiln_status status = kiln_plan_open(table, request, out, err);
+    const bool free_kernels =
+        request->refreshes && request->budget == 0 && request->load_budget == 0;
+    if (status != KILN_ENOMEM || !free_kernels || request->forward_only) {
+        return status;
+    }
+    /* The most layers whose kernels fit; more of them are never compiled more often. */
+    size_t fits = 0;
+    for (size_t low = 1, high = table->dims.layers - 1; low <= high;) {
+        const size_t layers = low + (high - low) / 2;
+        struct kiln_err ignored;
+        request->load_budget = load_budget_for(request, layers);
+        if (kiln_plan_open(table, request, out, &ignored) == KILN_OK) {
+            kiln_plan_close(out);
+            fits = layers;
+            low = layers + 1;
+        } else {
+            high = layers - 1;
+        }
+    }
+    request->load_budget = load_budget_for(request, fits > 0 ? fits : 1);
+    status = kiln_plan_open(table, request, out, err);
+    request->load_budget = status == KILN_OK ? request->load_budget : 0;
+    return status;
+}

@@ -62,6 +62,11 @@ struct kiln_plan {
 KILN_MUST_CHECK enum kiln_status kiln_plan_open(const struct kiln_table *table,
                                                 const struct kiln_plan_request *request,
                                                 struct kiln_plan *out, struct kiln_err *err);
+/* The same, and where a device without budgets has no memory for the kernels of all layers,
+ * request->load_budget becomes what fits: layers are then compiled as they are reached. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_fit(const struct kiln_table *table,
+                                               struct kiln_plan_request *request,
+                                               struct kiln_plan *out, struct kiln_err *err);
 /* The plan of one policy; see below for the memory. */
 KILN_MUST_CHECK enum kiln_status kiln_plan_policy(const struct kiln_table *table,
                                                   const struct kiln_plan_request *request,

@@ -6,7 +6,7 @@
 enum kiln_status kiln_engine_plan(struct kiln_engine *e, const struct kiln_table *table,
                                   const struct kiln_plan_request *request, struct kiln_err *err) {
     *e = (struct kiln_engine){.request = *request};
-    return kiln_plan_open(table, &e->request, &e->plan, err);
+    return kiln_plan_fit(table, &e->request, &e->plan, err);
 }
 
 enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table *table,
