@@ -22,7 +22,7 @@
 
 struct flags {
     const char *resume;
-    uint64_t take_over;
+    uint64_t take_over, since;
     bool dry_run, json;
 };
 
@@ -33,6 +33,8 @@ static const struct option options[] = {
      GROUP_PLANNING, 0, 0, offsetof(struct flags, dry_run)},
     {"take-over", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 0, INT32_MAX,
      offsetof(struct flags, take_over)}, /* of a process that replaced itself */
+    {"since", 0, OPTION_COUNT, "STEP", NULL, NULL, GROUP_RUN, 0, INT64_MAX,
+     offsetof(struct flags, since)}, /* the last step before the first of these processes */
     OPTION_JSON(struct flags),
     OPTION_END,
 };
@@ -44,7 +46,7 @@ static const enum kiln_setting_id settings[] = {KILN_SETTINGS(SETTING_ID)};
 /* ---- what is said while it trains ----------------------------------------------------------- */
 
 struct watch {
-    bool json, terminal;
+    bool json, terminal, silent;
     bool unfinished; /* a progress line stands on the terminal without its newline */
     uint64_t total;
     struct kiln_progress progress;
@@ -111,7 +113,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
             end->best_val_step = record->step;
         }
     }
-    if (!watch->json) {
+    if (!watch->json && !watch->silent) {
         print_step(watch, record);
     }
 }
@@ -238,7 +240,12 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
     if (!flags->json && flags->take_over == KILN_UNSET) {
         KILN_TRY(print_start(info, err));
     }
-    const double start = now_s();
+    if (flags->take_over != KILN_UNSET) { /* what the processes before this one did */
+        watch.silent = true;
+        KILN_TRY(kiln_run_history(info->folder, flags->since, &observer, err));
+        watch.silent = false;
+    }
+    const double start = now_s() - watch.milliseconds / 1e3;
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
     if (status == KILN_ERESTART) {
         return status; /* the line goes on in the next process */
@@ -260,16 +267,14 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
 static enum kiln_status restart(const struct call *call, struct kiln_run *run_now,
                                 struct kiln_err *err) {
     const struct flags *flags = call->flags;
-    char folder[4200], descriptor[16];
+    char folder[4200], descriptor[16], since[24];
+    const uint64_t first = kiln_run_info(run_now)->first_step;
+    snprintf(since, sizeof since, "%" PRIu64, flags->since != KILN_UNSET ? flags->since : first);
     snprintf(folder, sizeof folder, "%s", kiln_run_info(run_now)->folder);
     snprintf(descriptor, sizeof descriptor, "%d", kiln_run_hand_over(run_now));
-    char *const arguments[] = {"kiln",
-                               "train",
-                               "--resume",
-                               folder,
-                               "--take-over",
-                               descriptor,
-                               flags->json ? "--json" : NULL,
+    char *const arguments[] = {"kiln",    "train",       "--resume",
+                               folder,    "--take-over", descriptor,
+                               "--since", since,         flags->json ? "--json" : NULL,
                                NULL};
     return self_replace(arguments, err);
 }

@@ -59,12 +59,12 @@
        "steps between checkpoints (a fifth of steps)")                                            \
     XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000, "checkpoints that stay")        \
     XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                 \
-    XX(TEXT, device, "device", "cpu", 0, 0, "cpu")                                                \
+    XX(TEXT, device, "device", "cpu", 0, 0, "cpu; to plan for: sim or ane too")                   \
     XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                         \
     XX(COUNT, budget, "budget", "", 1, 100000,                                                    \
        "kernels a process may compile (sim, ane: 119; cpu: no limit)")                            \
     XX(COUNT, load_budget, "load-budget", "", 1, 100000,                                          \
-       "kernels a process may hold loaded (sim, ane: 119; cpu: no limit)")                        \
+       "kernels a process may hold loaded (as --budget)")                                         \
     XX(REAL, headroom, "headroom", "0.10", 0, 0.999999, "share of both left unused, below 1")     \
     XX(TEXT, schedule, "schedule", "split", 0, 0, "whole or split")                               \
     XX(TEXT, activations, "activations", "auto", 0, 0,                                            \

@@ -27,9 +27,10 @@
 #include "kiln/status.h"
 #include "kiln/text.h"
 
-/* What a step was like: a line of metrics.jsonl. Times in milliseconds. On the cpu device, which
- * takes new weights in place, staleness, compiles and the times of compiling, stalling, I/O and
- * waiting for dW are 0. After a death inside a step its times are 0 too. */
+/* What a step was like: a line of metrics.jsonl. Times in milliseconds. The cpu device takes new
+ * weights in place where it has no budget: it compiles in the first step only. Staleness and the
+ * times of I/O and of waiting for dW are 0 there. A window that a death cut short is timed from its
+ * new start. */
 struct kiln_step_record {
     uint64_t step; /* 1 for the first */
     double loss;   /* mean over the window's tokens, nats */
@@ -42,7 +43,7 @@ struct kiln_step_record {
     double compile_ms, stall_ms, device_ms, host_ms, io_ms, dw_wait_ms, update_ms;
     double restart_ms; /* processes replaced inside the step, without their compiles */
     uint64_t compiles, restarts;
-    uint64_t peak_bytes;     /* most memory resident so far in the run, sampled each action */
+    uint64_t peak_bytes;     /* most memory resident since the run was begun or resumed */
     uint64_t layer_forwards; /* micro-batches through layers, those run again included */
     bool skipped;            /* the update was left out: the gradient overflowed */
     double val_loss;         /* NaN where the step was not followed by an evaluation */
@@ -78,6 +79,11 @@ struct kiln_observer {
 };
 
 struct kiln_run;
+
+/* Tell an observer's on_step the steps after `after` that metrics.jsonl of a run has. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_history(const char *folder, uint64_t after,
+                                                           const struct kiln_observer *observer,
+                                                           struct kiln_err *err);
 
 /* The plan of a run with these settings; what is unset has the defaults of the device (budgets) or
  * none (memory). The profile is left to the caller. KILN_EUSAGE when a policy does not parse. */

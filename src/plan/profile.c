@@ -30,7 +30,7 @@ static const struct kiln_profile npu = {.tflops = 2.2,
                                         .ceiling_tflops = 15.8,
                                         .compile_s = 0.053,
                                         .update_gb_s = 60,
-                                        .restart_s = 0.5,
+                                        .restart_s = 0.05,
                                         .disk_write_gb_s = 2,
                                         .disk_read_gb_s = 3};
 

@@ -125,8 +125,7 @@ size_t kiln_progress_line(struct kiln_progress *progress, const struct kiln_step
         const double left = progress->seconds * (double)(total - record->step);
         add(&line, "  %s left", kiln_human_time(left, buffer, sizeof buffer));
     }
-    const double peak = (double)kiln_machine_resident_peak();
-    add(&line, "  %s", kiln_human_bytes(peak, buffer, sizeof buffer));
+    add(&line, "  %s", kiln_human_bytes((double)record->peak_bytes, buffer, sizeof buffer));
     if (record->skipped) {
         add(&line, "  skipped: the gradient overflowed");
     }

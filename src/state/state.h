@@ -95,7 +95,7 @@ struct kiln_cursor {
     /* What the step has cost so far, in this process and those before it. */
     double ms, device_ms, compile_ms, restart_ms, update_ms;
     uint64_t compiles, layer_forwards;
-    uint64_t peak_bytes; /* of the run: most memory that its processes held, one at a time */
+    uint64_t peak_bytes; /* most memory held by a process since the run was begun or resumed */
     double handed_at;    /* when a process handed over, on the system's monotonic clock; else 0 */
 
     uint64_t owner_epoch; /* one more at each hand-over to another process */

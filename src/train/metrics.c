@@ -6,6 +6,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
 #include "base/mem.h"
 #include "train/trainer.h"
 
@@ -57,4 +61,64 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
     char *copy = text ? kiln_strdup(text) : NULL;
     free(text);
     return copy;
+}
+
+/* ---- read back ---------------------------------------------------------------------------------
+ */
+
+static double real(const json_t *line, const char *key) {
+    const json_t *value = json_object_get(line, key);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+static uint64_t count(const json_t *line, const char *key) {
+    return (uint64_t)json_integer_value(json_object_get(line, key));
+}
+
+/* What a progress line or a summary shows of a step. */
+static struct kiln_step_record record_of(const json_t *line) {
+    return (struct kiln_step_record){.step = count(line, "step"),
+                                     .loss = real(line, "loss"),
+                                     .grad_norm = real(line, "grad_norm"),
+                                     .lr = real(line, "lr"),
+                                     .tokens = count(line, "tokens"),
+                                     .staleness = count(line, "staleness"),
+                                     .ms = real(line, "ms"),
+                                     .ms_per_micro_batch = real(line, "ms_per_micro_batch"),
+                                     .tokens_per_s = real(line, "tokens_per_s"),
+                                     .tflops = real(line, "tflops"),
+                                     .utilization = real(line, "utilization"),
+                                     .compile_ms = real(line, "compile_ms"),
+                                     .stall_ms = real(line, "stall_ms"),
+                                     .device_ms = real(line, "device_ms"),
+                                     .host_ms = real(line, "host_ms"),
+                                     .io_ms = real(line, "io_ms"),
+                                     .dw_wait_ms = real(line, "dw_wait_ms"),
+                                     .update_ms = real(line, "update_ms"),
+                                     .restart_ms = real(line, "restart_ms"),
+                                     .compiles = count(line, "compiles"),
+                                     .restarts = count(line, "restarts"),
+                                     .peak_bytes = count(line, "peak_bytes"),
+                                     .layer_forwards = count(line, "layer_forwards"),
+                                     .skipped = json_is_true(json_object_get(line, "skipped")),
+                                     .val_loss = real(line, "val_loss")};
+}
+
+enum kiln_status kiln_run_history(const char *folder, uint64_t after,
+                                  const struct kiln_observer *observer, struct kiln_err *err) {
+    char path[4200], *text = NULL, *rest = NULL;
+    size_t size;
+    KILN_REQUIRE(strlen(folder) < 4096, err, KILN_EUSAGE, "run folder: the path is too long");
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    KILN_TRY(kiln_read_file(path, &text, &size, err));
+    for (char *one = strtok_r(text, "\n", &rest); one; one = strtok_r(NULL, "\n", &rest)) {
+        json_t *line = json_loads(one, 0, NULL); /* the last one may be cut */
+        const struct kiln_step_record record = record_of(line);
+        if (line && record.step > after) {
+            observer->on_step(observer->context, &record);
+        }
+        json_decref(line);
+    }
+    kiln_free(text);
+    return KILN_OK;
 }

@@ -156,11 +156,9 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     }
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
     set_numerics(run);
-    if (s->sample_every > 0 && run->tokenizer) {
-        /* With a budget the kernels are not all there: the session packs its own. */
-        const bool all = t->engine.plan.schedule.refreshes;
-        const struct kiln_session_options session = {
-            .packed = all ? kiln_device_packed(t->engine.device) : NULL};
+    if (s->sample_every > 0 && run->tokenizer && t->engine.plan.schedule.refreshes) {
+        const struct kiln_session_options session = {.packed =
+                                                         kiln_device_packed(t->engine.device)};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }

@@ -240,11 +240,20 @@ static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kil
                                             .top_p = 0.95,
                                             .seed = t->settings->seed + step};
     struct kiln_generate_result result;
-    if (t->engine.plan.schedule.refreshes) {
+    struct kiln_session *session = t->session, *own = NULL;
+    if (session) {
         KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
+    } else {
+        /* Kernels come and go: pack the weights for this sample alone. */
+        const struct kiln_session_options packs = {.packed = NULL};
+        KILN_TRY(kiln_session_open(t->table, kiln_state_region(t->state, KILN_WEIGHTS),
+                                   t->engine.pool, &packs, &own, err));
+        session = own;
     }
-    KILN_TRY(
-        kiln_session_generate(t->session, t->tokenizer, &options, add_piece, &out, &result, err));
+    const enum kiln_status status =
+        kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    kiln_session_close(own);
+    KILN_TRY(status);
     if (t->observer && t->observer->on_sample) {
         t->observer->on_sample(t->observer->context, step, text);
     }
@@ -326,7 +335,7 @@ static bool every(uint64_t step, uint64_t interval) { return interval > 0 && ste
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    if (t->session && every(step, t->settings->sample_every)) {
+    if (t->tokenizer && every(step, t->settings->sample_every)) {
         KILN_TRY(sample(t, step, err));
     }
     if (every(step, t->settings->save_every) && step != t->settings->steps) {
@@ -466,6 +475,7 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
         cursor.ms += passed;
     }
     cursor.handed_at = 0;
+    cursor.peak_bytes = t->handed_over ? cursor.peak_bytes : 0;
     kiln_state_commit(t->state, &cursor);
     return KILN_OK;
 }

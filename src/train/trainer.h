@@ -24,7 +24,7 @@ struct kiln_trainer {
     struct kiln_saver *saver;
     struct kiln_engine engine;
     struct kiln_data *data, *val_data; /* val_data NULL: the validation split of data, if any */
-    struct kiln_session *session;      /* for samples; NULL when none are asked for */
+    struct kiln_session *session;      /* for samples, from the device's kernels; or NULL */
     FILE *metrics;
     double ceiling_tflops; /* of products, for utilization */
     const struct kiln_observer *observer;
