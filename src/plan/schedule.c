@@ -110,6 +110,10 @@ static void make_room(const struct kiln_schedule_plan *plan, struct kiln_process
             unload(plan, p, l, set & ~keep);
         }
     }
+    if (n > load - p->loaded && p->shared && g->pass == KILN_PLAN_FORWARD) {
+        p->shared = false; /* a forward group may take all the room there is */
+        p->loaded -= plan->limits.shared;
+    }
 }
 
 static void compile(const struct kiln_schedule_plan *plan, struct kiln_process *p,

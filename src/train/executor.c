@@ -49,6 +49,9 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
         release_layer(x, l, x->on_device[l] & ~(unsigned)has[l]);
         x->on_device[l] &= has[l];
     }
+    if (x->shared_on_device && !x->process.shared) {
+        x->device->ops->release(x->device, KILN_ATTN_BWD2, 0);
+    }
     for (size_t l = 0; l < x->plan->schedule.layers; l++) {
         KILN_TRY(compile_layer(x, l, has[l] & ~(unsigned)x->on_device[l], err));
         x->on_device[l] = has[l];
