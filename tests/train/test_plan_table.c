@@ -287,3 +287,19 @@ TEST_WITHIN(no_plan_changes_a_bit, 600) {
     }
     printf("      %zu rows, %zu processes\n", rows, processes);
 }
+
+static uint32_t trained_weights(const char *name, const char *changes) {
+    struct kiln_run_peek peek;
+    struct kiln_err err;
+    CHECK_OK(kiln_run_peek(tiny_run(name, changes, NULL), &peek, &err), &err);
+    return peek.weights_hash;
+}
+
+/* Forward groups that fill the load budget, beside a weightless kernel that is loaded already. */
+TEST(a_load_budget_below_the_budget_changes_no_bit) {
+    const uint32_t want = trained_weights("free", "layers=7 steps=3");
+    CHECK_EQ(trained_weights("tight",
+                             "layers=7 steps=3 activations=all budget=900 load-budget=12 "
+                             "headroom=0"),
+             want);
+}
