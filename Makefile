@@ -198,9 +198,10 @@ san:
 	@$(MAKE) MODE=asan RUN_ENV="$(SAN_ENV)" run-tests
 	@$(MAKE) MODE=tsan RUN_ENV="$(SAN_ENV)" run-tests
 
-## torture: deaths at every point and at 300 random moments, power cuts at every write
+## torture: deaths at every point and at 300 random moments, power cuts at every write, every plan
 torture: all
-	@KILN_KILL_STRIDE=1 KILN_KILLS=300 KILN_POWER_CUTS=all $(MAKE) run-tests T="train/kill power_cut"
+	@KILN_KILL_STRIDE=1 KILN_KILLS=300 KILN_POWER_CUTS=all KILN_PLAN_TABLE=all \
+	    $(MAKE) run-tests T="train/kill power_cut plan_table"
 
 SECS ?= 60
 ## fuzz: fuzz the parser of fuzz/fuzz_T.c for SECS seconds (T=name SECS=60)

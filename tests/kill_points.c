@@ -12,7 +12,15 @@
 
 enum { KINDS = 16 };
 
-static struct counts { atomic_long all, passed[KINDS], deaths[KINDS]; } * counts;
+/* Points that are counted one by one, too. */
+static const char *const single[] = {"hand-over: before", "hand-over: committed",
+                                     "hand-over: given", "hand-over: taken", "hand-over: taken up"};
+enum { SINGLE = sizeof single / sizeof single[0] };
+
+static struct counts {
+    atomic_long all, passed[KINDS], deaths[KINDS];
+    atomic_long passed_at[SINGLE], deaths_at[SINGLE];
+} * counts;
 static const char *const kinds[KINDS] = {"commit",  "chunk",      "update",    "metrics", "window",
                                          "durable", "checkpoint", "hand-over", "other"};
 static int wanted = -1; /* kind */
@@ -28,11 +36,22 @@ static int kind_of(const char *where) {
     return 8;
 }
 
+static int single_of(const char *where) {
+    for (int i = 0; i < SINGLE; i++) {
+        if (strcmp(single[i], where) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 static void pass(const char *where) {
-    const int kind = kind_of(where);
+    const int kind = kind_of(where), one = single_of(where);
+    counts->passed_at[one < 0 ? 0 : one] += one >= 0;
     const long all = ++counts->all, own = ++counts->passed[kind];
     if (wanted_at > 0 && (wanted < 0 ? all == wanted_at : kind == wanted && own == wanted_at)) {
         ++counts->deaths[kind];
+        counts->deaths_at[one < 0 ? 0 : one] += one >= 0;
         raise(SIGKILL);
     }
 }
@@ -48,6 +67,7 @@ void kill_points_arm(const char *kind, long n) {
     }
     counts->all = 0;
     memset(counts->passed, 0, sizeof counts->passed);
+    memset(counts->passed_at, 0, sizeof counts->passed_at);
     wanted = kind ? kind_of(kind) : -1;
     wanted_at = n;
     kiln_kill_hook = pass;
@@ -57,6 +77,16 @@ void kill_points_disarm(void) { kiln_kill_hook = NULL; }
 
 long kill_points_passed(const char *kind) {
     return !counts ? 0 : kind ? counts->passed[kind_of(kind)] : counts->all;
+}
+
+long kill_points_passed_at(const char *where) {
+    const int one = single_of(where);
+    return counts && one >= 0 ? (long)counts->passed_at[one] : 0;
+}
+
+long kill_points_deaths_at(const char *where) {
+    const int one = single_of(where);
+    return counts && one >= 0 ? (long)counts->deaths_at[one] : 0;
 }
 
 static const char *list(const atomic_long *of) {

@@ -16,6 +16,10 @@ void kill_points_arm(const char *kind, long n);
 void kill_points_disarm(void);
 /* Points of a kind passed since the last arming, NULL: of all. */
 long kill_points_passed(const char *kind);
+/* The same of one of the points where a process hands over, "hand-over: committed"; and deaths
+ * there so far. */
+long kill_points_passed_at(const char *where);
+long kill_points_deaths_at(const char *where);
 /* "commit 28, chunk 64, ..." of deaths so far, or of points passed. */
 const char *kill_points_deaths(void);
 const char *kill_points_text(void);

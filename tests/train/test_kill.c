@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * SIGKILL at every kind of point and at random moments: a run that is resumed after each death
- * ends with the bits and the metrics of one that was never killed.
+ * ends with the bits and the metrics of one that was never killed. The same with budgets, where
+ * processes hand over in the middle of windows.
  */
 #include <errno.h>
 #include <signal.h>
@@ -13,47 +14,15 @@
 #include <unistd.h>
 
 #include "base/io.h"
-#include "base/mem.h"
 #include "base/random.h"
-#include "kiln/story.h"
 #include "kiln/train.h"
 #include "kill_points.h"
 #include "kiln_test.h"
 #include "train/lasting.h"
+#include "train/tiny_run.h"
 
-/* A tiny model: 4 steps of 2 micro-batches, evaluated every 2 steps. */
-static void tiny_settings(struct kiln_settings *s, const char *data, const char *out) {
-    static const struct {
-        enum kiln_setting_id id;
-        const char *text;
-    } values[] = {
-        {KILN_SETTING_model, "stories15m"}, {KILN_SETTING_dim, "32"},
-        {KILN_SETTING_hidden, "64"},        {KILN_SETTING_layers, "2"},
-        {KILN_SETTING_heads, "4"},          {KILN_SETTING_kv_heads, "2"},
-        {KILN_SETTING_seq, "32"},           {KILN_SETTING_batch, "2"},
-        {KILN_SETTING_accum, "2"},          {KILN_SETTING_steps, "4"},
-        {KILN_SETTING_lr, "3e-3"},          {KILN_SETTING_warmup, "2"},
-        {KILN_SETTING_eval_every, "2"},     {KILN_SETTING_eval_windows, "4"},
-        {KILN_SETTING_threads, "2"},        {KILN_SETTING_save_every, "3"},
-    };
-    struct kiln_err err;
-    CHECK_OK(kiln_settings_init(s, &err), &err);
-    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-        CHECK_OK(kiln_settings_set(s, values[i].id, values[i].text, KILN_FROM_FLAG, &err), &err);
-    }
-    CHECK_OK(kiln_settings_set(s, KILN_SETTING_data, data, KILN_FROM_FLAG, &err), &err);
-    CHECK_OK(kiln_settings_set(s, KILN_SETTING_out, out, KILN_FROM_FLAG, &err), &err);
-}
-
-static const char *stories(void) {
-    static char text[40000];
-    size_t n = 0;
-    for (uint64_t i = 0; n + KILN_STORY_ROOM < sizeof text; i++) {
-        n += kiln_story_write(1, i, text + n, NULL);
-        n += (size_t)snprintf(text + n, sizeof text - n, "\n<|endoftext|>\n");
-    }
-    return test_file("stories.txt", text, n);
-}
+/* 4 steps of 2 micro-batches, evaluated every 2 steps. */
+#define STEPS "steps=4 eval-every=2 save-every=3 keep-checkpoints=2"
 
 /* What a finished run left: the hash of its weights and moments' file, and the lasting keys of its
  * metrics. */
@@ -71,20 +40,36 @@ static struct outcome outcome_of(const char *folder) {
     return o;
 }
 
+/* The budget is spent: in turns the run is closed and resumed, and handed over and taken up. */
+static enum kiln_status go_on(struct kiln_run **run, const char *folder, size_t turn,
+                              struct kiln_err *err) {
+    if (turn % 2 == 0) {
+        return kiln_run_take_over(kiln_run_hand_over(*run), folder, run, err);
+    }
+    kiln_run_close(*run);
+    return kiln_run_resume(folder, NULL, run, err);
+}
+
 /* In a child: begin or resume the run and train it to its end. */
-static int train(const char *data, const char *folder) {
+static int train(const char *name, const char *changes) {
     struct kiln_err err = {0};
     struct kiln_run *run = NULL;
     enum kiln_status status;
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", test_path(name));
     if (kiln_path_exists(folder)) {
         status = kiln_run_resume(folder, NULL, &run, &err);
     } else {
         struct kiln_settings s;
-        tiny_settings(&s, data, folder);
+        tiny_settings(&s, name, changes);
         status = kiln_run_create(&s, &run, &err);
     }
-    if (status == KILN_OK) {
+    for (size_t turn = 0; status == KILN_OK; turn++) {
         status = kiln_run_train(run, NULL, NULL, &err);
+        if (status != KILN_ERESTART) {
+            break;
+        }
+        status = go_on(&run, folder, turn, &err);
     }
     if (status != KILN_OK) {
         fprintf(stderr, "child: %s\n", err.message);
@@ -92,14 +77,15 @@ static int train(const char *data, const char *folder) {
     return status == KILN_OK ? 0 : 1;
 }
 
-/* Train in a child that dies at point n (0: never) or after `ms` (0: never). True: it was killed.
- */
-static bool train_child(const char *data, const char *folder, long n, long ms) {
-    kill_points_arm(NULL, n);
-    pid_t child = fork();
+/* Train in a child that dies at point n of a kind (0: never) or after `ms` (0: never). True: it was
+ * killed. */
+static bool train_child(const char *name, const char *changes, const char *kind, long n, long ms) {
+    kill_points_arm(kind, n);
+    fflush(NULL);
+    const pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        _exit(train(data, folder));
+        _exit(train(name, changes));
     }
     kill_points_disarm(); /* here: only the child may die */
     if (ms) {
@@ -116,78 +102,145 @@ static bool train_child(const char *data, const char *folder, long n, long ms) {
     return false;
 }
 
-static void same(const struct outcome *a, const struct outcome *b) {
-    CHECK_EQ(a->weights, b->weights);
-    CHECK_STRING(a->metrics, b->metrics);
-}
-
 static long count(const char *name, long otherwise) {
     const char *text = getenv(name);
     return text ? atol(text) : otherwise;
 }
 
-/* Die at points 1, 1+stride, ... of a whole run, once each, and resume. KILN_KILL_STRIDE=1 takes
- * every point there is. */
-TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
-    char data[4096], whole[4096];
-    snprintf(data, sizeof data, "%s", stories());
-    snprintf(whole, sizeof whole, "%s", test_path("whole"));
-    CHECK(!train_child(data, whole, 0, 0));
-    printf("      points of a run: %s\n", kill_points_text());
-    struct outcome expected = outcome_of(whole);
-    long stride = count("KILN_KILL_STRIDE", 17), deaths = 0;
-    for (long n = count("KILN_KILL_FIRST", 1);; n += stride) {
-        char name[32];
-        snprintf(name, sizeof name, "run%ld", n);
-        char folder[4096];
-        snprintf(folder, sizeof folder, "%s", test_path(name));
-        bool killed = train_child(data, folder, n, 0);
+/* What every run must end with: that of a run without a budget, never killed. */
+static struct outcome expect(void) {
+    struct kiln_settings s;
+    tiny_settings(&s, "whole", STEPS); /* the text is written once, here */
+    kiln_settings_free(&s);
+    CHECK(!train_child("whole", STEPS, NULL, 0, 0));
+    return outcome_of(test_path("whole"));
+}
+
+/* The run is over: it ended as expected, and goes. */
+static void check_end(const char *name, const struct outcome *expected, const char *death, long n) {
+    struct kiln_err err;
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", test_path(name));
+    struct outcome o = outcome_of(folder);
+    if (o.weights != expected->weights) {
+        FAIL("after a death at %s %ld the weights are %u, not %u; metrics\n%s, not\n%s", death, n,
+             o.weights, expected->weights, o.metrics, expected->metrics);
+    }
+    CHECK_STRING(o.metrics, expected->metrics);
+    free(o.metrics);
+    CHECK_OK(kiln_remove_tree(folder, &err), &err);
+}
+
+/* Die at points first, first+stride, ... of a kind (NULL: of all) of a whole run, once each, and
+ * resume; returns how many deaths. With `start` the run is a copy of that folder, made before. */
+static long die_at_points(const char *start, const char *changes, const char *kind, long first,
+                          long stride, const struct outcome *expected) {
+    for (long n = first, deaths = 0;; n += stride, deaths++) {
+        char from[4096];
+        snprintf(from, sizeof from, "%s", test_path(start != NULL ? start : ""));
+        if (start != NULL) {
+            tiny_copy(from, test_path("run"));
+        }
+        const bool killed = train_child("run", changes, kind, n, 0);
         if (killed) {
-            deaths++;
-            CHECK(!train_child(data, folder, 0, 0));
+            CHECK(!train_child("run", changes, NULL, 0, 0));
         }
-        struct outcome o = outcome_of(folder);
-        if (o.weights != expected.weights) {
-            FAIL("after a death at point %ld the weights are %u, not %u; metrics\n%s, not\n%s", n,
-                 o.weights, expected.weights, o.metrics, expected.metrics);
-        }
-        same(&o, &expected);
-        free(o.metrics);
-        struct kiln_err err;
-        CHECK_OK(kiln_remove_tree(folder, &err), &err);
+        check_end("run", expected, kind != NULL ? kind : "point", n);
         if (!killed) {
-            break;
+            return deaths;
         }
     }
+}
+
+/* Die at random moments until the run gets through, and again. */
+static void die_at_random(const char *start, const char *changes, long wanted,
+                          const struct outcome *expected) {
+    long deaths = 0;
+    for (uint64_t i = 0; deaths < wanted; i++) {
+        char from[4096];
+        snprintf(from, sizeof from, "%s", test_path(start != NULL ? start : ""));
+        if (start != NULL) {
+            tiny_copy(from, test_path("run"));
+        }
+        long ms = 1 + (long)kiln_random_below(1, KILN_STREAM_TEST, i, 120);
+        while (train_child("run", changes, NULL, 0, ms)) {
+            deaths++;
+            ms += 10; /* in the end it gets through */
+        }
+        check_end("run", expected, "random", (long)i);
+    }
+    printf("      %ld deaths at random\n", deaths);
+}
+
+/* KILN_KILL_STRIDE=1 takes every point there is. */
+TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
+    struct outcome expected = expect();
+    printf("      points of a run: %s\n", kill_points_text());
+    const long deaths = die_at_points(NULL, STEPS, NULL, count("KILN_KILL_FIRST", 1),
+                                      count("KILN_KILL_STRIDE", 17), &expected);
     free(expected.metrics);
     printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
     CHECK(deaths > 10);
 }
 
-/* Die at random moments until the run gets through. KILN_KILLS counts the deaths wanted. */
+/* KILN_KILLS counts the deaths wanted. */
 TEST_WITHIN(deaths_at_random_moments_change_nothing, 3000) {
-    char data[4096], whole[4096];
-    snprintf(data, sizeof data, "%s", stories());
-    snprintf(whole, sizeof whole, "%s", test_path("whole"));
-    CHECK(!train_child(data, whole, 0, 0));
-    struct outcome expected = outcome_of(whole);
-    long wanted = count("KILN_KILLS", 20), deaths = 0;
-    for (uint64_t i = 0; deaths < wanted; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "run%llu", (unsigned long long)i);
-        char folder[4096];
-        snprintf(folder, sizeof folder, "%s", test_path(name));
-        long ms = 1 + (long)kiln_random_below(1, KILN_STREAM_TEST, i, 120);
-        while (train_child(data, folder, 0, ms)) {
-            deaths++;
-            ms += 10; /* in the end it gets through */
-        }
-        struct outcome o = outcome_of(folder);
-        same(&o, &expected);
-        free(o.metrics);
-        struct kiln_err err;
-        CHECK_OK(kiln_remove_tree(folder, &err), &err);
-    }
+    struct outcome expected = expect();
+    die_at_random(NULL, STEPS, count("KILN_KILLS", 20), &expected);
     free(expected.metrics);
-    printf("      %ld deaths at random\n", deaths);
+}
+
+/* ---- with budgets ------------------------------------------------------------------------------
+ */
+
+/* Made once, not trained: what is killed is a copy. */
+static void make_start(const char *changes) {
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    tiny_settings(&s, "start", changes);
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    kiln_run_close(run);
+    kiln_settings_free(&s);
+}
+
+/* Died at each of the points where one process ends and the next begins. */
+static void check_hand_overs(void) {
+    static const char *const points[] = {"hand-over: before", "hand-over: committed",
+                                         "hand-over: given", "hand-over: taken",
+                                         "hand-over: taken up"};
+    for (size_t i = 0; i < sizeof points / sizeof points[0]; i++) {
+        printf("      %s: %ld deaths\n", points[i], kill_points_deaths_at(points[i]));
+        CHECK(kill_points_deaths_at(points[i]) > 0);
+    }
+}
+
+static void die_with_budget(const char *changes) {
+    struct outcome expected = expect();
+    make_start(changes);
+    tiny_copy(test_path("start"), test_path("run"));
+    CHECK(!train_child("run", changes, NULL, 0, 0));
+    printf("      points of a run: %s\n", kill_points_text());
+    const long hand_overs = kill_points_passed_at("hand-over: committed");
+    CHECK(hand_overs >= 10);
+    CHECK_EQ(kill_points_passed_at("hand-over: taken up"), hand_overs);
+    CHECK_EQ(kill_points_passed_at("hand-over: given"), (hand_overs + 1) / 2);
+    CHECK_EQ(kill_points_passed_at("hand-over: taken"), (hand_overs + 1) / 2);
+    check_end("run", &expected, "never", 0);
+    const long stride = count("KILN_KILL_STRIDE", 0);
+    /* Nine points in two hand-overs, and no factor in common: each is died at. */
+    long deaths = die_at_points("start", changes, "hand-over", 1, stride ? stride : 7, &expected);
+    check_hand_overs();
+    deaths += die_at_points("start", changes, NULL, 1, stride ? stride : 101, &expected);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
+    die_at_random("start", changes, count("KILN_KILLS", 10), &expected);
+    free(expected.metrics);
+}
+
+TEST_WITHIN(a_death_between_processes_of_a_small_budget_changes_nothing, 3000) {
+    die_with_budget(STEPS " budget=7");
+}
+
+TEST_WITHIN(a_death_between_processes_that_recompute_all_changes_nothing, 3000) {
+    die_with_budget(STEPS " budget=20 schedule=whole activations=none");
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/tiny_run.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
+#include "base/mem.h"
 #include "kiln/story.h"
 #include "kiln_test.h"
 
@@ -74,6 +76,28 @@ void tiny_resume(const char *folder, const char *changes) {
     CHECK_OK(kiln_run_train(run, NULL, NULL, &err), &err);
     kiln_run_close(run);
     kiln_settings_free(&s);
+}
+
+void tiny_copy(const char *from, const char *to) {
+    struct kiln_err err;
+    DIR *dir = opendir(from);
+    CHECK(dir != NULL);
+    CHECK_OK(kiln_make_dirs(to, &err), &err);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        char path[2][4400], *bytes;
+        size_t size;
+        if (entry->d_name[0] == '.') {
+            continue;
+        }
+        snprintf(path[0], sizeof path[0], "%s/%s", from, entry->d_name);
+        snprintf(path[1], sizeof path[1], "%s/%s", to, entry->d_name);
+        CHECK_OK(kiln_read_file(path[0], &bytes, &size, &err), &err);
+        FILE *file = fopen(path[1], "wbx");
+        CHECK(file != NULL);
+        CHECK(fwrite(bytes, 1, size, file) == size && fclose(file) == 0);
+        kiln_free(bytes);
+    }
+    closedir(dir);
 }
 
 void tiny_flip(const char *folder, const char *name, long at) {

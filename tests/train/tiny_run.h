@@ -15,6 +15,8 @@ void tiny_settings(struct kiln_settings *s, const char *name, const char *change
 const char *tiny_run(const char *name, const char *changes, const struct kiln_observer *observer);
 /* Resume it with these changes and train on. */
 void tiny_resume(const char *folder, const char *changes);
+/* Copy a run that has no checkpoints yet to a folder that is not there. */
+void tiny_copy(const char *from, const char *to);
 /* Flip a bit of FOLDER/name. */
 void tiny_flip(const char *folder, const char *name, long at);
 
