@@ -13,7 +13,7 @@
 enum { KINDS = 16 };
 
 /* Points that are counted one by one, too. */
-static const char *const single[] = {"hand-over: before", "hand-over: committed",
+static const char *const single[] = {"hand-over: leaving", "hand-over: committed",
                                      "hand-over: given", "hand-over: taken", "hand-over: taken up"};
 enum { SINGLE = sizeof single / sizeof single[0] };
 

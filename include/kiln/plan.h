@@ -87,12 +87,14 @@ KILN_API const char *kiln_keep_name(struct kiln_keep keep, char buffer[32]);
 
 /* What a device does in a second; kiln_profile_of measures or knows it. */
 struct kiln_profile {
-    double tflops;                          /* of the model's products in a pass, 1e12/s */
-    double ceiling_tflops;                  /* the most that products reach; 0: unknown */
-    double compile_s;                       /* a kernel, whatever its size */
-    double compile_gb_s;                    /* and its weights, as they are on the device */
-    double update_gb_s;                     /* bytes that an update reads and writes */
-    double restart_s;                       /* a process replaced, beside its compiles */
+    double tflops;         /* of the model's products in a pass, 1e12/s */
+    double ceiling_tflops; /* the most that products reach; 0: unknown */
+    double compile_s;      /* a kernel, whatever its size */
+    double compile_gb_s;   /* and its weights, as they are on the device */
+    double update_gb_s;    /* bytes that an update reads and writes */
+    double restart_s;      /* a process replaced, beside its compiles */
+    double process_gb;     /* memory of the program with nothing open */
+    double cache_gb;       /* memory that the system has for pages of files; 0: unknown */
     double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
 };
 /* The profile of a device: of "cpu" a short measurement of this machine (a quarter of a second),

@@ -2,7 +2,6 @@
  *
  * memory.c: FLOPs, where activations lie, and bytes by part.
  */
-#include "base/machine.h"
 #include "base/mem.h"
 #include "model/table.h"
 #include "plan/plan.h"
@@ -73,7 +72,7 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         .activations_kept = l->held * (l->micro_batch - l->residual),
         .activations_live = l->held * l->residual + l->scratch,
         .workspace = sizes->workspace + threads * sizes->thread,
-        .process = kiln_memory_resident(),
+        .process = (uint64_t)(r->profile.process_gb * 1e9),
     };
     if (!r->forward_only) {
         m->moments = 2 * m->weights;

@@ -16,6 +16,23 @@ void kiln_plan_close(struct kiln_plan *plan) {
     memset(plan, 0, sizeof *plan);
 }
 
+/* What the disk adds to so much computing. Writing goes on beside it. Of what is read, the system
+ * finds in its cache what fits there beside our own memory; a file that is walked from end to end
+ * and is larger than the cache finds the less the larger it is. */
+static double disk_seconds(const struct kiln_plan *plan, double computing) {
+    const struct kiln_profile *f = &plan->request->profile;
+    if (plan->disk_written == 0 || f->disk_write_gb_s <= 0 || f->disk_read_gb_s <= 0) {
+        return 0;
+    }
+    const double file = (double)plan->memory.state_file;
+    const double cache = f->cache_gb * 1e9 - (double)plan->memory.total;
+    double missed = 2 * (file - cache) / file;
+    missed = missed < 0 ? 0 : missed > 1 ? 1 : missed;
+    const double writing = (double)plan->disk_written * 1e-9 / f->disk_write_gb_s;
+    const double waiting = writing > computing ? writing - computing : 0;
+    return waiting + missed * (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
+}
+
 struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {
     const struct kiln_profile *f = &plan->request->profile;
     const double weights = (double)plan->memory.weights, layers = (double)plan->schedule.layers;
@@ -27,11 +44,7 @@ struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {
                   layers * (double)(plan->sizes.forward + plan->sizes.backward);
     }
     const double update_s = f->update_gb_s > 0 ? update / f->update_gb_s * 1e-9 : 0;
-    double disk_s = 0;
-    if (f->disk_write_gb_s > 0 && f->disk_read_gb_s > 0) {
-        disk_s = (double)plan->disk_written * 1e-9 / f->disk_write_gb_s +
-                 (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
-    }
+    const double disk_s = disk_seconds(plan, plan->cost.compute_s + update_s);
     struct kiln_plan_time t = {.compile = plan->cost.compile_s,
                                .compute = plan->cost.compute_s,
                                .restart = plan->cost.restart_s};

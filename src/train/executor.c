@@ -170,10 +170,12 @@ static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
 /* Final norm, classifier and loss; in training the gradient begins its way back. */
 static enum kiln_status head(struct kiln_executor *x, struct kiln_err *err) {
     const bool evaluate = x->position.evaluate;
+    const double start = kiln_now_s();
     double loss = 0.0;
     KILN_TRY(x->device->ops->head(x->device, x->scratch[0], x->targets, evaluate ? 0.0f : x->scale,
                                   evaluate ? NULL : flow(x), &loss, err));
     x->loss_sum += loss;
+    x->head_s += kiln_now_s() - start;
     layer_done(x, evaluate ? KILN_FORWARD : KILN_BACKWARD, KILN_NO_LAYER);
     return KILN_OK;
 }
@@ -248,8 +250,10 @@ static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_pla
     x->device->gradients = x->gradients;
     x->device->gradients.add = a->micro_batch > 0;
     if (a->what == KILN_FORWARD_GROUP) {
+        x->head_s = 0.0;
         KILN_TRY(forward_group(x, &a->group, err));
-        x->forward_s += kiln_now_s() - start;
+        x->forward_s += kiln_now_s() - start - x->head_s;
+        x->backward_s += x->head_s; /* the loss begins the way back */
     } else {
         KILN_TRY(backward_group(x, &a->group, err));
         x->backward_s += kiln_now_s() - start;

@@ -36,6 +36,7 @@ struct kiln_executor {
     float scale;                             /* of the loss, in its gradient */
     double loss_sum;                         /* over the tokens of the micro-batches so far */
     double forward_s, backward_s, compile_s; /* so far, of the caller to reset */
+    double head_s;                           /* of the last micro-batch's loss */
 
     uint32_t *tokens, *targets; /* [N] */
     struct kiln_arena arena;

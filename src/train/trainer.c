@@ -142,7 +142,7 @@ static void leave(struct kiln_trainer *t) {
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
     spend(t, &cursor, x->position.evaluate);
     cursor.handed_at = kiln_now_s();
-    kiln_kill_point("hand-over: before");
+    kiln_kill_point("hand-over: leaving");
     kiln_state_commit(t->state, &cursor);
     kiln_kill_point("hand-over: committed");
 }

@@ -206,7 +206,7 @@ static void make_start(const char *changes) {
 
 /* Died at each of the points where one process ends and the next begins. */
 static void check_hand_overs(void) {
-    static const char *const points[] = {"hand-over: before", "hand-over: committed",
+    static const char *const points[] = {"hand-over: leaving", "hand-over: committed",
                                          "hand-over: given", "hand-over: taken",
                                          "hand-over: taken up"};
     for (size_t i = 0; i < sizeof points / sizeof points[0]; i++) {
