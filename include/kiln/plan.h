@@ -94,6 +94,7 @@ struct kiln_profile {
     double update_gb_s;    /* bytes that an update reads and writes */
     double restart_s;      /* a process replaced, beside its compiles */
     double process_gb;     /* memory of the program with nothing open */
+    double walk_gb_s;      /* pages of a mapped file that come, are changed and go */
     double cache_gb;       /* memory that the system has for pages of files; 0: unknown */
     double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
 };

@@ -93,9 +93,10 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     m->total = rest + plan->state_resident;
     /* Walked: the update reads and writes W, m, v; each micro-batch writes the gradients, and all
      * but the first read them; the norm reads what the system has in its cache still. */
-    plan->disk_written = plan->disk_read = 0;
+    plan->disk_written = plan->disk_read = plan->walked = 0;
     if (plan->state_resident < state) {
         plan->disk_written = 3 * m->weights + r->accum * m->gradients;
         plan->disk_read = 3 * m->weights + (r->accum - 1) * m->gradients;
+        plan->walked = 3 * m->weights + (r->accum + 2) * m->gradients;
     }
 }

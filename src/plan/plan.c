@@ -29,8 +29,9 @@ static double disk_seconds(const struct kiln_plan *plan, double computing) {
     double missed = 2 * (file - cache) / file;
     missed = missed < 0 ? 0 : missed > 1 ? 1 : missed;
     const double writing = (double)plan->disk_written * 1e-9 / f->disk_write_gb_s;
-    const double waiting = writing > computing ? writing - computing : 0;
-    return waiting + missed * (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
+    const double walking = f->walk_gb_s > 0 ? (double)plan->walked * 1e-9 / f->walk_gb_s : 0;
+    const double waiting = writing > computing + walking ? writing - computing - walking : 0;
+    return walking + waiting + missed * (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
 }
 
 struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {

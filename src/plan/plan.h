@@ -55,6 +55,7 @@ struct kiln_plan {
     uint64_t least;          /* bytes in all when of the state only what must be is in memory */
     uint64_t state_resident; /* bytes of the state that may be in memory; the rest is walked */
     uint64_t disk_written, disk_read; /* bytes that a window moves between memory and state file */
+    uint64_t walked; /* bytes that come into the process and go, from disk or not */
     struct kiln_flops flops;
 };
 

@@ -14,20 +14,21 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
     char sizes[1400];
     char *json = kiln_settings_to_json(settings);
     KILN_REQUIRE(json, err, KILN_ENOMEM, "write %s: not enough memory", path);
-    int n = snprintf(sizes, sizeof sizes,
-                     ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
-                     "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
-                     "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
-                     "  \"profile\": {\"tflops\": %.6g, \"ceiling_tflops\": %.6g, "
-                     "\"compile_s\": %.6g, \"compile_gb_s\": %.6g, \"update_gb_s\": %.6g, "
-                     "\"restart_s\": %.6g, \"disk_write_gb_s\": %.6g, "
-                     "\"disk_read_gb_s\": %.6g, \"process_gb\": %.9g, \"cache_gb\": %.6g}\n}",
-                     dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads,
-                     dims->head_size, dims->vocab, dims->seq, (int)dims->tied,
-                     (double)dims->rms_eps, (double)dims->rope_theta, profile->tflops,
-                     profile->ceiling_tflops, profile->compile_s, profile->compile_gb_s,
-                     profile->update_gb_s, profile->restart_s, profile->disk_write_gb_s,
-                     profile->disk_read_gb_s, profile->process_gb, profile->cache_gb);
+    int n = snprintf(
+        sizes, sizeof sizes,
+        ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
+        "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
+        "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
+        "  \"profile\": {\"tflops\": %.6g, \"ceiling_tflops\": %.6g, "
+        "\"compile_s\": %.6g, \"compile_gb_s\": %.6g, \"update_gb_s\": %.6g, "
+        "\"restart_s\": %.6g, \"disk_write_gb_s\": %.6g, "
+        "\"disk_read_gb_s\": %.6g, \"process_gb\": %.9g, \"cache_gb\": %.6g, "
+        "\"walk_gb_s\": %.6g}\n}",
+        dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads, dims->head_size,
+        dims->vocab, dims->seq, (int)dims->tied, (double)dims->rms_eps, (double)dims->rope_theta,
+        profile->tflops, profile->ceiling_tflops, profile->compile_s, profile->compile_gb_s,
+        profile->update_gb_s, profile->restart_s, profile->disk_write_gb_s, profile->disk_read_gb_s,
+        profile->process_gb, profile->cache_gb, profile->walk_gb_s);
     /* In front of the brace that ends the settings. */
     size_t kept = strlen(json);
     while (kept > 0 && (json[kept - 1] == '}' || json[kept - 1] == '\n')) {
@@ -80,7 +81,8 @@ static enum kiln_status read_profile(const char *path, const json_t *from,
                  {"disk_write_gb_s", &profile->disk_write_gb_s},
                  {"disk_read_gb_s", &profile->disk_read_gb_s},
                  {"process_gb", &profile->process_gb},
-                 {"cache_gb", &profile->cache_gb}};
+                 {"cache_gb", &profile->cache_gb},
+                 {"walk_gb_s", &profile->walk_gb_s}};
     for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
         const json_t *value = json_object_get(from, rates[i].name);
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
