@@ -33,7 +33,7 @@ static const struct option options[] = {
      GROUP_PLANNING, 0, 0, offsetof(struct flags, dry_run)},
     {"take-over", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 0, INT32_MAX,
      offsetof(struct flags, take_over)}, /* of a process that replaced itself */
-    {"since", 0, OPTION_COUNT, "STEP", NULL, NULL, GROUP_RUN, 0, INT64_MAX,
+    {"since", 0, OPTION_COUNT, "STEP", NULL, NULL, GROUP_RUN, 0, 1e15,
      offsetof(struct flags, since)}, /* the last step before the first of these processes */
     OPTION_JSON(struct flags),
     OPTION_END,

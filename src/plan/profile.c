@@ -25,8 +25,8 @@
  * on ext4, the less the larger the file. */
 #define WALK_GB_S 1.6
 /* Of a disk that nobody measured. */
-#define DISK_WRITE_GB_S 0.3
-#define DISK_READ_GB_S  1.0
+#define DISK_WRITE_GB_S 1.0
+#define DISK_READ_GB_S  1.5
 
 /* Published for the M4 (docs/plan.md): compile, exec restart, and what training reached. */
 static const struct kiln_profile npu = {.tflops = 2.2,
@@ -53,6 +53,7 @@ static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precisio
     out->update_gb_s = UPDATE_SHARE * copy;
     out->restart_s = CPU_RESTART_S;
     out->walk_gb_s = WALK_GB_S;
+    out->cache_gb = (double)kiln_memory_available() * 1e-9;
     out->disk_write_gb_s = DISK_WRITE_GB_S;
     out->disk_read_gb_s = DISK_READ_GB_S;
     return status;
