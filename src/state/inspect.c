@@ -483,18 +483,7 @@ static enum kiln_status add_parts(struct list *list, const char *path,
 }
 
 static void add_checkpoint(struct list *list, const struct kiln_checkpoint_info *info) {
-    const struct kiln_dims *d = &info->dims;
-    const struct kiln_state_header model = {.dim = d->dim,
-                                            .hidden = d->hidden,
-                                            .layers = d->layers,
-                                            .heads = d->heads,
-                                            .kv_heads = d->kv_heads,
-                                            .head_size = d->head_size,
-                                            .vocab = d->vocab,
-                                            .seq = d->seq,
-                                            .tied = d->tied,
-                                            .rms_eps = (double)d->rms_eps,
-                                            .rope_theta = (double)d->rope_theta};
+    const struct kiln_state_header model = kiln_state_header_of(&info->dims);
     begin(list, "file");
     add_number(list, "version", KILN_FACT_COUNT, info->version);
     add_text(list, "byte_order", "little-endian");

@@ -58,22 +58,25 @@ size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window) {
     return kiln_state_bytes(table) + kiln_round_up(window, KILN_STATE_PAGE);
 }
 
+struct kiln_state_header kiln_state_header_of(const struct kiln_dims *d) {
+    return (struct kiln_state_header){.dim = d->dim,
+                                      .hidden = d->hidden,
+                                      .layers = d->layers,
+                                      .heads = d->heads,
+                                      .kv_heads = d->kv_heads,
+                                      .head_size = d->head_size,
+                                      .vocab = d->vocab,
+                                      .seq = d->seq,
+                                      .tied = d->tied,
+                                      .rms_eps = (double)d->rms_eps,
+                                      .rope_theta = (double)d->rope_theta};
+}
+
 void kiln_state_header_make(const struct kiln_table *table, struct kiln_state_header *header) {
-    const struct kiln_dims *d = &table->dims;
-    *header = (struct kiln_state_header){.byte_order = BYTE_ORDER_MARK,
-                                         .version = KILN_STATE_VERSION,
-                                         .dim = d->dim,
-                                         .hidden = d->hidden,
-                                         .layers = d->layers,
-                                         .heads = d->heads,
-                                         .kv_heads = d->kv_heads,
-                                         .head_size = d->head_size,
-                                         .vocab = d->vocab,
-                                         .seq = d->seq,
-                                         .tied = d->tied,
-                                         .rms_eps = (double)d->rms_eps,
-                                         .rope_theta = (double)d->rope_theta,
-                                         .file_bytes = kiln_state_bytes(table)};
+    *header = kiln_state_header_of(&table->dims);
+    header->byte_order = BYTE_ORDER_MARK;
+    header->version = KILN_STATE_VERSION;
+    header->file_bytes = kiln_state_bytes(table);
     memcpy(header->magic, magic, sizeof magic);
     size_t offset = KILN_STATE_HEAD;
     for (size_t i = 0; i < KILN_REGIONS; i++) {

@@ -82,6 +82,8 @@ KILN_MUST_CHECK enum kiln_status kiln_state_header_read(int fd, const char *path
 KILN_MUST_CHECK enum kiln_status kiln_state_header_check(int fd, const char *path,
                                                          const struct kiln_table *table,
                                                          struct kiln_err *err);
+/* The sizes of a model as a header holds them, all else zero; and back. */
+struct kiln_state_header kiln_state_header_of(const struct kiln_dims *dims);
 struct kiln_dims kiln_state_header_dims(const struct kiln_state_header *header);
 size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_region region);
 

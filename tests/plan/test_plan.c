@@ -7,29 +7,11 @@
 #include <stdio.h>
 
 #include "kiln_test.h"
+#include "plan/plan_lab.h"
 #include "state/state.h"
 
 static struct kiln_plan_request request_of(const char *preset) {
-    const struct kiln_preset *found = kiln_preset_find(preset);
-    CHECK(found != NULL);
-    return (struct kiln_plan_request){
-        .dims = found->dims,
-        .batch = 1,
-        .seq = found->dims.seq,
-        .accum = 1,
-        .budget = 119,
-        .load_budget = 119,
-        .headroom_millionths = 100000,
-        .schedule = KILN_SCHEDULE_SPLIT,
-        .keep = {.kind = KILN_KEEP_ALL},
-    };
-}
-
-static struct kiln_estimate estimate_of(const struct kiln_plan_request *request) {
-    struct kiln_estimate estimate;
-    struct kiln_err err;
-    CHECK_OK(kiln_estimate(request, true, &estimate, &err), &err);
-    return estimate;
+    return plan_request(preset, KILN_SCHEDULE_SPLIT);
 }
 
 static void check_group(const struct kiln_estimate *e, size_t i, enum kiln_plan_pass pass,

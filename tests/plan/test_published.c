@@ -9,28 +9,10 @@
 #include "kiln/train.h"
 #include "kiln_test.h"
 #include "plan/plan.h"
+#include "plan/plan_lab.h"
 
 static struct kiln_plan_request request_of(const char *preset) {
-    const struct kiln_preset *found = kiln_preset_find(preset);
-    CHECK(found != NULL);
-    return (struct kiln_plan_request){
-        .dims = found->dims,
-        .batch = 1,
-        .seq = found->dims.seq,
-        .accum = 1,
-        .budget = 119,
-        .load_budget = 119,
-        .headroom_millionths = 100000,
-        .schedule = KILN_SCHEDULE_WHOLE, /* the published scheme */
-        .keep = {.kind = KILN_KEEP_ALL},
-    };
-}
-
-static struct kiln_estimate estimate_of(const struct kiln_plan_request *request) {
-    struct kiln_estimate estimate;
-    struct kiln_err err;
-    CHECK_OK(kiln_estimate(request, true, &estimate, &err), &err);
-    return estimate;
+    return plan_request(preset, KILN_SCHEDULE_WHOLE); /* the published scheme */
 }
 
 static void keep(struct kiln_plan_request *r, const char *policy) {
