@@ -1,11 +1,63 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * device.c: the devices that there are, by name.
+ */
 #include "device/device.h"
 
-const struct kiln_kernel_kind kiln_layer_kinds[KILN_LAYER_KINDS] = {
+#include <string.h>
+
+#include "device/ane/ane.h"
+#include "device/cpu/cpu.h"
+
+static const char *const names[] = {[KILN_CPU] = "cpu", [KILN_SIM] = "sim", [KILN_ANE] = "ane"};
+
+const char *kiln_device_name(enum kiln_device_id id) { return names[id]; }
+
+enum kiln_status kiln_device_parse(const char *name, enum kiln_device_id *out,
+                                   struct kiln_err *err) {
+    for (int i = KILN_CPU; i <= KILN_ANE; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (enum kiln_device_id)i;
+            return KILN_OK;
+        }
+    }
+    return KILN_FAIL(err, KILN_EUSAGE, "device %s: unknown; use cpu, sim or ane", name);
+}
+
+static const struct kiln_kernel_kind layer_kinds[KILN_KINDS] = {
     [KILN_ATTN_FWD] = {"attn_fwd", KILN_FORWARD, true, true, 1, 1},
     [KILN_FFN_FWD] = {"ffn_fwd", KILN_FORWARD, true, true, 1, 1},
     [KILN_FFN_BWD] = {"ffn_bwd", KILN_BACKWARD, true, true, 1, 1},
     [KILN_ATTN_BWD1] = {"attn_bwd1", KILN_BACKWARD, true, true, 1, 1},
     [KILN_QKV_BWD] = {"qkv_bwd", KILN_BACKWARD, true, true, 1, 1},
+    [KILN_NORM_BWD] = {"norm_bwd", KILN_BACKWARD, true, true, 0, 0},
     [KILN_ATTN_BWD2] = {"attn_bwd2", KILN_BACKWARD, false, false, 1, 1},
+    [KILN_CLASSIFY] = {"classify", KILN_FORWARD, true, false, 0, 0},
+    [KILN_SOFTMAX] = {"softmax", KILN_FORWARD, false, false, 0, 0},
 };
+
+void kiln_device_kinds(const struct kiln_table *table, const struct kiln_device_options *options,
+                       struct kiln_kernel_kind out[KILN_KINDS]) {
+    memcpy(out, layer_kinds, sizeof layer_kinds);
+    if (options->device.id != KILN_CPU) {
+        kiln_ane_kinds(table, options, out);
+    }
+}
+
+enum kiln_status kiln_device_open(const struct kiln_table *table, struct kiln_pool *pool,
+                                  const float *weights, const struct kiln_device_options *options,
+                                  struct kiln_device **out, struct kiln_err *err) {
+    if (options->device.id == KILN_CPU) {
+        return kiln_cpu_open(table, pool, weights, options, out, err);
+    }
+    return kiln_ane_open(table, pool, weights, options, out, err);
+}
+
+enum kiln_status kiln_device_sizes(const struct kiln_table *table,
+                                   const struct kiln_device_options *options,
+                                   struct kiln_device_sizes *out, struct kiln_err *err) {
+    if (options->device.id == KILN_CPU) {
+        return kiln_cpu_sizes(table, options, out, err);
+    }
+    return kiln_ane_sizes(table, options, out, err);
+}

@@ -24,6 +24,7 @@
 
 #include "base/pool.h"
 #include "kiln/cpu.h"
+#include "kiln/device.h"
 #include "kiln/model.h"
 #include "kiln/status.h"
 
@@ -40,17 +41,19 @@ struct kiln_kernel_kind {
     unsigned loads;    /* what one costs of the load budget */
 };
 
-/* The kinds of a layer, the same on every device (docs/plan.md). */
-enum kiln_layer_kind {
+/* The kinds that there are (docs/plan.md). A device without one has it at 0 compiles and loads. */
+enum kiln_kind {
     KILN_ATTN_FWD,
     KILN_FFN_FWD,
     KILN_FFN_BWD,
     KILN_ATTN_BWD1,
     KILN_QKV_BWD,
+    KILN_NORM_BWD, /* extra: both norms of a layer, two programs */
     KILN_ATTN_BWD2,
-    KILN_LAYER_KINDS
+    KILN_CLASSIFY, /* extra: final norm and classifier, which run behind the last layer */
+    KILN_SOFTMAX,  /* extra, behind KILN_CLASSIFY */
+    KILN_KINDS
 };
-extern const struct kiln_kernel_kind kiln_layer_kinds[KILN_LAYER_KINDS];
 
 struct kiln_device_caps {
     const char *name;      /* "cpu", "sim", "ane" */
@@ -59,8 +62,7 @@ struct kiln_device_caps {
     size_t load_budget;    /* kernels a process may hold loaded; 0: no limit */
     bool compiles_beside;  /* compile may run while the device computes */
     bool refreshes;        /* new weights can be taken without a compile (`refresh`) */
-    const struct kiln_kernel_kind *kinds;
-    size_t n_kinds;
+    struct kiln_kernel_kind kinds[KILN_KINDS];
 };
 
 /* The micro-batch that a device was opened for. */
@@ -107,13 +109,15 @@ struct kiln_device_ops {
     /* x = rows of the embedding. tokens [N]. */
     enum kiln_status (*embed)(struct kiln_device *device, const uint32_t *tokens, void *x,
                               struct kiln_err *err);
-    /* x_out = half-layer(x_in); taps get what backward will read. x_out and x_in are different
+    /* x_out = half-layer(x_in); taps get what backward will read, unless `keep` is false: then
+     * nobody will read them, and what the block holds has no meaning. x_out and x_in are different
      * blocks. KILN_EINTERNAL when a kernel that it runs is not loaded; backward, too. */
     enum kiln_status (*forward)(struct kiln_device *device, size_t layer, enum kiln_half half,
-                                const void *x_in, void *x_out, void *taps, struct kiln_err *err);
+                                const void *x_in, void *x_out, void *taps, bool keep,
+                                struct kiln_err *err);
     /* dx: the gradient of the half-layer's output on entry, of its input on return. Weight
      * gradients go where `gradients` says, in a fixed order, now or on the device's own
-     * queue until drain. */
+     * queue until drain: x_in and taps stay as they are until then. */
     enum kiln_status (*backward)(struct kiln_device *device, size_t layer, enum kiln_half half,
                                  const void *x_in, void *dx, const void *taps,
                                  struct kiln_err *err);
@@ -138,6 +142,9 @@ struct kiln_device_counts {
     uint64_t compiles;       /* kernels */
     uint64_t layer_forwards; /* micro-batches through the attention half of a layer */
     size_t loaded;           /* kernels loaded now */
+    uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
+    double dw_wait_s;                       /* drain and a full queue: waiting for dW */
+    double io_s;                            /* moving these bytes */
 };
 
 /* Every device starts with this. */
@@ -152,6 +159,7 @@ struct kiln_device {
 };
 
 struct kiln_device_options {
+    struct kiln_device_choice device;
     struct kiln_micro_batch shape;
     enum kiln_precision precision;
     bool training;      /* false: forward only, no room for backward */
@@ -159,24 +167,27 @@ struct kiln_device_options {
     size_t load_budget; /* kernels that may be loaded at once; 0: no limit */
 };
 
-/* Open the CPU device. Borrows table, pool and weights until close. */
-KILN_MUST_CHECK enum kiln_status kiln_device_open_cpu(const struct kiln_table *table,
-                                                      struct kiln_pool *pool, const float *weights,
-                                                      const struct kiln_device_options *options,
-                                                      struct kiln_device **out,
-                                                      struct kiln_err *err);
-/* Bytes that the CPU device would take, without opening it: for plans. */
+/* Open a device. Borrows table, pool and weights until close. KILN_EUNSUPPORTED: this build or
+ * machine has no such device. */
+KILN_MUST_CHECK enum kiln_status kiln_device_open(const struct kiln_table *table,
+                                                  struct kiln_pool *pool, const float *weights,
+                                                  const struct kiln_device_options *options,
+                                                  struct kiln_device **out, struct kiln_err *err);
+/* The kernel kinds of a device, without opening it. */
+void kiln_device_kinds(const struct kiln_table *table, const struct kiln_device_options *options,
+                       struct kiln_kernel_kind out[KILN_KINDS]);
+/* Bytes that a device would take, without opening it: for plans. */
 struct kiln_device_sizes {
     size_t activation[3];     /* by enum kiln_activation */
     size_t forward, backward; /* the kernels of a layer */
-    size_t head;              /* the classifier, which no kernel kind compiles */
+    size_t head;              /* classifier and whatever else is there once */
     size_t workspace;
     size_t thread; /* workspace of each thread */
 };
-KILN_MUST_CHECK enum kiln_status kiln_device_sizes_cpu(const struct kiln_table *table,
-                                                       const struct kiln_device_options *options,
-                                                       struct kiln_device_sizes *out,
-                                                       struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_device_sizes(const struct kiln_table *table,
+                                                   const struct kiln_device_options *options,
+                                                   struct kiln_device_sizes *out,
+                                                   struct kiln_err *err);
 static inline void kiln_device_close(struct kiln_device *device) {
     if (device) {
         device->ops->close(device);

@@ -21,8 +21,10 @@ struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request) {
         .load = usable(request->load_budget, request->headroom_millionths),
         .whole = request->schedule == KILN_SCHEDULE_WHOLE,
     };
-    for (size_t i = 0; i < KILN_LAYER_KINDS; i++) {
-        const struct kiln_kernel_kind *kind = &kiln_layer_kinds[i];
+    struct kiln_kernel_kind kinds[KILN_KINDS];
+    kiln_device_kinds(NULL, &(struct kiln_device_options){.training = true}, kinds);
+    for (size_t i = 0; i < KILN_KINDS; i++) {
+        const struct kiln_kernel_kind *kind = &kinds[i];
         size_t *sum = kind->pass == KILN_FORWARD ? &limits.forward
                       : kind->per_layer          ? &limits.backward
                                                  : &limits.shared;

@@ -103,7 +103,7 @@ static enum kiln_status sizes_of(const struct kiln_table *table,
         .precision = request->precision,
         .training = !request->forward_only,
     };
-    return kiln_device_sizes_cpu(table, &options, out, err);
+    return kiln_device_sizes(table, &options, out, err);
 }
 
 /* A layer that is recomputed shares a process with its backward kernels. */

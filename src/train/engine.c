@@ -18,7 +18,7 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
                                                 .budget = r->budget,
                                                 .load_budget = r->load_budget};
     KILN_TRY(kiln_pool_create(r->threads > 0 ? r->threads : 1, &e->pool, err));
-    KILN_TRY(kiln_device_open_cpu(table, e->pool, memory->weights, &options, &e->device, err));
+    KILN_TRY(kiln_device_open(table, e->pool, memory->weights, &options, &e->device, err));
     KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, err));
     if (r->forward_only) {
         return KILN_OK;

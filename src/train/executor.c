@@ -10,7 +10,7 @@ bool kiln_poison_dropped;
 /* ---- kernels ----------------------------------------------------------------------------------
  */
 
-static enum kiln_status compile(struct kiln_executor *x, enum kiln_layer_kind kind, size_t layer,
+static enum kiln_status compile(struct kiln_executor *x, enum kiln_kind kind, size_t layer,
                                 struct kiln_err *err) {
     return x->device->ops->compile(x->device, kind, layer, x->device->weights, err);
 }
@@ -20,9 +20,10 @@ static bool shared_by_layer(const struct kiln_executor *x) {
 }
 
 static void release_layer(struct kiln_executor *x, size_t layer, unsigned set) {
-    for (size_t kind = 0; kind < KILN_LAYER_KINDS; kind++) {
-        const bool forward = kiln_layer_kinds[kind].pass == KILN_FORWARD;
-        const bool mine = kiln_layer_kinds[kind].per_layer || shared_by_layer(x);
+    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
+        const bool forward = x->device->caps.kinds[kind].pass == KILN_FORWARD;
+        const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
+        const bool mine = k->compiles > 0 && (k->per_layer || shared_by_layer(x));
         if (mine && set & (forward ? KILN_HAS_FORWARD : KILN_HAS_BACKWARD)) {
             x->device->ops->release(x->device, kind, layer);
         }
@@ -31,9 +32,10 @@ static void release_layer(struct kiln_executor *x, size_t layer, unsigned set) {
 
 static enum kiln_status compile_layer(struct kiln_executor *x, size_t layer, unsigned set,
                                       struct kiln_err *err) {
-    for (size_t kind = 0; kind < KILN_LAYER_KINDS; kind++) {
-        const bool forward = kiln_layer_kinds[kind].pass == KILN_FORWARD;
-        const bool mine = kiln_layer_kinds[kind].per_layer || shared_by_layer(x);
+    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
+        const bool forward = x->device->caps.kinds[kind].pass == KILN_FORWARD;
+        const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
+        const bool mine = k->compiles > 0 && (k->per_layer || shared_by_layer(x));
         if (mine && set & (forward ? KILN_HAS_FORWARD : KILN_HAS_BACKWARD)) {
             KILN_TRY(compile(x, kind, layer, err));
         }
@@ -86,6 +88,11 @@ static void *flow(const struct kiln_executor *x) { return held(x); }
 
 static bool full(const struct kiln_executor *x, size_t layer) {
     return x->plan->schedule.keep[layer] == KILN_FULL;
+}
+
+/* Will the backward pass read the taps that the forward pass writes? */
+static bool keep_taps(const struct kiln_executor *x, size_t layer) {
+    return !x->plan->request->forward_only && !x->position.evaluate && full(x, layer);
 }
 
 static bool input_kept(const struct kiln_executor *x, size_t layer) {
@@ -152,10 +159,10 @@ static void poison_run(const struct kiln_executor *x) {
  */
 
 static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer, const struct blocks *b,
-                                      void *out, struct kiln_err *err) {
+                                      void *out, bool keep, struct kiln_err *err) {
     const struct kiln_device_ops *ops = x->device->ops;
-    KILN_TRY(ops->forward(x->device, layer, KILN_ATTENTION, b->in, b->mid, b->taps[0], err));
-    return ops->forward(x->device, layer, KILN_FEED_FORWARD, b->mid, out, b->taps[1], err);
+    KILN_TRY(ops->forward(x->device, layer, KILN_ATTENTION, b->in, b->mid, b->taps[0], keep, err));
+    return ops->forward(x->device, layer, KILN_FEED_FORWARD, b->mid, out, b->taps[1], keep, err);
 }
 
 static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
@@ -192,7 +199,7 @@ static enum kiln_status forward_group(struct kiln_executor *x, const struct kiln
         if (l + 1 < layers) {
             next = forward_blocks(x, l + 1, g->end); /* at the group's edge: the flow */
         }
-        KILN_TRY(layer_forward(x, l, &b, next.in, err));
+        KILN_TRY(layer_forward(x, l, &b, next.in, keep_taps(x, l), err));
         if (!full(x, l)) {
             poison(b.taps[0], x->plan->layout.taps[0]);
             poison(b.taps[1], x->plan->layout.taps[1]);
@@ -214,7 +221,7 @@ static enum kiln_status recompute(struct kiln_executor *x, size_t first, size_t 
         if (l + 1 < end) {
             next = segment_blocks(x, l + 1, first);
         }
-        KILN_TRY(layer_forward(x, l, &b, next.in, err));
+        KILN_TRY(layer_forward(x, l, &b, next.in, true, err));
         b = next;
     }
     return KILN_OK;

@@ -37,7 +37,7 @@ static const struct {
     bool forward;
     int n;
     enum kiln_matrix_kind matrices[2];
-} baked[KILN_LAYER_KINDS] = {
+} baked[KILN_KINDS] = {
     [KILN_ATTN_FWD] = {true, 2, {KILN_MATRIX_QKV, KILN_MATRIX_WO}},
     [KILN_FFN_FWD] = {true, 2, {KILN_MATRIX_W13, KILN_MATRIX_W2}},
     [KILN_FFN_BWD] = {false, 2, {KILN_MATRIX_W13, KILN_MATRIX_W2}},
@@ -51,7 +51,7 @@ static unsigned char *loaded(const struct kiln_cpu_device *cpu, size_t kind, siz
 }
 
 bool kiln_cpu_loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer) {
-    if (kiln_layer_kinds[kind].per_layer) {
+    if (cpu->base.caps.kinds[kind].per_layer) {
         return *loaded(cpu, kind, layer);
     }
     bool any = false; /* one for all layers, or in `whole` one of several */
@@ -65,20 +65,21 @@ static enum kiln_status cpu_compile(struct kiln_device *device, size_t kind, siz
                                     const float *weights, struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     const struct kiln_device_caps *caps = &device->caps;
-    KILN_REQUIRE(kind < KILN_LAYER_KINDS && layer < device->table->dims.layers, err, KILN_EINTERNAL,
+    KILN_REQUIRE(kind < KILN_KINDS && layer < device->table->dims.layers, err, KILN_EINTERNAL,
                  "compile: no kind %zu of layer %zu", kind, layer);
     unsigned char *flag = loaded(cpu, kind, layer);
     KILN_REQUIRE(caps->compile_budget == 0 || device->counts.compiles < caps->compile_budget, err,
                  KILN_EBUDGET,
                  "cpu: %s of layer %zu would be kernel %zu of this process; its "
                  "compile budget is %zu",
-                 kiln_layer_kinds[kind].name, layer, (size_t)device->counts.compiles + 1,
+                 cpu->base.caps.kinds[kind].name, layer, (size_t)device->counts.compiles + 1,
                  caps->compile_budget);
     KILN_REQUIRE(caps->load_budget == 0 || *flag || device->counts.loaded < caps->load_budget, err,
                  KILN_EBUDGET,
                  "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
                  "budget is %zu",
-                 kiln_layer_kinds[kind].name, layer, device->counts.loaded + 1, caps->load_budget);
+                 cpu->base.caps.kinds[kind].name, layer, device->counts.loaded + 1,
+                 caps->load_budget);
     for (int i = 0; i < baked[kind].n; i++) {
         pack_matrix(cpu, baked[kind].matrices[i], layer, weights, baked[kind].forward);
     }
@@ -102,7 +103,7 @@ static void cpu_release(struct kiln_device *device, size_t kind, size_t layer) {
 
 /* Is there a packed copy of the matrix to refresh? The classifier has its copies always. */
 static bool has_copy(const struct kiln_cpu_device *cpu, const struct kiln_matrix *m, bool forward) {
-    for (size_t kind = 0; m->kind != KILN_MATRIX_HEAD && kind < KILN_LAYER_KINDS; kind++) {
+    for (size_t kind = 0; m->kind != KILN_MATRIX_HEAD && kind < KILN_KINDS; kind++) {
         for (int i = 0; i < baked[kind].n; i++) {
             if (baked[kind].matrices[i] == m->kind && baked[kind].forward == forward) {
                 return cpu->base.caps.refreshes && *loaded(cpu, kind, m->layer);
@@ -218,9 +219,9 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     return used;
 }
 
-enum kiln_status kiln_device_sizes_cpu(const struct kiln_table *table,
-                                       const struct kiln_device_options *options,
-                                       struct kiln_device_sizes *out, struct kiln_err *err) {
+enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
+                                const struct kiln_device_options *options,
+                                struct kiln_device_sizes *out, struct kiln_err *err) {
     struct kiln_cpu_device cpu = {
         .base = {.table = table, .shape = options->shape},
         .tokens = options->shape.batch * options->shape.seq,
@@ -257,7 +258,7 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
         &cpu->workers, &cpu->kernels, pool,
         kiln_attention_scratch(&cpu->kernels, options->shape.seq, d->head_size), err));
     KILN_TRY(kiln_packed_open(&cpu->packed, cpu->base.table, &cpu->kernels, cpu->training, err));
-    cpu->loaded = kiln_alloc(KILN_LAYER_KINDS * d->layers, 1);
+    cpu->loaded = kiln_alloc(KILN_KINDS * d->layers, 1);
     KILN_REQUIRE(cpu->loaded, err, KILN_ENOMEM, "no memory for the list of kernels");
     KILN_TRY(kiln_arena_open(&cpu->arena, lay_out(cpu, NULL), err));
     lay_out(cpu, cpu->arena.base);
@@ -268,10 +269,9 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
     return KILN_OK;
 }
 
-enum kiln_status kiln_device_open_cpu(const struct kiln_table *table, struct kiln_pool *pool,
-                                      const float *weights,
-                                      const struct kiln_device_options *options,
-                                      struct kiln_device **out, struct kiln_err *err) {
+enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool *pool,
+                               const float *weights, const struct kiln_device_options *options,
+                               struct kiln_device **out, struct kiln_err *err) {
     *out = NULL;
     struct kiln_cpu_device *cpu = kiln_alloc(1, sizeof *cpu);
     KILN_REQUIRE(cpu, err, KILN_ENOMEM, "no memory for the cpu device");
@@ -291,9 +291,8 @@ enum kiln_status kiln_device_open_cpu(const struct kiln_table *table, struct kil
         .compile_budget = options->budget,
         .load_budget = options->load_budget,
         .refreshes = options->budget == 0 && options->load_budget == 0,
-        .kinds = kiln_layer_kinds,
-        .n_kinds = KILN_LAYER_KINDS,
     };
+    kiln_device_kinds(table, options, cpu->base.caps.kinds);
     snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",
              kiln_precision_name(cpu->kernels.precision), cpu->kernels.tier, cpu->kernels.provider,
              KILN_GEMM_M, KILN_GEMM_N);

@@ -71,8 +71,18 @@ void kiln_cpu_norm_bwd(struct kiln_cpu_device *cpu, enum kiln_role role, size_t 
 void kiln_cpu_weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *matrix,
                               const void *dy, const void *x, size_t n, bool add);
 
+KILN_MUST_CHECK enum kiln_status kiln_cpu_open(const struct kiln_table *table,
+                                               struct kiln_pool *pool, const float *weights,
+                                               const struct kiln_device_options *options,
+                                               struct kiln_device **out, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
+                                                const struct kiln_device_options *options,
+                                                struct kiln_device_sizes *out,
+                                                struct kiln_err *err);
+
 enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
-                                  const void *x_in, void *x_out, void *taps, struct kiln_err *err);
+                                  const void *x_in, void *x_out, void *taps, bool keep,
+                                  struct kiln_err *err);
 enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
                                    const void *x_in, void *dx, const void *taps,
                                    struct kiln_err *err);

@@ -265,12 +265,14 @@ static void feed_forward_backward(struct kiln_cpu_device *cpu, size_t layer, con
 static enum kiln_status require(const struct kiln_cpu_device *cpu, size_t kind, size_t layer,
                                 struct kiln_err *err) {
     KILN_REQUIRE(kiln_cpu_loaded(cpu, kind, layer), err, KILN_EINTERNAL,
-                 "cpu: layer %zu has no kernel %s loaded", layer, kiln_layer_kinds[kind].name);
+                 "cpu: layer %zu has no kernel %s loaded", layer, cpu->base.caps.kinds[kind].name);
     return KILN_OK;
 }
 
 enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
-                                  const void *x_in, void *x_out, void *taps, struct kiln_err *err) {
+                                  const void *x_in, void *x_out, void *taps, bool keep,
+                                  struct kiln_err *err) {
+    (void)keep; /* they are workspace, too */
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     if (half == KILN_ATTENTION) {
         KILN_TRY(require(cpu, KILN_ATTN_FWD, layer, err));

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * device.h: which device computes, and how.
+ */
+#ifndef KILN_PUBLIC_DEVICE_H
+#define KILN_PUBLIC_DEVICE_H
+
+#include <stdbool.h>
+
+#include "kiln/status.h"
+
+enum kiln_device_id {
+    KILN_CPU, /* any x86-64 or arm64 */
+    KILN_SIM, /* a simulated Neural Engine: MIL, weight blobs, limits and fp16 rounding of one */
+    KILN_ANE, /* Apple's Neural Engine */
+};
+
+struct kiln_device_choice {
+    enum kiln_device_id id;
+    /* Of sim and ane: */
+    bool extras;  /* classifier, softmax, final norm and the norms' backward on the device, too */
+    bool dynamic; /* weights are inputs of programs that are compiled once a process */
+    double sim_time; /* sim: time that is charged, as a multiple of the profile's; 0: none */
+};
+
+/* "cpu", "sim", "ane". */
+KILN_API const char *kiln_device_name(enum kiln_device_id id);
+/* KILN_EUSAGE lists the valid names. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_device_parse(const char *name,
+                                                            enum kiln_device_id *out,
+                                                            struct kiln_err *err);
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * programs.h: the MIL programs that make a Llama layer, and what lies where on their surfaces.
+ *
+ * Letters: D width, H query heads, G key-value heads, K head size, F feed-forward, V vocabulary,
+ * T tokens of a sequence, W = T rounded up to 16. A surface holds one sequence, channel-first
+ * fp16 [1, C, 1, W]: element (c, t) at c*W + t. Columns T..W-1 are zero on input and of no meaning
+ * on output. Parts of a surface follow each other in the channels, in the order listed:
+ *
+ *   baked (weights in the program)       input                        output
+ *   attn_fwd   norm, Wq, Wk, Wv, Wo      D: x                         D: o, HK: Q, GK: K, GK: V,
+ * HK: att, D: xn ffn_fwd    norm, W1, W3, W2          D: x                         D: y, F: h1, F:
+ * h3, F: gate, D: xn ffn_bwd    W2', W1', W3'             D: dy, F: h1, F: h3          D: dxn, F:
+ * dh1, F: dh3 attn_bwd1  Wo'                       HK: Q, GK: K, GK: V, D: do   GK: dV, HW: P, HW:
+ * dP attn_bwd2  -                         HW: P, HW: dP, HK: Q, GK: K  HK: dQ, GK: dK qkv_bwd Wq',
+ * Wk', Wv'             HK: dQ, GK: dK, GK: dV       D: dxn norm_bwd   norm (attention's, ffn's) D:
+ * dxn, D: x                 D: dx final_norm norm                      D: x D: xn classifier rows
+ * of the classifier    D: xn                        rows: logits softmax    - V: logits V:
+ * probabilities
+ *
+ * Q and K are after RoPE; dQ and dK of attn_bwd2 are before it (RoPE's backward is inside). Query
+ * head h reads key-value head h / (H/G), forward and backward. o and y are without the residual.
+ *
+ *   dynamic (weights on the spatial axis, behind the activation: [1, C, 1, W + ...])
+ *   sdpa_fwd   D x (W + HK + 2GK): xn, Wq', Wk', Wv'      HK: att, HK: Q, GK: K, GK: V
+ *   wo_fwd     HK x (W + D): att, Wo'                     D: o
+ *   ffn_fused  D x (W + 3F): xn, W1', W3', W2             D: y, F: h1, F: h3, F: gate
+ *   ffn_bwd_w2 D x (W + F): dy, W2                        F: dgate
+ *   ffn_bwd_w13 F x (2W + 2D): dh1, dh3, W1, W3           D: dxn
+ *   wo_bwd     D x (W + HK): do, Wo                       HK: datt
+ *   sdpa_bwd1  Q, K, V, datt as channels HK, GK, GK, HK   GK: dV, HW: P, HW: dP
+ *   sdpa_bwd2  as attn_bwd2
+ *   q_bwd      HK x (W + D): dQ, Wq                       D: dxn
+ *   kv_bwd     GK x (2W + 2D): dK, dV, Wk, Wv             D: dxn
+ *   (W' is the transposed weight [in, out], plain W is [out, in]: always [C, other])
+ */
+#ifndef KILN_DEVICE_ANE_PROGRAMS_H
+#define KILN_DEVICE_ANE_PROGRAMS_H
+
+#include "device/ane/runtime.h"
+#include "kiln/model.h"
+#include "model/table.h"
+
+#define KILN_NPU_PROGRAMS(XX)          \
+    XX(ATTN_FWD, "attn_fwd")           \
+    XX(FFN_FWD, "ffn_fwd")             \
+    XX(FFN_BWD, "ffn_bwd")             \
+    XX(ATTN_BWD1, "attn_bwd1")         \
+    XX(QKV_BWD, "qkv_bwd")             \
+    XX(ATTN_BWD2, "attn_bwd2")         \
+    XX(NORM_BWD_ATTN, "norm_bwd_attn") \
+    XX(NORM_BWD_FFN, "norm_bwd_ffn")   \
+    XX(FINAL_NORM, "final_norm")       \
+    XX(CLASSIFIER, "classifier")       \
+    XX(SOFTMAX, "softmax")             \
+    XX(SDPA_FWD, "sdpa_fwd")           \
+    XX(WO_FWD, "wo_fwd")               \
+    XX(FFN_FUSED, "ffn_fused")         \
+    XX(FFN_BWD_W2, "ffn_bwd_w2")       \
+    XX(FFN_BWD_W13, "ffn_bwd_w13")     \
+    XX(WO_BWD, "wo_bwd")               \
+    XX(SDPA_BWD1, "sdpa_bwd1")         \
+    XX(SDPA_BWD2, "sdpa_bwd2")         \
+    XX(Q_BWD, "q_bwd")                 \
+    XX(KV_BWD, "kv_bwd")
+
+enum kiln_npu_kind {
+#define KILN_NPU_ID(id, text) KILN_NPU_##id,
+    KILN_NPU_PROGRAMS(KILN_NPU_ID)
+#undef KILN_NPU_ID
+        KILN_NPU_KINDS
+};
+const char *kiln_npu_kind_name(enum kiln_npu_kind kind);
+/* -1: there is none of that name. */
+int kiln_npu_kind_find(const char *name);
+
+enum {
+    KILN_NPU_WIDTH = 16,      /* last axes are multiples of it */
+    KILN_NPU_SURFACE = 49152, /* no surface is smaller (bytes) */
+    KILN_NPU_CLASSES = 16384, /* output channels of one classifier part, at most */
+    KILN_NPU_PARTS = 6,
+};
+
+/* The tokens' axis, padded. */
+static inline size_t kiln_npu_width(size_t seq) {
+    return (seq + KILN_NPU_WIDTH - 1) / KILN_NPU_WIDTH * KILN_NPU_WIDTH;
+}
+
+/* A surface of a program: parts, in channels (baked) or in columns (dynamic). */
+struct kiln_npu_port {
+    size_t channels, width;               /* [1, channels, 1, width] */
+    size_t n_parts, part[KILN_NPU_PARTS]; /* sizes: channels each, or columns where `columns` */
+    bool columns;                         /* parts lie side by side on the last axis */
+    size_t bytes; /* of the tensor; the surface has at least KILN_NPU_SURFACE */
+};
+/* Offset of part i, in channels or columns. */
+size_t kiln_npu_part_at(const struct kiln_npu_port *port, size_t i);
+
+/* The surfaces of a kind for sequences of T tokens. `part` is the classifier's part (0 for others):
+ * kiln_npu_classifier_parts of them, each of at most KILN_NPU_CLASSES rows. */
+void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq, size_t part,
+                    struct kiln_npu_port *in, struct kiln_npu_port *out);
+size_t kiln_npu_classifier_parts(const struct kiln_dims *dims);
+/* First row and number of rows of a part. */
+size_t kiln_npu_classifier_rows(const struct kiln_dims *dims, size_t part, size_t *first);
+/* The vocabulary is small enough for `softmax`. */
+bool kiln_npu_has_softmax(const struct kiln_dims *dims);
+
+/* Which instruction sets the text is for. */
+struct kiln_npu_target {
+    const char *version; /* "1.3" */
+    const char *opset;   /* "ios18" */
+};
+
+/* A program's text and weight files, on the heap. */
+struct kiln_npu_made {
+    struct kiln_npu_source source;
+    struct kiln_npu_weight *weights; /* what source.weights points to */
+    char label[64];
+};
+/* Make the program of a kind. `weights`: flat master weights of the table, read for kinds that
+ * bake (may be NULL for others). `serial` makes the text of programs unique that are compiled more
+ * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named.
+ * On success kiln_npu_made_free. */
+KILN_MUST_CHECK enum kiln_status kiln_npu_make(enum kiln_npu_kind kind,
+                                               const struct kiln_table *table, size_t seq,
+                                               size_t layer, size_t part, const float *weights,
+                                               uint64_t serial,
+                                               const struct kiln_npu_target *target,
+                                               struct kiln_npu_made *out, struct kiln_err *err);
+void kiln_npu_made_free(struct kiln_npu_made *made);
+/* Bytes of the weight files of a kind, without making them. */
+size_t kiln_npu_weight_bytes(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq,
+                             size_t part);
+
+#endif

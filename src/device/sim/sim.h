@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sim.h: a Neural Engine in software: compiles MIL text and weight files, enforces the hardware's
+ * limits, evaluates with its rounding, and is as slow as the hardware when asked.
+ *
+ * It is a runtime (ane/runtime.h): whatever trains on `ane` trains on it, down to the bytes.
+ */
+#ifndef KILN_DEVICE_SIM_SIM_H
+#define KILN_DEVICE_SIM_SIM_H
+
+#include "base/pool.h"
+#include "device/ane/runtime.h"
+#include "device/sim/limits.h"
+
+/* Numbers where the sources disagree (docs/neural-engine.md). */
+enum kiln_sim_nan { KILN_SIM_NAN_INF, KILN_SIM_NAN_ZERO, KILN_SIM_NAN_KEEP };
+struct kiln_sim_numbers {
+    enum kiln_sim_nan nan;  /* what a NaN becomes when it is stored: +inf, 0, or it stays */
+    float matmul_limit;     /* a matmul's result beyond it is inf: 32752; 0: none but fp16's */
+    float slice_limit;      /* a value beyond it is inf behind a slice of the last axis that
+                             * does not begin at 0 (before A16: 4094); 0: none */
+    bool inf_product_quirk; /* mul(+inf, x) gives -52416 */
+};
+
+/* Time that is charged when `scale` > 0: the call takes at least that long. */
+struct kiln_sim_times {
+    double scale; /* 0: none; 1: as the device; 0.1: a tenth of it */
+    double compile_s, load_s, dispatch_s;
+    double tflops;
+};
+
+struct kiln_sim_options {
+    struct kiln_sim_limits limits;
+    struct kiln_sim_numbers numbers;
+    struct kiln_sim_times times;
+};
+/* What is believed of current hardware. */
+void kiln_sim_options_default(struct kiln_sim_options *out);
+
+/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller. */
+KILN_MUST_CHECK enum kiln_status kiln_sim_open(struct kiln_pool *pool,
+                                               const struct kiln_sim_options *options,
+                                               struct kiln_npu_runtime **out, struct kiln_err *err);
+
+#endif
