@@ -78,6 +78,8 @@ enum {
     KILN_NPU_WIDTH = 16,      /* last axes are multiples of it */
     KILN_NPU_SURFACE = 49152, /* no surface is smaller (bytes) */
     KILN_NPU_CLASSES = 16384, /* output channels of one classifier part, at most */
+    KILN_NPU_DYNAMIC = 10,    /* programs of all layers together when weights are inputs */
+    KILN_NPU_LOGITS = 65536,  /* largest vocabulary that softmax takes: an axis */
     KILN_NPU_PARTS = 6,
 };
 
