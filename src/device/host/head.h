@@ -11,7 +11,6 @@
 #define KILN_DEVICE_HEAD_H
 
 #include "device/device.h"
-#include "kernel/packed.h"
 #include "kernel/product.h"
 
 /* Rows that one elementwise task takes. Constant, so partial sums do not depend on threads. */
@@ -44,9 +43,10 @@ void kiln_rows_weight_gradient(const struct kiln_workers *workers, const struct 
 /* The end of the model. Everything is borrowed. Blocks below are of n <= KILN_HEAD_ROWS tokens. */
 struct kiln_head {
     const struct kiln_workers *workers;
-    const struct kiln_table *table;
-    const struct kiln_packed *packed; /* the classifier: forward, and backward for gradients */
-    struct kiln_rows_norm norm;       /* the final one */
+    const struct kiln_matrix *classifier;
+    const void *forward, *backward; /* its packed copies; backward only for gradients */
+    struct kiln_rows_norm norm;     /* the final one */
+    size_t norm_offset;             /* of its weight in the flat arrays */
     struct kiln_rows_dw dw;
     void *xn;      /* operands [n, D] */
     float *logits; /* fp32 [n, V] */
@@ -57,6 +57,9 @@ struct kiln_head {
 /* losses [n] from x [n, D] and targets; with `gradient` also dlogits, of scale * their sum. */
 void kiln_head_forward(const struct kiln_head *head, const float *x, const uint32_t *targets,
                        size_t n, float scale, bool gradient, float *losses);
+/* The second half of it, from logits that are there: they are overwritten. */
+void kiln_head_loss(const struct kiln_head *head, const uint32_t *targets, size_t n, float scale,
+                    bool gradient, float *losses);
 /* From the block's dlogits and xn: dx [n, D] is written, gradients of classifier and norm are added
  * or written. The norm's rstd must be there. */
 void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, float *dx,
