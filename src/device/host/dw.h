@@ -63,8 +63,9 @@ KILN_MUST_CHECK enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape,
 /* What is posted is finished first. NULL is fine. */
 void kiln_dw_close(struct kiln_dw *dw);
 
-/* The next free slot. When all are in use this works on the pool until the oldest is free. A slot
- * that was handed out and not posted is free again only after it was posted. */
+/* The next free slot. When all are in use this works on the pool until the oldest is free. Slots
+ * are posted in the order they were handed out, and at most shape.slots may be out and not posted.
+ */
 struct kiln_dw_slot *kiln_dw_slot(struct kiln_dw *dw);
 /* Compute a product from the slot's dy, some time before kiln_dw_drain returns; products that write
  * the same dw are done in the order of their posts. */

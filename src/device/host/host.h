@@ -14,10 +14,14 @@
 #ifndef KILN_DEVICE_HOST_H
 #define KILN_DEVICE_HOST_H
 
+#include "base/mem.h"
 #include "device/device.h"
 #include "device/host/head.h"
 #include "kernel/packed.h"
 #include "kernel/product.h"
+
+/* Channels of one elementwise task. Constant, so partial sums do not depend on threads. */
+enum { KILN_HOST_CHANNELS = 32 };
 
 struct kiln_host_options {
     struct kiln_micro_batch shape;
@@ -26,6 +30,7 @@ struct kiln_host_options {
                     * kiln_host_head is not */
 };
 
+/* Opened in place: it must not be moved. */
 struct kiln_host {
     const struct kiln_table *table; /* borrowed */
     const float *weights;           /* borrowed master weights: embedding, final norm */
@@ -33,12 +38,14 @@ struct kiln_host {
     size_t width;                /* W */
     struct kiln_kernels kernels; /* fp32 operands */
     struct kiln_workers workers;
-    struct kiln_packed packed; /* of which only the classifier is filled */
+    struct kiln_table classifier; /* a table of one matrix, for the packed copies */
+    struct kiln_packed packed;
     struct kiln_head head;
     struct kiln_arena arena; /* the workspace below, and the head's */
     float *x, *dx;           /* [KILN_HEAD_ROWS, D] token-major, of the head's block */
-    float *rstd, *pull;      /* [B][W] of a norm's backward pass */
-    double *sums;            /* [KILN_HEAD_ROWS] losses of the head's block */
+    float *losses;           /* [KILN_HEAD_ROWS] */
+    float *partial;          /* [2][chunks of channels][W] sums of a norm over channels */
+    float *rstd, *pull;      /* [W] of a norm */
 };
 
 /* Bytes that a host takes, without opening it: for plans. */
@@ -76,6 +83,11 @@ void kiln_host_embed_backward(struct kiln_host *host, const uint32_t *tokens, co
 /* [B][D][W] to and from token-major [N, D]. */
 void kiln_host_export(const struct kiln_host *host, const float *block, float *out);
 void kiln_host_import(const struct kiln_host *host, const float *in, float *block);
+/* The same for tokens first..first+n of the micro-batch; in and out begin with the first. */
+void kiln_host_export_tokens(const struct kiln_host *host, const float *block, size_t first,
+                             size_t n, float *out);
+void kiln_host_import_tokens(const struct kiln_host *host, const float *in, size_t first, size_t n,
+                             float *block);
 
 /* Final norm, classifier, cross-entropy, all on the host: device.h's `head`. *loss gets the sum
  * over all tokens. dx NULL: no gradients. */
@@ -116,7 +128,7 @@ void kiln_host_add_half(const struct kiln_host *host, float *out, const float *i
 /* ---- layers, one sequence -------------------------------------------------------------------- */
 
 /* y [D][W] = norm(x [D][W]) with weight w [D], rounded to fp16. */
-void kiln_host_norm(const struct kiln_host *host, const float *w, const float *x, uint16_t *y);
+void kiln_host_norm(struct kiln_host *host, const float *w, const float *x, uint16_t *y);
 
 struct kiln_host_norm_bwd {
     const float *w;          /* [D] the norm's weight */
