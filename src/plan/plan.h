@@ -92,6 +92,8 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_auto(const struct kiln_table *table,
                                                 struct kiln_plan *out, bool *found,
                                                 struct kiln_err *err);
 
+/* The device that a request asks for. */
+struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *request);
 /* The plan of a device without limits: bench, verify, evaluation of a file. */
 struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
                                           const struct kiln_device_options *options, size_t accum,

@@ -9,9 +9,10 @@
 
 /* Seconds of one micro-batch through one layer, and of what comes once a window. */
 struct rates {
-    double forward, backward;                       /* a layer */
-    double head;                                    /* classifier and loss, forward and backward */
-    double kernel_forward, kernel_backward, shared; /* compiles of a layer's kernels */
+    double forward, backward;               /* a layer */
+    double head;                            /* classifier and loss, forward and backward */
+    double kernel_forward, kernel_backward; /* compiles of a layer's kernels */
+    double kernel_head;                     /* and of the classifier's */
 };
 
 static double compile_seconds(const struct kiln_profile *f, size_t kernels, size_t bytes) {
@@ -33,7 +34,7 @@ static struct rates rates_of(const struct kiln_plan *plan) {
     }
     r.kernel_forward = compile_seconds(f, limits->forward, plan->sizes.forward);
     r.kernel_backward = compile_seconds(f, limits->backward, plan->sizes.backward);
-    r.shared = (double)limits->shared * f->compile_s;
+    r.kernel_head = limits->head > 0 ? compile_seconds(f, limits->head, plan->sizes.head) : 0;
     return r;
 }
 
@@ -48,16 +49,19 @@ struct simulation {
 static void count_compile(struct simulation *s, const struct kiln_plan_action *a,
                           const unsigned char *before) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
-    size_t forward = 0, backward = 0, kernels = 0;
+    const struct kiln_limits *limits = &plan->limits;
+    size_t forward = 0, backward = 0, head = 0, kernels = 0;
     for (size_t l = a->group.first; l < a->group.end; l++) {
         const unsigned now = s->process.has[l] & ~(unsigned)before[l];
         forward += (now & KILN_HAS_FORWARD) != 0;
         backward += (now & KILN_HAS_BACKWARD) != 0;
+        head += (now & KILN_HAS_FORWARD) != 0 && l + 1 == limits->layers;
     }
-    kernels = forward * plan->limits.forward + backward * plan->limits.backward;
+    kernels = forward * limits->forward + backward * limits->backward + head * limits->head;
     s->sum.compiles += (double)a->kernels;
     s->sum.compile_s += (double)forward * s->rates.kernel_forward +
                         (double)backward * s->rates.kernel_backward +
+                        (double)head * s->rates.kernel_head +
                         (double)(a->kernels - kernels) * s->plan->request->profile.compile_s;
 }
 

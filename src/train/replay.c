@@ -306,6 +306,7 @@ static bool matters(enum kiln_setting_id id) {
         case KILN_SETTING_tokenizer:
         case KILN_SETTING_out:
         case KILN_SETTING_state:
+        case KILN_SETTING_sim_time:
             return false;
         default: /* the plan decides no bits */
             return id < KILN_SETTING_budget || id > KILN_SETTING_restart;
