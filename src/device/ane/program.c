@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "device/ane/program_maker.h"
+#include "kernel/kernel.h"
 
 /* The table of programs.h. Letters of a part: D, F as everywhere, Q = H*K, K = G*K, S = H*W,
  * W tokens, R rows of the classifier's part, V vocabulary. `channels`: parts are columns, behind
@@ -195,8 +196,11 @@ enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table 
                                size_t layer, size_t part, const float *weights, uint64_t serial,
                                const struct kiln_npu_target *target, struct kiln_npu_made *out,
                                struct kiln_err *err) {
-    struct kiln_npu_maker m = {.table = table, .weights = weights, .layer = layer, .err = err};
+    struct kiln_kernels kernels;
     memset(out, 0, sizeof *out);
+    KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, err));
+    struct kiln_npu_maker m = {
+        .table = table, .weights = weights, .half_of = kernels.half_of, .layer = layer, .err = err};
     begin(&m, kind, &table->dims, seq, part);
     m.files = kiln_alloc(KILN_NPU_FILES, sizeof *m.files);
     put_label(out->label, kind, layer, part);

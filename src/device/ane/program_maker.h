@@ -16,7 +16,8 @@ struct kiln_npu_maker {
     const struct kiln_dims *dims;
     const struct kiln_table *table; /* NULL: only sizes are wanted, nothing is written */
     const float *weights;
-    size_t width;  /* W */
+    void (*half_of)(uint16_t *dst, const float *src, size_t n); /* this machine's (kernel.h) */
+    size_t width;                                               /* W */
     size_t repeat; /* query heads of a key-value head */
     size_t layer, part;
     struct kiln_npu_port in, out;
@@ -51,9 +52,6 @@ double kiln_npu_norm_eps(const struct kiln_dims *dims);
 /* Squares are taken of x/4, which is exact and leaves room up to |x| = 1023. */
 #define KILN_NPU_NORM_PRESCALE 0.25
 #define KILN_NPU_NORM_SCALE    16.0
-
-/* fp32 -> fp16 to nearest even, n values. */
-void kiln_npu_halve(uint16_t *dst, const float *src, size_t n);
 
 /* ---- programs (program_layer.c, program_attention.c, program_dynamic.c) ---------------------- */
 

@@ -12,34 +12,6 @@
 #include "device/mil/blob.h"
 #include "device/mil/half.h"
 
-/* ---- fp32 to fp16 --------------------------------------------------------------------------- */
-
-/* Without branches, so that the compiler makes vectors of it. What is at least 65520 becomes
- * infinite; NaN becomes infinite, too: neither is let through. */
-static inline uint16_t halve(uint32_t bits) {
-    uint32_t magnitude = bits & 0x7FFFFFFF;
-    uint32_t rounded = magnitude + 0xFFF + (magnitude >> 13 & 1);
-    uint32_t normal = (rounded - (UINT32_C(112) << 23)) >> 13;
-    /* A subnormal: added to 1/2, its digits fall where the sum ends, and the sum rounds them. */
-    float f;
-    memcpy(&f, &magnitude, sizeof f);
-    f += 0.5F;
-    uint32_t small;
-    memcpy(&small, &f, sizeof small);
-    small -= UINT32_C(126) << 23;
-    uint32_t half = (int32_t)magnitude < (int32_t)(UINT32_C(113) << 23) ? small : normal;
-    half = (int32_t)magnitude >= (int32_t)UINT32_C(0x477FF000) ? 0x7C00 : half; /* 65520 */
-    return (uint16_t)(half | (bits >> 16 & 0x8000));
-}
-
-void kiln_npu_halve(uint16_t *restrict dst, const float *restrict src, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &src[i], sizeof bits);
-        dst[i] = halve(bits);
-    }
-}
-
 static bool all_finite(const uint16_t *values, size_t n) {
     unsigned most = 0;
     for (size_t i = 0; i < n; i++) {
@@ -117,7 +89,7 @@ static void fill_transposed(struct kiln_npu_maker *m, const struct kiln_tensor *
             size_t cols = t->cols - c < TILE ? t->cols - c : TILE;
             for (size_t i = 0; i < rows; i++) {
                 size_t at = (r + i) * t->cols + c;
-                kiln_npu_halve(tile + i * TILE, src + at, cols);
+                m->half_of(tile + i * TILE, src + at, cols);
                 check(m, t, src + at, at, tile + i * TILE, cols);
             }
             transpose_tile(dst + c * t->rows + r, t->rows, tile, rows, cols);
@@ -131,7 +103,7 @@ static void fill_plain(struct kiln_npu_maker *m, const struct kiln_tensor *t, ui
     const float *src = m->weights + t->offset + first;
     for (size_t i = 0; i < n; i += 8192) {
         size_t piece = n - i < 8192 ? n - i : 8192;
-        kiln_npu_halve(dst + i, src + i, piece);
+        m->half_of(dst + i, src + i, piece);
         check(m, t, src + i, first + i, dst + i, piece);
     }
 }

@@ -148,10 +148,10 @@ struct transfer {
     size_t n;
 };
 
-#define EACH(TO, FROM)                                    \
-    for (size_t i = 0; i < n; i++) {                      \
+#define EACH(TO, FROM)                               \
+    for (size_t i = 0; i < n; i++) {                 \
         ((TO *)to)[i] = (TO)((const FROM *)from)[i]; \
-    }                                                     \
+    }                                                \
     break
 
 static void read_some(void *context, size_t task, size_t thread) {
@@ -161,28 +161,28 @@ static void read_some(void *context, size_t task, size_t thread) {
     const void *from = (char *)t->bytes + first * kiln_mil_scalar_bytes(t->scalar);
     (void)thread;
     switch (t->scalar) {
-    case KILN_MIL_FP16:
-        t->machine->kernels.half_to(to, from, n);
-        break;
-    case KILN_MIL_FP32:
-        memcpy(to, from, n * sizeof *to);
-        break;
-    case KILN_MIL_INT8:
-        EACH(float, int8_t);
-    case KILN_MIL_UINT8:
-    case KILN_MIL_BOOL:
-        EACH(float, uint8_t);
-    case KILN_MIL_INT16:
-        EACH(float, int16_t);
-    case KILN_MIL_UINT16:
-        EACH(float, uint16_t);
-    case KILN_MIL_INT32:
-        EACH(float, int32_t);
-    case KILN_MIL_UINT64:
-        EACH(float, uint64_t);
-    case KILN_MIL_STRING:
-    case KILN_MIL_SCALARS:
-        assert(false);
+        case KILN_MIL_FP16:
+            t->machine->kernels.half_to(to, from, n);
+            break;
+        case KILN_MIL_FP32:
+            memcpy(to, from, n * sizeof *to);
+            break;
+        case KILN_MIL_INT8:
+            EACH(float, int8_t);
+        case KILN_MIL_UINT8:
+        case KILN_MIL_BOOL:
+            EACH(float, uint8_t);
+        case KILN_MIL_INT16:
+            EACH(float, int16_t);
+        case KILN_MIL_UINT16:
+            EACH(float, uint16_t);
+        case KILN_MIL_INT32:
+            EACH(float, int32_t);
+        case KILN_MIL_UINT64:
+            EACH(float, uint64_t);
+        case KILN_MIL_STRING:
+        case KILN_MIL_SCALARS:
+            assert(false);
     }
 }
 
@@ -204,28 +204,28 @@ static void write_some(void *context, size_t task, size_t thread) {
     void *to = (char *)t->bytes + first * kiln_mil_scalar_bytes(t->scalar);
     (void)thread;
     switch (t->scalar) {
-    case KILN_MIL_FP16:
-        t->machine->kernels.half_of(to, from, n);
-        break;
-    case KILN_MIL_FP32:
-        memcpy(to, from, n * sizeof *from);
-        break;
-    case KILN_MIL_INT8:
-        EACH(int8_t, float);
-    case KILN_MIL_UINT8:
-    case KILN_MIL_BOOL:
-        EACH(uint8_t, float);
-    case KILN_MIL_INT16:
-        EACH(int16_t, float);
-    case KILN_MIL_UINT16:
-        EACH(uint16_t, float);
-    case KILN_MIL_INT32:
-    case KILN_MIL_UINT64:
-        write_wide(t->scalar, to, from, n);
-        break;
-    case KILN_MIL_STRING:
-    case KILN_MIL_SCALARS:
-        assert(false);
+        case KILN_MIL_FP16:
+            t->machine->kernels.half_of(to, from, n);
+            break;
+        case KILN_MIL_FP32:
+            memcpy(to, from, n * sizeof *from);
+            break;
+        case KILN_MIL_INT8:
+            EACH(int8_t, float);
+        case KILN_MIL_UINT8:
+        case KILN_MIL_BOOL:
+            EACH(uint8_t, float);
+        case KILN_MIL_INT16:
+            EACH(int16_t, float);
+        case KILN_MIL_UINT16:
+            EACH(uint16_t, float);
+        case KILN_MIL_INT32:
+        case KILN_MIL_UINT64:
+            write_wide(t->scalar, to, from, n);
+            break;
+        case KILN_MIL_STRING:
+        case KILN_MIL_SCALARS:
+            assert(false);
     }
 }
 #undef EACH
@@ -240,44 +240,44 @@ static void transfer(const struct kiln_sim_machine *machine, const struct kiln_m
 
 static void run_node(const struct kiln_sim_run *run) {
     switch (run->node->op) {
-    case KILN_MIL_CONV:
-        kiln_sim_conv(run);
-        break;
-    case KILN_MIL_MATMUL:
-        kiln_sim_matmul(run);
-        break;
-    case KILN_MIL_SDPA:
-        kiln_sim_attention(run);
-        break;
-    case KILN_MIL_SOFTMAX:
-        kiln_sim_softmax(run);
-        break;
-    case KILN_MIL_LAYER_NORM:
-        kiln_sim_layer_norm(run);
-        break;
-    case KILN_MIL_REDUCE_SUM:
-    case KILN_MIL_REDUCE_MEAN:
-    case KILN_MIL_REDUCE_MAX:
-        kiln_sim_reduce(run);
-        break;
-    case KILN_MIL_TRANSPOSE:
-        kiln_sim_transpose(run);
-        break;
-    case KILN_MIL_SLICE_BY_SIZE:
-    case KILN_MIL_SLICE_BY_INDEX:
-        kiln_sim_slice(run);
-        break;
-    case KILN_MIL_CONCAT:
-        kiln_sim_concat(run);
-        break;
-    case KILN_MIL_SPLIT:
-        kiln_sim_split(run);
-        break;
-    case KILN_MIL_RESHAPE:
-    case KILN_MIL_IDENTITY:
-        break; /* views of their inputs */
-    default:
-        kiln_sim_elementwise(run);
+        case KILN_MIL_CONV:
+            kiln_sim_conv(run);
+            break;
+        case KILN_MIL_MATMUL:
+            kiln_sim_matmul(run);
+            break;
+        case KILN_MIL_SDPA:
+            kiln_sim_attention(run);
+            break;
+        case KILN_MIL_SOFTMAX:
+            kiln_sim_softmax(run);
+            break;
+        case KILN_MIL_LAYER_NORM:
+            kiln_sim_layer_norm(run);
+            break;
+        case KILN_MIL_REDUCE_SUM:
+        case KILN_MIL_REDUCE_MEAN:
+        case KILN_MIL_REDUCE_MAX:
+            kiln_sim_reduce(run);
+            break;
+        case KILN_MIL_TRANSPOSE:
+            kiln_sim_transpose(run);
+            break;
+        case KILN_MIL_SLICE_BY_SIZE:
+        case KILN_MIL_SLICE_BY_INDEX:
+            kiln_sim_slice(run);
+            break;
+        case KILN_MIL_CONCAT:
+            kiln_sim_concat(run);
+            break;
+        case KILN_MIL_SPLIT:
+            kiln_sim_split(run);
+            break;
+        case KILN_MIL_RESHAPE:
+        case KILN_MIL_IDENTITY:
+            break; /* views of their inputs */
+        default:
+            kiln_sim_elementwise(run);
     }
 }
 

@@ -33,10 +33,10 @@ struct line {
 /* ---- arithmetic of a run -------------------------------------------------------------------- */
 
 /* Loops with the steps written out, so that each becomes vector code. */
-#define LOOP(A, B, EXPRESSION)           \
-    for (size_t i = 0; i < n; i++) {     \
-        const float a = (A), b = (B);    \
-        out[i] = (EXPRESSION);           \
+#define LOOP(A, B, EXPRESSION)        \
+    for (size_t i = 0; i < n; i++) {  \
+        const float a = (A), b = (B); \
+        out[i] = (EXPRESSION);        \
     }
 #define BINARY(name, EXPRESSION)                                  \
     static void name(const struct line *l) {                      \
@@ -54,16 +54,16 @@ struct line {
         }                                                         \
     }
 /* One operand has the shape of the result: it always advances. */
-#define UNARY(name, EXPRESSION)                  \
-    static void name(const struct line *l) {     \
-        const float *restrict x = l->x[0];       \
-        float *restrict out = l->out;            \
-        const float epsilon = l->epsilon;        \
-        (void)epsilon;                           \
-        for (size_t i = 0; i < l->n; i++) {      \
-            const float a = x[i];                \
-            out[i] = (EXPRESSION);               \
-        }                                        \
+#define UNARY(name, EXPRESSION)              \
+    static void name(const struct line *l) { \
+        const float *restrict x = l->x[0];   \
+        float *restrict out = l->out;        \
+        const float epsilon = l->epsilon;    \
+        (void)epsilon;                       \
+        for (size_t i = 0; i < l->n; i++) {  \
+            const float a = x[i];            \
+            out[i] = (EXPRESSION);           \
+        }                                    \
     }
 
 static inline float logistic(float x) { return 1.0f / (1.0f + kiln_sim_exp(-x)); }
@@ -94,8 +94,8 @@ UNARY(inverse_root, 1.0f / sqrtf(a + epsilon))
 
 static void choose(const struct line *l) {
     for (size_t i = 0; i < l->n; i++) {
-        const float *from = l->x[0][i * l->step[0]] != 0.0f ? l->x[1] + i * l->step[1]
-                                                             : l->x[2] + i * l->step[2];
+        const float *from =
+            l->x[0][i * l->step[0]] != 0.0f ? l->x[1] + i * l->step[1] : l->x[2] + i * l->step[2];
         l->out[i] = *from;
     }
 }
@@ -235,8 +235,7 @@ void kiln_sim_elementwise(const struct kiln_sim_run *run) {
     for (size_t k = 0; k < e.n_in; k++) {
         e.in[k] = kiln_sim_in(run, k);
         if (e.in[k] && scaled && k > 0) {
-            steps_along(kiln_sim_in_type(run, k), result->rank, (size_t)run->node->axis,
-                        e.step[k]);
+            steps_along(kiln_sim_in_type(run, k), result->rank, (size_t)run->node->axis, e.step[k]);
         } else if (e.in[k]) {
             steps_of(kiln_sim_in_type(run, k), result, e.step[k]);
         }

@@ -81,11 +81,11 @@ void kiln_sim_transpose(const struct kiln_sim_run *run) {
 struct rows {
     const float *x; /* of the first element */
     float *out;
-    struct kiln_sim_walk to;         /* of all axes but the last, in the result */
-    int64_t from[KILN_MIL_RANK];     /* the input's steps along the same axes */
-    int64_t step;                    /* and along the last */
-    size_t columns, at_once;         /* rows a task */
-    float limit;                     /* beyond it: infinity; 0: none */
+    struct kiln_sim_walk to;     /* of all axes but the last, in the result */
+    int64_t from[KILN_MIL_RANK]; /* the input's steps along the same axes */
+    int64_t step;                /* and along the last */
+    size_t columns, at_once;     /* rows a task */
+    float limit;                 /* beyond it: infinity; 0: none */
 };
 
 static void limit_row(float *x, size_t n, float limit) {
@@ -177,8 +177,9 @@ struct join {
     const float *x;
     float *out;
     size_t lines, dim, inner;
-    size_t out_line, out_step; /* the result's: from line to line, from index to index of the axis */
-    size_t at_once;            /* lines a task */
+    size_t out_line,
+        out_step;   /* the result's: from line to line, from index to index of the axis */
+    size_t at_once; /* lines a task */
 };
 
 static void join_some(void *context, size_t task, size_t thread) {

@@ -72,8 +72,7 @@ static void find_views(struct planner *p, const struct kiln_mil_node *node) {
         view(p, node->out[0], node->in[0], 0);
     } else if ((node->op == KILN_MIL_SLICE_BY_SIZE || node->op == KILN_MIL_SLICE_BY_INDEX) &&
                slice_is_view(p, node)) {
-        view(p, node->out[0], node->in[0],
-             offset_of(&values[node->in[0]].type, node->begin));
+        view(p, node->out[0], node->in[0], offset_of(&values[node->in[0]].type, node->begin));
     } else if (node->op == KILN_MIL_SPLIT) {
         const struct kiln_mil_type *in = &values[node->in[0]].type;
         size_t begin[KILN_MIL_RANK] = {0};

@@ -63,12 +63,12 @@ static double conv_sum(const struct conv *c, const float *x, const float *weight
         for (size_t k = 0; k < pixels(c->kernel); k++) {
             size_t y = row * c->stride[0] + k / c->kernel[1] * c->dilation[0];
             size_t z = column * c->stride[1] + k % c->kernel[1] * c->dilation[1];
-            bool inside = y >= c->before[0] && z >= c->before[1] &&
-                          y - c->before[0] < c->size[0] && z - c->before[1] < c->size[1];
+            bool inside = y >= c->before[0] && z >= c->before[1] && y - c->before[0] < c->size[0] &&
+                          z - c->before[1] < c->size[1];
             if (inside) {
                 size_t at = (y - c->before[0]) * c->size[1] + z - c->before[1];
-                sum += (double)weight[i * pixels(c->kernel) + k] *
-                       (double)x[i * pixels(c->size) + at];
+                sum +=
+                    (double)weight[i * pixels(c->kernel) + k] * (double)x[i * pixels(c->size) + at];
             }
         }
     }
@@ -150,8 +150,7 @@ static struct kiln_sim_walk batch_walk(const struct kiln_mil_type *type,
     for (size_t i = 0; i < axes; i++) {
         size_t dim = i < missing ? 1 : type->dims[i - missing];
         walk.dims[walk.rank] = out->dims[i];
-        walk.step[walk.rank++] =
-            dim == 1 ? 0 : kiln_sim_extent(type, i - missing + 1, type->rank);
+        walk.step[walk.rank++] = dim == 1 ? 0 : kiln_sim_extent(type, i - missing + 1, type->rank);
         walk.count *= out->dims[i];
     }
     return walk;
@@ -229,9 +228,8 @@ static void pack_panel(void *context, size_t task, size_t thread) {
     const struct matmul *p = panels->p;
     size_t panel = kiln_panel_elements(p->k), first = task * KILN_PANEL;
     (void)thread;
-    p->run->machine->kernels.pack_f32(panels->right + task * panel, panel,
-                                      panels->y + first * p->k, p->k,
-                                      kiln_sim_least(p->n - first, KILN_PANEL), p->k);
+    p->run->machine->kernels.pack_f32(panels->right + task * panel, panel, panels->y + first * p->k,
+                                      p->k, kiln_sim_least(p->n - first, KILN_PANEL), p->k);
 }
 
 static void store_some(void *context, size_t task, size_t thread) {
@@ -298,8 +296,8 @@ static void attention_scores(const struct attention *a, const float *q, const fl
         }
         score[j] = (float)(sum / sqrt((double)a->size));
         if (mask) {
-            float m = mask[kiln_sim_walk_at(&a->mask, batch) + row * a->mask_row +
-                           j * a->mask_column];
+            float m =
+                mask[kiln_sim_walk_at(&a->mask, batch) + row * a->mask_row + j * a->mask_column];
             score[j] = chooses ? (m != 0.0f ? score[j] : -INFINITY) : score[j] + m;
         }
     }
