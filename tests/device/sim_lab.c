@@ -161,13 +161,17 @@ float *sim_values(size_t n, float scale) {
     return x;
 }
 
-void sim_close(const char *what, size_t i, double got, double want, double units) {
-    double rounded = (double)sim_half(want), size = fmax(fabs(want), 0x1p-14);
-    double unit = ldexp(1.0, ilogb(size) - 10);
-    bool same = got == rounded; /* infinities */
-    if (!same && !(fabs(got - want) <= (units + 0.5) * unit)) {
-        FAIL("%s[%zu]: got %.9g, want %.9g (%.9g in fp16)", what, i, got, want, rounded);
+void sim_near(const char *what, size_t i, double got, double want, double error) {
+    double size = fmax(fabs(want), 0x1p-14), unit = ldexp(1.0, ilogb(size) - 10);
+    bool same = got == (double)sim_half(want); /* infinities */
+    if (!same && !(fabs(got - want) <= error + 0.5 * unit)) {
+        FAIL("%s[%zu]: got %.9g, want %.9g (%.9g in fp16)", what, i, got, want,
+             (double)sim_half(want));
     }
+}
+
+void sim_close(const char *what, size_t i, double got, double want, double units) {
+    sim_near(what, i, got, want, units * ldexp(1.0, ilogb(fmax(fabs(want), 0x1p-14)) - 10));
 }
 
 const char *sim_text(const char *format, ...) {
