@@ -107,6 +107,15 @@ static void print_memory_limit(const struct plan_shown *shown) {
     }
 }
 
+static void print_surfaces(const struct kiln_estimate *e) {
+    char written[32], read[32];
+    if (e->surface_written + e->surface_read > 0) {
+        printf("  surfaces: %s written and %s read a window\n",
+               kiln_human_bytes(e->surface_written, written, sizeof written),
+               kiln_human_bytes(e->surface_read, read, sizeof read));
+    }
+}
+
 void plan_print(const struct plan_shown *shown) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -131,6 +140,7 @@ void plan_print(const struct plan_shown *shown) {
     print_memory(&e->memory);
     print_flops(&e->flops);
     print_time(e);
+    print_surfaces(e);
 }
 
 static void print_action(const struct kiln_plan_action *a) {

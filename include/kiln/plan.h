@@ -41,7 +41,8 @@ struct kiln_flops {
     double attention;       /* L*2*H*K*5*T*N */
     double classifier;      /* 3*2*V*D*N: forward, dx, dw */
     double total;
-    double device; /* forward, dx and attention: the layers' kernels */
+    double device; /* forward, dx and attention: the layers' kernels. With extras in a plan of sim
+                    * or ane the classifier's forward products, too */
     double host;   /* the rest */
 };
 KILN_API struct kiln_flops kiln_plan_flops(const struct kiln_dims *dims, size_t batch, size_t seq);
@@ -216,7 +217,8 @@ struct kiln_estimate {
     struct kiln_plan_time time;
     size_t zero_stall_accum; /* smallest accum at which compiling could hide behind computing */
     uint64_t disk_bytes_per_step;
-    struct kiln_plan_action *actions; /* of one steady window; NULL unless asked for */
+    double surface_written, surface_read; /* sim, ane: bytes of a window, mean as above */
+    struct kiln_plan_action *actions;     /* of one steady window; NULL unless asked for */
     size_t n_actions;
 };
 

@@ -96,6 +96,8 @@ static enum kiln_status tell(struct kiln_plan *plan, bool trace, struct kiln_est
     out->extra_forward_layers = s->layers - out->kept_count;
     out->compiles = plan->cost.compiles;
     out->restarts = plan->cost.restarts;
+    out->surface_written = plan->cost.written;
+    out->surface_read = plan->cost.read;
     out->held = s->held;
     out->memory = plan->memory;
     out->flops = plan->flops;

@@ -104,13 +104,6 @@ struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
                                         .load_budget = r->load_budget};
 }
 
-static enum kiln_status sizes_of(const struct kiln_table *table,
-                                 const struct kiln_plan_request *request,
-                                 struct kiln_device_sizes *out, struct kiln_err *err) {
-    const struct kiln_device_options options = kiln_plan_device(request);
-    return kiln_device_sizes(table, &options, out, err);
-}
-
 /* A layer that is recomputed shares a process with its backward kernels. */
 static enum kiln_status check_recompute(const struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_limits *limits = &plan->schedule.limits;
@@ -144,7 +137,9 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->layers = layers;
     s->refreshes = refreshes(r);
     KILN_TRY(kiln_limits_check(r, &s->limits, err));
-    KILN_TRY(sizes_of(table, r, &plan->sizes, err));
+    const struct kiln_device_options device = kiln_plan_device(r);
+    KILN_TRY(kiln_device_sizes(table, &device, &plan->sizes, err));
+    kiln_device_traffic(table, &device, &plan->traffic);
     s->groups.at = kiln_alloc(kiln_groups_room(layers), sizeof *s->groups.at);
     s->keep = plan->keep_of = kiln_alloc(layers, 1);
     KILN_REQUIRE(s->groups.at && plan->keep_of, err, KILN_ENOMEM,
@@ -176,6 +171,10 @@ enum kiln_status kiln_plan_layers(const struct kiln_table *table,
         .keep = request->keep,
         .flops = kiln_plan_flops(&request->dims, request->batch, request->seq),
     };
+    if (request->device.extras) { /* the classifier's way forward, too */
+        out->flops.device += out->flops.classifier / 3;
+        out->flops.host -= out->flops.classifier / 3;
+    }
     const enum kiln_status status = make(table, keep, out, err);
     if (status != KILN_OK) {
         kiln_plan_close(out);

@@ -38,6 +38,7 @@ struct kiln_layout {
 struct kiln_cost {
     double compiles, restarts;
     double compile_s, compute_s, restart_s; /* compute: the passes */
+    double written, read;                   /* bytes to and from surfaces */
     size_t peak_forward, peak_backward;     /* layers whose kernels are loaded at once, at most */
 };
 
@@ -49,6 +50,7 @@ struct kiln_plan {
     size_t accum;
     struct kiln_keep keep; /* the policy it came from; AUTO: chosen layer by layer */
     struct kiln_device_sizes sizes;
+    struct kiln_device_traffic traffic;
     struct kiln_layout layout;
     struct kiln_cost cost;
     struct kiln_memory memory;

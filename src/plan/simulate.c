@@ -76,6 +76,30 @@ static void note_peak(struct simulation *s) {
     cost->peak_backward = backward > cost->peak_backward ? backward : cost->peak_backward;
 }
 
+static void move(struct simulation *s, const struct kiln_moved *one, size_t times) {
+    s->sum.written += (double)one->written * (double)times;
+    s->sum.read += (double)one->read * (double)times;
+}
+
+/* What passes over surfaces in a pass of one micro-batch. */
+static void move_forward(struct simulation *s, const struct kiln_plan_group *g) {
+    const struct kiln_device_traffic *t = &s->plan->traffic;
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
+    const bool training = !s->plan->request->forward_only;
+    size_t kept = 0;
+    for (size_t l = g->first; l < g->end; l++) {
+        kept += training && plan->keep[l] == KILN_FULL;
+    }
+    move(s, &t->forward_kept, kept);
+    move(s, &t->forward, g->end - g->first - kept);
+    move(s, training ? &t->head : &t->head_evaluate, g->end == plan->layers);
+}
+
+static void move_backward(struct simulation *s, const struct kiln_plan_group *g) {
+    move(s, &s->plan->traffic.forward_kept, g->recomputed);
+    move(s, &s->plan->traffic.backward, g->end - g->first);
+}
+
 /* Time and counts of an action that has just been applied; before: kernels there were. */
 static void count(struct simulation *s, const struct kiln_plan_action *a,
                   const unsigned char *before) {
@@ -89,16 +113,20 @@ static void count(struct simulation *s, const struct kiln_plan_action *a,
         case KILN_FORWARD_GROUP:
             s->sum.compute_s += layers * s->rates.forward;
             s->sum.compute_s += g->end == s->plan->schedule.layers ? s->rates.head : 0;
+            move_forward(s, g);
             break;
         case KILN_BACKWARD_GROUP:
             s->sum.compute_s +=
                 layers * s->rates.backward + (double)g->recomputed * s->rates.forward;
+            move_backward(s, g);
             break;
         case KILN_RESTART:
             s->sum.restarts++;
             s->sum.restart_s += s->plan->request->profile.restart_s;
             break;
         case KILN_UPDATE:
+            move(s, &s->plan->traffic.weights, 1);
+            break;
         case KILN_STEP_DONE:
         case KILN_ERROR:
             break;
@@ -136,7 +164,9 @@ static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *
                               .restarts = (b->restarts - a->restarts) / n,
                               .compile_s = (b->compile_s - a->compile_s) / n,
                               .compute_s = (b->compute_s - a->compute_s) / n,
-                              .restart_s = (b->restart_s - a->restart_s) / n};
+                              .restart_s = (b->restart_s - a->restart_s) / n,
+                              .written = (b->written - a->written) / n,
+                              .read = (b->read - a->read) / n};
 }
 
 static void repeat(struct simulation *s, struct place *places, unsigned char *before) {

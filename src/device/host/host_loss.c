@@ -15,12 +15,11 @@ static const float least_normal = 0x1p-14F; /* of fp16: smaller ones have lost d
 
 static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
 
-static double sum_of(const float *losses, size_t n) {
-    double sum = 0.0;
+/* The block's losses, token after token: the sum does not depend on blocks. */
+static void add_losses(const struct kiln_host *host, size_t n, double *loss) {
     for (size_t i = 0; i < n; i++) {
-        sum += (double)losses[i];
+        *loss += (double)host->losses[i];
     }
-    return sum;
 }
 
 void kiln_host_head(struct kiln_host *host, const float *x, const uint32_t *targets, float scale,
@@ -37,7 +36,7 @@ void kiln_host_head(struct kiln_host *host, const float *x, const uint32_t *targ
                                gradients->add || first > 0);
             kiln_host_import_tokens(host, host->dx, first, n, dx);
         }
-        *loss += sum_of(host->losses, n);
+        add_losses(host, n, loss);
     }
 }
 
@@ -225,6 +224,6 @@ void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_hos
                                gradients->add || first > 0);
             kiln_host_import_tokens(host, host->dx, first, n, dx);
         }
-        *loss += sum_of(host->losses, n);
+        add_losses(host, n, loss);
     }
 }
