@@ -9,33 +9,37 @@
 #include "device/sim_lab.h"
 
 #define NAMED(name) "[name = string(\"" name "\")]"
-#define FP16(name, value)                              \
+#define FP16(name, value) \
     "fp16 " name " = const()[name = string(\"" name "\"), val = fp16(" value ")];\n"
-#define INTS(name, n, list)                                                                  \
-    "tensor<int32, [" #n "]> " name " = const()[name = string(\"" name "\"), val = tensor<int32, [" \
-    #n "]>([" list "])];\n"
+#define INTS(name, n, list)                                            \
+    "tensor<int32, [" #n "]> " name " = const()[name = string(\"" name \
+    "\"), val = tensor<int32, [" #n "]>([" list "])];\n"
 #define INT(name, value) \
     "int32 " name " = const()[name = string(\"" name "\"), val = int32(" value ")];\n"
 #define FLAG(name, value) \
     "bool " name " = const()[name = string(\"" name "\"), val = bool(" value ")];\n"
-#define ROW(n)       "tensor<fp16, [1,1,1," #n "]>"
-#define SAME(op, n)  ROW(n) " y = " op "(x = x)" NAMED("y") ";\n"
+#define ROW(n)      "tensor<fp16, [1,1,1," #n "]>"
+#define SAME(op, n) ROW(n) " y = " op "(x = x)" NAMED("y") ";\n"
 
 /* ---- known answers -------------------------------------------------------------------------- */
 
 TEST(sim_rounds_to_fp16_behind_every_operation) {
     float x[16] = {2048, 300, 0x1p-24f, 65504}, y[16];
-    sim_run_one(MIL_CALL(ROW(16) " x",
-                         FP16("one", "1") FP16("big", "2048")
-                         ROW(16) " a = add(x = x, y = one)" NAMED("a") ";\n"
-                         ROW(16) " y = sub(x = a, y = big)" NAMED("y") ";\n", "y"), x, y);
+    sim_run_one(
+        MIL_CALL(ROW(16) " x",
+                 FP16("one", "1") FP16("big", "2048") ROW(16) " a = add(x = x, y = one)" NAMED(
+                     "a") ";\n" ROW(16) " y = sub(x = a, y = big)" NAMED("y") ";\n",
+                 "y"),
+        x, y);
     CHECK(y[0] == 0.0f); /* 2049 is not a number of fp16 */
     sim_run_one(MIL_CALL(ROW(16) " x", ROW(16) " y = mul(x = x, y = x)" NAMED("y") ";\n", "y"), x,
                 y);
     CHECK(isinf(y[1]) && y[1] > 0.0f); /* 90000 */
     CHECK(y[2] == 0.0f);
-    sim_run_one(MIL_CALL(ROW(16) " x", FP16("half", "0.5")
-                         ROW(16) " y = mul(x = x, y = half)" NAMED("y") ";\n", "y"), x, y);
+    sim_run_one(
+        MIL_CALL(ROW(16) " x",
+                 FP16("half", "0.5") ROW(16) " y = mul(x = x, y = half)" NAMED("y") ";\n", "y"),
+        x, y);
     CHECK(y[2] == 0.0f); /* half of the smallest number is a tie with the even 0 */
     CHECK(y[3] == 32752.0f);
 }
@@ -50,12 +54,13 @@ TEST(sim_a_convolution_rounds_once) {
     for (size_t i = 0; i < N * WIDTH; i++) {
         x[i] = 1.0f;
     }
-    const char *text = sim_text(
-        MIL_CALL("tensor<fp16, [1,4098,1,16]> x",
-                 "tensor<fp16, [1,4098,1,1]> w = const()[name = string(\"w\"), val = "
-                 "tensor<fp16, [1,4098,1,1]>([%s])];\n"
-                 ROW(16) " y = conv(x = x, weight = w)" NAMED("y") ";\n", "y"),
-        sim_list(w, N));
+    const char *text =
+        sim_text(MIL_CALL("tensor<fp16, [1,4098,1,16]> x",
+                          "tensor<fp16, [1,4098,1,1]> w = const()[name = string(\"w\"), val = "
+                          "tensor<fp16, [1,4098,1,1]>([%s])];\n" ROW(
+                              16) " y = conv(x = x, weight = w)" NAMED("y") ";\n",
+                          "y"),
+                 sim_list(w, N));
     sim_run_one(text, x, y);
     for (size_t i = 0; i < WIDTH; i++) {
         CHECK(y[i] == 0.5f);
@@ -93,9 +98,8 @@ TEST(sim_what_is_not_a_number_follows_its_rule) {
 }
 
 TEST(sim_an_infinite_factor_can_give_a_strange_product) {
-    const char *text =
-        MIL_CALL(ROW(16) " x", FP16("two", "2") ROW(16) " y = mul(x = x, y = two)" NAMED("y") ";\n",
-                 "y");
+    const char *text = MIL_CALL(
+        ROW(16) " x", FP16("two", "2") ROW(16) " y = mul(x = x, y = two)" NAMED("y") ";\n", "y");
     float x[16] = {INFINITY, -INFINITY, 3}, y[16];
     struct kiln_sim_numbers numbers = sim_numbers;
     sim_run_one(text, x, y);
@@ -125,14 +129,17 @@ TEST(sim_softmax_takes_a_mask_of_the_lowest_number) {
     for (size_t i = 0; i < 16; i++) {
         x[i] = i < 2 ? 1.0f : -3.0f;
     }
-    const char *mask = "0,0,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,"
-                       "-65504,-65504,-65504,-65504";
+    const char *mask =
+        "0,0,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,"
+        "-65504,-65504,-65504,-65504";
     sim_run_one(sim_text(MIL_CALL(ROW(16) " x",
-                                  ROW(16) " m = const()[name = string(\"m\"), val = " ROW(16)
-                                  "([%s])];\n" INT("last", "-1")
-                                  ROW(16) " a = add(x = x, y = m)" NAMED("a") ";\n"
-                                  ROW(16) " y = softmax(x = a, axis = last)" NAMED("y") ";\n", "y"),
-                         mask), x, y);
+                                  ROW(16) " m = const()[name = string(\"m\"), val = " ROW(
+                                      16) "([%s])];\n" INT("last", "-1")
+                                      ROW(16) " a = add(x = x, y = m)" NAMED("a") ";\n" ROW(
+                                          16) " y = softmax(x = a, axis = last)" NAMED("y") ";\n",
+                                  "y"),
+                         mask),
+                x, y);
     for (size_t i = 0; i < 16; i++) {
         CHECK(y[i] == (i < 2 ? 0.5f : 0.0f));
     }
@@ -156,7 +163,8 @@ static void check_unary(const char *op, double (*want)(double), bool positive) {
     }
     sim_run_one(sim_text(MIL_CALL("tensor<fp16, [1,3,1,3000]> x",
                                   "tensor<fp16, [1,3,1,3000]> y = %s(x = x)" NAMED("y") ";\n", "y"),
-                         op), x, y);
+                         op),
+                x, y);
     for (size_t i = 0; i < N; i++) {
         sim_close(op, i, (double)y[i], want((double)x[i]), 0.02);
     }
@@ -175,7 +183,8 @@ TEST(sim_functions_of_one_value_are_right) {
     const char *text =
         MIL_CALL("tensor<fp16, [1,1,1,16]> x",
                  "string mode = const()[name = string(\"mode\"), val = string(\"EXACT\")];\n"
-                 "tensor<fp16, [1,1,1,16]> y = gelu(x = x, mode = mode)" NAMED("y") ";\n", "y");
+                 "tensor<fp16, [1,1,1,16]> y = gelu(x = x, mode = mode)" NAMED("y") ";\n",
+                 "y");
     float *x = sim_values(16, 2.0f), y[16];
     sim_run_one(text, x, y);
     for (size_t i = 0; i < 16; i++) {
@@ -213,9 +222,10 @@ static void check_binary(const char *op, double (*want)(double, double)) {
             y[i] = sim_half((double)y[i]);
             x[i % 120] = strcmp(op, "pow") == 0 ? sim_half(fabs((double)x[i % 120])) : x[i % 120];
         }
-        const char *text = sim_text(MIL_CALL("tensor<fp16, [2,3,1,20]> x, tensor<fp16, [%zu,%zu,%zu,%zu]> y",
-                                 "tensor<fp16, [2,3,%zu,20]> z = %s(x = x, y = y)" NAMED("z") ";\n",
-                                 "z"), d[0], d[1], d[2], d[3], rows, op);
+        const char *text = sim_text(
+            MIL_CALL("tensor<fp16, [2,3,1,20]> x, tensor<fp16, [%zu,%zu,%zu,%zu]> y",
+                     "tensor<fp16, [2,3,%zu,20]> z = %s(x = x, y = y)" NAMED("z") ";\n", "z"),
+            d[0], d[1], d[2], d[3], rows, op);
         sim_run(text, (float *const[]){x, y}, (float *const[]){z});
         for (size_t i = 0; i < 6 * rows * 20; i++) {
             size_t c[4] = {i / (60 * rows), i / (20 * rows) % 3, i / 20 % rows, i % 20};
