@@ -39,7 +39,7 @@ static enum option_group setting_group(enum kiln_setting_id id) {
     if (id >= KILN_SETTING_budget && id <= KILN_SETTING_restart) {
         return GROUP_PLANNING;
     }
-    if (id == KILN_SETTING_precision || id == KILN_SETTING_device || id == KILN_SETTING_threads) {
+    if (id >= KILN_SETTING_precision && id <= KILN_SETTING_threads) {
         return GROUP_MACHINE;
     }
     if (id == KILN_SETTING_out || id == KILN_SETTING_state ||

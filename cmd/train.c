@@ -100,6 +100,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     end->last_loss = record->loss;
     end->tokens = record->tokens;
     end->peak_bytes = record->peak_bytes;
+    end->skipped += record->skipped;
     watch->milliseconds += record->ms;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (end->steps == 1) {
@@ -181,15 +182,15 @@ static enum kiln_status print_json(const struct kiln_run *run, const struct watc
     const struct kiln_report_end *end = &watch->end;
     char hash[16];
     snprintf(hash, sizeof hash, "%08" PRIx32, kiln_run_weights_hash(run));
-    json_t *object =
-        json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b}", "run",
-                  info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)end->tokens,
-                  "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss),
-                  "val_loss", json_number(watch->val_loss), "best_val_loss",
-                  json_number(end->best_val_step > 0 ? end->best_val : (double)NAN),
-                  "best_val_step", (json_int_t)end->best_val_step, "seconds", end->seconds,
-                  "tokens_per_s", end->tokens_per_s, "tflops", end->tflops, "peak_bytes",
-                  (json_int_t)end->peak_bytes, "weights_hash", hash, "interrupted", stopped);
+    json_t *object = json_pack(
+        "{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b, s:I}", "run",
+        info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)end->tokens,
+        "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss), "val_loss",
+        json_number(watch->val_loss), "best_val_loss",
+        json_number(end->best_val_step > 0 ? end->best_val : (double)NAN), "best_val_step",
+        (json_int_t)end->best_val_step, "seconds", end->seconds, "tokens_per_s", end->tokens_per_s,
+        "tflops", end->tflops, "peak_bytes", (json_int_t)end->peak_bytes, "weights_hash", hash,
+        "interrupted", stopped, "skipped", (json_int_t)end->skipped);
     return json_print(object, err);
 }
 

@@ -274,6 +274,10 @@ char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_rep
         kiln_human_time(end->seconds, time, sizeof time));
     add(&text, ": %.0f tokens/s, %s/s\n", end->tokens_per_s,
         kiln_human_tflop(end->tflops, flop, sizeof flop));
+    if (end->skipped > 0) {
+        add(&text, "%" PRIu64 " of them skipped: the gradient overflowed, no update\n",
+            end->skipped);
+    }
     say_prediction(&text, info, end);
     say_losses(&text, end);
     add(&text, "model: %s/model.bin (llama2.c format)\n", info->folder);

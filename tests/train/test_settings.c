@@ -85,7 +85,7 @@ TEST(a_wrong_number_is_refused_with_the_valid_values) {
 
 TEST(a_wrong_name_is_refused_with_the_valid_names) {
     refused(KILN_SETTING_decay, "cosin", "--decay cosin: unknown; use constant, linear or cosine");
-    refused(KILN_SETTING_precision, "fp8", "use auto, fp32 or bf16");
+    refused(KILN_SETTING_precision, "fp8", "use auto, fp32, bf16 or fp16");
     refused(KILN_SETTING_device, "tpu", "use cpu");
     refused(KILN_SETTING_data, "", "--data is empty");
     refused(KILN_SETTING_data, "\xff.txt", "not UTF-8");

@@ -313,7 +313,7 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
         .load_budget = options->load_budget,
         .refreshes = options->budget == 0 && options->load_budget == 0,
     };
-    kiln_device_kinds(table, options, cpu->base.caps.kinds);
+    kiln_device_kinds(&table->dims, options, cpu->base.caps.kinds);
     snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",
              kiln_precision_name(cpu->kernels.precision), cpu->kernels.tier, cpu->kernels.provider,
              KILN_GEMM_M, KILN_GEMM_N);
