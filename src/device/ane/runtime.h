@@ -2,7 +2,7 @@
  *
  * runtime.h: what compiles and evaluates MIL programs: Apple's private runtime, or the simulator.
  *
- * A program is compiled from text and weight files, loaded with the surfaces that it reads and
+ * A program is compiled from text and weight files, loaded, bound to the surfaces that it reads and
  * writes, evaluated any number of times, unloaded, released. Surfaces are flat shared memory;
  * tensors lie packed from byte 0. Calls come from one thread, but compile may come from another.
  *
@@ -46,16 +46,19 @@ struct kiln_npu_runtime_ops {
     enum kiln_status (*compile)(struct kiln_npu_runtime *runtime,
                                 const struct kiln_npu_source *source, struct kiln_npu_program **out,
                                 struct kiln_err *err);
-    /* Load, and say which surfaces the program reads and writes from now on, in the order of its
-     * parameters and of its results. The surfaces must outlive the load. KILN_EBUDGET past the
-     * load limit. */
+    /* Make a compiled program ready to run. KILN_EBUDGET past the load limit. */
     enum kiln_status (*load)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program,
+                             struct kiln_err *err);
+    /* Say which surfaces a loaded program reads and writes, in the order of its parameters and of
+     * its results. A program may have any number of such bindings (the layers of a model whose
+     * weights are inputs); *binding gets 0, 1, 2 ... The surfaces must outlive the program. */
+    enum kiln_status (*bind)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program,
                              struct kiln_npu_surface *const *inputs, size_t n_inputs,
                              struct kiln_npu_surface *const *outputs, size_t n_outputs,
-                             struct kiln_err *err);
-    /* Compute, and return when the outputs are there. */
+                             size_t *binding, struct kiln_err *err);
+    /* Compute on the surfaces of a binding, and return when the outputs are there. */
     enum kiln_status (*evaluate)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program,
-                                 struct kiln_err *err);
+                                 size_t binding, struct kiln_err *err);
     /* Unload if loaded, and free. What goes wrong is kept for kiln_npu_runtime.trouble. */
     void (*release)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program);
     /* Give a loaded program other weights without a compile (counts no compile). Only where the
