@@ -9,6 +9,7 @@
  *     24  zeros up to 64, then the payload
  *
  * All little-endian. A program names a blob by the offset of its descriptor: 64 for the first.
+ * The number of blobs is not held against what the file has: published writers always say 1.
  */
 #ifndef KILN_DEVICE_MIL_BLOB_H
 #define KILN_DEVICE_MIL_BLOB_H
@@ -27,7 +28,7 @@ enum kiln_blob_type {
 };
 enum { KILN_BLOB_HEADER = 64, KILN_BLOB_DESCRIPTOR = 64, KILN_BLOB_FIRST = 64 };
 
-/* Bytes of a file with one fp16 blob of so many elements. */
+/* Bytes of a file with one fp16 blob of so many elements; SIZE_MAX when that overflows. */
 size_t kiln_blob_bytes(size_t elements);
 /* Write header and descriptor of such a file to `file` (kiln_blob_bytes); returns where the
  * payload goes, for the caller to fill. */
@@ -37,7 +38,7 @@ uint16_t *kiln_blob_begin(void *file, size_t elements);
 struct kiln_blob {
     enum kiln_blob_type type;
     uint64_t bytes;
-    const void *payload; /* within the file */
+    const void *payload; /* within the file; aligned only if whoever wrote it did */
 };
 /* Read the blob whose descriptor is at `offset`. KILN_EINPUT names `name`, the offset and the
  * member that is wrong, with what was found and what was expected. */

@@ -101,13 +101,13 @@ struct kiln_mil_value {
     struct kiln_mil_type type;
     int line, column;        /* where it is declared; from 1 */
     bool constant;           /* const and constexpr_*: data is there before anything runs */
-    float *data;             /* of a numeric constant [elements], exactly as declared (a uint64 or
-                              * int32 beyond 2^24: see `integers`); NULL otherwise */
+    float *data;             /* of a numeric or bool constant [elements], exactly as declared (a
+                              * uint64 or int32 beyond 2^24: see `integers`); NULL otherwise */
     const int64_t *integers; /* of an integer or bool constant that is not from a file */
     const char *string;      /* of a string constant */
     const char *file;        /* of a constant from a blob: its path as written; else NULL */
     uint64_t offset;         /* and its offset */
-    size_t node;             /* that computes it; SIZE_MAX: an input */
+    size_t node;             /* that computes it; SIZE_MAX: an input or a constant */
 };
 
 enum { KILN_MIL_IN = 6 };
@@ -119,7 +119,8 @@ enum { KILN_MIL_IN = 6 };
  *   matmul, add ... minimum  x, y
  *   scaled_dot_product_...   query, key, value, attn_mask
  *   layer_norm               x, gamma, beta
- *   quantize, dequantize     input, scale, zero_point
+ *   quantize, dequantize     input, scale, zero_point (constants: a number, or one for each
+ *                            element of `axis`)
  *   select                   cond, a, b
  *   concat                   values (many: n_in of them)
  *   constexpr_affine_...     none: its value is a constant
@@ -133,7 +134,7 @@ struct kiln_mil_node {
     size_t n_in, *in;
     size_t n_out, *out; /* more than one only for split */
 
-    int64_t axis;                  /* softmax, concat, split; from 0, negatives resolved */
+    int64_t axis;                  /* softmax, concat, split, (de)quantize; from 0, resolved */
     uint32_t axes;                 /* reduce_*, layer_norm: a bit an axis */
     bool keep_dims;                /* reduce_* */
     bool transpose_x, transpose_y; /* matmul */
@@ -141,11 +142,13 @@ struct kiln_mil_node {
     size_t stride[2], dilation[2], groups; /* conv */
     size_t pad[4];                         /* conv: before and after each axis, resolved */
     size_t perm[KILN_MIL_RANK];            /* transpose */
-    size_t begin[KILN_MIL_RANK];           /* slices, resolved */
-    int64_t step[KILN_MIL_RANK];           /* slice_by_index; 1 otherwise */
-    bool interleave;                       /* concat */
-    bool tanh_approximation;               /* gelu */
-    double epsilon;                        /* layer_norm, log, rsqrt */
+    size_t begin[KILN_MIL_RANK];           /* slices, resolved: an axis of x each */
+    size_t size[KILN_MIL_RANK];  /* slices: elements taken. The output has these axes, less
+                                  * those that squeeze_mask drops (they are 1 here) */
+    int64_t step[KILN_MIL_RANK]; /* slice_by_index; 1 otherwise */
+    bool interleave;             /* concat */
+    bool tanh_approximation;     /* gelu */
+    double epsilon;              /* layer_norm, log, rsqrt */
 };
 
 struct kiln_mil_graph {
