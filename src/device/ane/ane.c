@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "device/ane/ane.h"
 
+#ifdef __APPLE__
+#include "device/ane/apple.h"
+kiln_npu_runtime_open_fn *kiln_apple_runtime = kiln_apple_open;
+#else
 kiln_npu_runtime_open_fn *kiln_apple_runtime;
+#endif
 
 enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool *pool,
                                const float *weights, const struct kiln_device_options *options,
