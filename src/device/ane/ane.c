@@ -9,7 +9,12 @@
 #include "device/ane/ane_int.h"
 #include "device/sim/sim.h"
 
+#ifdef __APPLE__
+#include "device/ane/apple.h"
+kiln_npu_runtime_open_fn *kiln_apple_runtime = kiln_apple_open;
+#else
 kiln_npu_runtime_open_fn *kiln_apple_runtime;
+#endif
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
