@@ -33,43 +33,43 @@ static void *keep(void *block) {
 
 static void put(enum kiln_mil_scalar scalar, void *bytes, size_t i, float x) {
     switch (scalar) {
-    case KILN_MIL_FP16:
-        ((uint16_t *)bytes)[i] = kiln_f32_to_f16(x);
-        break;
-    case KILN_MIL_FP32:
-        ((float *)bytes)[i] = x;
-        break;
-    case KILN_MIL_INT8:
-        ((int8_t *)bytes)[i] = (int8_t)x;
-        break;
-    case KILN_MIL_UINT8:
-    case KILN_MIL_BOOL:
-        ((uint8_t *)bytes)[i] = (uint8_t)x;
-        break;
-    case KILN_MIL_INT32:
-        ((int32_t *)bytes)[i] = (int32_t)x;
-        break;
-    default:
-        FAIL("type %s is not in sim_lab.c", kiln_mil_scalar_name(scalar));
+        case KILN_MIL_FP16:
+            ((uint16_t *)bytes)[i] = kiln_f32_to_f16(x);
+            break;
+        case KILN_MIL_FP32:
+            ((float *)bytes)[i] = x;
+            break;
+        case KILN_MIL_INT8:
+            ((int8_t *)bytes)[i] = (int8_t)x;
+            break;
+        case KILN_MIL_UINT8:
+        case KILN_MIL_BOOL:
+            ((uint8_t *)bytes)[i] = (uint8_t)x;
+            break;
+        case KILN_MIL_INT32:
+            ((int32_t *)bytes)[i] = (int32_t)x;
+            break;
+        default:
+            FAIL("type %s is not in sim_lab.c", kiln_mil_scalar_name(scalar));
     }
 }
 
 static float get(enum kiln_mil_scalar scalar, const void *bytes, size_t i) {
     switch (scalar) {
-    case KILN_MIL_FP16:
-        return kiln_f16_to_f32(((const uint16_t *)bytes)[i]);
-    case KILN_MIL_FP32:
-        return ((const float *)bytes)[i];
-    case KILN_MIL_INT8:
-        return (float)((const int8_t *)bytes)[i];
-    case KILN_MIL_UINT8:
-    case KILN_MIL_BOOL:
-        return (float)((const uint8_t *)bytes)[i];
-    case KILN_MIL_INT32:
-        return (float)((const int32_t *)bytes)[i];
-    default:
-        FAIL("type %s is not in sim_lab.c", kiln_mil_scalar_name(scalar));
-        return 0.0f;
+        case KILN_MIL_FP16:
+            return kiln_f16_to_f32(((const uint16_t *)bytes)[i]);
+        case KILN_MIL_FP32:
+            return ((const float *)bytes)[i];
+        case KILN_MIL_INT8:
+            return (float)((const int8_t *)bytes)[i];
+        case KILN_MIL_UINT8:
+        case KILN_MIL_BOOL:
+            return (float)((const uint8_t *)bytes)[i];
+        case KILN_MIL_INT32:
+            return (float)((const int32_t *)bytes)[i];
+        default:
+            FAIL("type %s is not in sim_lab.c", kiln_mil_scalar_name(scalar));
+            return 0.0f;
     }
 }
 
