@@ -12,11 +12,11 @@ enum { SIM_ARRAYS = 8 };
 
 /* Pieces of text: a name attribute, and constants. */
 #define NAMED(name) "[name = string(\"" name "\")]"
-#define FP16(name, value)                              \
+#define FP16(name, value) \
     "fp16 " name " = const()[name = string(\"" name "\"), val = fp16(" value ")];\n"
-#define INTS(name, n, list)                                                                  \
-    "tensor<int32, [" #n "]> " name " = const()[name = string(\"" name "\"), val = tensor<int32, [" \
-    #n "]>([" list "])];\n"
+#define INTS(name, n, list)                                            \
+    "tensor<int32, [" #n "]> " name " = const()[name = string(\"" name \
+    "\"), val = tensor<int32, [" #n "]>([" list "])];\n"
 #define INT(name, value) \
     "int32 " name " = const()[name = string(\"" name "\"), val = int32(" value ")];\n"
 #define FLAG(name, value) \

@@ -8,24 +8,28 @@
 
 #include "device/sim_lab.h"
 
-#define ROW(n)       "tensor<fp16, [1,1,1," #n "]>"
-#define SAME(op, n)  ROW(n) " y = " op "(x = x)" NAMED("y") ";\n"
+#define ROW(n)      "tensor<fp16, [1,1,1," #n "]>"
+#define SAME(op, n) ROW(n) " y = " op "(x = x)" NAMED("y") ";\n"
 
 /* ---- known answers -------------------------------------------------------------------------- */
 
 TEST(sim_rounds_to_fp16_behind_every_operation) {
     float x[16] = {2048, 300, 0x1p-24f, 65504}, y[16];
-    sim_run_one(MIL_CALL(ROW(16) " x",
-                         FP16("one", "1") FP16("big", "2048")
-                         ROW(16) " a = add(x = x, y = one)" NAMED("a") ";\n"
-                         ROW(16) " y = sub(x = a, y = big)" NAMED("y") ";\n", "y"), x, y);
+    sim_run_one(
+        MIL_CALL(ROW(16) " x",
+                 FP16("one", "1") FP16("big", "2048") ROW(16) " a = add(x = x, y = one)" NAMED(
+                     "a") ";\n" ROW(16) " y = sub(x = a, y = big)" NAMED("y") ";\n",
+                 "y"),
+        x, y);
     CHECK(y[0] == 0.0f); /* 2049 is not a number of fp16 */
     sim_run_one(MIL_CALL(ROW(16) " x", ROW(16) " y = mul(x = x, y = x)" NAMED("y") ";\n", "y"), x,
                 y);
     CHECK(isinf(y[1]) && y[1] > 0.0f); /* 90000 */
     CHECK(y[2] == 0.0f);
-    sim_run_one(MIL_CALL(ROW(16) " x", FP16("half", "0.5")
-                         ROW(16) " y = mul(x = x, y = half)" NAMED("y") ";\n", "y"), x, y);
+    sim_run_one(
+        MIL_CALL(ROW(16) " x",
+                 FP16("half", "0.5") ROW(16) " y = mul(x = x, y = half)" NAMED("y") ";\n", "y"),
+        x, y);
     CHECK(y[2] == 0.0f); /* half of the smallest number is a tie with the even 0 */
     CHECK(y[3] == 32752.0f);
 }
@@ -40,12 +44,13 @@ TEST(sim_a_convolution_rounds_once) {
     for (size_t i = 0; i < N * WIDTH; i++) {
         x[i] = 1.0f;
     }
-    const char *text = sim_text(
-        MIL_CALL("tensor<fp16, [1,4098,1,16]> x",
-                 "tensor<fp16, [1,4098,1,1]> w = const()[name = string(\"w\"), val = "
-                 "tensor<fp16, [1,4098,1,1]>([%s])];\n"
-                 ROW(16) " y = conv(x = x, weight = w)" NAMED("y") ";\n", "y"),
-        sim_list(w, N));
+    const char *text =
+        sim_text(MIL_CALL("tensor<fp16, [1,4098,1,16]> x",
+                          "tensor<fp16, [1,4098,1,1]> w = const()[name = string(\"w\"), val = "
+                          "tensor<fp16, [1,4098,1,1]>([%s])];\n" ROW(
+                              16) " y = conv(x = x, weight = w)" NAMED("y") ";\n",
+                          "y"),
+                 sim_list(w, N));
     sim_run_one(text, x, y);
     for (size_t i = 0; i < WIDTH; i++) {
         CHECK(y[i] == 0.5f);
@@ -83,9 +88,8 @@ TEST(sim_what_is_not_a_number_follows_its_rule) {
 }
 
 TEST(sim_an_infinite_factor_can_give_a_strange_product) {
-    const char *text =
-        MIL_CALL(ROW(16) " x", FP16("two", "2") ROW(16) " y = mul(x = x, y = two)" NAMED("y") ";\n",
-                 "y");
+    const char *text = MIL_CALL(
+        ROW(16) " x", FP16("two", "2") ROW(16) " y = mul(x = x, y = two)" NAMED("y") ";\n", "y");
     float x[16] = {INFINITY, -INFINITY, 3}, y[16];
     struct kiln_sim_numbers numbers = sim_numbers;
     sim_run_one(text, x, y);
@@ -115,14 +119,17 @@ TEST(sim_softmax_takes_a_mask_of_the_lowest_number) {
     for (size_t i = 0; i < 16; i++) {
         x[i] = i < 2 ? 1.0f : -3.0f;
     }
-    const char *mask = "0,0,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,"
-                       "-65504,-65504,-65504,-65504";
+    const char *mask =
+        "0,0,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,-65504,"
+        "-65504,-65504,-65504,-65504";
     sim_run_one(sim_text(MIL_CALL(ROW(16) " x",
-                                  ROW(16) " m = const()[name = string(\"m\"), val = " ROW(16)
-                                  "([%s])];\n" INT("last", "-1")
-                                  ROW(16) " a = add(x = x, y = m)" NAMED("a") ";\n"
-                                  ROW(16) " y = softmax(x = a, axis = last)" NAMED("y") ";\n", "y"),
-                         mask), x, y);
+                                  ROW(16) " m = const()[name = string(\"m\"), val = " ROW(
+                                      16) "([%s])];\n" INT("last", "-1")
+                                      ROW(16) " a = add(x = x, y = m)" NAMED("a") ";\n" ROW(
+                                          16) " y = softmax(x = a, axis = last)" NAMED("y") ";\n",
+                                  "y"),
+                         mask),
+                x, y);
     for (size_t i = 0; i < 16; i++) {
         CHECK(y[i] == (i < 2 ? 0.5f : 0.0f));
     }
@@ -146,7 +153,8 @@ static void check_unary(const char *op, double (*want)(double), bool positive) {
     }
     sim_run_one(sim_text(MIL_CALL("tensor<fp16, [1,3,1,3000]> x",
                                   "tensor<fp16, [1,3,1,3000]> y = %s(x = x)" NAMED("y") ";\n", "y"),
-                         op), x, y);
+                         op),
+                x, y);
     for (size_t i = 0; i < N; i++) {
         sim_close(op, i, (double)y[i], want((double)x[i]), 0.02);
     }
@@ -165,7 +173,8 @@ TEST(sim_functions_of_one_value_are_right) {
     const char *text =
         MIL_CALL("tensor<fp16, [1,1,1,16]> x",
                  "string mode = const()[name = string(\"mode\"), val = string(\"EXACT\")];\n"
-                 "tensor<fp16, [1,1,1,16]> y = gelu(x = x, mode = mode)" NAMED("y") ";\n", "y");
+                 "tensor<fp16, [1,1,1,16]> y = gelu(x = x, mode = mode)" NAMED("y") ";\n",
+                 "y");
     float *x = sim_values(16, 2.0f), y[16];
     sim_run_one(text, x, y);
     for (size_t i = 0; i < 16; i++) {
@@ -203,9 +212,10 @@ static void check_binary(const char *op, double (*want)(double, double)) {
             y[i] = sim_half((double)y[i]);
             x[i % 120] = strcmp(op, "pow") == 0 ? sim_half(fabs((double)x[i % 120])) : x[i % 120];
         }
-        const char *text = sim_text(MIL_CALL("tensor<fp16, [2,3,1,20]> x, tensor<fp16, [%zu,%zu,%zu,%zu]> y",
-                                 "tensor<fp16, [2,3,%zu,20]> z = %s(x = x, y = y)" NAMED("z") ";\n",
-                                 "z"), d[0], d[1], d[2], d[3], rows, op);
+        const char *text = sim_text(
+            MIL_CALL("tensor<fp16, [2,3,1,20]> x, tensor<fp16, [%zu,%zu,%zu,%zu]> y",
+                     "tensor<fp16, [2,3,%zu,20]> z = %s(x = x, y = y)" NAMED("z") ";\n", "z"),
+            d[0], d[1], d[2], d[3], rows, op);
         sim_run(text, (float *const[]){x, y}, (float *const[]){z});
         for (size_t i = 0; i < 6 * rows * 20; i++) {
             size_t c[4] = {i / (60 * rows), i / (20 * rows) % 3, i / 20 % rows, i % 20};
@@ -231,10 +241,12 @@ TEST(sim_functions_of_two_values_broadcast) {
 
 TEST(sim_integers_and_choices) {
     float x[16] = {-3.5f, 2.5f, 300, -300, 1, 0, 1.5f, 0.5f}, y[16], z[16], u[16];
-    sim_run_one(MIL_CALL(ROW(16) " x",
-                         "string kind = const()[name = string(\"kind\"), val = string(\"int32\")];\n"
-                         "tensor<int32, [1,1,1,16]> y = cast(x = x, dtype = kind)" NAMED("y") ";\n",
-                         "y"), x, y);
+    sim_run_one(
+        MIL_CALL(ROW(16) " x",
+                 "string kind = const()[name = string(\"kind\"), val = string(\"int32\")];\n"
+                 "tensor<int32, [1,1,1,16]> y = cast(x = x, dtype = kind)" NAMED("y") ";\n",
+                 "y"),
+        x, y);
     CHECK(y[0] == -3 && y[1] == 2 && y[2] == 300 && y[3] == -300);
     const char *text = MIL_CALL(
         ROW(16) " x",
@@ -273,8 +285,9 @@ static double reduced(const char *op, const float *x, unsigned axes, const size_
             n++;
         }
     }
-    return strcmp(op, "reduce_max") == 0 ? top : strcmp(op, "reduce_mean") == 0 ? sum / (double)n
-                                                                                : sum;
+    return strcmp(op, "reduce_max") == 0    ? top
+           : strcmp(op, "reduce_mean") == 0 ? sum / (double)n
+                                            : sum;
 }
 
 static void check_reduce(const char *op, const char *list, unsigned n_axes, unsigned axes) {
@@ -286,12 +299,17 @@ static void check_reduce(const char *op, const char *list, unsigned n_axes, unsi
     }
     float *x = sim_values(ALL, 0.5f), *y = sim_zeros(n);
     const char *type = sim_text("tensor<fp16, [%zu,%zu,%zu,%zu]>", d[0], d[1], d[2], d[3]);
-    sim_run_one(sim_text(MIL_CALL("tensor<fp16, [3,70,5,33]> x",
-                                  "tensor<int32, [%u]> axes = const()[name = string(\"axes\"), val "
-                                  "= tensor<int32, [%u]>([%s])];\n" FLAG("keep", "true")
-                                  "%s y = %s(x = x, axes = axes, keep_dims = keep)" NAMED("y")
-                                  ";\n", "y"), n_axes, n_axes, list, type, op), x, y);
-    for (size_t i = 0; i < n; i += n > 100 ? n / 97 : 1) {
+    sim_run_one(
+        sim_text(
+            MIL_CALL("tensor<fp16, [3,70,5,33]> x",
+                     "tensor<int32, [%u]> axes = const()[name = string(\"axes\"), val "
+                     "= tensor<int32, [%u]>([%s])];\n" FLAG(
+                         "keep",
+                         "true") "%s y = %s(x = x, axes = axes, keep_dims = keep)" NAMED("y") ";\n",
+                     "y"),
+            n_axes, n_axes, list, type, op),
+        x, y);
+    for (size_t i = 0; i<n; i += n> 100 ? n / 97 : 1) {
         size_t k[4] = {i / (d[1] * d[2] * d[3]), i / (d[2] * d[3]) % d[1], i / d[3] % d[2],
                        i % d[3]};
         sim_close(op, i, (double)y[i], reduced(op, x, axes, k), 0.01);
@@ -316,7 +334,10 @@ static void check_softmax(const char *axis, size_t outer, size_t n, size_t inner
     sim_run_one(sim_text(MIL_CALL("tensor<fp16, [3,70,5,33]> x",
                                   "int32 axis = const()[name = string(\"axis\"), val = "
                                   "int32(%s)];\ntensor<fp16, [3,70,5,33]> y = softmax(x = x, axis "
-                                  "= axis)" NAMED("y") ";\n", "y"), axis), x, y);
+                                  "= axis)" NAMED("y") ";\n",
+                                  "y"),
+                         axis),
+                x, y);
     for (size_t o = 0; o < outer; o++) {
         for (size_t j = 0; j < inner; j++) {
             double total = 0.0;
@@ -342,14 +363,22 @@ TEST(sim_layer_norm_over_channels) {
     enum { N = 6, WIDTH = 16 };
     float *x = sim_values(N * WIDTH, 2.0f), y[N * WIDTH];
     const float gamma[N] = {1, 2, 0.5f, -1, 1, 3}, beta[N] = {0, 1, -1, 0, 0.5f, 0};
-    sim_run_one(sim_text(MIL_CALL("tensor<fp16, [1,6,1,16]> x", INTS("axes", 1, "1")
-                                  "tensor<fp16, [6]> g = const()[name = string(\"g\"), val = "
-                                  "tensor<fp16, [6]>([%s])];\n"
-                                  "tensor<fp16, [6]> b = const()[name = string(\"b\"), val = "
-                                  "tensor<fp16, [6]>([%s])];\n" FP16("eps", "0.001")
-                                  "tensor<fp16, [1,6,1,16]> y = layer_norm(x = x, axes = axes, "
-                                  "gamma = g, beta = b, epsilon = eps)" NAMED("y") ";\n", "y"),
-                         sim_list(gamma, N), sim_list(beta, N)), x, y);
+    sim_run_one(
+        sim_text(
+            MIL_CALL(
+                "tensor<fp16, [1,6,1,16]> x",
+                INTS(
+                    "axes", 1,
+                    "1") "tensor<fp16, [6]> g = const()[name = string(\"g\"), val = "
+                         "tensor<fp16, [6]>([%s])];\n"
+                         "tensor<fp16, [6]> b = const()[name = string(\"b\"), val = "
+                         "tensor<fp16, [6]>([%s])];\n" FP16(
+                             "eps",
+                             "0.001") "tensor<fp16, [1,6,1,16]> y = layer_norm(x = x, axes = axes, "
+                                      "gamma = g, beta = b, epsilon = eps)" NAMED("y") ";\n",
+                "y"),
+            sim_list(gamma, N), sim_list(beta, N)),
+        x, y);
     for (size_t t = 0; t < WIDTH; t++) {
         double mean = 0.0, variance = 0.0;
         for (size_t c = 0; c < N; c++) {
@@ -359,8 +388,9 @@ TEST(sim_layer_norm_over_channels) {
             variance += pow((double)x[c * WIDTH + t] - mean, 2.0) / N;
         }
         for (size_t c = 0; c < N; c++) {
-            double want = ((double)x[c * WIDTH + t] - mean) / sqrt(variance + 0.001) *
-                              (double)gamma[c] + (double)beta[c];
+            double want =
+                ((double)x[c * WIDTH + t] - mean) / sqrt(variance + 0.001) * (double)gamma[c] +
+                (double)beta[c];
             sim_close("layer_norm", c * WIDTH + t, (double)y[c * WIDTH + t], want, 0.05);
         }
     }

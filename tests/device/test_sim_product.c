@@ -45,22 +45,25 @@ static const char *conv_text(const struct shape *s, bool bias, const float *b) {
     const char *x = sim_text(type, s->n, s->in, s->size[0], s->size[1]);
     const char *w = sim_text(type, s->out, s->in / s->groups, s->kernel[0], s->kernel[1]);
     const char *y = sim_text(type, s->n, s->out, result(s, 0), result(s, 1));
-    const char *constant = bias ? sim_text("tensor<fp16, [%zu]> b = const()[val = tensor<fp16, "
-                                           "[%zu]>([%s])];\n",
-                                           s->out, s->out, sim_list(b, s->out))
+    const char *constant = bias ? sim_text(
+                                      "tensor<fp16, [%zu]> b = const()[val = tensor<fp16, "
+                                      "[%zu]>([%s])];\n",
+                                      s->out, s->out, sim_list(b, s->out))
                                 : "";
-    const char *rest =
-        sim_text("string kind = const()[val = string(\"custom\")];\nint32 g = const()[val = "
-                 "int32(%zu)];\ntensor<int32, [2]> st = const()[val = tensor<int32, "
-                 "[2]>([%zu,%zu])];\ntensor<int32, [2]> di = const()[val = tensor<int32, "
-                 "[2]>([%zu,%zu])];\ntensor<int32, [4]> pa = const()[val = tensor<int32, "
-                 "[4]>([%zu,%zu,%zu,%zu])];\n",
-                 s->groups, s->stride[0], s->stride[1], s->dilation[0], s->dilation[1], s->pad[0],
-                 s->pad[1], s->pad[2], s->pad[3]);
-    return sim_text(MIL_CALL("%s x, %s w",
-                             "%s%s%s y = conv(x = x, weight = w, strides = st, pad_type = kind, pad "
-                             "= pa, dilations = di, groups = g%s)" NAMED("y") ";\n", "y"),
-                    x, w, constant, rest, y, bias ? ", bias = b" : "");
+    const char *rest = sim_text(
+        "string kind = const()[val = string(\"custom\")];\nint32 g = const()[val = "
+        "int32(%zu)];\ntensor<int32, [2]> st = const()[val = tensor<int32, "
+        "[2]>([%zu,%zu])];\ntensor<int32, [2]> di = const()[val = tensor<int32, "
+        "[2]>([%zu,%zu])];\ntensor<int32, [4]> pa = const()[val = tensor<int32, "
+        "[4]>([%zu,%zu,%zu,%zu])];\n",
+        s->groups, s->stride[0], s->stride[1], s->dilation[0], s->dilation[1], s->pad[0], s->pad[1],
+        s->pad[2], s->pad[3]);
+    return sim_text(
+        MIL_CALL("%s x, %s w",
+                 "%s%s%s y = conv(x = x, weight = w, strides = st, pad_type = kind, pad "
+                 "= pa, dilations = di, groups = g%s)" NAMED("y") ";\n",
+                 "y"),
+        x, w, constant, rest, y, bias ? ", bias = b" : "");
 }
 
 /* Sums of up to a hundred products of numbers near 1, in fp32: each addition rounds a partial sum
@@ -75,8 +78,8 @@ static void check_conv(const struct shape *s, bool bias) {
     sim_run(conv_text(s, bias, b), (float *const[]){x, w}, (float *const[]){y});
     for (size_t i = 0; i < n; i++) {
         size_t o = i / (rows * columns) % s->out;
-        double want = conv_at(s, x, w, i / (s->out * rows * columns), o, i / columns % rows,
-                              i % columns);
+        double want =
+            conv_at(s, x, w, i / (s->out * rows * columns), o, i / columns % rows, i % columns);
         sim_near("conv", i, (double)y[i], want + (bias ? (double)b[o] : 0.0), SUM_ERROR);
     }
 }
@@ -109,7 +112,8 @@ static void check_matmul(const char *bx, const char *by, const char *bo, size_t 
         MIL_CALL("tensor<fp16, [%s%d,%d]> x, tensor<fp16, [%s%d,%d]> y",
                  "bool tx = const()[val = bool(%s)];\nbool ty = const()[val = bool(%s)];\n"
                  "tensor<fp16, [%s%d,%d]> z = matmul(x = x, y = y, transpose_x = tx, transpose_y = "
-                 "ty)" NAMED("z") ";\n", "z"),
+                 "ty)" NAMED("z") ";\n",
+                 "z"),
         bx, turn_x ? K : M, turn_x ? M : K, by, turn_y ? N : K, turn_y ? K : N,
         turn_x ? "true" : "false", turn_y ? "true" : "false", bo, M, N);
     sim_run(text, (float *const[]){x, y}, (float *const[]){z});
@@ -142,7 +146,8 @@ TEST(sim_attention_is_softmax_of_scores_by_values) {
     sim_run(MIL_CALL("tensor<fp16, [1,2,7,8]> k, tensor<fp16, [5,7]> m, tensor<fp16, [1,2,5,8]> q, "
                      "tensor<fp16, [1,2,7,6]> v",
                      "tensor<fp16, [1,2,5,6]> y = scaled_dot_product_attention(query = q, key = k, "
-                     "value = v, attn_mask = m)" NAMED("y") ";\n", "y"),
+                     "value = v, attn_mask = m)" NAMED("y") ";\n",
+                     "y"),
             (float *const[]){k, m, q, v}, (float *const[]){y});
     for (size_t i = 0; i < H * L * EV; i++) {
         size_t h = i / (L * EV), r = i / EV % L, e = i % EV;
@@ -174,9 +179,7 @@ static void coordinates(size_t i, const size_t dims[4], size_t c[4]) {
         i /= dims[k];
     }
 }
-static size_t index_of(const size_t c[4]) {
-    return ((c[0] * B + c[1]) * C + c[2]) * D + c[3];
-}
+static size_t index_of(const size_t c[4]) { return ((c[0] * B + c[1]) * C + c[2]) * D + c[3]; }
 static float *counted(size_t n) {
     float *x = sim_zeros(n);
     for (size_t i = 0; i < n; i++) {
@@ -196,10 +199,11 @@ TEST(sim_transposes_by_any_permutation) {
             dims[k] = sizes[perm[k]];
         }
         const char *text = sim_text(
-            MIL_CALL(TENSOR " x",
-                     "tensor<int32, [4]> p = const()[val = tensor<int32, [4]>([%zu,%zu,%zu,%zu])];"
-                     "\ntensor<fp16, [%zu,%zu,%zu,%zu]> y = transpose(x = x, perm = p)" NAMED("y")
-                     ";\n", "y"),
+            MIL_CALL(
+                TENSOR " x",
+                "tensor<int32, [4]> p = const()[val = tensor<int32, [4]>([%zu,%zu,%zu,%zu])];"
+                "\ntensor<fp16, [%zu,%zu,%zu,%zu]> y = transpose(x = x, perm = p)" NAMED("y") ";\n",
+                "y"),
             perm[0], perm[1], perm[2], perm[3], dims[0], dims[1], dims[2], dims[3]);
         sim_run_one(text, x, y);
         for (size_t i = 0; i < ALL; i++) {
@@ -220,9 +224,11 @@ static void check_slice(const size_t begin[4], const size_t size[4]) {
                                   "[4]>([%zu,%zu,%zu,%zu])];\ntensor<int32, [4]> s = const()[val = "
                                   "tensor<int32, [4]>([%zu,%zu,%zu,%zu])];\n"
                                   "tensor<fp16, [%zu,%zu,%zu,%zu]> y = slice_by_size(x = x, begin "
-                                  "= b, size = s)" NAMED("y") ";\n", "y"),
+                                  "= b, size = s)" NAMED("y") ";\n",
+                                  "y"),
                          begin[0], begin[1], begin[2], begin[3], size[0], size[1], size[2], size[3],
-                         size[0], size[1], size[2], size[3]), x, y);
+                         size[0], size[1], size[2], size[3]),
+                x, y);
     for (size_t i = 0; i < n; i++) {
         coordinates(i, size, c);
         for (size_t k = 0; k < 4; k++) {
@@ -248,12 +254,16 @@ TEST(sim_slices_on_each_axis) {
 
 TEST(sim_slices_by_index_step_and_drop_axes) {
     float *x = counted(ALL), *y = sim_zeros(ALL);
-    sim_run_one(MIL_CALL(TENSOR " x",
-                         INTS("b", 4, "1,17,2,-1") INTS("e", 4, "2,2,3,0") INTS("s", 4, "1,-3,1,-4")
-                         "tensor<bool, [4]> q = const()[val = tensor<bool, "
-                         "[4]>([true,false,true,false])];\n"
-                         "tensor<fp16, [5,9]> y = slice_by_index(x = x, begin = b, end = e, stride "
-                         "= s, squeeze_mask = q)" NAMED("y") ";\n", "y"), x, y);
+    sim_run_one(
+        MIL_CALL(TENSOR " x",
+                 INTS("b", 4, "1,17,2,-1") INTS("e", 4, "2,2,3,0")
+                     INTS("s", 4, "1,-3,1,-4") "tensor<bool, [4]> q = const()[val = tensor<bool, "
+                                               "[4]>([true,false,true,false])];\n"
+                                               "tensor<fp16, [5,9]> y = slice_by_index(x = x, "
+                                               "begin = b, end = e, stride "
+                                               "= s, squeeze_mask = q)" NAMED("y") ";\n",
+                 "y"),
+        x, y);
     for (size_t i = 0; i < 5 * 9; i++) {
         CHECK(y[i] == x[index_of((const size_t[4]){1, 17 - 3 * (i / 9), 2, 34 - 4 * (i % 9)})]);
     }
@@ -265,15 +275,17 @@ static void check_concat(size_t axis, bool interleave) {
     float *z = sim_zeros(2 * ALL), *first = sim_zeros(ALL), *second = sim_zeros(ALL);
     size_t dims[4] = {A, B, C, D}, c[4];
     dims[axis] *= 2;
-    sim_run(sim_text(MIL_CALL(TENSOR " x, " TENSOR " y",
-                              "int32 a = const()[val = int32(%zu)];\nbool i = const()[val = "
-                              "bool(%s)];\nint32 n = const()[val = int32(2)];\n"
-                              "tensor<fp16, [%zu,%zu,%zu,%zu]> z = concat(values = (x, y), axis = "
-                              "a, interleave = i)" NAMED("z") ";\n" TENSOR " u, " TENSOR
-                              " v = split(x = z, axis = a, num_splits = n)" NAMED("uv") ";\n",
-                              "z, u, v"),
-                     axis, interleave ? "true" : "false", dims[0], dims[1], dims[2], dims[3]),
-            (float *const[]){x, y}, (float *const[]){z, first, second});
+    sim_run(
+        sim_text(MIL_CALL(TENSOR " x, " TENSOR " y",
+                          "int32 a = const()[val = int32(%zu)];\nbool i = const()[val = "
+                          "bool(%s)];\nint32 n = const()[val = int32(2)];\n"
+                          "tensor<fp16, [%zu,%zu,%zu,%zu]> z = concat(values = (x, y), axis = "
+                          "a, interleave = i)" NAMED(
+                              "z") ";\n" TENSOR " u, " TENSOR
+                                   " v = split(x = z, axis = a, num_splits = n)" NAMED("uv") ";\n",
+                          "z, u, v"),
+                 axis, interleave ? "true" : "false", dims[0], dims[1], dims[2], dims[3]),
+        (float *const[]){x, y}, (float *const[]){z, first, second});
     for (size_t i = 0; i < 2 * ALL; i++) {
         coordinates(i, dims, c);
         size_t at = c[axis];
