@@ -84,6 +84,7 @@ static void open_arrays(const struct kiln_mil_graph *graph, const size_t *values
     CHECK(n <= SIM_ARRAYS);
     for (size_t i = 0; i < n; i++) {
         const struct kiln_mil_type *type = &graph->values[values[i]].type;
+        CHECK(!from || from[i]); /* the program has as many inputs as arrays */
         out->bytes[i] = kiln_alloc(kiln_sim_bytes(type), 1);
         for (size_t j = 0; from && j < kiln_mil_elements(type); j++) {
             put(type->scalar, out->bytes[i], j, from[i][j]);
@@ -104,6 +105,7 @@ static void evaluate(struct kiln_sim_machine *machine, const struct kiln_sim_pla
     CHECK_EQ(kiln_alloc_count(), before);
     for (size_t i = 0; i < graph->n_outputs; i++) {
         const struct kiln_mil_type *type = &graph->values[graph->outputs[i]].type;
+        CHECK(outputs[i]);
         for (size_t j = 0; j < kiln_mil_elements(type); j++) {
             outputs[i][j] = get(type->scalar, out.bytes[i], j);
         }
@@ -138,7 +140,8 @@ void sim_run(const char *text, float *const *inputs, float *const *outputs) {
 }
 
 void sim_run_one(const char *text, float *in, float *out) {
-    sim_run(text, (float *const[]){in}, (float *const[]){out});
+    float *const inputs[SIM_ARRAYS] = {in}, *const outputs[SIM_ARRAYS] = {out};
+    sim_run(text, inputs, outputs);
 }
 
 /* ---- values --------------------------------------------------------------------------------- */

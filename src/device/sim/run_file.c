@@ -118,8 +118,8 @@ static enum kiln_status evaluate(const struct job *job, struct kiln_err *err) {
 
 static enum kiln_status open_tensors(struct job *job, struct kiln_err *err) {
     size_t n = job->report->n_ports;
-    job->files = kiln_alloc(n, sizeof *job->files);
-    job->tensors = kiln_alloc(n, sizeof *job->tensors);
+    job->files = kiln_alloc(n, sizeof(void *));
+    job->tensors = kiln_alloc(n, sizeof(void *));
     bool there = job->files && job->tensors;
     for (size_t i = 0; there && i < n; i++) {
         job->tensors[i] = kiln_alloc(job->report->ports[i].bytes, 1);
