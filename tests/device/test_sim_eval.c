@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "device/sim/eval_math.h"
 #include "device/sim_lab.h"
 
 #define ROW(n)      "tensor<fp16, [1,1,1," #n "]>"
@@ -192,6 +193,24 @@ TEST(sim_functions_hold_at_the_ends_of_fp16) {
     CHECK(y[0] == 65504 && y[1] == 0 && y[2] == INFINITY && y[3] == 0 && y[6] == 0);
     sim_run_one(MIL_CALL(ROW(16) " x", SAME("tanh", 16), "y"), x, y);
     CHECK(y[0] == 1 && y[1] == -1 && y[4] == 0x1p-24f && y[5] == -0x1p-24f);
+}
+
+/* Far below what fp16 rounds, over all of fp32's range. */
+TEST(sim_exp_is_within_3_units_of_fp32) {
+    double worst = 0.0;
+    for (int i = 0; i <= 2000000; i++) {
+        float x = -87.3f + 176.0f * (float)i / 2e6f;
+        double want = exp((double)x);
+        if (want < 3.4e38) {
+            double unit = ldexp(1.0, ilogb(want) - 23);
+            worst = fmax(worst, fabs((double)kiln_sim_exp(x) - want) / unit);
+        }
+    }
+    CHECK_CLOSE(worst, 0.0, 3.0);
+    CHECK(worst > 0.5); /* it is measured at all */
+    CHECK(kiln_sim_exp(89.0f) == INFINITY && kiln_sim_exp(INFINITY) == INFINITY);
+    CHECK(kiln_sim_exp(-200.0f) == 0.0f && kiln_sim_exp(-INFINITY) == 0.0f);
+    CHECK(kiln_sim_exp(0.0f) == 1.0f && isnan(kiln_sim_exp(NAN)));
 }
 
 static double divide(double a, double b) { return a / b; }

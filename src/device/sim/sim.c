@@ -201,7 +201,7 @@ static enum kiln_status sim_load(struct kiln_npu_runtime *runtime, struct kiln_n
         return status;
     }
     program->loaded = true;
-    sim->base.loaded++;
+    __atomic_fetch_add(&sim->base.loaded, 1, __ATOMIC_RELAXED);
     charge(sim, start, sim->options.times.load_s);
     return KILN_OK;
 }
@@ -298,7 +298,7 @@ static void sim_release(struct kiln_npu_runtime *runtime, struct kiln_npu_progra
     }
     if (program->loaded) {
         give_back(&used.loads);
-        runtime->loaded--;
+        __atomic_fetch_sub(&runtime->loaded, 1, __ATOMIC_RELAXED);
     }
     free_program(program);
 }
