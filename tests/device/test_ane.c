@@ -68,7 +68,8 @@ static void note_loss(void *context, const struct kiln_step_record *record) {
     losses->at[losses->n++] = record->loss;
 }
 
-static void stories_losses(const char *model, const char *device, struct losses *out) {
+static void stories_losses(const char *model, const char *tokenizer, const char *device,
+                           struct losses *out) {
     const struct kiln_observer observer = {.context = out, .on_step = note_loss};
     struct kiln_settings s;
     struct kiln_run *run;
@@ -78,6 +79,7 @@ static void stories_losses(const char *model, const char *device, struct losses 
         const char *text;
     } flags[] = {{KILN_SETTING_model, test_data(model)},
                  {KILN_SETTING_data, test_data("tinystories_train.txt")},
+                 {KILN_SETTING_tokenizer, test_data(tokenizer)},
                  {KILN_SETTING_device, device},
                  {KILN_SETTING_batch, "2"},
                  {KILN_SETTING_accum, "2"},
@@ -98,11 +100,11 @@ static void stories_losses(const char *model, const char *device, struct losses 
     kiln_settings_free(&s);
 }
 
-static void trains_as_on_cpu(const char *model) {
+static void trains_as_on_cpu(const char *model, const char *tokenizer) {
     struct losses cpu = {.n = 0}, sim = {.n = 0};
     double worst = 0;
-    stories_losses(model, "cpu", &cpu);
-    stories_losses(model, "sim", &sim);
+    stories_losses(model, tokenizer, "cpu", &cpu);
+    stories_losses(model, tokenizer, "sim", &sim);
     CHECK_EQ(cpu.n, 50);
     CHECK_EQ(sim.n, 50);
     for (size_t i = 0; i < 50; i++) {
@@ -115,8 +117,12 @@ static void trains_as_on_cpu(const char *model) {
     printf("      %s: losses of 50 steps differ by %.2g at most\n", model, worst);
 }
 
-TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) { trains_as_on_cpu("story656K.bin"); }
-TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) { trains_as_on_cpu("stories260K.bin"); }
+TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) { 
+    trains_as_on_cpu("story656K.bin", "tok2048.bin");
+; }
+TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) { 
+    trains_as_on_cpu("stories260K.bin", "tok512.bin");
+; }
 
 /* ---- what is moved, and what is compiled --------------------------------------------------------- */
 
@@ -157,8 +163,8 @@ static void moves_what_is_planned(const char *changes) {
     CHECK_OK(kiln_estimate(&request, false, &estimate, &err), &err);
     CHECK(estimate.surface_written > 0 && estimate.surface_read > 0);
     for (size_t step = 3; step <= 4; step++) {
-        CHECK_EQ(metric(folder, step, "surface_written_bytes"), estimate.surface_written);
-        CHECK_EQ(metric(folder, step, "surface_read_bytes"), estimate.surface_read);
+        CHECK_EQ(metric(folder, step, "surface_written_bytes"), (uint64_t)estimate.surface_written);
+        CHECK_EQ(metric(folder, step, "surface_read_bytes"), (uint64_t)estimate.surface_read);
         CHECK_EQ(metric(folder, step, "compiles"), (uint64_t)estimate.compiles);
     }
     kiln_estimate_free(&estimate);
