@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "kiln/cpu.h"
+#include "kiln/device.h"
 #include "kiln/model.h"
 #include "kiln/plan.h"
 #include "kiln/settings.h"
@@ -60,6 +61,7 @@ struct kiln_run_info {
     const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
     const struct kiln_settings *settings;   /* complete: nothing unset */
     struct kiln_cpu cpu;
+    struct kiln_device_choice device;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */
     const char *numerics;              /* what decides bits on this machine; equal id, equal bits */

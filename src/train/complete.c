@@ -161,9 +161,10 @@ static enum kiln_status check_device(const struct kiln_settings *s, enum kiln_de
                                                KILN_SETTING_sim_time};
     for (size_t i = 0; id == KILN_CPU && i < sizeof npu / sizeof npu[0]; i++) {
         KILN_REQUIRE(s->origin[npu[i]] != KILN_FROM_FLAG, err, KILN_EUSAGE,
-                     "--%s is of the devices sim and ane: the cpu compiles no programs; add "
-                     "--device sim, or leave it out",
-                     kiln_setting(npu[i])->flag);
+                     "--%s is of the device%s: the cpu compiles no programs; add --device sim, or "
+                     "leave it out",
+                     kiln_setting(npu[i])->flag,
+                     npu[i] == KILN_SETTING_sim_time ? " sim" : "s sim and ane");
     }
     KILN_REQUIRE(id != KILN_ANE || s->sim_time <= 0, err, KILN_EUSAGE,
                  "--sim-time %g: --device ane takes its own time; use --device sim, or leave it "

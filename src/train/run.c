@@ -188,6 +188,7 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
     for (size_t l = 0; l < run->table->dims.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
     }
+    info->device = t->engine.request.device;
     info->precision = kiln_precision_resolve(t->engine.request.precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }

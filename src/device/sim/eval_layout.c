@@ -158,8 +158,11 @@ void kiln_sim_slice(const struct kiln_sim_run *run) {
  * hardware, and its rule holds. */
 void kiln_sim_split(const struct kiln_sim_run *run) {
     const struct kiln_mil_type *in = kiln_sim_in_type(run, 0);
-    static const int64_t ones[KILN_MIL_RANK] = {1, 1, 1, 1, 1};
+    int64_t ones[KILN_MIL_RANK];
     size_t begin[KILN_MIL_RANK] = {0};
+    for (size_t i = 0; i < KILN_MIL_RANK; i++) {
+        ones[i] = 1;
+    }
     for (size_t i = 0; i < run->node->n_out; i++) {
         const struct kiln_mil_type *box = kiln_sim_out_type(run, i);
         if (!kiln_sim_is_view(run, i)) {
