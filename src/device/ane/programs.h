@@ -23,6 +23,7 @@
  *   classifier  rows of a part        D: xn                          rows: logits
  *   softmax     -                     V: logits                      V: probabilities
  *
+ * Row t of head h of P and dP (scores of query t over all keys) is channel h*W + t.
  * Q and K are after RoPE; dQ and dK of attn_bwd2 are before it (RoPE's backward is inside). Query
  * head h reads key-value head h / (H/G), forward and backward. o and y are without the residual.
  *
@@ -123,7 +124,7 @@ struct kiln_npu_target {
     const char *opset;   /* "ios18" */
 };
 
-/* A program's text and weight files, on the heap. */
+/* A program's text and weight files, on the heap. `source` points into it: it stays where it is. */
 struct kiln_npu_made {
     struct kiln_npu_source source;
     struct kiln_npu_weight *weights; /* what source.weights points to */
