@@ -63,6 +63,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_check_file(
     struct kiln_err *err);
 KILN_API void kiln_mil_report_free(struct kiln_mil_report *report);
 
+
 /* ---- writing (src/train/emit.c) -------------------------------------------------------------- */
 
 /* A program that kiln makes for a layer of a model. */
@@ -89,5 +90,23 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_emit(const struct kiln_mil_em
                                                         struct kiln_err *err);
 /* Name of the i-th kernel; NULL behind the last. */
 KILN_API const char *kiln_mil_kernel(size_t i);
+
+/* ---- running (src/device/sim/run_file.c) ------------------------------------------------------- */
+
+/* A file of an input or output: the tensor's elements in its declared type, row-major,
+ * little-endian, and nothing else. */
+struct kiln_mil_file {
+    const char *name, *path;
+};
+
+/* Run a program on the simulated Neural Engine, on all processors: every input from a file, the
+ * outputs that are named to files. It is held against the limits first, as by kiln_mil_check_file,
+ * which says what *out holds; free it after any status. KILN_EUSAGE: a name that the program does
+ * not have, one that comes twice, an input without a file; the message lists what there is.
+ * KILN_EINPUT: as by kiln_mil_check_file, or a file of another size; the message names both. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_run_file(
+    const char *path, const struct kiln_mil_options *options, const struct kiln_mil_file *inputs,
+    size_t n_inputs, const struct kiln_mil_file *outputs, size_t n_outputs,
+    struct kiln_mil_report *out, struct kiln_err *err);
 
 #endif
