@@ -26,10 +26,6 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     return kiln_device_sizes(table, &cpu, out, err);
 }
 
-static size_t classifier_parts(const struct kiln_dims *dims) {
-    return (dims->vocab + KILN_NPU_CLASSES - 1) / KILN_NPU_CLASSES;
-}
-
 static void set_cost(struct kiln_kernel_kind *kind, size_t programs) {
     kind->compiles = kind->loads = (unsigned)programs;
 }
@@ -43,8 +39,8 @@ void kiln_ane_kinds(const struct kiln_dims *dims, const struct kiln_device_optio
         return;
     }
     set_cost(&out[KILN_NORM_BWD], 2);
-    set_cost(&out[KILN_CLASSIFY], 1 + classifier_parts(dims));
-    set_cost(&out[KILN_SOFTMAX], dims->vocab <= KILN_NPU_LOGITS);
+    set_cost(&out[KILN_CLASSIFY], 1 + kiln_npu_classifier_parts(dims));
+    set_cost(&out[KILN_SOFTMAX], kiln_npu_has_softmax(dims));
 }
 
 void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
