@@ -29,6 +29,20 @@ DEFS += -DKILN_HAVE_DNNL=1
 LIBS += -ldnnl
 endif
 LIBS += -ljansson -lm -ldl -pthread
+# Objective-C: on a Mac apple.m belongs to the library; on Linux it belongs to the tests, with fakes
+# of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
+ifeq ($(shell uname -s),Darwin)
+LIBS += -framework Foundation -framework IOSurface -lobjc
+OBJC := $(CC)
+OBJC_FLAGS := -fno-objc-arc
+else
+OBJC := gcc
+OBJC_FLAGS := -isystem /usr/include/GNUstep -Itests/device/fake -fobjc-exceptions -fexceptions \
+              -D_NATIVE_OBJC_EXCEPTIONS -fconstant-string-class=NSConstantString \
+              -Wno-format-truncation
+HAVE_OBJC ?= $(shell $(OBJC) $(OBJC_FLAGS) -E -include Foundation/Foundation.h -x objective-c \
+               /dev/null >/dev/null 2>&1 && echo 1)
+endif
 DEFS += -D_GNU_SOURCE= -DKILN_VERSION=\"$(VERSION)\"
 
 OPT_release := -O3 -g
@@ -36,14 +50,16 @@ OPT_debug   := -O0 -g
 OPT_check   := -O2 -g -Werror
 OPT_clang   := -O2 -g -Werror
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_coverage := -O0 -g
 OPT_tsan    := -O1 -g -fsanitize=thread
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
-OPT := $(or $(OPT_$(MODE)),$(error MODE=$(MODE): one of release debug check clang asan tsan fuzz))
+OPT := $(or $(OPT_$(MODE)),$(error MODE=$(MODE): one of release debug check clang asan tsan coverage fuzz))
 
 FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
 FLAGS_amx    := $(FLAGS_avx512) -mavx512bf16 -mamx-tile -mamx-bf16
 isa_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $<)))))
+test_flags = $(if $(filter tests/%,$<),$(TEST_FLAGS))
 
 STD   := -std=gnu11 -ffp-contract=off -fvisibility=hidden -fPIC -pthread
 WARN  := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes \
@@ -52,6 +68,7 @@ WARN  := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prot
 WARN += $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 FLAGS := $(STD) $(WARN) -Iinclude -Isrc -Itests $(DEFS)
 COMPILE := $(CC) $(FLAGS) $(OPT) $(CPPFLAGS) $(CFLAGS)
+COMPILE_OBJC := $(OBJC) $(FLAGS) $(OBJC_FLAGS) $(OPT) $(CPPFLAGS) $(CFLAGS)
 # Names what is made; with V=1 shows the command.
 Q = $(if $(V),,@echo "  $@";)
 
@@ -61,14 +78,24 @@ CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
 LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
-TEST_SRC  := $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c)
+TEST_SRC  := $(filter-out tests/device/fake_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
+APPLE_SRC := src/device/ane/apple.m
+ifneq ($(filter Darwin,$(shell uname -s)),)
+LIB_SRC   += $(APPLE_SRC)
+else ifeq ($(HAVE_OBJC),1)
+# Apple's runtime over the fakes: part of the tests and of the program that tests run.
+FAKE_SRC  := $(APPLE_SRC) $(wildcard tests/device/fake_*.[cm])
+FAKE_LIBS := -lobjc -lgnustep-base
+TEST_FLAGS := -DKILN_FAKE_ANE=1 -Itests/device/fake
+endif
 FUZZ_SRC  := $(wildcard fuzz/*.c)
-HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h bench/*.h)
+HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h \
+               tests/*/*/*/*.h bench/*.h)
 SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
 
 OBJ := $(BUILD)/$(MODE)
-objects = $(1:%.c=$(OBJ)/%.o)
+objects = $(patsubst %.m,$(OBJ)/%.o,$(1:%.c=$(OBJ)/%.o))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 
 # The release build is what people use: it lies in build/ itself.
@@ -90,21 +117,25 @@ $(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
-$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) tests/kill_points.c) $(OBJ)/libkiln.a $(OBJ)/sources
-	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
-$(TESTS): $(call objects,$(TEST_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
-	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(LIBS)
+$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) tests/kill_points.c $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
+$(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
 $(BENCH_BIN): $(OBJ)/%: $(OBJ)/%.o $(OBJ)/libkiln.a
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(OBJ)/fuzz/fuzz_%: $(OBJ)/fuzz/fuzz_%.o $(OBJ)/libkiln.a
 	$(Q)$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LIBS)
 $(OBJ)/%.o: %.c $(OBJ)/flags
 	@mkdir -p $(@D)
-	$(Q)$(COMPILE) $(isa_flags) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE) $(isa_flags) $(test_flags) -MMD -MP -c -o $@ $<
+
+$(OBJ)/%.o: %.m $(OBJ)/flags
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE_OBJC) -MMD -MP -c -o $@ $<
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
-$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_amx)
-$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(LDFLAGS) $(LIBS)
+$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
+$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(now)' | cmp -s - $@ || echo '$(now)' >$@
@@ -112,7 +143,7 @@ $(OBJ)/flags $(OBJ)/sources: FORCE
 FORCE:
 
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call objects,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+-include $(patsubst %.o,%.d,$(call objects,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
 
 # ---- to use it -----------------------------------------------------------------------------------
 
@@ -181,7 +212,7 @@ check-lint: $(C_FILES:%=$(BUILD)/lint/%.ok)
 	    $(DEFS) -Iinclude -Isrc $(LIB_SRC) $(CMD_SRC)
 $(BUILD)/lint/%.ok: % $(HEADERS) .clang-tidy Makefile
 	@mkdir -p $(@D)
-	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) 2>$@.log || { cat $@.log; exit 1; }
+	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) 2>$@.log || { cat $@.log; exit 1; }
 	@touch $@
 check-shell:
 	@shellcheck $(SHELL_SRC)

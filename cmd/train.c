@@ -224,6 +224,17 @@ static enum kiln_status stopped(const struct kiln_run_info *info, const struct w
                      watch->end.step, watch->total, info->folder);
 }
 
+/* The device's words, and that nothing is lost: the window that failed is taken again. */
+static enum kiln_status device_failed(const struct kiln_run_info *info, const struct watch *watch,
+                                      struct kiln_err *err) {
+    char words[sizeof err->message];
+    snprintf(words, sizeof words, "%s", err->message);
+    return KILN_FAIL(err, KILN_EDEVICE,
+                     "%s; the run is saved after step %" PRIu64
+                     "; to go on: kiln train --resume %s",
+                     words, watch->end.step, info->folder);
+}
+
 static enum kiln_status train(const struct call *call, struct kiln_run *run,
                               const volatile sig_atomic_t *stop, struct kiln_err *err) {
     const struct flags *flags = call->flags;
@@ -253,6 +264,9 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
     }
     finish_line(&watch);
     complete_end(&watch, now_s() - start);
+    if (status == KILN_EDEVICE) {
+        return device_failed(info, &watch, err);
+    }
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {
         return status;
     }

@@ -265,6 +265,7 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
             const struct blocks b = segment_blocks(x, end - 1, first);
             KILN_TRY(layer_backward(x, end - 1, &b, err));
         }
+        KILN_TRY(x->device->ops->drain(x->device, err)); /* the next segment takes their place */
         poison_run(x);
     }
     if (g->first == 0) {

@@ -27,7 +27,7 @@ void run_give_scores(struct program_run *run, size_t i, const double *p);
 void run_give_weight(struct program_run *run, size_t i, enum kiln_role role, bool transposed);
 /* Make the program, read it and evaluate it. */
 void run_go(struct program_run *run);
-/* Part i of the output is `want`, to a relative error of 5e-3. */
+/* Part i of the output is `want`, to a relative error of 3e-3. */
 void run_expect(const struct program_run *run, size_t i, const double *want);
 void run_expect_scores(const struct program_run *run, size_t i, const double *want);
 /* Element (t, c) of part i. */

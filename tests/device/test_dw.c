@@ -121,20 +121,13 @@ TEST(weight_gradients_are_the_sums_over_tokens) {
 
 /* ---- the queue under load ------------------------------------------------------------------ */
 
-enum { KINDS = 3, MICRO_BATCHES = 6, LAYERS = 4 };
+enum { KINDS = 3, LAYERS = 4 };
 
 struct load {
     struct work work[KINDS];
     struct kiln_dw_shape shape;
+    size_t micro_batches;
 };
-
-static struct load make_load(void) {
-    struct load load = {
-        .work = {make_work(2, 40, 200, 72), make_work(2, 40, 72, 130), make_work(2, 40, 3, 260)},
-        .shape = {.batch = 2, .seq = 40, .slots = 2, .rows = 200, .cols = 260},
-    };
-    return load;
-}
 
 static void spend(void *context, size_t task, size_t thread) {
     (void)thread;
@@ -152,7 +145,7 @@ static void run_load(struct load *load, size_t threads, size_t runs, float *cons
     CHECK_OK(kiln_pool_create(threads, &pool, NULL), NULL);
     CHECK_OK(kiln_dw_open(&load->shape, pool, &dw, NULL), NULL);
     uint64_t allocated = kiln_alloc_count();
-    for (size_t m = 0; m < MICRO_BATCHES; m++) {
+    for (size_t m = 0; m < load->micro_batches; m++) {
         for (size_t layer = 0; layer < LAYERS; layer++) {
             for (size_t kind = 0; kind < KINDS; kind++) {
                 post(dw, &load->work[kind], out[kind], m + layer > 0);
@@ -173,31 +166,54 @@ static void run_load(struct load *load, size_t threads, size_t runs, float *cons
     kiln_pool_destroy(pool);
 }
 
-TEST(weight_gradients_have_the_same_bits_for_any_threads_and_timing) {
-    struct load load = make_load();
+static void restore_taps(struct load *load, const uint16_t first[KINDS]) {
+    for (size_t kind = 0; kind < KINDS; kind++) {
+        struct work *w = &load->work[kind];
+        w->taps[w->first_channel * w->width] = first[kind];
+    }
+}
+
+/* What one thread computes without anything between must come out of up to 4, with `runs` at most
+ * so many jobs run between two posts. */
+static void check_load(struct load *load, size_t fewest_threads, size_t most_runs) {
     float *want[KINDS], *got[KINDS];
     uint16_t first[KINDS];
     for (size_t kind = 0; kind < KINDS; kind++) {
-        struct work *w = &load.work[kind];
+        struct work *w = &load->work[kind];
         first[kind] = w->taps[w->first_channel * w->width];
         want[kind] = w->dw;
         got[kind] = lab_memory(w->rows * w->cols, sizeof(float), 0);
     }
-    run_load(&load, 1, 0, want);
-    for (size_t threads = 1; threads <= 4; threads++) {
-        for (size_t runs = 0; runs < 12; runs += 3) {
+    run_load(load, 1, 0, want);
+    for (size_t threads = fewest_threads; threads <= 4; threads++) {
+        for (size_t runs = 0; runs <= most_runs; runs += 3) {
+            restore_taps(load, first);
+            run_load(load, threads, runs, got);
             for (size_t kind = 0; kind < KINDS; kind++) {
-                struct work *w = &load.work[kind];
-                w->taps[w->first_channel * w->width] = first[kind];
-            }
-            run_load(&load, threads, runs, got);
-            for (size_t kind = 0; kind < KINDS; kind++) {
-                const struct work *w = &load.work[kind];
+                const struct work *w = &load->work[kind];
                 CHECK_BYTES(got[kind], want[kind], w->rows * w->cols * sizeof(float));
             }
         }
     }
     lab_check_guards();
+}
+
+TEST(weight_gradients_have_the_same_bits_for_any_threads_and_timing) {
+    struct load load = {
+        .work = {make_work(2, 40, 200, 72), make_work(2, 40, 72, 130), make_work(2, 40, 3, 260)},
+        .shape = {.batch = 2, .seq = 40, .slots = 2, .rows = 200, .cols = 260},
+        .micro_batches = 6,
+    };
+    check_load(&load, 1, 9);
+}
+
+TEST(a_thousand_micro_batches_of_weight_gradients_have_the_same_bits) {
+    struct load load = {
+        .work = {make_work(1, 16, 40, 24), make_work(1, 16, 24, 70), make_work(1, 16, 5, 20)},
+        .shape = {.batch = 1, .seq = 16, .slots = 3, .rows = 40, .cols = 70},
+        .micro_batches = 1000,
+    };
+    check_load(&load, 4, 3);
 }
 
 TEST(a_full_queue_waits_for_its_oldest_and_counts_the_time) {

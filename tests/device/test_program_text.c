@@ -4,6 +4,7 @@
  */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -13,6 +14,8 @@
 #include "device/mil/graph.h"
 #include "device/mil/half.h"
 #include "device/mil/text.h"
+#include "device/program_lab.h"
+#include "device/sim/limits.h"
 #include "kiln_test.h"
 
 /* ---- the builder ----------------------------------------------------------------------------- */
@@ -115,6 +118,53 @@ TEST(kinds_have_names_that_are_found_again) {
     }
     CHECK_STRING(kiln_npu_kind_name(KILN_NPU_FFN_BWD_W13), "ffn_bwd_w13");
     CHECK_EQ(kiln_npu_kind_find("attn"), -1);
+}
+
+/* ---- limits of the hardware ------------------------------------------------------------------ */
+
+/* A program of every kind, one layer, weights all zero: pages that nobody writes take no memory. */
+static void check_limits(const char *name, struct kiln_dims dims,
+                         const struct kiln_sim_limits *limits) {
+    struct kiln_table *table;
+    struct kiln_err err;
+    dims.layers = 1;
+    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    float *weights = calloc(table->size, sizeof *weights);
+    CHECK(weights != NULL);
+    for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
+        struct kiln_npu_made made;
+        struct kiln_mil_graph graph;
+        enum kiln_sim_limit limit;
+        CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, table, dims.seq, 0, 0, weights, 1, NULL,
+                               &made, &err),
+                 &err);
+        run_read(&made, &graph);
+        enum kiln_status status = kiln_sim_check(&graph, made.label, limits, &limit, &err);
+        if (status != KILN_OK) {
+            FAIL("%s: %s", name, err.message);
+        }
+        kiln_mil_close(&graph);
+        kiln_npu_made_free(&made);
+    }
+    free(weights);
+    kiln_table_destroy(table);
+}
+
+TEST(programs_of_every_preset_keep_to_the_limits) {
+    struct kiln_sim_limits limits;
+    kiln_sim_limits_default(&limits);
+    for (const struct kiln_preset *preset = kiln_presets(); preset->name; preset++) {
+        check_limits(preset->name, preset->dims, &limits);
+    }
+}
+
+/* The strictest that any source reports, as far as it can be kept: one input, one blob a file. */
+TEST(programs_take_one_input_and_one_blob_a_file) {
+    struct kiln_sim_limits limits;
+    kiln_sim_limits_default(&limits);
+    limits.value[KILN_SIM_SINGLE_INPUT] = 1;
+    limits.value[KILN_SIM_ONE_BLOB] = 1;
+    check_limits("stories15m", kiln_preset_find("stories15m")->dims, &limits);
 }
 
 /* ---- surfaces -------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "device/mil/half.h"
 #include "device/program_lab.h"
 #include "kiln_test.h"
 
@@ -403,4 +404,101 @@ TEST(programs_of_a_layer_are_right_with_one_key_head) { check_every_kind(32, 4, 
 TEST(programs_of_a_layer_are_right_for_sizes_that_divide_by_nothing) {
     check_every_kind(30, 3, 3, 21, 7);
     check_every_kind(12, 6, 3, 5, 1);
+}
+
+/* ---- norms at the edges of fp16 -------------------------------------------------------------- */
+
+/* <got, want> / <want, want> of output 0: what is wrong with all of it alike. */
+static double ratio(const struct program_run *run, const double *want) {
+    size_t d = run->o->d.dim;
+    double both = 0, square = 0;
+    for (size_t t = 0; t < run->o->seq; t++) {
+        for (size_t c = 0; c < d; c++) {
+            both += run_result(run, 0, t, c) * want[t * d + c];
+            square += want[t * d + c] * want[t * d + c];
+        }
+    }
+    return both / square;
+}
+
+/* 16/106 is off by 4e-4 in fp16: the norm would be off by half of it everywhere, its backward, too.
+ * Chance leaves a tenth of that. */
+TEST(what_fp16_makes_of_the_mean_is_made_good) {
+    struct oracle o;
+    struct values v;
+    struct program_run run;
+    oracle_open(&o, 106, 1, 1, 8, 64);
+    values_open(&v, &o);
+    run_open(&run, &o, KILN_NPU_FINAL_NORM, 0);
+    check_final_norm(&v, &run);
+    CHECK_CLOSE(ratio(&run, v.xn), 1, 6e-5);
+    run_close(&run);
+    run_open(&run, &o, KILN_NPU_NORM_BWD_ATTN, 0);
+    check_norm_bwd(&v, &run);
+    CHECK_CLOSE(ratio(&run, v.d_other), 1, 6e-5);
+    run_close(&run);
+    values_close(&v);
+    oracle_close(&o);
+}
+
+/* The norm of what is not large, which the large would hide in the norm of all. */
+static void expect_quiet_channels(const struct program_run *run, size_t part, const double *want) {
+    size_t d = run->o->d.dim;
+    double off = 0, square = 0;
+    for (size_t t = 0; t < run->o->seq; t++) {
+        for (size_t c = 3; c < d; c++) {
+            double wanted = want[t * d + c], got = run_result(run, part, t, c);
+            CHECK(isfinite(got));
+            off += (got - wanted) * (got - wanted);
+            square += wanted * wanted;
+        }
+    }
+    CHECK(sqrt(off / square) < 3e-3);
+}
+
+/* The sum of their squares is far beyond 65504. */
+TEST(large_activations_go_through_the_norms) {
+    const double sizes[] = {300, 1000};
+    for (size_t i = 0; i < 2; i++) {
+        struct oracle o;
+        struct values v;
+        struct program_run run;
+        oracle_open(&o, 96, 4, 2, 40, 20);
+        values_open(&v, &o);
+        for (size_t t = 0; t < o.seq; t++) {
+            v.x[t * 96] = sizes[i];
+            v.x[t * 96 + 1] = -sizes[i] - (double)t;
+            v.x[t * 96 + 2] = sizes[i] / 2;
+        }
+        run_open(&run, &o, KILN_NPU_ATTN_FWD, 0);
+        check_attn_fwd(&v, &run);
+        expect_quiet_channels(&run, 5, v.xn);
+        run_close(&run);
+        run_open(&run, &o, KILN_NPU_NORM_BWD_FFN, 0);
+        check_norm_bwd(&v, &run);
+        expect_quiet_channels(&run, 0, v.d_other);
+        run_close(&run);
+        values_close(&v);
+        oracle_close(&o);
+    }
+}
+
+/* Embeddings begin at 0.02; at 0.002 the mean square is below eps. */
+TEST(small_activations_go_through_the_norms) {
+    const double sizes[] = {0.02, 0.002};
+    for (size_t i = 0; i < 2; i++) {
+        struct oracle o;
+        struct values v;
+        struct program_run run;
+        oracle_open(&o, 96, 4, 2, 40, 20);
+        values_open(&v, &o);
+        for (size_t e = 0; e < o.seq * 96; e++) {
+            v.x[e] = (double)kiln_fp16_to_f32(kiln_f64_to_fp16(v.x[e] * sizes[i]));
+        }
+        run_open(&run, &o, KILN_NPU_FINAL_NORM, 0);
+        check_final_norm(&v, &run);
+        run_close(&run);
+        values_close(&v);
+        oracle_close(&o);
+    }
 }

@@ -26,14 +26,15 @@ struct kiln_dw {
     struct kiln_kernels kernels;
     struct kiln_arena arena;
     float *packed;
-    unsigned char *scratch; /* [threads] */
-    size_t thread_bytes;
+    float *scratch; /* [threads], each: */
+    size_t thread_floats;
     struct entry *entries; /* [slots] */
     size_t next;           /* entry to be handed out */
     struct entry *last;    /* posted */
     double waited_s;
 };
 
+enum { GEMM_FLOATS = KILN_GEMM_SCRATCH / 4 };
 _Static_assert((int)KILN_PANEL <= (int)KILN_GEMM_M, "a panel of x fits where rows of dy do");
 
 static size_t width_of(const struct kiln_dw_shape *shape) { return kiln_round_up(shape->seq, 16); }
@@ -75,7 +76,7 @@ static void pack_panel(void *context, size_t task, size_t thread) {
     size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
     size_t panels = blocks(product->cols, KILN_PANEL), b = task / panels, at = task % panels;
     size_t first = at * KILN_PANEL, n = at_most(product->cols - first, KILN_PANEL);
-    float *rows = (float *)(dw->scratch + thread * dw->thread_bytes + KILN_GEMM_SCRATCH);
+    float *rows = dw->scratch + thread * dw->thread_floats + GEMM_FLOATS;
     widen(dw, rows, product->x + b * product->x_sequence + first * dw->width, n);
     dw->kernels.pack_f32(dw->packed + (b * panels + at) * panel, panel, rows, seq, n, seq);
 }
@@ -89,13 +90,13 @@ static void multiply_block(void *context, size_t task, size_t thread) {
     size_t down = blocks(product->rows, KILN_GEMM_M);
     size_t i = task % down * KILN_GEMM_M, j = task / down * KILN_GEMM_N;
     size_t panels = blocks(product->cols, KILN_PANEL);
-    unsigned char *scratch = dw->scratch + thread * dw->thread_bytes;
+    float *scratch = dw->scratch + thread * dw->thread_floats, *dy = scratch + GEMM_FLOATS;
     float *out = product->dw + i * product->cols + j;
     struct kiln_gemm block = {
         .m = at_most(product->rows - i, KILN_GEMM_M),
         .n = at_most(product->cols - j, KILN_GEMM_N),
         .k = seq,
-        .a = scratch + KILN_GEMM_SCRATCH,
+        .a = dy,
         .lda = seq,
         .c = out,
         .ldc = product->cols,
@@ -103,8 +104,7 @@ static void multiply_block(void *context, size_t task, size_t thread) {
         .scratch = scratch,
     };
     for (size_t b = 0; b < dw->shape.batch; b++) {
-        widen(dw, (float *)(scratch + KILN_GEMM_SCRATCH),
-              entry->slot.dy + (b * product->rows + i) * dw->width, block.m);
+        widen(dw, dy, entry->slot.dy + (b * product->rows + i) * dw->width, block.m);
         block.b = dw->packed + (b * panels + j / KILN_PANEL) * panel;
         block.add = product->add || b > 0 ? out : NULL;
         dw->kernels.gemm(&block);
@@ -157,7 +157,7 @@ static enum kiln_status open_parts(struct kiln_dw *dw, struct kiln_err *err) {
     KILN_TRY(kiln_arena_open(&dw->arena, kiln_dw_sizes(shape).workspace, err));
     dw->packed = kiln_arena_take(&dw->arena, packed_bytes(shape));
     dw->entries = kiln_alloc(shape->slots, sizeof *dw->entries);
-    dw->scratch = kiln_alloc(threads, dw->thread_bytes);
+    dw->scratch = kiln_alloc(threads * dw->thread_floats, sizeof *dw->scratch);
     KILN_REQUIRE(dw->entries && dw->scratch, err, KILN_ENOMEM,
                  "no memory for a queue of %zu weight gradients on %zu threads", shape->slots,
                  threads);
@@ -180,7 +180,7 @@ enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape, struct kiln_poo
     KILN_REQUIRE(dw, err, KILN_ENOMEM, "no memory for a queue of weight gradients");
     dw->shape = *shape;
     dw->width = width_of(shape);
-    dw->thread_bytes = thread_bytes(shape);
+    dw->thread_floats = thread_bytes(shape) / sizeof *dw->scratch;
     dw->pool = pool;
     enum kiln_status status = open_parts(dw, err);
     if (status != KILN_OK) {

@@ -269,19 +269,21 @@ struct scatter_job {
 static void scatter_channels(void *context, size_t first, size_t n, size_t index, void *scratch) {
     const struct scatter_job *job = context;
     const struct kiln_host *host = job->host;
-    size_t d = host->table->dims.dim, vocab = host->table->dims.vocab, end = all_tokens(host);
+    size_t d = host->table->dims.dim, vocab = host->table->dims.vocab;
     float *gradient = job->gradients->embedding + first, *rows = scratch;
     (void)index;
     for (size_t v = 0; v < vocab && !job->gradients->add; v++) {
         memset(gradient + v * d, 0, n * sizeof *gradient);
     }
-    size_t at = 0;
-    for (struct segment s; at < end; at += s.n) {
-        s = segment_at(host, at, at_most(at + TOKENS, end));
-        host->kernels.transpose(rows, n, job->dx + (s.b * d + first) * host->width + s.t,
-                                host->width, n, s.n);
-        for (size_t i = 0; i < s.n; i++) {
-            host->kernels.add(gradient + job->tokens[at + i] * d, rows + i * n, n);
+    const uint32_t *token = job->tokens;
+    for (size_t b = 0; b < host->options.shape.batch; b++) {
+        const float *dx = job->dx + (b * d + first) * host->width;
+        for (size_t t = 0; t < host->options.shape.seq; t += TOKENS) {
+            size_t m = at_most(host->options.shape.seq - t, TOKENS);
+            host->kernels.transpose(rows, n, dx + t, host->width, n, m);
+            for (size_t i = 0; i < m; i++, token++) {
+                host->kernels.add(gradient + *token * d, rows + i * n, n);
+            }
         }
     }
 }

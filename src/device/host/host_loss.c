@@ -130,25 +130,42 @@ static size_t likeliest(const struct probability_job *job, size_t t) {
     return best;
 }
 
-/* ln sum exp of a token's logits. A NaN anywhere makes it NaN. */
-static float ln_sum_exp(const struct probability_job *job, size_t t) {
+/* The same of its logits, of one part of the classifier. */
+static size_t gather_logits(const struct probability_job *job, size_t t, size_t first,
+                            float out[GATHERED]) {
+    const struct kiln_host_logits *part = part_of(job->made, first);
+    return gather(job->host, part->logits + t, first - part->first, part->rows, out);
+}
+
+static float largest_logit(const struct probability_job *job, size_t t) {
+    size_t vocab = job->host->table->dims.vocab, n;
     float values[GATHERED], most = -INFINITY;
-    double sum = 0.0;
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t p = 0; p < job->made->n_parts; p++) {
-            const struct kiln_host_logits *part = &job->made->parts[p];
-            for (size_t v = 0; v < part->rows; v += GATHERED) {
-                size_t n = gather(job->host, part->logits + t, v, part->rows, values);
-                for (size_t i = 0; i < n && pass == 0; i++) {
-                    most = values[i] > most ? values[i] : most;
-                }
-                for (size_t i = 0; i < n && pass == 1; i++) {
-                    sum += (double)expf(values[i] - most);
-                }
-            }
+    for (size_t v = 0; v < vocab; v += n) {
+        n = gather_logits(job, t, v, values);
+        for (size_t i = 0; i < n; i++) {
+            most = values[i] > most ? values[i] : most;
         }
     }
-    return most + (float)log(sum);
+    return most;
+}
+
+/* Sum of exp(logit - most) over a token's logits. A NaN anywhere makes it NaN. */
+static double sum_exp(const struct probability_job *job, size_t t, float most) {
+    size_t vocab = job->host->table->dims.vocab, n;
+    float values[GATHERED];
+    double sum = 0.0;
+    for (size_t v = 0; v < vocab; v += n) {
+        n = gather_logits(job, t, v, values);
+        for (size_t i = 0; i < n; i++) {
+            sum += (double)expf(values[i] - most);
+        }
+    }
+    return sum;
+}
+
+static float ln_sum_exp(const struct probability_job *job, size_t t) {
+    float most = largest_logit(job, t);
+    return most + (float)log(sum_exp(job, t, most));
 }
 
 static float loss_of(const struct probability_job *job, size_t t, size_t target) {

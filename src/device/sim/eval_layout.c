@@ -146,23 +146,23 @@ static void copy_box(const struct kiln_sim_run *run, const struct kiln_mil_type 
 
 void kiln_sim_slice(const struct kiln_sim_run *run) {
     const struct kiln_mil_type *in = kiln_sim_in_type(run, 0);
-    struct kiln_mil_type box = *kiln_sim_out_type(run, 0);
-    int64_t step[KILN_MIL_RANK];
+    struct kiln_mil_type box = *in;
     if (kiln_sim_is_view(run, 0) || in->rank == 0) {
         return;
     }
-    for (size_t i = 0; i < in->rank; i++) {
-        step[i] = run->node->op == KILN_MIL_SLICE_BY_INDEX ? run->node->step[i] : 1;
-    }
-    copy_box(run, in, &box, run->node->begin, step, kiln_sim_out(run, 0));
+    memcpy(box.dims, run->node->size, sizeof box.dims); /* axes that the result drops are 1 */
+    copy_box(run, in, &box, run->node->begin, run->node->step, kiln_sim_out(run, 0));
 }
 
 /* Parts along an axis. A part of the last axis that does not begin at 0 is a slice in the
  * hardware, and its rule holds. */
 void kiln_sim_split(const struct kiln_sim_run *run) {
     const struct kiln_mil_type *in = kiln_sim_in_type(run, 0);
-    static const int64_t ones[KILN_MIL_RANK] = {1, 1, 1, 1, 1};
+    int64_t ones[KILN_MIL_RANK];
     size_t begin[KILN_MIL_RANK] = {0};
+    for (size_t i = 0; i < KILN_MIL_RANK; i++) {
+        ones[i] = 1;
+    }
     for (size_t i = 0; i < run->node->n_out; i++) {
         const struct kiln_mil_type *box = kiln_sim_out_type(run, i);
         if (!kiln_sim_is_view(run, i)) {

@@ -52,14 +52,13 @@ static size_t offset_of(const struct kiln_mil_type *type, const size_t *begin) {
 /* Is the slice that node computes a view? The slice rule changes values, so it makes a copy. */
 static bool slice_is_view(const struct planner *p, const struct kiln_mil_node *node) {
     const struct kiln_mil_type *in = &p->graph->values[node->in[0]].type;
-    const struct kiln_mil_type *out = &p->graph->values[node->out[0]].type;
     for (size_t i = 0; i < in->rank; i++) {
-        if (node->op == KILN_MIL_SLICE_BY_INDEX && node->step[i] != 1) {
+        if (node->step[i] != 1) {
             return false;
         }
     }
     bool ruled = p->numbers->slice_limit > 0.0f && in->rank > 0 && node->begin[in->rank - 1] > 0;
-    return !ruled && in->rank == out->rank && one_piece(in, out->dims);
+    return !ruled && one_piece(in, node->size);
 }
 
 static void view(struct planner *p, size_t value, size_t of, size_t offset) {

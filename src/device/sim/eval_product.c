@@ -17,7 +17,6 @@ enum { MANY_BATCHES = 4 }; /* from here on a batch is a task */
 
 /* ---- conv ----------------------------------------------------------------------------------- */
 
-/* Sizes of a convolution over two axes; over one, the first has one element. */
 struct conv {
     const struct kiln_sim_run *run;
     const float *x, *weight, *bias;
@@ -28,24 +27,18 @@ struct conv {
     size_t in_group, out_group; /* channels of a group */
 };
 
-static void spread_axes(const struct kiln_mil_type *type, size_t sizes[2]) {
-    sizes[0] = type->rank == 4 ? type->dims[2] : 1;
-    sizes[1] = type->dims[type->rank - 1];
-}
-
 static struct conv conv_of(const struct kiln_mil_graph *graph, const struct kiln_mil_node *node) {
     const struct kiln_mil_type *x = &graph->values[node->in[0]].type;
     const struct kiln_mil_type *weight = &graph->values[node->in[1]].type;
     const struct kiln_mil_type *out = &graph->values[node->out[0]].type;
     struct conv c = {.batches = x->dims[0], .in = x->dims[1], .outs = out->dims[1]};
-    spread_axes(x, c.size);
-    spread_axes(out, c.result);
-    spread_axes(weight, c.kernel);
-    bool one = x->rank == 3; /* one axis: its numbers are the first */
     for (size_t i = 0; i < 2; i++) {
-        c.stride[i] = one ? (i ? node->stride[0] : 1) : node->stride[i];
-        c.dilation[i] = one ? (i ? node->dilation[0] : 1) : node->dilation[i];
-        c.before[i] = one ? (i ? node->pad[0] : 0) : node->pad[2 * i];
+        c.size[i] = x->dims[2 + i];
+        c.result[i] = out->dims[2 + i];
+        c.kernel[i] = weight->dims[2 + i];
+        c.stride[i] = node->stride[i];
+        c.dilation[i] = node->dilation[i];
+        c.before[i] = node->pad[2 * i];
     }
     c.in_group = weight->dims[1];
     c.out_group = c.outs / node->groups;
@@ -350,8 +343,9 @@ void kiln_sim_attention(const struct kiln_sim_run *run) {
     if (kiln_sim_in(run, 3)) {
         const struct kiln_mil_type *mask = kiln_sim_in_type(run, 3);
         a.mask = batch_walk(mask, out);
-        a.mask_column = mask->dims[mask->rank - 1] == 1 ? 0 : 1;
-        a.mask_row = mask->dims[mask->rank - 2] == 1 ? 0 : mask->dims[mask->rank - 1];
+        size_t rank = mask->rank;
+        a.mask_column = rank < 1 || mask->dims[rank - 1] == 1 ? 0 : 1;
+        a.mask_row = rank < 2 || mask->dims[rank - 2] == 1 ? 0 : mask->dims[rank - 1];
     }
     kiln_sim_tasks(run, kiln_sim_extent(out, 0, out->rank - 1), attention_row, &a);
 }

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * staging.c: see staging.h. Locks are flock's: they belong to an open folder, so they tell programs
+ * of one process apart, and they end with the process that dies.
+ */
+#include "device/ane/staging.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+
+enum { TRIES = 100 }; /* others may remove the folder as often while it is being opened */
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static enum kiln_status write_new(const char *path, const void *data, size_t bytes,
+                                  struct kiln_err *err) {
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    KILN_REQUIRE(fd >= 0, err, KILN_EIO, "stage %s: %s", path, strerror(errno));
+    const char *from = data;
+    for (size_t left = bytes; left > 0;) {
+        const ssize_t n = write(fd, from, left);
+        if (n < 0 && errno != EINTR) {
+            const int why = errno;
+            close(fd);
+            return KILN_FAIL(err, KILN_EIO, "stage %s, %zu bytes: %s", path, bytes, strerror(why));
+        }
+        from += n > 0 ? n : 0;
+        left -= n > 0 ? (size_t)n : 0;
+    }
+    KILN_REQUIRE(close(fd) == 0, err, KILN_EIO, "stage %s: %s", path, strerror(errno));
+    return KILN_OK;
+}
+
+static enum kiln_status write_files(const char *path, const struct kiln_npu_source *source,
+                                    struct kiln_err *err) {
+    char name[PATH_MAX];
+    snprintf(name, sizeof name, "%s/model.mil", path);
+    KILN_TRY(write_new(name, source->text, source->bytes, err));
+    snprintf(name, sizeof name, "%s/weights", path);
+    KILN_REQUIRE(mkdir(name, 0700) == 0, err, KILN_EIO, "make folder %s: %s", name,
+                 strerror(errno));
+    for (size_t i = 0; i < source->n_weights; i++) {
+        const struct kiln_npu_weight *weight = &source->weights[i];
+        snprintf(name, sizeof name, "%s/weights/%s", path, weight->name);
+        KILN_TRY(write_new(name, weight->data, weight->bytes, err));
+    }
+    return KILN_OK;
+}
+
+/* ---- the folder ------------------------------------------------------------------------------ */
+
+/* Is the open folder still the one of this name? */
+static bool is_there(const char *path, int fd) {
+    struct stat named, held;
+    return stat(path, &named) == 0 && fstat(fd, &held) == 0 && named.st_dev == held.st_dev &&
+           named.st_ino == held.st_ino;
+}
+
+/* The folder is ours alone: fill a new one; one that was there is a dead process's. */
+static enum kiln_status take(const char *path, int fd, bool made,
+                             const struct kiln_npu_source *source, bool *done,
+                             struct kiln_err *err) {
+    enum kiln_status status = KILN_OK;
+    if (made) {
+        status = write_files(path, source, err);
+        *done = status == KILN_OK && flock(fd, LOCK_SH) == 0;
+    }
+    if (!*done) {
+        struct kiln_err ignored;
+        const enum kiln_status removed = kiln_remove_tree(path, status ? &ignored : err);
+        status = status ? status : removed;
+    }
+    return status;
+}
+
+/* One attempt; *done says whether the folder is there and locked. */
+static enum kiln_status attempt(const char *path, const struct kiln_npu_source *source, int *lock,
+                                bool *done, struct kiln_err *err) {
+    const bool made = mkdir(path, 0700) == 0;
+    KILN_REQUIRE(made || errno == EEXIST, err, KILN_EIO,
+                 "make the staging folder %s: %s; is the temporary folder there and writable?",
+                 path, strerror(errno));
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    KILN_REQUIRE(fd >= 0 || errno == ENOENT, err, KILN_EIO,
+                 "open the staging folder %s: %s; remove what lies there", path, strerror(errno));
+    enum kiln_status status = KILN_OK;
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        status = is_there(path, fd) ? take(path, fd, made, source, done, err) : KILN_OK;
+    } else if (fd >= 0) { /* others use it, or are writing it: then this waits for them */
+        *done = flock(fd, LOCK_SH) == 0 && is_there(path, fd);
+    }
+    if (*done) {
+        *lock = fd;
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    return status;
+}
+
+enum kiln_status kiln_staging_open(const char *parent, const char *name,
+                                   const struct kiln_npu_source *source, struct kiln_staging *out,
+                                   struct kiln_err *err) {
+    *out = (struct kiln_staging){.path = kiln_path_join(parent, name), .lock = -1};
+    KILN_REQUIRE(out->path, err, KILN_ENOMEM, "%s: no memory for a path", source->label);
+    bool done = false;
+    enum kiln_status status = KILN_OK;
+    for (int i = 0; i < TRIES && !done && status == KILN_OK; i++) {
+        status = attempt(out->path, source, &out->lock, &done, err);
+    }
+    if (status == KILN_OK && !done) {
+        status = KILN_FAIL(err, KILN_EIO, "lock the staging folder %s: in vain %d times", out->path,
+                           TRIES);
+    }
+    if (status != KILN_OK) {
+        kiln_free(out->path);
+        *out = (struct kiln_staging){.lock = -1};
+    }
+    return status;
+}
+
+/* A lock that cannot be had alone is given back by flock: of users that close at the same time, the
+ * one whose attempt comes last gets it. */
+enum kiln_status kiln_staging_close(struct kiln_staging *staging, struct kiln_err *err) {
+    enum kiln_status status = KILN_OK;
+    if (!staging->path) {
+        return status;
+    }
+    if (flock(staging->lock, LOCK_EX | LOCK_NB) == 0) {
+        status = kiln_remove_tree(staging->path, err);
+    }
+    close(staging->lock);
+    kiln_free(staging->path);
+    *staging = (struct kiln_staging){.lock = -1};
+    return status;
+}
+
+/* ---- other weights --------------------------------------------------------------------------- */
+
+/* Put a new file where the old one lies in `data`. An old file that is there twice would leave it
+ * open which is which. */
+static enum kiln_status replace(char *data, size_t bytes, const char *old_path,
+                                const struct kiln_npu_weight *weight, struct kiln_err *err) {
+    char *old;
+    size_t old_bytes;
+    KILN_TRY(kiln_read_file(old_path, &old, &old_bytes, err));
+    char *at = memmem(data, bytes, old, old_bytes);
+    const size_t left = at ? bytes - (size_t)(at - data) : 0;
+    const bool fits = at && old_bytes == weight->bytes;
+    const bool again = fits && memmem(at + 1, left - 1, old, old_bytes);
+    if (fits && !again) {
+        memcpy(at, weight->data, weight->bytes);
+    }
+    kiln_free(old);
+    KILN_REQUIRE(fits, err, KILN_EUNSUPPORTED,
+                 "reload: the compiled program does not hold %s of %zu bytes as it was given; "
+                 "compile again instead",
+                 weight->name, weight->bytes);
+    KILN_REQUIRE(!again, err, KILN_EUNSUPPORTED,
+                 "reload: the compiled program holds the bytes of %s twice; compile again instead",
+                 weight->name);
+    return KILN_OK;
+}
+
+static enum kiln_status patch_data(const struct kiln_staging *fresh,
+                                   const struct kiln_staging *donor,
+                                   const struct kiln_npu_weight *weights, size_t n_weights,
+                                   struct kiln_err *err) {
+    char path[PATH_MAX];
+    char *data;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/data", donor->path);
+    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EUNSUPPORTED,
+                 "reload: this system's compiler leaves no %s; compile again instead", path);
+    KILN_TRY(kiln_read_file(path, &data, &bytes, err));
+    enum kiln_status status = KILN_OK;
+    for (size_t i = 0; i < n_weights && status == KILN_OK; i++) {
+        snprintf(path, sizeof path, "%s/weights/%s", donor->path, weights[i].name);
+        status = replace(data, bytes, path, &weights[i], err);
+    }
+    if (status == KILN_OK) {
+        snprintf(path, sizeof path, "%s/data", fresh->path);
+        status = write_new(path, data, bytes, err);
+    }
+    kiln_free(data);
+    return status;
+}
+
+enum kiln_status kiln_staging_patch(const struct kiln_staging *fresh,
+                                    const struct kiln_staging *donor,
+                                    const struct kiln_npu_weight *weights, size_t n_weights,
+                                    struct kiln_err *err) {
+    if (strcmp(fresh->path, donor->path) == 0) { /* equal weights: all is there */
+        return KILN_OK;
+    }
+    char path[PATH_MAX];
+    char *plist;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/net.plist", donor->path);
+    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EUNSUPPORTED,
+                 "reload: this system's compiler leaves no %s; compile again instead", path);
+    KILN_TRY(kiln_read_file(path, &plist, &bytes, err));
+    snprintf(path, sizeof path, "%s/net.plist", fresh->path);
+    enum kiln_status status = write_new(path, plist, bytes, err);
+    kiln_free(plist);
+    KILN_TRY(status);
+    return patch_data(fresh, donor, weights, n_weights, err);
+}
