@@ -199,6 +199,7 @@ static enum kiln_status compare_gradients(const struct reference *r, const float
 }
 
 struct verify_job {
+    enum kiln_precision precision;
     struct reference reference;
     struct kiln_engine engine;
 };
@@ -214,6 +215,7 @@ static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
 static enum kiln_status open_job(struct verify_job *job, const struct kiln_verify_options *options,
                                  struct kiln_err *err) {
     struct reference *r = &job->reference;
+    KILN_TRY(kiln_device_precision(options->device.id, options->precision, &job->precision, err));
     KILN_TRY(read_json(r, options->reference, err));
     KILN_TRY(read_model(r, options->reference, err));
     KILN_TRY(read_arrays(r, options->reference, err));
@@ -230,7 +232,7 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     parts->gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
     const struct kiln_device_options device = {.device = options->device,
                                                .shape = {r->batch, r->seq},
-                                               .precision = options->precision,
+                                               .precision = job->precision,
                                                .training = true};
     struct kiln_plan_request request = kiln_plan_simple(
         r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
@@ -302,7 +304,7 @@ enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options
     if (status == KILN_OK) {
         status = run_steps(&job, out, err);
     }
-    set_limits(kiln_precision_resolve(options->precision), out);
+    set_limits(kiln_precision_resolve(job.precision), out);
     out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
     kiln_engine_close(&job.engine);
     close_reference(&job.reference);
