@@ -63,7 +63,6 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_check_file(
     struct kiln_err *err);
 KILN_API void kiln_mil_report_free(struct kiln_mil_report *report);
 
-
 /* ---- writing (src/train/emit.c) -------------------------------------------------------------- */
 
 /* A program that kiln makes for a layer of a model. */
@@ -91,7 +90,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_emit(const struct kiln_mil_em
 /* Name of the i-th kernel; NULL behind the last. */
 KILN_API const char *kiln_mil_kernel(size_t i);
 
-/* ---- running (src/device/sim/run_file.c) ------------------------------------------------------- */
+/* ---- running (src/device/sim/run_file.c) -------------------------------------------------------
+ */
 
 /* A file of an input or output: the tensor's elements in its declared type, row-major,
  * little-endian, and nothing else. */

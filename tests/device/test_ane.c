@@ -20,7 +20,8 @@
 #include "train/lasting.h"
 #include "train/tiny_run.h"
 
-/* ---- references -------------------------------------------------------------------------------- */
+/* ---- references --------------------------------------------------------------------------------
+ */
 
 static const struct kiln_device_choice choices[] = {
     {.id = KILN_SIM, .extras = true},
@@ -54,7 +55,8 @@ TEST_WITHIN(sim_meets_tiny_gqa_untied_baked_and_dynamic, 120) {
 }
 TEST_WITHIN(sim_meets_small_gqa_baked_and_dynamic, 300) { meets_the_reference("small-gqa"); }
 
-/* ---- beside the cpu ---------------------------------------------------------------------------- */
+/* ---- beside the cpu ----------------------------------------------------------------------------
+ */
 
 enum { MOST_STEPS = 64 };
 struct losses {
@@ -117,14 +119,17 @@ static void trains_as_on_cpu(const char *model, const char *tokenizer) {
     printf("      %s: losses of 50 steps differ by %.2g at most\n", model, worst);
 }
 
-TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) { 
+TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) {
     trains_as_on_cpu("story656K.bin", "tok2048.bin");
-; }
-TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) { 
+    ;
+}
+TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) {
     trains_as_on_cpu("stories260K.bin", "tok512.bin");
-; }
+    ;
+}
 
-/* ---- what is moved, and what is compiled --------------------------------------------------------- */
+/* ---- what is moved, and what is compiled
+ * --------------------------------------------------------- */
 
 /* A number of every step's line. */
 static uint64_t metric(const char *folder, size_t step, const char *key) {
@@ -146,8 +151,8 @@ static uint64_t metric(const char *folder, size_t step, const char *key) {
     return value;
 }
 
-/* The bytes of a step are those of the plan, which counts rows by formula; the device counts what it
- * moves. Steps 3 and 4: nothing is compiled for the first time. */
+/* The bytes of a step are those of the plan, which counts rows by formula; the device counts what
+ * it moves. Steps 3 and 4: nothing is compiled for the first time. */
 static void moves_what_is_planned(const char *changes) {
     char all[300];
     struct kiln_settings s;
@@ -182,9 +187,11 @@ TEST(surface_bytes_are_those_of_the_plan_with_dynamic_weights) {
     moves_what_is_planned("weight-mode=dynamic kv-heads=4");
 }
 
-/* ---- the queue ----------------------------------------------------------------------------------- */
+/* ---- the queue
+ * ----------------------------------------------------------------------------------- */
 
-/* For the thread sanitizer: 1000 micro-batches whose weight gradients are taken beside the device. */
+/* For the thread sanitizer: 1000 micro-batches whose weight gradients are taken beside the device.
+ */
 TEST_WITHIN(a_thousand_micro_batches_with_the_queue_running, 300) {
     const char *folder =
         tiny_run("thousand",

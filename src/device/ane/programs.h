@@ -89,7 +89,6 @@ enum {
     KILN_NPU_AXIS = 65536,    /* elements of an axis, at most */
     KILN_NPU_CLASSES = 16384, /* output channels of one classifier part, at most */
     KILN_NPU_DYNAMIC = 10,    /* programs of all layers together when weights are inputs */
-    KILN_NPU_LOGITS = 65536,  /* largest vocabulary that softmax takes: an axis */
     KILN_NPU_PARTS = 6,
 };
 
