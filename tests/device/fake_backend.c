@@ -61,7 +61,8 @@ static enum kiln_status evaluate(struct kiln_npu_runtime *runtime, struct kiln_n
                                  size_t binding, struct kiln_err *err) {
     (void)runtime;
     (void)err;
-    const uint16_t *x = program->in[binding]->data, *w = program->w + BEGIN, *b = program->b + BEGIN;
+    const uint16_t *x = program->in[binding]->data, *w = program->w + BEGIN,
+                   *b = program->b + BEGIN;
     uint16_t *y = program->out[binding]->data;
     for (size_t o = 0; o < C; o++) {
         for (size_t t = 0; t < W; t++) {
