@@ -187,6 +187,18 @@ static struct measured bench_adamw(struct job *job) {
     return (struct measured){run_adamw, 7.0 * LARGE, "GB/s"};
 }
 
+/* ---- fp16 ----------------------------------------------------------------------------------- */
+
+#define HALF(name, call, bytes)                                               \
+    static void run_##name(struct job *job) { call; }                         \
+    static struct measured bench_##name(struct job *job) {                    \
+        (void)job;                                                            \
+        return (struct measured){run_##name, COPIED(D, F, 0, bytes), "GB/s"}; \
+    }
+HALF(half_of, job->k.half_of((uint16_t *)job->c, (float *)job->a, (size_t)D *F), 6)
+HALF(half_to, job->k.half_to((float *)job->c, (uint16_t *)job->a, (size_t)D *F), 6)
+HALF(half_round, job->k.half_round((float *)job->d, (size_t)D *F), 8)
+
 /* ---- the run -------------------------------------------------------------------------------- */
 
 static const struct {

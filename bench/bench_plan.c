@@ -238,7 +238,7 @@ static void bench_journal(void) {
     for (uint64_t i = 0; i < ROUNDS + 1; i++) {
         for (int guarded = 0; guarded < 2; guarded++) {
             const double start = kiln_now_s();
-            kiln_optimizer_update(optimizer[guarded], i + 1, 1e-4, 1.0);
+            kiln_optimizer_update(optimizer[guarded], i + 1, 1e-4, 1.0, 1);
             if (i > 0) { /* the first touches the pages */
                 ms[guarded][i - 1] = (kiln_now_s() - start) * 1e3;
             }

@@ -77,7 +77,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const char *model = dims_name(s);
     KILN_TRY(dims_choose(s, &how.dims, err));
     how.seq = how.dims.seq;
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_device_choice device;
+    KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     KILN_TRY(kiln_bench(&how, &result, err));
     return flags->json ? print_json(model, &how, &result, err)
                        : print_table(model, &how, &result, err);

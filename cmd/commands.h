@@ -17,5 +17,6 @@ extern const struct command command_convert;
 extern const struct command command_inspect;
 extern const struct command command_verify;
 extern const struct command command_bench;
+extern const struct command command_mil;
 
 #endif

@@ -186,7 +186,8 @@ static enum kiln_status tell_one(struct demo *demo, const struct kiln_model *mod
                                         .top_p = TOP_P,
                                         .seed = seed,
                                         .threads = s->threads != KILN_UNSET ? s->threads : 0};
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_device_choice device;
+    KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     telling->size = 0;
     return kiln_generate(model->table, model->weights, demo->tokenizer, &how, hear, telling, NULL,
                          err);
@@ -215,7 +216,8 @@ static enum kiln_status measure(struct demo *demo, const struct kiln_model *mode
     struct kiln_eval_options how = {.data = demo->held_out_path,
                                     .tokenizer = demo->tokenizer_path,
                                     .threads = s->threads != KILN_UNSET ? s->threads : 0};
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_device_choice device;
+    KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     KILN_TRY(kiln_eval(model, &how, &demo->result, err));
     demo_say(demo,
              "\nOn all %d stories it never saw, the loss is %.4f nats a piece: %.3f times the "

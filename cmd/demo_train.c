@@ -144,7 +144,8 @@ static enum kiln_status choose_steps(const struct demo *demo, size_t *steps, str
                                      .steps = 16,
                                      .threads = s->threads != KILN_UNSET ? s->threads : 0};
     struct kiln_bench_result measured;
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_device_choice device;
+    KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     KILN_TRY(kiln_bench(&how, &measured, err));
     const double fit = (double)demo->flags->seconds * 0.95 / (measured.step_ms / 1e3);
     *steps = fit < 20 ? 20 : (size_t)fit;

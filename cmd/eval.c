@@ -59,7 +59,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                     .threads = s->threads != KILN_UNSET ? s->threads : 0};
     KILN_REQUIRE(s->data != NULL, err, KILN_EUSAGE,
                  "eval: --data is missing: name a text or token file");
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_device_choice device;
+    KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     struct kiln_model model;
     struct kiln_eval_result result;
     KILN_TRY(kiln_model_open(call->arguments[0], s->seed, &model, err));

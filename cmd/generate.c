@@ -106,7 +106,8 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
                                         .top_p = flags->top_p,
                                         .seed = flags->seed,
                                         .threads = s->threads != KILN_UNSET ? s->threads : 0};
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    struct kiln_device_choice device;
+    KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     enum kiln_status status = kiln_generate(model->table, model->weights, tokenizer, &how,
                                             take_piece, &sink, &result, err);
     if (status == KILN_OK && flags->json) {

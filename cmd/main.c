@@ -16,8 +16,9 @@
 #include "stop.h"
 
 static const struct command *const commands[] = {
-    &command_demo,     &command_train,   &command_plan,    &command_generate, &command_eval,
-    &command_tokenize, &command_convert, &command_inspect, &command_verify,   &command_bench,
+    &command_demo,   &command_train,    &command_plan,    &command_generate,
+    &command_eval,   &command_tokenize, &command_convert, &command_inspect,
+    &command_verify, &command_bench,    &command_mil,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -53,6 +54,18 @@ static int fail(enum kiln_status status, const struct kiln_err *err) {
     return exit_code(status);
 }
 
+/* NULL: of the program. */
+static int help_of(const struct command *command) {
+    struct kiln_err err = {.code = KILN_OK};
+    if (command != NULL) {
+        help_print(stdout, command);
+    } else {
+        print_help(stdout);
+    }
+    const enum kiln_status status = output_finish(&err);
+    return status == KILN_OK ? 0 : fail(status, &err);
+}
+
 static const struct command *find_command(const char *name) {
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(commands[i]->name, name) == 0) {
@@ -75,8 +88,40 @@ static enum kiln_status unknown_command(const char *name, struct kiln_err *err) 
     return KILN_FAIL(err, KILN_EUSAGE, "%s is not a command; kiln --help lists them", name);
 }
 
+/* The part that argv[0] names, of a command that has parts. */
+static enum kiln_status find_part(const struct command *command, const char *name,
+                                  const struct command **out, struct kiln_err *err) {
+    const size_t skip = strlen(command->name) + 1; /* "mil check" */
+    char names[120] = "";
+    size_t used = 0;
+    for (size_t i = 0; command->parts[i] != NULL; i++) {
+        const char *part = command->parts[i]->name + skip;
+        if (name != NULL && strcmp(part, name) == 0) {
+            *out = command->parts[i];
+            return KILN_OK;
+        }
+        used +=
+            (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "", part);
+    }
+    return KILN_FAIL(err, KILN_EUSAGE, "%s: %s%s; use one of %s", command->name,
+                     name != NULL ? name : "what to do is missing",
+                     name != NULL ? " is unknown" : "", names);
+}
+
 static int run_command(const struct command *command, int argc, char **argv) {
     struct kiln_err err = {.code = KILN_OK};
+    const bool parted = command->parts != NULL;
+    if (parted && argc > 0 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
+        return help_of(command);
+    }
+    if (parted) {
+        const enum kiln_status found =
+            find_part(command, argc > 0 ? argv[0] : NULL, &command, &err);
+        if (found != KILN_OK) {
+            return fail(found, &err);
+        }
+        argc--, argv++;
+    }
     struct call call;
     enum kiln_status status = call_init(&call, command, argc, argv, &err);
     if (status != KILN_OK) {
@@ -94,20 +139,20 @@ static int run_command(const struct command *command, int argc, char **argv) {
     return status == KILN_OK ? 0 : fail(status, &err);
 }
 
-/* "kiln --help", "kiln help", "kiln help train". */
+/* "kiln --help", "kiln help", "kiln help train", "kiln help mil check". */
 static int help_command(int argc, char **argv) {
     struct kiln_err err = {.code = KILN_OK};
     const struct command *command = argc > 0 ? find_command(argv[0]) : NULL;
     if (argc > 0 && command == NULL) {
         return fail(unknown_command(argv[0], &err), &err);
     }
-    if (command != NULL) {
-        help_print(stdout, command);
-    } else {
-        print_help(stdout);
+    if (argc > 1 && command->parts != NULL) {
+        const enum kiln_status status = find_part(command, argv[1], &command, &err);
+        if (status != KILN_OK) {
+            return fail(status, &err);
+        }
     }
-    const enum kiln_status status = output_finish(&err);
-    return status == KILN_OK ? 0 : fail(status, &err);
+    return help_of(command);
 }
 
 int main(int argc, char **argv) {

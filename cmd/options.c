@@ -39,7 +39,7 @@ static enum option_group setting_group(enum kiln_setting_id id) {
     if (id >= KILN_SETTING_budget && id <= KILN_SETTING_restart) {
         return GROUP_PLANNING;
     }
-    if (id == KILN_SETTING_precision || id == KILN_SETTING_device || id == KILN_SETTING_threads) {
+    if (id >= KILN_SETTING_precision && id <= KILN_SETTING_threads) {
         return GROUP_MACHINE;
     }
     if (id == KILN_SETTING_out || id == KILN_SETTING_state ||
@@ -122,6 +122,14 @@ struct parser {
     struct kiln_err *err;
 };
 
+static enum kiln_status append_text(const struct parser *parser, struct option_texts *texts,
+                                    const char *shown, const char *text) {
+    KILN_REQUIRE(texts->n < MAX_TEXTS, parser->err, KILN_EUSAGE, "%s: at most %d of them", shown,
+                 MAX_TEXTS);
+    texts->text[texts->n++] = text;
+    return KILN_OK;
+}
+
 static enum kiln_status set_option(struct parser *parser, const struct option *option,
                                    const char *shown, const char *text) {
     void *member = (char *)parser->call->flags + option->offset;
@@ -137,6 +145,8 @@ static enum kiln_status set_option(struct parser *parser, const struct option *o
         case OPTION_SWITCH:
             *(bool *)member = true;
             return KILN_OK;
+        case OPTION_TEXTS:
+            return append_text(parser, member, shown, text);
     }
     return KILN_FAIL(parser->err, KILN_EINTERNAL, "%s has an unknown type", shown);
 }
@@ -327,9 +337,23 @@ static void print_group(FILE *to, const struct command *command, enum option_gro
     }
 }
 
+static void print_parts(FILE *to, const struct command *command) {
+    fputc('\n', to);
+    for (size_t i = 0; command->parts[i] != NULL; i++) {
+        fprintf(to, "  kiln %-12s %s\n", command->parts[i]->name, command->parts[i]->summary);
+    }
+    fprintf(to, "\nEach lists what it takes with --help.\n");
+}
+
 void help_print(FILE *to, const struct command *command) {
-    fprintf(to, "kiln %s %s\n\n%c%s.\n", command->name, command->synopsis,
-            toupper((unsigned char)command->summary[0]), command->summary + 1);
+    const size_t length = strlen(command->summary);
+    const char *stop = command->summary[length - 1] == '?' ? "" : ".";
+    fprintf(to, "kiln %s %s\n\n%c%s%s\n", command->name, command->synopsis,
+            toupper((unsigned char)command->summary[0]), command->summary + 1, stop);
+    if (command->parts != NULL) {
+        print_parts(to, command);
+        return;
+    }
     for (int group = 0; group < N_GROUPS; group++) {
         print_group(to, command, group);
     }

@@ -20,6 +20,13 @@ enum option_type {
     OPTION_COUNT,  /* uint64_t */
     OPTION_REAL,   /* double */
     OPTION_SWITCH, /* bool; takes no value */
+    OPTION_TEXTS,  /* struct option_texts: the flag may be repeated */
+};
+
+#define MAX_TEXTS 32
+struct option_texts {
+    size_t n;
+    const char *text[MAX_TEXTS];
 };
 
 /* Headings of help, in their order. */
@@ -75,6 +82,8 @@ struct command {
     const enum kiln_setting_id *settings; /* NULL: none */
     size_t n_settings;
     enum kiln_status (*run)(const struct call *call, struct kiln_err *err);
+    /* Until NULL: commands behind this one's name ("mil check"); it takes nothing itself then. */
+    const struct command *const *parts;
 };
 
 /* The flag every command with figures has; `member` is a bool of its struct. */

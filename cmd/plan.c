@@ -13,12 +13,10 @@
 #include "plan.h"
 
 struct flags {
-    bool no_extras, trace, json;
+    bool trace, json;
 };
 
 static const struct option options[] = {
-    {"no-extras", 0, OPTION_SWITCH, NULL, NULL, "only the six kernels of a layer (always so yet)",
-     GROUP_PLANNING, 0, 0, offsetof(struct flags, no_extras)},
     {"trace", 0, OPTION_SWITCH, NULL, NULL, "every action of a window", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, trace)},
     OPTION_JSON(struct flags),
@@ -32,7 +30,8 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_accum,       KILN_SETTING_device,      KILN_SETTING_budget,
     KILN_SETTING_headroom,    KILN_SETTING_load_budget, KILN_SETTING_schedule,
     KILN_SETTING_activations, KILN_SETTING_memory,      KILN_SETTING_overlap,
-    KILN_SETTING_restart,     KILN_SETTING_precision,   KILN_SETTING_threads};
+    KILN_SETTING_restart,     KILN_SETTING_precision,   KILN_SETTING_threads,
+    KILN_SETTING_weight_mode, KILN_SETTING_no_extras,   KILN_SETTING_sim_time};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -78,7 +77,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     if (s->accum == KILN_UNSET && preset != NULL) {
         request.accum = preset->accum;
     }
-    KILN_TRY(kiln_profile_of(s->device, request.threads, request.precision, &request.profile, err));
+    KILN_TRY(kiln_profile_of(&request.device, request.threads, request.precision, &request.profile,
+                             err));
     KILN_TRY(estimate(call, &request, &result, err));
     const struct plan_shown shown = {dims_name(s), s->device, &request, &result};
     const enum kiln_status status = print(&shown, flags, err);
@@ -92,8 +92,8 @@ const struct command command_plan = {
     .summary = "which kernels are compiled when, what is kept, what it takes; nothing runs",
     .details =
         "Without --model: stories15m. Of a .bin only the sizes are read. kiln train with the same\n"
-        "flags does what is printed here; its --dry-run prints it, too. Memory is that of the cpu\n"
-        "device. Not modelled yet: overlap, extra kernels.\n\n"
+        "flags does what is printed here; its --dry-run prints it, too. Not modelled yet: "
+        "overlap.\n\n"
         "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n",
     .flags_size = sizeof(struct flags),
     .options = options,

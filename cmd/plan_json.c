@@ -136,6 +136,21 @@ static json_t *trace_json(const struct kiln_estimate *e) {
     return list;
 }
 
+/* What only a Neural Engine, or a simulated one, has. */
+static void add_npu(json_t *object, const struct plan_shown *shown) {
+    const struct kiln_device_choice *device = &shown->request->device;
+    const struct kiln_estimate *e = shown->estimate;
+    if (object == NULL || device->id == KILN_CPU) {
+        return;
+    }
+    json_object_set_new(object, "weight_mode", json_string(device->dynamic ? "dynamic" : "baked"));
+    json_object_set_new(object, "extras", json_boolean(device->extras));
+    json_object_set_new(object, "programs_once", json_integer((json_int_t)e->programs));
+    json_object_set_new(object, "surface_bytes",
+                        json_pack("{s:o, s:o}", "written", count(e->surface_written), "read",
+                                  count(e->surface_read)));
+}
+
 json_t *plan_json(const struct plan_shown *shown, bool trace) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -152,6 +167,7 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
         flops_json(&e->flops), "time_s", time_json(&e->time), "zero_stall_accum",
         (json_int_t)e->zero_stall_accum, "disk_bytes_per_step", (json_int_t)e->disk_bytes_per_step,
         "memory_limit", (json_int_t)r->memory);
+    add_npu(object, shown);
     if (object != NULL && trace) {
         json_object_set_new(object, "trace", trace_json(e));
     }

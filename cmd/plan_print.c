@@ -107,6 +107,15 @@ static void print_memory_limit(const struct plan_shown *shown) {
     }
 }
 
+static void print_surfaces(const struct kiln_estimate *e) {
+    char written[32], read[32];
+    if (e->surface_written + e->surface_read > 0) {
+        printf("  surfaces: %s written and %s read a window\n",
+               kiln_human_bytes(e->surface_written, written, sizeof written),
+               kiln_human_bytes(e->surface_read, read, sizeof read));
+    }
+}
+
 void plan_print(const struct plan_shown *shown) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -116,6 +125,10 @@ void plan_print(const struct plan_shown *shown) {
            shown->device, (double)e->parameters * 1e-6, r->dims.layers, r->batch, r->seq, r->accum);
     print_budget("compile budget", r->budget, e->usable, headroom);
     print_budget("load budget", e->load_budget, e->load_usable, headroom);
+    if (e->programs > 0) {
+        printf("  %-16s %zu, compiled once a process; new weights are their inputs\n", "programs",
+               e->programs);
+    }
     print_memory_limit(shown);
     printf("  %-16s %s, %zu of %zu micro-batches through a group before the next\n", "schedule",
            r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", e->held, r->accum);
@@ -127,6 +140,7 @@ void plan_print(const struct plan_shown *shown) {
     print_memory(&e->memory);
     print_flops(&e->flops);
     print_time(e);
+    print_surfaces(e);
 }
 
 static void print_action(const struct kiln_plan_action *a) {

@@ -100,6 +100,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     end->last_loss = record->loss;
     end->tokens = record->tokens;
     end->peak_bytes = record->peak_bytes;
+    end->skipped += record->skipped;
     watch->milliseconds += record->ms;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (end->steps == 1) {
@@ -181,15 +182,15 @@ static enum kiln_status print_json(const struct kiln_run *run, const struct watc
     const struct kiln_report_end *end = &watch->end;
     char hash[16];
     snprintf(hash, sizeof hash, "%08" PRIx32, kiln_run_weights_hash(run));
-    json_t *object =
-        json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b}", "run",
-                  info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)end->tokens,
-                  "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss),
-                  "val_loss", json_number(watch->val_loss), "best_val_loss",
-                  json_number(end->best_val_step > 0 ? end->best_val : (double)NAN),
-                  "best_val_step", (json_int_t)end->best_val_step, "seconds", end->seconds,
-                  "tokens_per_s", end->tokens_per_s, "tflops", end->tflops, "peak_bytes",
-                  (json_int_t)end->peak_bytes, "weights_hash", hash, "interrupted", stopped);
+    json_t *object = json_pack(
+        "{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b, s:I}", "run",
+        info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)end->tokens,
+        "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss), "val_loss",
+        json_number(watch->val_loss), "best_val_loss",
+        json_number(end->best_val_step > 0 ? end->best_val : (double)NAN), "best_val_step",
+        (json_int_t)end->best_val_step, "seconds", end->seconds, "tokens_per_s", end->tokens_per_s,
+        "tflops", end->tflops, "peak_bytes", (json_int_t)end->peak_bytes, "weights_hash", hash,
+        "interrupted", stopped, "skipped", (json_int_t)end->skipped);
     return json_print(object, err);
 }
 
@@ -223,6 +224,17 @@ static enum kiln_status stopped(const struct kiln_run_info *info, const struct w
                      watch->end.step, watch->total, info->folder);
 }
 
+/* The device's words, and that nothing is lost: the window that failed is taken again. */
+static enum kiln_status device_failed(const struct kiln_run_info *info, const struct watch *watch,
+                                      struct kiln_err *err) {
+    char words[sizeof err->message];
+    snprintf(words, sizeof words, "%s", err->message);
+    return KILN_FAIL(err, KILN_EDEVICE,
+                     "%s; the run is saved after step %" PRIu64
+                     "; to go on: kiln train --resume %s",
+                     words, watch->end.step, info->folder);
+}
+
 static enum kiln_status train(const struct call *call, struct kiln_run *run,
                               const volatile sig_atomic_t *stop, struct kiln_err *err) {
     const struct flags *flags = call->flags;
@@ -252,6 +264,9 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
     }
     finish_line(&watch);
     complete_end(&watch, now_s() - start);
+    if (status == KILN_EDEVICE) {
+        return device_failed(info, &watch, err);
+    }
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {
         return status;
     }

@@ -29,7 +29,9 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_precision,   KILN_SETTING_device,
+                                                KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
+                                                KILN_SETTING_sim_time,    KILN_SETTING_threads};
 
 /* ---- against references --------------------------------------------------------------------- */
 
@@ -64,16 +66,18 @@ static enum kiln_status verify_reference(const struct call *call, struct kiln_er
     const struct kiln_settings *s = &call->settings;
     struct kiln_verify_options how = {.reference = flags->reference,
                                       .threads = s->threads != KILN_UNSET ? s->threads : 0};
-    KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
+    KILN_TRY(kiln_settings_device(s, &how.device, &how.precision, err));
     struct kiln_verify_result result;
     KILN_TRY(kiln_verify_reference(&how, &result, err));
     enum kiln_status status = print_result(flags, &result, err);
     if (status == KILN_OK && !result.pass) {
-        status = KILN_FAIL(err, KILN_EINPUT,
-                           "verify %s: gradient of %s is off by %.2e (limit %.0e), losses by %.2e "
-                           "(limit %.0e); try --precision fp32 and KILN_CPU=ref",
-                           flags->reference, result.worst.name, result.worst.error,
-                           result.gradient_limit, result.loss_error, result.loss_limit);
+        status =
+            KILN_FAIL(err, KILN_EINPUT,
+                      "verify %s: gradient of %s is off by %.2e (limit %.0e), losses by %.2e "
+                      "(limit %.0e)%s",
+                      flags->reference, result.worst.name, result.worst.error,
+                      result.gradient_limit, result.loss_error, result.loss_limit,
+                      how.device.id == KILN_CPU ? "; try --precision fp32 and KILN_CPU=ref" : "");
     }
     kiln_verify_free(&result);
     return status;
@@ -149,8 +153,13 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                  "verify: a run folder or --reference, not both");
     KILN_REQUIRE(!reference || (flags->from == KILN_UNSET && flags->steps == KILN_UNSET), err,
                  KILN_EUSAGE, "verify: --from and --steps are for run folders");
-    KILN_REQUIRE(reference || call->settings.origin[KILN_SETTING_precision] != KILN_FROM_FLAG, err,
-                 KILN_EUSAGE, "verify: a run is verified with its own precision, not --precision");
+    for (int id = KILN_SETTING_precision; id <= KILN_SETTING_no_extras && !reference; id++) {
+        KILN_REQUIRE(call->settings.origin[id] != KILN_FROM_FLAG, err, KILN_EUSAGE,
+                     "verify: a run is verified with its own %s, not --%s", kiln_setting(id)->flag,
+                     kiln_setting(id)->flag);
+    }
+    KILN_REQUIRE(reference || call->settings.origin[KILN_SETTING_sim_time] != KILN_FROM_FLAG, err,
+                 KILN_EUSAGE, "verify: --sim-time is for --reference");
     return reference ? verify_reference(call, err) : verify_run(call, err);
 }
 

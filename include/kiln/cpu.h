@@ -10,20 +10,21 @@
 
 #include "kiln/status.h"
 
-/* What matrix products read. Sums, master weights, moments, gradients, norms and the residual
- * stream are fp32 in either case. */
+/* What matrix products read. Sums, master weights, moments and gradients are fp32 in any case; on
+ * the cpu norms and the residual stream, too. */
 enum kiln_precision {
-    KILN_PRECISION_AUTO, /* bf16 where the CPU has instructions for it, fp32 elsewhere */
+    KILN_PRECISION_AUTO, /* cpu: bf16 where it has instructions for it, fp32 elsewhere; else fp16 */
     KILN_PRECISION_FP32,
     KILN_PRECISION_BF16,
+    KILN_PRECISION_FP16, /* of sim and ane, and of nothing else */
 };
 
-/* "auto", "fp32", "bf16". */
+/* "auto", "fp32", "bf16", "fp16". */
 KILN_API const char *kiln_precision_name(enum kiln_precision precision);
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_precision_parse(const char *name,
                                                                enum kiln_precision *out,
                                                                struct kiln_err *err);
-/* AUTO made concrete on this machine; others as they are. */
+/* AUTO made concrete on this machine's CPU; others as they are. */
 KILN_API enum kiln_precision kiln_precision_resolve(enum kiln_precision precision);
 
 struct kiln_cpu {

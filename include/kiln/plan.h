@@ -6,7 +6,9 @@
  *
  * A layer has six kernels. attn_fwd and ffn_fwd (forward) and ffn_bwd, attn_bwd1 and qkv_bwd
  * (backward) carry weights: new weights mean a new compile. attn_bwd2 carries none. A process may
- * compile and hold loaded only so many; then it is replaced (a restart).
+ * compile and hold loaded only so many; then it is replaced (a restart). The extras of sim and ane
+ * are two kernels more a layer (the norms' backward), and behind the last layer the classifier's,
+ * with weights, and softmax, without.
  *
  *   WHOLE  every pass over a group of layers compiles all six kernels of its layers
  *   SPLIT  forward kernels for the forward pass, backward kernels for the backward pass, attn_bwd2
@@ -23,6 +25,7 @@
 #include <stdint.h>
 
 #include "kiln/cpu.h"
+#include "kiln/device.h"
 #include "kiln/model.h"
 #include "kiln/status.h"
 
@@ -38,7 +41,8 @@ struct kiln_flops {
     double attention;       /* L*2*H*K*5*T*N */
     double classifier;      /* 3*2*V*D*N: forward, dx, dw */
     double total;
-    double device; /* forward, dx and attention: the layers' kernels */
+    double device; /* forward, dx and attention: the layers' kernels. With extras in a plan of sim
+                    * or ane the classifier's forward products, too */
     double host;   /* the rest */
 };
 KILN_API struct kiln_flops kiln_plan_flops(const struct kiln_dims *dims, size_t batch, size_t seq);
@@ -98,9 +102,11 @@ struct kiln_profile {
     double cache_gb;       /* memory that the system has for pages of files; 0: unknown */
     double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
 };
-/* The profile of a device: of "cpu" a short measurement of this machine (a quarter of a second),
- * of the others what was published (docs/plan.md). KILN_EUSAGE lists the devices. */
-KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_of(const char *device, size_t threads,
+/* The profile of a device: of the cpu, and of a simulator that charges no time, a short measurement
+ * of this machine (a quarter of a second), else what was published (docs/plan.md), times the
+ * simulator's multiple. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_of(const struct kiln_device_choice *device,
+                                                          size_t threads,
                                                           enum kiln_precision precision,
                                                           struct kiln_profile *out,
                                                           struct kiln_err *err);
@@ -113,9 +119,10 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
 struct kiln_plan_request {
     struct kiln_dims dims; /* checked */
     size_t batch, seq, accum;
+    struct kiln_device_choice device;
     size_t budget, load_budget;   /* kernels; 0: no limit */
     uint64_t headroom_millionths; /* share of both left unused */
-    bool refreshes;               /* new weights need no compile while there is no budget (cpu) */
+    bool refreshes;               /* cpu: new weights need no compile while there is no budget */
     bool forward_only;            /* evaluation: nothing is kept */
     enum kiln_schedule schedule;
     struct kiln_keep keep;
@@ -195,6 +202,7 @@ enum { KILN_POLICIES = 6 };
 struct kiln_estimate {
     struct kiln_keep keep; /* as asked for */
     size_t parameters;
+    size_t programs;            /* compiled once a process, and never again; 0: weights are baked */
     size_t usable, load_usable; /* 0: no limit */
     size_t load_budget;         /* as asked for, or what the memory has room for on cpu */
     struct kiln_plan_group *groups;
@@ -209,7 +217,8 @@ struct kiln_estimate {
     struct kiln_plan_time time;
     size_t zero_stall_accum; /* smallest accum at which compiling could hide behind computing */
     uint64_t disk_bytes_per_step;
-    struct kiln_plan_action *actions; /* of one steady window; NULL unless asked for */
+    double surface_written, surface_read; /* sim, ane: bytes of a window, mean as above */
+    struct kiln_plan_action *actions;     /* of one steady window; NULL unless asked for */
     size_t n_actions;
 };
 

@@ -39,6 +39,7 @@ struct kiln_report_end {
     double tokens_per_s, tflops;
     double step_s;       /* mean, evaluations left out; 0: unknown */
     uint64_t peak_bytes; /* resident, sampled before each action */
+    uint64_t skipped;    /* of the steps: without an update, since the gradient overflowed */
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);

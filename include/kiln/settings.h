@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kiln/cpu.h"
+#include "kiln/device.h"
 #include "kiln/status.h"
 
 #define KILN_UNSET UINT64_MAX
@@ -58,8 +60,15 @@
     XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                        \
        "steps between checkpoints (a fifth of steps)")                                            \
     XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000, "checkpoints that stay")        \
-    XX(TEXT, precision, "precision", "auto", 0, 0, "auto, fp32 or bf16 operands")                 \
-    XX(TEXT, device, "device", "cpu", 0, 0, "cpu; to plan for: sim or ane too")                   \
+    XX(TEXT, precision, "precision", "auto", 0, 0,                                                \
+       "operands: auto, fp32 or bf16 on cpu; fp16 on sim and ane")                                \
+    XX(TEXT, device, "device", "cpu", 0, 0, "cpu, sim (a simulated Neural Engine) or ane")        \
+    XX(TEXT, weight_mode, "weight-mode", "baked", 0, 0,                                           \
+       "sim, ane: baked into programs, or dynamic: inputs of programs compiled once")             \
+    XX(FLAG, no_extras, "no-extras", "0", 0, 1,                                                   \
+       "sim, ane: classifier, softmax and the norms' backward stay on the host")                  \
+    XX(REAL, sim_time, "sim-time", "0", 0, 1000,                                                  \
+       "sim: time charged, as a multiple of the device's; 0 is none")                             \
     XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                         \
     XX(COUNT, budget, "budget", "", 1, 100000,                                                    \
        "kernels a process may compile (sim, ane: 119; cpu: no limit)")                            \
@@ -146,6 +155,13 @@ KILN_API const char *kiln_settings_text(const struct kiln_settings *settings,
                                         enum kiln_setting_id id, char *buffer, size_t size);
 /* "default", "model", "machine", "flag", "run". */
 KILN_API const char *kiln_origin_name(enum kiln_origin origin);
+
+/* The device that they name, and the precision it computes in: never AUTO on sim and ane.
+ * KILN_EUSAGE where a setting and the device exclude each other, with the reason. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_device(const struct kiln_settings *settings,
+                                                               struct kiln_device_choice *device,
+                                                               enum kiln_precision *precision,
+                                                               struct kiln_err *err);
 
 /* As a JSON object on the heap (free with kiln_settings_json_free), and back from one. Unknown
  * keys are ignored, so that an older kiln reads a newer run.json as far as it can. */

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "kiln/cpu.h"
+#include "kiln/device.h"
 #include "kiln/model.h"
 #include "kiln/plan.h"
 #include "kiln/settings.h"
@@ -28,9 +29,9 @@
 #include "kiln/text.h"
 
 /* What a step was like: a line of metrics.jsonl. Times in milliseconds. The cpu device takes new
- * weights in place where it has no budget: it compiles in the first step only. Staleness and the
- * times of I/O and of waiting for dW are 0 there. A window that a death cut short is timed from its
- * new start. */
+ * weights in place where it has no budget: it compiles in the first step only. The times of I/O and
+ * of waiting for dW are 0 there; staleness is 0 everywhere yet. A window that a death cut short is
+ * timed from its new start. A skipped step may have a loss or gradient norm that is not finite. */
 struct kiln_step_record {
     uint64_t step; /* 1 for the first */
     double loss;   /* mean over the window's tokens, nats */
@@ -45,8 +46,11 @@ struct kiln_step_record {
     uint64_t compiles, restarts;
     uint64_t peak_bytes;     /* most memory resident since the run was begun or resumed */
     uint64_t layer_forwards; /* micro-batches through layers, those run again included */
-    bool skipped;            /* the update was left out: the gradient overflowed */
-    double val_loss;         /* NaN where the step was not followed by an evaluation */
+    bool surfaces;           /* of sim and ane: bytes that the host moved to and from surfaces */
+    uint64_t surface_written_bytes, surface_read_bytes;
+    double loss_scale; /* of the window; 0: the device wants none */
+    bool skipped;      /* the update was left out: the gradient overflowed */
+    double val_loss;   /* NaN where the step was not followed by an evaluation */
 };
 
 /* What a run is, for the lines printed at its start. Strings live as long as the run. */
@@ -57,6 +61,7 @@ struct kiln_run_info {
     const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
     const struct kiln_settings *settings;   /* complete: nothing unset */
     struct kiln_cpu cpu;
+    struct kiln_device_choice device;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */
     const char *numerics;              /* what decides bits on this machine; equal id, equal bits */
@@ -114,7 +119,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_resume(const char *folder,
 KILN_API const struct kiln_run_info *kiln_run_info(const struct kiln_run *run);
 /* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the current action is
  * finished and the state saved, in the middle of a window where that can be.
- * KILN_EDIVERGED when a loss is not finite: the state before that step is kept. KILN_ERESTART: see
+ * KILN_EDIVERGED when a loss is not finite, and no loss scale is left to lower: the state before
+ * that step is kept. KILN_ERESTART: see
  * kiln_run_hand_over. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
                                                          const struct kiln_observer *observer,

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "kiln/cpu.h"
+#include "kiln/device.h"
 #include "kiln/settings.h"
 #include "kiln/status.h"
 
@@ -23,6 +24,7 @@ struct kiln_verify_options {
     const char *reference; /* folder */
     enum kiln_precision precision;
     size_t threads; /* 0: all */
+    struct kiln_device_choice device;
 };
 
 /* One gradient tensor of step 0: |g - reference| / |reference|, 2-norms. */
@@ -44,7 +46,8 @@ struct kiln_verify_result {
 
 /* Run the reference's training steps and compare. A difference beyond the limits is not an error
  * of this call: it returns KILN_OK with pass false. Limits (docs/architecture.md, "Numbers"):
- * fp32 losses 1e-5, gradients 3e-5; bf16 losses 5e-3, gradients 6e-2. */
+ * fp32 losses 1e-5, gradients 3e-5; fp16 losses 2e-3, gradients 1e-2, of a scaled loss; bf16 losses
+ * 5e-3, gradients 6e-2. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_verify_reference(
     const struct kiln_verify_options *options, struct kiln_verify_result *out,
     struct kiln_err *err);
@@ -76,10 +79,11 @@ struct kiln_replay_result {
 
 /* Begin at a checkpoint with the settings it holds, train on, and compare weights, m and v with
  * every later checkpoint on the way and with the state when it is reached, and the lasting keys of
- * metrics.jsonl (step loss grad_norm lr tokens staleness val_loss). Checkpoints that fail their own
- * checks are differences too. A difference is not an error of this call: KILN_OK with pass false.
- * KILN_EBUSY: the run is being trained. KILN_EUNSUPPORTED: this machine computes with other
- * numerics. KILN_EINPUT: no checkpoint to begin at, or nothing to compare with. */
+ * metrics.jsonl (step loss grad_norm lr tokens staleness val_loss loss_scale skipped). Checkpoints
+ * that fail their own checks are differences too. A difference is not an error of this call:
+ * KILN_OK with pass false. KILN_EBUSY: the run is being trained. KILN_EUNSUPPORTED: this machine
+ * computes with other numerics. KILN_EINPUT: no checkpoint to begin at, or nothing to compare with.
+ */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_verify_run(const struct kiln_replay_options *options,
                                                           struct kiln_replay_result *out,
                                                           struct kiln_err *err);

@@ -1,13 +1,24 @@
 /* SPDX-License-Identifier: MIT
  *
- * pool.c: see pool.h. One word, `left`, is the whole protocol of a job: the number of tasks not
- * yet taken. The caller writes the job, then sets left to n; a thread takes a task by lowering
- * left by one with compare-and-swap, and only then reads the job. A thread that comes late finds
- * 0 and nothing to take, or a later job, which it joins; it can never run a task of a job that
- * has ended, because a job ends when `pending`, the tasks not yet finished, is 0.
+ * pool.c: see pool.h. One word, `left`, is the whole protocol of a job that is run: the number of
+ * tasks not yet taken. The caller writes the job, then sets left to n; a thread takes a task by
+ * lowering left by one with compare-and-swap, and only then reads the job. A thread that comes late
+ * finds 0 and nothing to take, or a later job, which it joins; it can never run a task of a job
+ * that has ended, because a job ends when `pending`, the tasks not yet finished, is 0.
  *
  *   caller:  job = ...; pending = n; left = n; wake sleepers; take tasks; wait for pending 0
  *   worker:  wait for left > 0; take a task; run it; lower pending; wake the caller at 0
+ *
+ * Background tasks are few and long, so their protocol is the lock: the queue, its first job's
+ * tasks not yet taken (`ready`) and not yet finished (`running` counts those under way) change
+ * under it only. Who finishes the last task of the first job takes the job off and makes the next
+ * one ready. `ready` is atomic so that a thread may look for work without the lock, and finds out
+ * with it. A worker looks for a task of a run job after every background task.
+ *
+ *   owner:   lock; append; ready = n if it is the first; wake sleepers; unlock
+ *   worker:  lock; lower ready, raise running; unlock; run; lock; lower running; at 0 and 0: next
+ *            job, wake sleepers and the owner; unlock
+ *   owner, waiting: as a worker, and sleeps while nothing is ready
  *
  * A training step is hundreds of jobs, so both sides spin for a moment before they sleep. The
  * sleeping flags and the words they watch are sequentially consistent: of "I sleep, is there
@@ -46,12 +57,17 @@ struct kiln_pool {
     void *context;
     size_t n;
 
-    pthread_mutex_t lock; /* guards only going to sleep and waking */
+    struct kiln_pool_job *first, *last; /* background jobs that have not ended; under the lock */
+    size_t running;                     /* tasks of the first that are under way; under the lock */
+    struct kiln_pool_job *awaited;      /* the owner's: what it waits for */
+
+    pthread_mutex_t lock; /* guards going to sleep and waking, and background jobs */
     pthread_cond_t work;
     pthread_cond_t done;
 
     ON_OWN_LINE atomic_size_t left;
     ON_OWN_LINE atomic_size_t pending;
+    ON_OWN_LINE atomic_size_t ready; /* of the first background job: tasks not taken */
     ON_OWN_LINE atomic_size_t sleepers;
     atomic_bool caller_sleeps;
     atomic_bool stop;
@@ -65,7 +81,9 @@ static void pause_briefly(void) {
 #endif
 }
 
-static bool has_work(struct kiln_pool *pool) { return atomic_load(&pool->left) > 0; }
+static bool has_work(struct kiln_pool *pool) {
+    return atomic_load(&pool->left) > 0 || atomic_load(&pool->ready) > 0;
+}
 static bool has_work_or_stop(struct kiln_pool *pool) {
     return has_work(pool) || atomic_load(&pool->stop);
 }
@@ -129,6 +147,62 @@ static void sleep_until_work(struct kiln_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
+static void wake_locked(struct kiln_pool *pool, size_t sleeping, size_t wanted) {
+    if (wanted >= sleeping) {
+        pthread_cond_broadcast(&pool->work);
+    } else {
+        for (size_t i = 0; i < wanted; i++) {
+            pthread_cond_signal(&pool->work);
+        }
+    }
+}
+
+static void wake(struct kiln_pool *pool, size_t sleeping, size_t wanted) {
+    pthread_mutex_lock(&pool->lock);
+    wake_locked(pool, sleeping, wanted);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* ---- background jobs; the lock is held ----------------------------------------------------- */
+
+/* Make the first job's tasks ready, past jobs that have none. */
+static void make_ready(struct kiln_pool *pool) {
+    while (pool->first && pool->first->n == 0) {
+        struct kiln_pool_job *job = pool->first;
+        pool->first = job->next;
+        atomic_store(&job->posted, false);
+    }
+    if (pool->first == NULL) {
+        pool->last = NULL;
+        return;
+    }
+    atomic_store(&pool->ready, pool->first->n);
+    wake_locked(pool, atomic_load(&pool->sleepers), pool->first->n);
+}
+
+/* Run one background task, if one is ready. The lock is let go meanwhile. */
+static bool run_ready(struct kiln_pool *pool, size_t thread) {
+    size_t ready = atomic_load(&pool->ready);
+    if (ready == 0) {
+        return false;
+    }
+    struct kiln_pool_job *job = pool->first; /* stays: this task is one of it */
+    atomic_store(&pool->ready, ready - 1);
+    pool->running++;
+    pthread_mutex_unlock(&pool->lock);
+    job->fn(job->context, job->n - ready, thread);
+    pthread_mutex_lock(&pool->lock);
+    if (--pool->running == 0 && atomic_load(&pool->ready) == 0) {
+        pool->first = job->next;
+        atomic_store(&job->posted, false); /* the owner may free it from here on */
+        make_ready(pool);
+        if (atomic_load(&pool->caller_sleeps)) {
+            pthread_cond_signal(&pool->done);
+        }
+    }
+    return true;
+}
+
 static void *worker_main(void *argument) {
     struct worker *self = argument;
     struct kiln_pool *pool = self->pool;
@@ -141,20 +215,13 @@ static void *worker_main(void *argument) {
             pthread_cond_signal(&pool->done);
             pthread_mutex_unlock(&pool->lock);
         }
-    }
-    return NULL;
-}
-
-static void wake(struct kiln_pool *pool, size_t sleeping, size_t wanted) {
-    pthread_mutex_lock(&pool->lock);
-    if (wanted >= sleeping) {
-        pthread_cond_broadcast(&pool->work);
-    } else {
-        for (size_t i = 0; i < wanted; i++) {
-            pthread_cond_signal(&pool->work);
+        if (atomic_load(&pool->ready) > 0) {
+            pthread_mutex_lock(&pool->lock);
+            run_ready(pool, self->thread);
+            pthread_mutex_unlock(&pool->lock);
         }
     }
-    pthread_mutex_unlock(&pool->lock);
+    return NULL;
 }
 
 /* Wake as many sleepers as there are tasks for, beyond the caller and the workers awake. */
@@ -195,6 +262,57 @@ void kiln_pool_run(struct kiln_pool *pool, size_t n, kiln_task_fn fn, void *cont
     work_off(pool, 0);
     wait_until_done(pool);
 }
+
+void kiln_pool_post(struct kiln_pool *pool, struct kiln_pool_job *job) {
+    pthread_mutex_lock(&pool->lock);
+    job->next = NULL;
+    atomic_store(&job->posted, true);
+    if (pool->last) {
+        pool->last->next = job;
+        pool->last = job;
+    } else {
+        pool->first = pool->last = job;
+        make_ready(pool);
+    }
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static bool can_go_on(struct kiln_pool *pool) {
+    return atomic_load(&pool->ready) > 0 || !atomic_load(&pool->awaited->posted);
+}
+
+void kiln_pool_wait(struct kiln_pool *pool, struct kiln_pool_job *job) {
+    pool->awaited = job;
+    while (atomic_load(&job->posted)) {
+        spin_until(pool, can_go_on);
+        pthread_mutex_lock(&pool->lock);
+        atomic_store(&pool->caller_sleeps, true);
+        while (!can_go_on(pool)) {
+            pthread_cond_wait(&pool->done, &pool->lock);
+        }
+        atomic_store(&pool->caller_sleeps, false);
+        if (atomic_load(&job->posted)) {
+            run_ready(pool, 0);
+        }
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
+static struct kiln_pool_job *last_posted(struct kiln_pool *pool) {
+    pthread_mutex_lock(&pool->lock);
+    struct kiln_pool_job *job = pool->last;
+    pthread_mutex_unlock(&pool->lock);
+    return job;
+}
+
+void kiln_pool_finish(struct kiln_pool *pool) {
+    struct kiln_pool_job *job = last_posted(pool);
+    if (job) {
+        kiln_pool_wait(pool, job); /* jobs end in order */
+    }
+}
+
+bool kiln_pool_idle(struct kiln_pool *pool) { return last_posted(pool) == NULL; }
 
 static void stop_workers(struct kiln_pool *pool) {
     atomic_store(&pool->stop, true);
@@ -248,6 +366,7 @@ void kiln_pool_destroy(struct kiln_pool *pool) {
     if (pool == NULL) {
         return;
     }
+    kiln_pool_finish(pool);
     stop_workers(pool);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);

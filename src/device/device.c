@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "device/ane/ane.h"
+#include "device/ane/programs.h"
 #include "device/cpu/cpu.h"
 
 static const char *const names[] = {[KILN_CPU] = "cpu", [KILN_SIM] = "sim", [KILN_ANE] = "ane"};
@@ -36,11 +37,23 @@ static const struct kiln_kernel_kind layer_kinds[KILN_KINDS] = {
     [KILN_SOFTMAX] = {"softmax", KILN_FORWARD, false, false, 0, 0},
 };
 
-void kiln_device_kinds(const struct kiln_table *table, const struct kiln_device_options *options,
+void kiln_device_kinds(const struct kiln_dims *dims, const struct kiln_device_options *options,
                        struct kiln_kernel_kind out[KILN_KINDS]) {
     memcpy(out, layer_kinds, sizeof layer_kinds);
     if (options->device.id != KILN_CPU) {
-        kiln_ane_kinds(table, options, out);
+        kiln_ane_kinds(dims, options, out);
+    }
+}
+
+size_t kiln_device_programs(const struct kiln_device_options *options) {
+    return options->device.id != KILN_CPU && options->device.dynamic ? KILN_NPU_DYNAMIC : 0;
+}
+
+void kiln_device_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
+                         struct kiln_device_traffic *out) {
+    *out = (struct kiln_device_traffic){.weights = {0, 0}};
+    if (options->device.id != KILN_CPU) {
+        kiln_ane_traffic(table, options, out);
     }
 }
 

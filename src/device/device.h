@@ -174,8 +174,10 @@ KILN_MUST_CHECK enum kiln_status kiln_device_open(const struct kiln_table *table
                                                   const struct kiln_device_options *options,
                                                   struct kiln_device **out, struct kiln_err *err);
 /* The kernel kinds of a device, without opening it. */
-void kiln_device_kinds(const struct kiln_table *table, const struct kiln_device_options *options,
+void kiln_device_kinds(const struct kiln_dims *dims, const struct kiln_device_options *options,
                        struct kiln_kernel_kind out[KILN_KINDS]);
+/* Programs that it compiles when it is opened, and never again; 0 where weights are baked. */
+size_t kiln_device_programs(const struct kiln_device_options *options);
 /* Bytes that a device would take, without opening it: for plans. */
 struct kiln_device_sizes {
     size_t activation[3];     /* by enum kiln_activation */
@@ -188,6 +190,18 @@ KILN_MUST_CHECK enum kiln_status kiln_device_sizes(const struct kiln_table *tabl
                                                    const struct kiln_device_options *options,
                                                    struct kiln_device_sizes *out,
                                                    struct kiln_err *err);
+/* Bytes that the host moves to and from surfaces for one micro-batch; all 0 on the cpu. */
+struct kiln_moved {
+    uint64_t written, read;
+};
+struct kiln_device_traffic {
+    struct kiln_moved forward_kept, forward; /* a layer whose taps are kept; one whose are not */
+    struct kiln_moved backward;              /* a layer */
+    struct kiln_moved head, head_evaluate;   /* with the gradient of the loss; without */
+    struct kiln_moved weights;               /* dynamic: all of them, after an update */
+};
+void kiln_device_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
+                         struct kiln_device_traffic *out);
 static inline void kiln_device_close(struct kiln_device *device) {
     if (device) {
         device->ops->close(device);

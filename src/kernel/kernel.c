@@ -13,7 +13,8 @@
 
 #if defined(__x86_64__)
 static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
 }
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -44,6 +45,8 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
                                      struct kiln_err *err) {
     const char *highest = getenv("KILN_CPU");
     bool stop = false;
+    KILN_REQUIRE(precision != KILN_PRECISION_FP16, err, KILN_EUSAGE,
+                 "precision fp16 is of the devices sim and ane; on the cpu use fp32 or bf16");
     for (size_t i = 0; i < sizeof tiers / sizeof tiers[0] && !stop; i++) {
         stop = highest && strcmp(highest, tiers[i].name) == 0;
         if (tiers[i].present && !tiers[i].present()) {
@@ -72,7 +75,7 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
     return KILN_OK;
 }
 
-static const char *const precision_names[] = {"auto", "fp32", "bf16"};
+static const char *const precision_names[] = {"auto", "fp32", "bf16", "fp16"};
 
 const char *kiln_precision_name(enum kiln_precision precision) {
     return precision_names[precision];
@@ -80,13 +83,13 @@ const char *kiln_precision_name(enum kiln_precision precision) {
 
 enum kiln_status kiln_precision_parse(const char *name, enum kiln_precision *out,
                                       struct kiln_err *err) {
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof precision_names / sizeof precision_names[0]; i++) {
         if (strcmp(name, precision_names[i]) == 0) {
             *out = (enum kiln_precision)i;
             return KILN_OK;
         }
     }
-    return KILN_FAIL(err, KILN_EUSAGE, "precision %s: use auto, fp32 or bf16", name);
+    return KILN_FAIL(err, KILN_EUSAGE, "precision %s: use auto, fp32, bf16 or fp16", name);
 }
 
 enum kiln_precision kiln_precision_resolve(enum kiln_precision precision) {
@@ -103,6 +106,8 @@ enum kiln_precision kiln_precision_resolve(enum kiln_precision precision) {
 enum kiln_status kiln_cpu_describe(enum kiln_precision precision, struct kiln_cpu *out,
                                    struct kiln_err *err) {
     struct kiln_kernels kernels = {0};
+    /* A device of fp16 has the CPU do the rest in fp32. */
+    precision = precision == KILN_PRECISION_FP16 ? KILN_PRECISION_FP32 : precision;
     KILN_TRY(kiln_kernels_choose(precision, &kernels, err));
     out->tier = kernels.tier;
     out->provider = kernels.provider;

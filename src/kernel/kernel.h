@@ -151,6 +151,13 @@ struct kiln_kernels {
     /* One AdamW update of n parameters. */
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n,
                   const struct kiln_adamw *constants);
+
+    /* fp16, for NPUs and their files, the same whatever the operands: fp32 -> fp16 to nearest even
+     * (beyond 65504 and its half unit: infinity; NaN stays NaN, quiet), fp16 -> fp32, and fp32
+     * rounded to fp16 in place. Every tier gives the same bits. */
+    void (*half_of)(uint16_t *dst, const float *src, size_t n);
+    void (*half_to)(float *dst, const uint16_t *src, size_t n);
+    void (*half_round)(float *x, size_t n);
 };
 
 /* The kernels of this machine for a precision. KILN_EUSAGE when KILN_CPU names an unknown tier,
@@ -190,6 +197,43 @@ static inline uint16_t kiln_f32_to_bf16(float x) {
         return (uint16_t)((v.u >> 16) | 0x40u);
     }
     return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
+}
+
+/* fp16 <-> fp32, round to nearest even, NaN stays NaN and becomes quiet. */
+static inline float kiln_f16_to_f32(uint16_t x) {
+    union {
+        uint32_t u;
+        float f;
+    } v;
+    uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31, fraction = x & 0x3ff;
+    if (exponent == 0) {
+        v.f = (float)fraction * 0x1p-24f; /* subnormal: exact */
+        v.u |= sign;
+    } else if (exponent == 31) {
+        v.u = sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0u);
+    } else {
+        v.u = sign | (exponent + 112) << 23 | fraction << 13;
+    }
+    return v.f;
+}
+static inline uint16_t kiln_f32_to_f16(float x) {
+    union {
+        float f;
+        uint32_t u;
+    } v = {x};
+    uint32_t sign = v.u >> 16 & 0x8000u, size = v.u & 0x7fffffffu;
+    if (size > 0x7f800000u) {
+        return (uint16_t)(sign | 0x7e00u | (size >> 13 & 0x3ffu));
+    }
+    if (size >= 0x477ff000u) { /* 65520: half way between the largest and what would follow */
+        return (uint16_t)(sign | 0x7c00u);
+    }
+    if (size < 0x38800000u) { /* below 2^-14: the last bit of 0.5 is fp16's smallest number */
+        v.u = size;
+        v.f += 0.5f;
+        return (uint16_t)(sign | (v.u - 0x3f000000u));
+    }
+    return (uint16_t)(sign | (size + 0xfffu + (size >> 13 & 1u) - 0x38000000u) >> 13);
 }
 
 #endif

@@ -104,6 +104,19 @@ INLINE vh v_to_bf16(vf v) {
     return __builtin_convertvector((rounded & ~nan) | (quiet & nan), vh);
 }
 
+/* fp16 <-> fp32 by the CPU's own conversions: to nearest even, NaN becomes quiet. */
+#if defined(__AVX512F__)
+INLINE vf v_from_half(vh h) { return (vf)_mm512_cvtph_ps((__m256i)h); }
+INLINE vh v_to_half(vf v) {
+    return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#else
+INLINE vf v_from_half(vh h) { return (vf)_mm256_cvtph_ps((__m128i)h); }
+INLINE vh v_to_half(vf v) {
+    return (vh)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#endif
+
 /* Transpose a square of VL x VL 32-bit words in registers: at distance d = 1, 2, 4, ... rows i and
  * i+d exchange the off-diagonal halves of every 2d x 2d square (Eklundh 1972). */
 #if VL == 16

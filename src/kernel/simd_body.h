@@ -357,6 +357,41 @@ static void TIER(adamw)(float *w, float *m, float *v, const float *g, size_t n,
         }
     }
 }
+
+/* ---- fp16 ------------------------------------------------------------------------------------ */
+
+static void TIER(half_of)(uint16_t *dst, const float *src, size_t n) {
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vh h = v_to_half(v_load(src + i));
+        memcpy(dst + i, &h, sizeof h);
+    }
+    for (; i < n; i++) {
+        dst[i] = kiln_f32_to_f16(src[i]);
+    }
+}
+
+static void TIER(half_to)(float *dst, const uint16_t *src, size_t n) {
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vh h;
+        memcpy(&h, src + i, sizeof h);
+        v_store(dst + i, v_from_half(h));
+    }
+    for (; i < n; i++) {
+        dst[i] = kiln_f16_to_f32(src[i]);
+    }
+}
+
+static void TIER(half_round)(float *x, size_t n) {
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        v_store(x + i, v_from_half(v_to_half(v_load(x + i))));
+    }
+    for (; i < n; i++) {
+        x[i] = kiln_f16_to_f32(kiln_f32_to_f16(x[i]));
+    }
+}
 #endif
 
 #undef WORD
@@ -382,4 +417,7 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->add = TIER(add);
     kernels->sum_squares = TIER(sum_squares);
     kernels->adamw = TIER(adamw);
+    kernels->half_of = TIER(half_of);
+    kernels->half_to = TIER(half_to);
+    kernels->half_round = TIER(half_round);
 }

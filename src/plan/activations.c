@@ -109,18 +109,17 @@ void kiln_keep_layers(struct kiln_keep policy, size_t layers, const struct kiln_
     }
 }
 
-void kiln_keep_cut(const struct kiln_limits *limits, size_t layers,
-                   const struct kiln_groups *forward, unsigned char *keep) {
-    const bool once = kiln_one_batch(limits, layers);
-    const size_t longest = once || limits->whole ? layers
-                                                 : (limits->group - limits->shared) /
-                                                       (limits->forward + limits->backward);
+void kiln_keep_cut(const struct kiln_limits *limits, const struct kiln_groups *forward,
+                   unsigned char *keep) {
+    const size_t layers = limits->layers;
+    const bool any = kiln_one_batch(limits) || limits->whole;
     size_t run = 0, group = 0;
     for (size_t l = 0; l < layers; l++) {
+        const size_t longest = any ? layers : kiln_longest_segment(limits, l + 1 == layers);
         const bool edge = group < forward->n_forward && forward->at[group].first == l;
         group += edge;
         const bool cut =
-            run == longest || (limits->whole && edge) || (l > 0 && keep[l - 1] == KILN_FULL);
+            run >= longest || (limits->whole && edge) || (l > 0 && keep[l - 1] == KILN_FULL);
         if (keep[l] == KILN_DROPPED && l > 0 && cut) {
             keep[l] = KILN_INPUT;
         }

@@ -40,7 +40,8 @@ struct search {
     const struct kiln_plan_request *request;
     struct kiln_limits limits;
     size_t layers;
-    size_t last_group, last_kernels; /* first layer and kernels of the last forward group */
+    size_t last_group, last_kernels; /* of the last forward group: first layer, kernels, and the
+                                      * shared ones where it has none of them */
     struct state *states;            /* [L+1][L+1] by end and number of full layers */
     unsigned char *keep;
     struct kiln_plan best; /* so far; accum 0: none yet */
@@ -72,13 +73,15 @@ static void reach(const struct search *s, const struct variant *v, const struct 
     struct state next = *from;
     const bool loaded = v->joint && from->restarts == 0 && first >= s->last_group;
     const size_t backward = layers * limits->backward;
-    const size_t both = backward + segment * limits->forward;
+    const size_t both = backward + (segment > 0 ? kiln_forward_kernels(limits, first, end) : 0);
     next.segment = (uint32_t)segment;
     if ((loaded ? backward : both) <= next.left) {
         next.left -= next.left == SIZE_MAX ? 0 : loaded ? backward : both;
-    } else {
+    } else if (both <= fresh) {
         next.restarts++;
         next.left = fresh - both;
+    } else {
+        return; /* it fits no process */
     }
     const bool tie = next.restarts == to->restarts && next.left == to->left;
     const bool better = !to->reached || next.restarts < to->restarts ||
@@ -93,7 +96,7 @@ static void reach(const struct search *s, const struct variant *v, const struct 
 static void solve(const struct search *s, const struct variant *v) {
     const struct kiln_limits *limits = &s->limits;
     const size_t most = limits->group == SIZE_MAX ? SIZE_MAX : limits->group - limits->shared;
-    const size_t left = v->joint && most != SIZE_MAX ? most - s->last_kernels : most;
+    const size_t left = v->joint && most != SIZE_MAX ? limits->group - s->last_kernels : most;
     memset(s->states, 0, (s->layers + 1) * (s->layers + 1) * sizeof *s->states);
     *at(s, s->layers, 0) = (struct state){.left = left, .reached = true};
     for (size_t end = s->layers; end > 0; end--) {
@@ -185,17 +188,15 @@ static bool hopeless(const struct search *s, size_t n) {
         rate > 0 ? (f->forward + 0.4 * f->attention) / (double)s->layers / rate : 0;
     const double passes = s->best.cost.compute_s +
                           ((double)n - (double)again(&s->best)) * layer * (double)s->request->accum;
-    const bool once = kiln_one_batch(&s->limits, s->layers);
+    const bool once = kiln_one_batch(&s->limits);
     return once ? n > again(&s->best) : passes > kiln_plan_seconds(&s->best).step;
 }
 
 static enum kiln_status search(struct search *s, struct kiln_err *err) {
     memset(s->keep, KILN_FULL, s->layers);
     KILN_TRY(consider(s, err));
-    const size_t both = s->limits.forward + s->limits.backward;
-    const size_t most =
-        s->limits.group == SIZE_MAX ? s->layers : (s->limits.group - s->limits.shared) / both;
-    const size_t ways = kiln_one_batch(&s->limits, s->layers) ? 1 : 2 * TIES;
+    const size_t most = kiln_longest_segment(&s->limits, false);
+    const size_t ways = kiln_one_batch(&s->limits) ? 1 : 2 * TIES;
     const size_t step = s->layers / MANY_LAYERS + 1; /* many layers: not every number of them */
     for (size_t i = 0; i < ways * s->layers && i < ways * most; i++) {
         const struct variant v = {
@@ -203,7 +204,7 @@ static enum kiln_status search(struct search *s, struct kiln_err *err) {
         if (v.length > 4 && v.length % step != 0) {
             continue;
         }
-        if (v.joint && s->last_kernels + s->limits.shared > s->limits.group) {
+        if (v.joint && s->last_kernels > s->limits.group) {
             continue;
         }
         solve(s, &v);
@@ -247,9 +248,10 @@ static enum kiln_status fixed(struct search *s, struct kiln_err *err) {
     struct kiln_groups forward = {.at =
                                       kiln_alloc(kiln_groups_room(s->layers), sizeof *forward.at)};
     KILN_REQUIRE(forward.at, err, KILN_ENOMEM, "planning %zu layers: out of memory", s->layers);
-    kiln_groups_forward(&s->limits, s->layers, &forward);
+    kiln_groups_forward(&s->limits, &forward);
     s->last_group = forward.at[forward.n - 1].first;
-    s->last_kernels = forward.at[forward.n - 1].kernels;
+    s->last_kernels = forward.at[forward.n - 1].kernels +
+                      (kiln_forward_shares(&s->limits, s->layers) ? 0 : s->limits.shared);
     enum kiln_status status = KILN_OK;
     for (size_t i = 0; i < sizeof policies / sizeof policies[0] && status == KILN_OK; i++) {
         kiln_keep_layers(policies[i], s->layers, &forward, s->keep);
@@ -277,7 +279,7 @@ enum kiln_status kiln_plan_auto(const struct kiln_table *table,
     if (status == KILN_OK && searched) {
         status = search(&s, err);
     }
-    if (status == KILN_OK && searched && !kiln_one_batch(&s.limits, s.layers)) {
+    if (status == KILN_OK && searched && !kiln_one_batch(&s.limits)) {
         status = improve(&s, err);
     }
     kiln_free(s.keep);

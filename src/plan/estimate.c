@@ -96,6 +96,8 @@ static enum kiln_status tell(struct kiln_plan *plan, bool trace, struct kiln_est
     out->extra_forward_layers = s->layers - out->kept_count;
     out->compiles = plan->cost.compiles;
     out->restarts = plan->cost.restarts;
+    out->surface_written = plan->cost.written;
+    out->surface_read = plan->cost.read;
     out->held = s->held;
     out->memory = plan->memory;
     out->flops = plan->flops;
@@ -127,7 +129,7 @@ static enum kiln_status estimate(const struct kiln_table *table,
     KILN_TRY(kiln_plan_fit(table, &fitted, &plan, err));
     out->load_budget = fitted.load_budget;
     if (fitted.load_budget > 0) {
-        out->load_usable = kiln_limits_of(&fitted).load;
+        out->load_usable = kiln_usable_budget(fitted.load_budget, fitted.headroom_millionths);
     }
     const enum kiln_status status = tell(&plan, trace, out, err);
     kiln_plan_close(&plan);
@@ -143,8 +145,10 @@ enum kiln_status kiln_estimate(const struct kiln_plan_request *request, bool tra
     KILN_TRY(kiln_limits_check(request, &limits, err));
     KILN_TRY(kiln_table_create(&request->dims, &table, err));
     out->parameters = table->parameters;
-    out->usable = request->budget == 0 ? 0 : limits.compile;
-    out->load_usable = request->load_budget == 0 ? 0 : limits.load;
+    const struct kiln_device_options device = kiln_plan_device(request);
+    out->programs = kiln_device_programs(&device);
+    out->usable = kiln_usable_budget(request->budget, request->headroom_millionths);
+    out->load_usable = kiln_usable_budget(request->load_budget, request->headroom_millionths);
     const enum kiln_status status = estimate(table, request, trace, out, err);
     kiln_table_destroy(table);
     if (status != KILN_OK) {

@@ -16,22 +16,26 @@ static void append(struct kiln_groups *groups, enum kiln_plan_pass pass, size_t 
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t whole_layer(const struct kiln_limits *limits) {
-    return limits->forward + limits->backward + limits->shared;
+bool kiln_one_batch(const struct kiln_limits *limits) {
+    return !limits->whole && kiln_all_kernels(limits, 0, limits->layers) <= limits->group;
 }
 
-bool kiln_one_batch(const struct kiln_limits *limits, size_t layers) {
-    const size_t layer = limits->forward + limits->backward;
-    return !limits->whole && layers <= (limits->group - limits->shared) / layer;
+/* Kernels of a forward group in a fresh process. */
+static size_t forward_group(const struct kiln_limits *limits, size_t first, size_t end) {
+    return limits->whole ? kiln_all_kernels(limits, first, end)
+                         : kiln_forward_kernels(limits, first, end) +
+                               (kiln_forward_shares(limits, end) ? limits->shared : 0);
 }
 
-void kiln_groups_forward(const struct kiln_limits *limits, size_t layers,
-                         struct kiln_groups *groups) {
-    const size_t each = limits->whole ? whole_layer(limits) : limits->forward;
+void kiln_groups_forward(const struct kiln_limits *limits, struct kiln_groups *groups) {
+    const size_t layers = limits->layers;
     groups->n = 0;
     for (size_t at = 0; at < layers;) {
-        const size_t end = at + least(limits->group / each, layers - at);
-        append(groups, KILN_PLAN_FORWARD, at, end, 0, (end - at) * each);
+        size_t end = at + 1;
+        while (end < layers && forward_group(limits, at, end + 1) <= limits->group) {
+            end++;
+        }
+        append(groups, KILN_PLAN_FORWARD, at, end, 0, forward_group(limits, at, end));
         at = end;
     }
     groups->n_forward = groups->n;
@@ -45,13 +49,30 @@ static size_t recomputed(const unsigned char *keep, size_t first, size_t end) {
     return n;
 }
 
+/* The forward kernels that run them again. */
+static size_t recompute_kernels(const struct kiln_limits *limits, const unsigned char *keep,
+                                size_t first, size_t end) {
+    size_t n = 0;
+    for (size_t l = first; l < end; l++) {
+        n += keep[l] != KILN_FULL ? kiln_forward_kernels(limits, l, l + 1) : 0;
+    }
+    return n;
+}
+
+/* Kernels of a backward group in a fresh process. */
+static size_t backward_group(const struct kiln_limits *limits, const unsigned char *keep,
+                             size_t first, size_t end) {
+    return (end - first) * limits->backward + limits->shared +
+           recompute_kernels(limits, keep, first, end);
+}
+
 /* `whole`: the groups of the forward pass, backwards; their forward kernels are there. */
 static void mirror(const struct kiln_limits *limits, const unsigned char *keep,
                    struct kiln_groups *groups) {
     for (size_t i = groups->n_forward; i-- > 0;) {
         const struct kiln_plan_group g = groups->at[i];
         append(groups, KILN_PLAN_BACKWARD, g.first, g.end, recomputed(keep, g.first, g.end),
-               (g.end - g.first) * whole_layer(limits));
+               kiln_all_kernels(limits, g.first, g.end));
     }
 }
 
@@ -59,63 +80,69 @@ static void mirror(const struct kiln_limits *limits, const unsigned char *keep,
 struct joint {
     size_t compile, load; /* kernels left */
     size_t from;          /* forward kernels of recomputed layers from here are loaded still */
+    size_t shared;        /* kernels that are not there yet */
 };
 
-static struct joint joint_of(const struct kiln_limits *limits, size_t layers,
-                             const unsigned char *keep, const struct kiln_groups *groups) {
+static struct joint joint_of(const struct kiln_limits *limits, const unsigned char *keep,
+                             const struct kiln_groups *groups) {
     const struct kiln_plan_group *last = &groups->at[groups->n_forward - 1];
-    struct joint joint = {limits->compile - last->kernels, limits->load, last->first};
-    joint.load -= recomputed(keep, last->first, layers) * limits->forward;
+    const bool there = kiln_forward_shares(limits, limits->layers);
+    struct joint joint = {.compile = limits->compile - last->kernels,
+                          .load = limits->load - (there ? limits->shared : 0),
+                          .from = last->first,
+                          .shared = there ? 0 : limits->shared};
+    joint.load -= recompute_kernels(limits, keep, last->first, limits->layers);
     return joint;
 }
 
-static bool fits(const struct kiln_limits *limits, const struct joint *joint, size_t first,
-                 size_t layers, size_t again) {
-    const size_t backward = layers * limits->backward + limits->shared;
-    if (joint != NULL && (first < joint->from || backward > least(joint->compile, joint->load))) {
-        return false;
+static bool fits(const struct kiln_limits *limits, const unsigned char *keep,
+                 const struct joint *joint, size_t first, size_t end) {
+    if (joint != NULL) {
+        const size_t backward = (end - first) * limits->backward + joint->shared;
+        if (first < joint->from || backward > least(joint->compile, joint->load)) {
+            return false;
+        }
     }
     /* A fresh process, too: the window may restart in front of the group. */
-    return backward + again * limits->forward <= limits->group;
+    return backward_group(limits, keep, first, end) <= limits->group;
 }
 
 /* Append the largest group that ends at `end`, undivided units; returns its first layer, `end` when
  * no unit fits. */
 static size_t fill(const struct kiln_limits *limits, const unsigned char *keep,
                    const struct joint *joint, size_t end, struct kiln_groups *groups) {
-    size_t first = end, again = 0;
+    size_t first = end;
     while (first > 0) {
         const bool full = keep[first - 1] == KILN_FULL;
         const size_t next = full ? first - 1 : kiln_segment_first(keep, first - 1);
-        const size_t more = full ? 0 : first - next;
-        if (!fits(limits, joint, next, end - next, again + more)) {
+        if (!fits(limits, keep, joint, next, end)) {
             break;
         }
-        again += more;
         first = next;
     }
     if (first < end) {
-        append(groups, KILN_PLAN_BACKWARD, first, end, again,
-               (end - first) * limits->backward + limits->shared + again * limits->forward);
+        append(groups, KILN_PLAN_BACKWARD, first, end, recomputed(keep, first, end),
+               backward_group(limits, keep, first, end));
     }
     return first;
 }
 
-void kiln_groups_backward(const struct kiln_limits *limits, size_t layers,
-                          const unsigned char *keep, bool join, struct kiln_groups *groups) {
+void kiln_groups_backward(const struct kiln_limits *limits, const unsigned char *keep, bool join,
+                          struct kiln_groups *groups) {
+    const size_t layers = limits->layers;
     size_t end = layers;
     groups->n = groups->n_forward;
     if (limits->whole) {
         mirror(limits, keep, groups);
         return;
     }
-    if (kiln_one_batch(limits, layers)) { /* the forward kernels are there */
+    if (kiln_one_batch(limits)) { /* the forward kernels are there */
         append(groups, KILN_PLAN_BACKWARD, 0, layers, recomputed(keep, 0, layers),
                layers * limits->backward + limits->shared);
         return;
     }
     if (join && limits->compile != SIZE_MAX) {
-        const struct joint joint = joint_of(limits, layers, keep, groups);
+        const struct joint joint = joint_of(limits, keep, groups);
         end = fill(limits, keep, &joint, end, groups);
     }
     while (end > 0) {

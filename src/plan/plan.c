@@ -65,19 +65,19 @@ bool kiln_plan_fits(const struct kiln_plan *plan) {
  * the process of the last forward group; the one with fewer compiles, then restarts, stays. */
 static enum kiln_status choose_groups(struct kiln_plan *plan, struct kiln_err *err) {
     struct kiln_schedule_plan *s = &plan->schedule;
-    kiln_groups_backward(&s->limits, s->layers, s->keep, false, &s->groups);
+    kiln_groups_backward(&s->limits, s->keep, false, &s->groups);
     KILN_TRY(kiln_simulate(plan, NULL, err));
     if (s->limits.whole || s->one_batch || s->limits.compile == SIZE_MAX) {
         return KILN_OK;
     }
     const struct kiln_cost fresh = plan->cost;
-    kiln_groups_backward(&s->limits, s->layers, s->keep, true, &s->groups);
+    kiln_groups_backward(&s->limits, s->keep, true, &s->groups);
     KILN_TRY(kiln_simulate(plan, NULL, err));
     const bool fewer =
         plan->cost.compiles < fresh.compiles ||
         (plan->cost.compiles == fresh.compiles && plan->cost.restarts < fresh.restarts);
     if (!fewer) {
-        kiln_groups_backward(&s->limits, s->layers, s->keep, false, &s->groups);
+        kiln_groups_backward(&s->limits, s->keep, false, &s->groups);
         plan->cost = fresh;
     }
     return KILN_OK;
@@ -95,23 +95,23 @@ static enum kiln_status hold(const struct kiln_table *table, struct kiln_plan *p
     return KILN_OK;
 }
 
-static enum kiln_status sizes_of(const struct kiln_table *table,
-                                 const struct kiln_plan_request *request,
-                                 struct kiln_device_sizes *out, struct kiln_err *err) {
-    const struct kiln_device_options options = {
-        .shape = {request->batch, request->seq},
-        .precision = request->precision,
-        .training = !request->forward_only,
-    };
-    return kiln_device_sizes(table, &options, out, err);
+struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
+    return (struct kiln_device_options){.device = r->device,
+                                        .shape = {r->batch, r->seq},
+                                        .precision = r->precision,
+                                        .training = !r->forward_only,
+                                        .budget = r->budget,
+                                        .load_budget = r->load_budget};
 }
 
 /* A layer that is recomputed shares a process with its backward kernels. */
 static enum kiln_status check_recompute(const struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_limits *limits = &plan->schedule.limits;
-    const size_t need = limits->forward + limits->backward + limits->shared;
+    const size_t layers = plan->schedule.layers;
+    const bool last = plan->schedule.keep[layers - 1] != KILN_FULL;
+    const size_t need = kiln_all_kernels(limits, 0, 1) + (last && layers > 1 ? limits->head : 0);
     bool all = true;
-    for (size_t l = 0; l < plan->schedule.layers; l++) {
+    for (size_t l = 0; l < layers; l++) {
         all &= plan->schedule.keep[l] == KILN_FULL;
     }
     KILN_REQUIRE(all || plan->request->forward_only || limits->group >= need, err, KILN_EBUDGET,
@@ -121,6 +121,13 @@ static enum kiln_status check_recompute(const struct kiln_plan *plan, struct kil
     return KILN_OK;
 }
 
+/* New weights are inputs, or they are taken in place where there is no budget. */
+static bool refreshes(const struct kiln_plan_request *r) {
+    const struct kiln_device_options device = kiln_plan_device(r);
+    return kiln_device_programs(&device) > 0 ||
+           (r->refreshes && r->budget == 0 && r->load_budget == 0);
+}
+
 static enum kiln_status make(const struct kiln_table *table, const unsigned char *keep,
                              struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_plan_request *r = plan->request;
@@ -128,18 +135,20 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     const size_t layers = table->dims.layers;
     s->limits = kiln_limits_of(r);
     s->layers = layers;
-    s->refreshes = r->refreshes && r->budget == 0 && r->load_budget == 0;
+    s->refreshes = refreshes(r);
     KILN_TRY(kiln_limits_check(r, &s->limits, err));
-    KILN_TRY(sizes_of(table, r, &plan->sizes, err));
+    const struct kiln_device_options device = kiln_plan_device(r);
+    KILN_TRY(kiln_device_sizes(table, &device, &plan->sizes, err));
+    kiln_device_traffic(table, &device, &plan->traffic);
     s->groups.at = kiln_alloc(kiln_groups_room(layers), sizeof *s->groups.at);
     s->keep = plan->keep_of = kiln_alloc(layers, 1);
     KILN_REQUIRE(s->groups.at && plan->keep_of, err, KILN_ENOMEM,
                  "planning %zu layers: out of memory", layers);
     memcpy(plan->keep_of, keep, layers);
     KILN_TRY(check_recompute(plan, err));
-    s->one_batch = kiln_one_batch(&s->limits, layers);
-    kiln_groups_forward(&s->limits, layers, &s->groups);
-    kiln_keep_cut(&s->limits, layers, &s->groups, plan->keep_of);
+    s->one_batch = kiln_one_batch(&s->limits);
+    kiln_groups_forward(&s->limits, &s->groups);
+    kiln_keep_cut(&s->limits, &s->groups, plan->keep_of);
     KILN_TRY(hold(table, plan, 1, err));
     /* More than one compile batch: more micro-batches at a time mean fewer compiles. */
     size_t held = s->one_batch || s->limits.whole || r->forward_only ? 1 : r->accum;
@@ -162,6 +171,10 @@ enum kiln_status kiln_plan_layers(const struct kiln_table *table,
         .keep = request->keep,
         .flops = kiln_plan_flops(&request->dims, request->batch, request->seq),
     };
+    if (request->device.extras) { /* the classifier's way forward, too */
+        out->flops.device += out->flops.classifier / 3;
+        out->flops.host -= out->flops.classifier / 3;
+    }
     const enum kiln_status status = make(table, keep, out, err);
     if (status != KILN_OK) {
         kiln_plan_close(out);
@@ -183,7 +196,7 @@ enum kiln_status kiln_plan_policy(const struct kiln_table *table,
     unsigned char *keep = kiln_alloc(layers, 1);
     enum kiln_status status = KILN_OK;
     if (forward.at != NULL && keep != NULL) {
-        kiln_groups_forward(&limits, layers, &forward);
+        kiln_groups_forward(&limits, &forward);
         kiln_keep_layers(policy, layers, &forward, keep);
         status = kiln_plan_layers(table, request, keep, out, err);
         out->keep = policy;
@@ -254,10 +267,11 @@ struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
                                           const struct kiln_device_options *options, size_t accum,
                                           size_t threads) {
     return (struct kiln_plan_request){.dims = table->dims,
+                                      .device = options->device,
                                       .batch = options->shape.batch,
                                       .seq = options->shape.seq,
                                       .accum = accum,
-                                      .refreshes = true,
+                                      .refreshes = options->device.id == KILN_CPU,
                                       .forward_only = !options->training,
                                       .schedule = KILN_SCHEDULE_SPLIT,
                                       .keep = {.kind = KILN_KEEP_ALL},
@@ -268,7 +282,7 @@ struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
 /* A load budget of which so many layers' kernels of both passes may be used. */
 static size_t load_budget_for(const struct kiln_plan_request *request, size_t layers) {
     const struct kiln_limits limits = kiln_limits_of(request);
-    const uint64_t kernels = (limits.forward + limits.backward) * layers + limits.shared;
+    const uint64_t kernels = kiln_all_kernels(&limits, 0, layers);
     const uint64_t used = 1000000 - request->headroom_millionths;
     return (size_t)((kernels * 1000000 + used - 1) / used);
 }

@@ -38,6 +38,7 @@ struct kiln_layout {
 struct kiln_cost {
     double compiles, restarts;
     double compile_s, compute_s, restart_s; /* compute: the passes */
+    double written, read;                   /* bytes to and from surfaces */
     size_t peak_forward, peak_backward;     /* layers whose kernels are loaded at once, at most */
 };
 
@@ -49,6 +50,7 @@ struct kiln_plan {
     size_t accum;
     struct kiln_keep keep; /* the policy it came from; AUTO: chosen layer by layer */
     struct kiln_device_sizes sizes;
+    struct kiln_device_traffic traffic;
     struct kiln_layout layout;
     struct kiln_cost cost;
     struct kiln_memory memory;
@@ -92,6 +94,8 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_auto(const struct kiln_table *table,
                                                 struct kiln_plan *out, bool *found,
                                                 struct kiln_err *err);
 
+/* The device that a request asks for. */
+struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *request);
 /* The plan of a device without limits: bench, verify, evaluation of a file. */
 struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
                                           const struct kiln_device_options *options, size_t accum,

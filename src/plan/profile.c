@@ -59,17 +59,22 @@ static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precisio
     return status;
 }
 
-enum kiln_status kiln_profile_of(const char *device, size_t threads, enum kiln_precision precision,
-                                 struct kiln_profile *out, struct kiln_err *err) {
+enum kiln_status kiln_profile_of(const struct kiln_device_choice *device, size_t threads,
+                                 enum kiln_precision precision, struct kiln_profile *out,
+                                 struct kiln_err *err) {
+    const double times = device->id == KILN_SIM ? device->sim_time : 1;
     *out = (struct kiln_profile){.tflops = 0};
-    if (strcmp(device, "cpu") == 0) {
+    if (device->id == KILN_CPU) {
         KILN_TRY(measure_cpu(threads, precision, out, err));
-        out->process_gb = (double)kiln_memory_resident() * 1e-9;
-        return KILN_OK;
+    } else if (times <= 0) {
+        /* The simulator computes on this CPU, and a compile parses and bakes: packing, nearly. */
+        KILN_TRY(measure_cpu(threads, KILN_PRECISION_FP32, out, err));
+    } else {
+        *out = npu;
+        out->tflops /= times;
+        out->ceiling_tflops /= times;
+        out->compile_s *= times;
     }
-    KILN_REQUIRE(strcmp(device, "sim") == 0 || strcmp(device, "ane") == 0, err, KILN_EUSAGE,
-                 "--device %s: unknown; use cpu, sim or ane", device);
-    *out = npu;
     out->process_gb = (double)kiln_memory_resident() * 1e-9;
     return KILN_OK;
 }

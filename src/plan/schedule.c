@@ -18,19 +18,24 @@ static unsigned wants(const struct kiln_schedule_plan *plan, const struct kiln_p
 }
 
 /* In `whole` the weightless kernel is one of the layer's. */
-static size_t kernels_of(const struct kiln_limits *limits, unsigned set) {
+static size_t kernels_of(const struct kiln_limits *limits, size_t layer, unsigned set) {
     const size_t backward = limits->backward + (limits->whole ? limits->shared : 0);
-    return (set & KILN_HAS_FORWARD ? limits->forward : 0) +
+    return (set & KILN_HAS_FORWARD ? kiln_forward_kernels(limits, layer, layer + 1) : 0) +
            (set & KILN_HAS_BACKWARD ? backward : 0);
+}
+
+/* Does the group run a kernel that all layers share? */
+static bool shares(const struct kiln_schedule_plan *plan, const struct kiln_plan_group *g) {
+    return !plan->limits.whole &&
+           (g->pass == KILN_PLAN_BACKWARD || kiln_forward_shares(&plan->limits, g->end));
 }
 
 /* Kernels of the group that the process lacks. */
 static size_t missing(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                       const struct kiln_plan_group *g, bool evaluate) {
-    const bool shares = !plan->limits.whole && g->pass == KILN_PLAN_BACKWARD && !p->shared;
-    size_t n = shares ? plan->limits.shared : 0;
+    size_t n = shares(plan, g) && !p->shared ? plan->limits.shared : 0;
     for (size_t l = g->first; l < g->end; l++) {
-        n += kernels_of(&plan->limits, wants(plan, g, l, evaluate) & ~(unsigned)p->has[l]);
+        n += kernels_of(&plan->limits, l, wants(plan, g, l, evaluate) & ~(unsigned)p->has[l]);
     }
     return n;
 }
@@ -43,9 +48,10 @@ static size_t n_groups(const struct kiln_schedule_plan *plan, const struct kiln_
 static size_t missing_at_start(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                                bool evaluate) {
     const unsigned set = evaluate ? KILN_HAS_FORWARD : KILN_HAS_FORWARD | KILN_HAS_BACKWARD;
-    size_t n = evaluate || p->shared ? 0 : plan->limits.shared;
+    const bool none = (evaluate && !plan->limits.shared_forward) || p->shared;
+    size_t n = none ? 0 : plan->limits.shared;
     for (size_t l = 0; l < plan->layers; l++) {
-        n += kernels_of(&plan->limits, set & ~(unsigned)p->has[l]);
+        n += kernels_of(&plan->limits, l, set & ~(unsigned)p->has[l]);
     }
     return n;
 }
@@ -92,7 +98,7 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
 
 static void unload(const struct kiln_schedule_plan *plan, struct kiln_process *p, size_t layer,
                    unsigned set) {
-    p->loaded -= kernels_of(&plan->limits, p->has[layer] & set);
+    p->loaded -= kernels_of(&plan->limits, layer, p->has[layer] & set);
     p->has[layer] &= (unsigned char)~set;
 }
 
@@ -110,8 +116,8 @@ static void make_room(const struct kiln_schedule_plan *plan, struct kiln_process
             unload(plan, p, l, set & ~keep);
         }
     }
-    if (n > load - p->loaded && p->shared && g->pass == KILN_PLAN_FORWARD) {
-        p->shared = false; /* the weightless one, last: it does not go stale */
+    if (n > load - p->loaded && p->shared && !shares(plan, g)) {
+        p->shared = false; /* what has no weights, last: it does not go stale */
         p->loaded -= plan->limits.shared;
     }
 }
@@ -122,7 +128,7 @@ static void compile(const struct kiln_schedule_plan *plan, struct kiln_process *
     make_room(plan, p, g, evaluate, n);
     p->compiled += plan->limits.compile == SIZE_MAX ? 0 : n;
     p->loaded += n;
-    p->shared |= !plan->limits.whole && g->pass == KILN_PLAN_BACKWARD;
+    p->shared |= shares(plan, g);
     for (size_t l = g->first; l < g->end; l++) {
         p->has[l] |= (unsigned char)wants(plan, g, l, evaluate);
     }

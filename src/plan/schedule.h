@@ -44,7 +44,7 @@ struct kiln_position {
 enum { KILN_HAS_FORWARD = 1, KILN_HAS_BACKWARD = 2 };
 struct kiln_process {
     size_t compiled, loaded; /* kernels, against the limits */
-    bool shared;             /* the weightless kernel is here */
+    bool shared;             /* the kernels that all layers share are here */
     unsigned char *has;      /* [layers] */
 };
 

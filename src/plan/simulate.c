@@ -9,9 +9,10 @@
 
 /* Seconds of one micro-batch through one layer, and of what comes once a window. */
 struct rates {
-    double forward, backward;                       /* a layer */
-    double head;                                    /* classifier and loss, forward and backward */
-    double kernel_forward, kernel_backward, shared; /* compiles of a layer's kernels */
+    double forward, backward;               /* a layer */
+    double head;                            /* classifier and loss, forward and backward */
+    double kernel_forward, kernel_backward; /* compiles of a layer's kernels */
+    double kernel_head;                     /* and of the classifier's */
 };
 
 static double compile_seconds(const struct kiln_profile *f, size_t kernels, size_t bytes) {
@@ -33,7 +34,7 @@ static struct rates rates_of(const struct kiln_plan *plan) {
     }
     r.kernel_forward = compile_seconds(f, limits->forward, plan->sizes.forward);
     r.kernel_backward = compile_seconds(f, limits->backward, plan->sizes.backward);
-    r.shared = (double)limits->shared * f->compile_s;
+    r.kernel_head = limits->head > 0 ? compile_seconds(f, limits->head, plan->sizes.head) : 0;
     return r;
 }
 
@@ -48,16 +49,19 @@ struct simulation {
 static void count_compile(struct simulation *s, const struct kiln_plan_action *a,
                           const unsigned char *before) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
-    size_t forward = 0, backward = 0, kernels = 0;
+    const struct kiln_limits *limits = &plan->limits;
+    size_t forward = 0, backward = 0, head = 0, kernels = 0;
     for (size_t l = a->group.first; l < a->group.end; l++) {
         const unsigned now = s->process.has[l] & ~(unsigned)before[l];
         forward += (now & KILN_HAS_FORWARD) != 0;
         backward += (now & KILN_HAS_BACKWARD) != 0;
+        head += (now & KILN_HAS_FORWARD) != 0 && l + 1 == limits->layers;
     }
-    kernels = forward * plan->limits.forward + backward * plan->limits.backward;
+    kernels = forward * limits->forward + backward * limits->backward + head * limits->head;
     s->sum.compiles += (double)a->kernels;
     s->sum.compile_s += (double)forward * s->rates.kernel_forward +
                         (double)backward * s->rates.kernel_backward +
+                        (double)head * s->rates.kernel_head +
                         (double)(a->kernels - kernels) * s->plan->request->profile.compile_s;
 }
 
@@ -70,6 +74,30 @@ static void note_peak(struct simulation *s) {
     struct kiln_cost *cost = &s->plan->cost;
     cost->peak_forward = forward > cost->peak_forward ? forward : cost->peak_forward;
     cost->peak_backward = backward > cost->peak_backward ? backward : cost->peak_backward;
+}
+
+static void move(struct simulation *s, const struct kiln_moved *one, size_t times) {
+    s->sum.written += (double)one->written * (double)times;
+    s->sum.read += (double)one->read * (double)times;
+}
+
+/* What passes over surfaces in a pass of one micro-batch. */
+static void move_forward(struct simulation *s, const struct kiln_plan_group *g) {
+    const struct kiln_device_traffic *t = &s->plan->traffic;
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
+    const bool training = !s->plan->request->forward_only;
+    size_t kept = 0;
+    for (size_t l = g->first; l < g->end; l++) {
+        kept += training && plan->keep[l] == KILN_FULL;
+    }
+    move(s, &t->forward_kept, kept);
+    move(s, &t->forward, g->end - g->first - kept);
+    move(s, training ? &t->head : &t->head_evaluate, g->end == plan->layers);
+}
+
+static void move_backward(struct simulation *s, const struct kiln_plan_group *g) {
+    move(s, &s->plan->traffic.forward_kept, g->recomputed);
+    move(s, &s->plan->traffic.backward, g->end - g->first);
 }
 
 /* Time and counts of an action that has just been applied; before: kernels there were. */
@@ -85,16 +113,20 @@ static void count(struct simulation *s, const struct kiln_plan_action *a,
         case KILN_FORWARD_GROUP:
             s->sum.compute_s += layers * s->rates.forward;
             s->sum.compute_s += g->end == s->plan->schedule.layers ? s->rates.head : 0;
+            move_forward(s, g);
             break;
         case KILN_BACKWARD_GROUP:
             s->sum.compute_s +=
                 layers * s->rates.backward + (double)g->recomputed * s->rates.forward;
+            move_backward(s, g);
             break;
         case KILN_RESTART:
             s->sum.restarts++;
             s->sum.restart_s += s->plan->request->profile.restart_s;
             break;
         case KILN_UPDATE:
+            move(s, &s->plan->traffic.weights, 1);
+            break;
         case KILN_STEP_DONE:
         case KILN_ERROR:
             break;
@@ -132,7 +164,9 @@ static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *
                               .restarts = (b->restarts - a->restarts) / n,
                               .compile_s = (b->compile_s - a->compile_s) / n,
                               .compute_s = (b->compute_s - a->compute_s) / n,
-                              .restart_s = (b->restart_s - a->restart_s) / n};
+                              .restart_s = (b->restart_s - a->restart_s) / n,
+                              .written = (b->written - a->written) / n,
+                              .read = (b->read - a->read) / n};
 }
 
 static void repeat(struct simulation *s, struct place *places, unsigned char *before) {

@@ -95,6 +95,11 @@ static void say_data(struct text *text, const struct kiln_run_info *info) {
 static void say_machine(struct text *text, const struct kiln_run_info *info) {
     char buffer[32];
     const double available = (double)info->cpu.memory_available;
+    if (strcmp(info->settings->device, "cpu") != 0) {
+        heading(text, "device");
+        add(text, "%s, weights %s, %s\n", info->settings->device, info->settings->weight_mode,
+            info->device.extras ? "with extras" : "without extras");
+    }
     heading(text, "machine");
     add(text, "%s kernels, %s products in %s, %" PRIu64 " threads of %zu, %s free\n",
         info->cpu.tier, info->cpu.provider, kiln_precision_name(info->precision),
@@ -274,6 +279,10 @@ char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_rep
         kiln_human_time(end->seconds, time, sizeof time));
     add(&text, ": %.0f tokens/s, %s/s\n", end->tokens_per_s,
         kiln_human_tflop(end->tflops, flop, sizeof flop));
+    if (end->skipped > 0) {
+        add(&text, "%" PRIu64 " of them skipped: the gradient overflowed, no update\n",
+            end->skipped);
+    }
     say_prediction(&text, info, end);
     say_losses(&text, end);
     add(&text, "model: %s/model.bin (llama2.c format)\n", info->folder);

@@ -23,7 +23,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "resume.kiln is little-endian");
 
-enum { PAGE = 4096, VERSION = 1, PATH_ROOM = 4400 };
+enum { PAGE = 4096, VERSION = 2, PATH_ROOM = 4400 };
 #define BYTE_ORDER_MARK 0x01020304u
 #define PARTS           KILN_CHECKPOINT_PARTS
 static const char magic[8] = {'K', 'I', 'L', 'N', 'R', 'S', '0', '1'};

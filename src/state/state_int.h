@@ -17,7 +17,7 @@
 enum {
     KILN_STATE_PAGE = 4096, /* of the format, whatever the system's page is */
     KILN_STATE_HEAD = KILN_STATE_WEIGHTS_AT,
-    KILN_STATE_VERSION = 3,
+    KILN_STATE_VERSION = 4,
 };
 
 /* Page 0. Every member is 8 bytes or an array of such up to `zero`: no padding. */
@@ -40,7 +40,7 @@ struct kiln_state_slot {
     uint32_t crc;
 };
 _Static_assert(sizeof(struct kiln_state_slot) == KILN_STATE_PAGE, "a slot is a page");
-_Static_assert(sizeof(struct kiln_cursor) == 37 * 8 + 40 + 160, "the cursor has no padding");
+_Static_assert(sizeof(struct kiln_cursor) == 42 * 8 + 40 + 160, "the cursor has no padding");
 
 /* What a worker's chunk was before it is changed. */
 struct kiln_journal_slot {

@@ -91,8 +91,8 @@ static enum kiln_status one_step(struct bench *b, size_t accum, uint64_t update,
     kiln_executor_begin(x, false, accum, same_batch, b);
     KILN_TRY(kiln_executor_window(x, err));
     double computed = kiln_now_s();
-    double norm = kiln_optimizer_norm(b->engine.optimizer);
-    kiln_optimizer_update(b->engine.optimizer, update, 1e-4, norm);
+    double norm = kiln_optimizer_norm(b->engine.optimizer, 1);
+    kiln_optimizer_update(b->engine.optimizer, update, 1e-4, norm, 1);
     double end = kiln_now_s();
     out->forward = x->forward_s * 1e3 / (double)accum;
     out->backward = x->backward_s * 1e3 / (double)accum;

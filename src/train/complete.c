@@ -151,6 +151,52 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_com
     return complete(s, source, &dims, err);
 }
 
+/* ---- the device --------------------------------------------------------------------------------
+ */
+
+/* What only a Neural Engine, or only a simulated one, knows. */
+static enum kiln_status check_device(const struct kiln_settings *s, enum kiln_device_id id,
+                                     struct kiln_err *err) {
+    static const enum kiln_setting_id npu[] = {KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
+                                               KILN_SETTING_sim_time};
+    for (size_t i = 0; id == KILN_CPU && i < sizeof npu / sizeof npu[0]; i++) {
+        KILN_REQUIRE(s->origin[npu[i]] != KILN_FROM_FLAG, err, KILN_EUSAGE,
+                     "--%s is of the device%s: the cpu compiles no programs; add --device sim, or "
+                     "leave it out",
+                     kiln_setting(npu[i])->flag,
+                     npu[i] == KILN_SETTING_sim_time ? " sim" : "s sim and ane");
+    }
+    KILN_REQUIRE(id != KILN_ANE || s->sim_time <= 0, err, KILN_EUSAGE,
+                 "--sim-time %g: --device ane takes its own time; use --device sim, or leave it "
+                 "out",
+                 s->sim_time);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_settings_device(const struct kiln_settings *s,
+                                      struct kiln_device_choice *device,
+                                      enum kiln_precision *precision, struct kiln_err *err) {
+    *device = (struct kiln_device_choice){.id = KILN_CPU};
+    KILN_TRY(kiln_device_parse(s->device, &device->id, err));
+    KILN_TRY(kiln_precision_parse(s->precision, precision, err));
+    KILN_TRY(check_device(s, device->id, err));
+    const bool fp16 = *precision == KILN_PRECISION_FP16;
+    if (device->id == KILN_CPU) {
+        KILN_REQUIRE(!fp16, err, KILN_EUSAGE,
+                     "--precision fp16: --device cpu computes in fp32 or bf16; use auto, fp32 or "
+                     "bf16");
+        return KILN_OK;
+    }
+    KILN_REQUIRE(fp16 || *precision == KILN_PRECISION_AUTO, err, KILN_EUSAGE,
+                 "--precision %s: --device %s computes in fp16; use auto or fp16", s->precision,
+                 s->device);
+    *precision = KILN_PRECISION_FP16;
+    device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
+    device->extras = !s->no_extras && !device->dynamic;
+    device->sim_time = s->sim_time;
+    return KILN_OK;
+}
+
 /* ---- the plan ----------------------------------------------------------------------------------
  */
 
@@ -158,9 +204,14 @@ enum { NPU_BUDGET = 119 }; /* of the published trainers */
 
 enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struct kiln_dims *dims,
                                       struct kiln_plan_request *out, struct kiln_err *err) {
-    const bool cpu = strcmp(s->device, "cpu") == 0;
+    struct kiln_device_choice device;
+    enum kiln_precision precision;
+    KILN_TRY(kiln_settings_device(s, &device, &precision, err));
+    const bool cpu = device.id == KILN_CPU;
     *out = (struct kiln_plan_request){
         .dims = *dims,
+        .device = device,
+        .precision = precision,
         .batch = s->batch,
         .seq = s->seq != KILN_UNSET ? s->seq : dims->seq,
         .accum = s->accum != KILN_UNSET ? s->accum : PUBLISHED_ACCUM,
@@ -175,21 +226,23 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
     out->load_budget = s->load_budget != KILN_UNSET ? s->load_budget : out->budget;
     KILN_TRY(kiln_schedule_parse(s->schedule, &out->schedule, err));
     KILN_TRY(kiln_keep_parse(s->activations, &out->keep, err));
-    KILN_TRY(kiln_precision_parse(s->precision, &out->precision, err));
     return KILN_OK;
 }
 
 static enum kiln_status complete_and_plan(struct kiln_settings *s, struct kiln_plan_request *out,
                                           char *name, struct kiln_err *err) {
     struct kiln_completed completed;
+    struct kiln_device_choice device;
+    enum kiln_precision precision;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
+    KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(kiln_check_data(s->data, err));
     const enum kiln_status status = kiln_settings_complete(s, &completed, err);
     kiln_tokenizer_destroy(completed.tokenizer);
     KILN_TRY(status);
     kiln_model_source_name(&completed.source, s->seed, name, 512);
     KILN_TRY(kiln_plan_request_of(s, &completed.dims, out, err));
-    return kiln_profile_of(s->device, out->threads, out->precision, &out->profile, err);
+    return kiln_profile_of(&out->device, out->threads, out->precision, &out->profile, err);
 }
 
 enum kiln_status kiln_run_plan(const struct kiln_settings *settings, struct kiln_plan_request *out,

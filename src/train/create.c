@@ -153,7 +153,10 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
 static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
     struct kiln_completed completed;
+    struct kiln_device_choice device;
+    enum kiln_precision precision;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
+    KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(kiln_check_data(s->data, err));
     const enum kiln_status status = kiln_settings_complete(s, &completed, err);
     run->tokenizer = completed.tokenizer;

@@ -12,11 +12,7 @@ enum kiln_status kiln_engine_plan(struct kiln_engine *e, const struct kiln_table
 enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table *table,
                                   const struct kiln_engine_memory *memory, struct kiln_err *err) {
     const struct kiln_plan_request *r = &e->request;
-    const struct kiln_device_options options = {.shape = {r->batch, r->seq},
-                                                .precision = r->precision,
-                                                .training = !r->forward_only,
-                                                .budget = r->budget,
-                                                .load_budget = r->load_budget};
+    const struct kiln_device_options options = kiln_plan_device(r);
     KILN_TRY(kiln_pool_create(r->threads > 0 ? r->threads : 1, &e->pool, err));
     KILN_TRY(kiln_device_open(table, e->pool, memory->weights, &options, &e->device, err));
     KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, err));

@@ -15,16 +15,26 @@ static enum kiln_status compile(struct kiln_executor *x, enum kiln_kind kind, si
     return x->device->ops->compile(x->device, kind, layer, x->device->weights, err);
 }
 
-static bool shared_by_layer(const struct kiln_executor *x) {
-    return x->plan->schedule.limits.whole;
+/* Is there one of the kind that all layers share? */
+static bool shared_kind(const struct kiln_executor *x, size_t kind) {
+    const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
+    return k->compiles > 0 && !k->per_layer && !k->weights && !x->plan->schedule.limits.whole;
+}
+
+/* Is one of the kind the layer's, and in this set? What runs behind the last layer is among its
+ * forward kernels; in `whole` each layer has what is shared otherwise (plan/budget.c). */
+static bool layer_kind(const struct kiln_executor *x, size_t kind, size_t layer, unsigned set) {
+    const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
+    const bool forward = k->pass == KILN_FORWARD;
+    const bool behind = !k->per_layer && (k->weights || forward);
+    return k->compiles > 0 && !shared_kind(x, kind) &&
+           (!behind || layer + 1 == x->plan->schedule.layers) &&
+           set & (forward ? KILN_HAS_FORWARD : KILN_HAS_BACKWARD);
 }
 
 static void release_layer(struct kiln_executor *x, size_t layer, unsigned set) {
     for (size_t kind = 0; kind < KILN_KINDS; kind++) {
-        const bool forward = x->device->caps.kinds[kind].pass == KILN_FORWARD;
-        const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
-        const bool mine = k->compiles > 0 && (k->per_layer || shared_by_layer(x));
-        if (mine && set & (forward ? KILN_HAS_FORWARD : KILN_HAS_BACKWARD)) {
+        if (layer_kind(x, kind, layer, set)) {
             x->device->ops->release(x->device, kind, layer);
         }
     }
@@ -33,11 +43,25 @@ static void release_layer(struct kiln_executor *x, size_t layer, unsigned set) {
 static enum kiln_status compile_layer(struct kiln_executor *x, size_t layer, unsigned set,
                                       struct kiln_err *err) {
     for (size_t kind = 0; kind < KILN_KINDS; kind++) {
-        const bool forward = x->device->caps.kinds[kind].pass == KILN_FORWARD;
-        const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
-        const bool mine = k->compiles > 0 && (k->per_layer || shared_by_layer(x));
-        if (mine && set & (forward ? KILN_HAS_FORWARD : KILN_HAS_BACKWARD)) {
+        if (layer_kind(x, kind, layer, set)) {
             KILN_TRY(compile(x, kind, layer, err));
+        }
+    }
+    return KILN_OK;
+}
+
+static void release_shared(struct kiln_executor *x) {
+    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
+        if (shared_kind(x, kind)) {
+            x->device->ops->release(x->device, kind, 0);
+        }
+    }
+}
+
+static enum kiln_status compile_shared(struct kiln_executor *x, struct kiln_err *err) {
+    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
+        if (shared_kind(x, kind)) {
+            KILN_TRY(compile(x, kind, 0, err));
         }
     }
     return KILN_OK;
@@ -58,7 +82,7 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
         x->on_device[l] &= has[l];
     }
     if (x->shared_on_device && !x->process.shared) {
-        x->device->ops->release(x->device, KILN_ATTN_BWD2, 0);
+        release_shared(x);
     }
     for (size_t l = 0; l < x->plan->schedule.layers; l++) {
         const unsigned fresh = has[l] & ~(unsigned)x->on_device[l];
@@ -69,7 +93,7 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
         }
     }
     if (x->process.shared && !x->shared_on_device) {
-        KILN_TRY(compile(x, KILN_ATTN_BWD2, 0, err));
+        KILN_TRY(compile_shared(x, err));
     }
     x->shared_on_device = x->process.shared;
     x->compile_s += kiln_now_s() - start;
@@ -241,6 +265,7 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
             const struct blocks b = segment_blocks(x, end - 1, first);
             KILN_TRY(layer_backward(x, end - 1, &b, err));
         }
+        KILN_TRY(x->device->ops->drain(x->device, err)); /* the next segment takes their place */
         poison_run(x);
     }
     if (g->first == 0) {

@@ -50,6 +50,13 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
     set_count(line, "layer_forwards", r->layer_forwards);
     set_count(line, "peak_bytes", r->peak_bytes);
     set_count(line, "restarts", r->restarts);
+    if (r->surfaces) {
+        set_count(line, "surface_read_bytes", r->surface_read_bytes);
+        set_count(line, "surface_written_bytes", r->surface_written_bytes);
+    }
+    if (r->loss_scale > 0) {
+        set_real(line, "loss_scale", r->loss_scale);
+    }
     if (!isnan(r->val_loss)) {
         set_real(line, "val_loss", r->val_loss);
     }
@@ -77,31 +84,36 @@ static uint64_t count(const json_t *line, const char *key) {
 
 /* What a progress line or a summary shows of a step. */
 static struct kiln_step_record record_of(const json_t *line) {
-    return (struct kiln_step_record){.step = count(line, "step"),
-                                     .loss = real(line, "loss"),
-                                     .grad_norm = real(line, "grad_norm"),
-                                     .lr = real(line, "lr"),
-                                     .tokens = count(line, "tokens"),
-                                     .staleness = count(line, "staleness"),
-                                     .ms = real(line, "ms"),
-                                     .ms_per_micro_batch = real(line, "ms_per_micro_batch"),
-                                     .tokens_per_s = real(line, "tokens_per_s"),
-                                     .tflops = real(line, "tflops"),
-                                     .utilization = real(line, "utilization"),
-                                     .compile_ms = real(line, "compile_ms"),
-                                     .stall_ms = real(line, "stall_ms"),
-                                     .device_ms = real(line, "device_ms"),
-                                     .host_ms = real(line, "host_ms"),
-                                     .io_ms = real(line, "io_ms"),
-                                     .dw_wait_ms = real(line, "dw_wait_ms"),
-                                     .update_ms = real(line, "update_ms"),
-                                     .restart_ms = real(line, "restart_ms"),
-                                     .compiles = count(line, "compiles"),
-                                     .restarts = count(line, "restarts"),
-                                     .peak_bytes = count(line, "peak_bytes"),
-                                     .layer_forwards = count(line, "layer_forwards"),
-                                     .skipped = json_is_true(json_object_get(line, "skipped")),
-                                     .val_loss = real(line, "val_loss")};
+    return (struct kiln_step_record){
+        .step = count(line, "step"),
+        .loss = real(line, "loss"),
+        .grad_norm = real(line, "grad_norm"),
+        .lr = real(line, "lr"),
+        .tokens = count(line, "tokens"),
+        .staleness = count(line, "staleness"),
+        .ms = real(line, "ms"),
+        .ms_per_micro_batch = real(line, "ms_per_micro_batch"),
+        .tokens_per_s = real(line, "tokens_per_s"),
+        .tflops = real(line, "tflops"),
+        .utilization = real(line, "utilization"),
+        .compile_ms = real(line, "compile_ms"),
+        .stall_ms = real(line, "stall_ms"),
+        .device_ms = real(line, "device_ms"),
+        .host_ms = real(line, "host_ms"),
+        .io_ms = real(line, "io_ms"),
+        .dw_wait_ms = real(line, "dw_wait_ms"),
+        .update_ms = real(line, "update_ms"),
+        .restart_ms = real(line, "restart_ms"),
+        .compiles = count(line, "compiles"),
+        .restarts = count(line, "restarts"),
+        .peak_bytes = count(line, "peak_bytes"),
+        .layer_forwards = count(line, "layer_forwards"),
+        .surfaces = json_object_get(line, "surface_read_bytes") != NULL,
+        .surface_written_bytes = count(line, "surface_written_bytes"),
+        .surface_read_bytes = count(line, "surface_read_bytes"),
+        .loss_scale = json_number_value(json_object_get(line, "loss_scale")),
+        .skipped = json_is_true(json_object_get(line, "skipped")),
+        .val_loss = real(line, "val_loss")};
 }
 
 enum kiln_status kiln_run_history(const char *folder, uint64_t after,

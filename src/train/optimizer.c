@@ -86,13 +86,13 @@ static void norm_piece(void *context, size_t task, size_t thread) {
     }
 }
 
-double kiln_optimizer_norm(struct kiln_optimizer *o) {
+double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
     kiln_pool_run(o->parts.pool, o->n_pieces, norm_piece, o);
     double sum = 0.0;
     for (size_t i = 0; i < o->n_pieces; i++) {
         sum += o->sums[i];
     }
-    return sqrt(sum);
+    return sqrt(sum) / loss_scale;
 }
 
 /* Chunk by chunk, guarded where there is a state that outlives the process. */
@@ -124,7 +124,8 @@ static void update_piece(void *context, size_t task, size_t thread) {
     walk(o, task, KILN_GRADIENTS);
 }
 
-void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr, double norm) {
+void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr, double norm,
+                           double loss_scale) {
     const struct kiln_optimizer_parts *p = &o->parts;
     double clip = p->clip > 0 && norm > p->clip ? p->clip / (norm + 1e-6) : 1.0;
     o->constants =
@@ -133,7 +134,7 @@ void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr,
                             .beta2 = (float)p->beta2,
                             .eps = (float)p->eps,
                             .decay = (float)(lr * p->weight_decay),
-                            .grad_scale = (float)clip,
+                            .grad_scale = (float)(clip / loss_scale),
                             .correction1 = (float)(1.0 / (1.0 - pow(p->beta1, (double)update))),
                             .correction2 = (float)(1.0 / (1.0 - pow(p->beta2, (double)update)))};
     o->constants_no_decay = o->constants;

@@ -32,13 +32,14 @@ KILN_MUST_CHECK enum kiln_status kiln_optimizer_create(const struct kiln_optimiz
                                                        struct kiln_err *err);
 void kiln_optimizer_destroy(struct kiln_optimizer *optimizer);
 
-/* End the window: add E to H, return the global 2-norm of the gradient. */
-double kiln_optimizer_norm(struct kiln_optimizer *optimizer);
+/* End the window: add E to H, return the global 2-norm of the gradient. The gradients in memory are
+ * loss_scale times the true ones, a power of two; norm and update are of the true ones. */
+double kiln_optimizer_norm(struct kiln_optimizer *optimizer, double loss_scale);
 /* Update number `update` (1 for the first) at rate lr; norm is what kiln_optimizer_norm gave.
  * Chunks that the state says are of this update already are left as they are, so that an update
  * can be run again after a death. */
 void kiln_optimizer_update(struct kiln_optimizer *optimizer, uint64_t update, double lr,
-                           double norm);
+                           double norm, double loss_scale);
 
 /* The learning rate of step 0, 1, 2, ...: linear warm-up to lr, then constant, or linear or
  * cosine down to min_lr at the last step. */

@@ -306,6 +306,7 @@ static bool matters(enum kiln_setting_id id) {
         case KILN_SETTING_tokenizer:
         case KILN_SETTING_out:
         case KILN_SETTING_state:
+        case KILN_SETTING_sim_time:
             return false;
         default: /* the plan decides no bits */
             return id < KILN_SETTING_budget || id > KILN_SETTING_restart;
@@ -447,8 +448,8 @@ static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err)
 
 /* ---- metrics.jsonl -------------------------------------------------------------------------- */
 
-static const char *const lasting[] = {"step",   "loss",      "grad_norm", "lr",
-                                      "tokens", "staleness", "val_loss"};
+static const char *const lasting[] = {"step",      "loss",     "grad_norm",  "lr",     "tokens",
+                                      "staleness", "val_loss", "loss_scale", "skipped"};
 
 /* The lines of FOLDER/metrics.jsonl as an object by step; lines that are no JSON are left out. */
 static enum kiln_status read_lines(const char *folder, json_t **out, struct kiln_err *err) {

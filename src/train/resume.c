@@ -34,6 +34,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_memory:
         case KILN_SETTING_overlap:
         case KILN_SETTING_restart:
+        case KILN_SETTING_sim_time: /* time decides none either */
             return true;
         default:
             return false;

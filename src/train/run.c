@@ -103,14 +103,10 @@ enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
 enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_plan_request request;
-    KILN_REQUIRE(
-        strcmp(s->device, "cpu") == 0, err, KILN_EUNSUPPORTED,
-        "--device %s: this build of kiln trains on cpu; kiln plan --device %s plans for it",
-        s->device, s->device);
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
     if (run->profile.tflops <= 0) {
-        KILN_TRY(
-            kiln_profile_of(s->device, request.threads, request.precision, &run->profile, err));
+        KILN_TRY(kiln_profile_of(&request.device, request.threads, request.precision, &run->profile,
+                                 err));
     }
     request.profile = run->profile;
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
@@ -156,9 +152,9 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     }
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
     set_numerics(run);
-    if (s->sample_every > 0 && run->tokenizer && t->engine.plan.schedule.refreshes) {
-        const struct kiln_session_options session = {.packed =
-                                                         kiln_device_packed(t->engine.device)};
+    const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
+    if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes) {
+        const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }
@@ -192,8 +188,8 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
     for (size_t l = 0; l < run->table->dims.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
     }
-    KILN_TRY(kiln_precision_parse(run->settings.precision, &info->precision, err));
-    info->precision = kiln_precision_resolve(info->precision);
+    info->device = t->engine.request.device;
+    info->precision = kiln_precision_resolve(t->engine.request.precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }
 

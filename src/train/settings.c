@@ -18,8 +18,9 @@
 /* ---- the table ------------------------------------------------------------------------------ */
 
 static const char *const decays[] = {"constant", "linear", "cosine", NULL};
-static const char *const precisions[] = {"auto", "fp32", "bf16", NULL};
+static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
 static const char *const devices[] = {"cpu", "sim", "ane", NULL};
+static const char *const weight_modes[] = {"baked", "dynamic", NULL};
 static const char *const schedules[] = {"whole", "split", NULL};
 static const char *const overlaps[] = {"off", NULL};
 static const char *const restarts[] = {"exec", NULL};
@@ -43,6 +44,7 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     [KILN_SETTING_decay].choices = decays,
     [KILN_SETTING_precision].choices = precisions,
     [KILN_SETTING_device].choices = devices,
+    [KILN_SETTING_weight_mode].choices = weight_modes,
     [KILN_SETTING_schedule].choices = schedules,
     [KILN_SETTING_overlap].choices = overlaps,
     [KILN_SETTING_restart].choices = restarts,

@@ -17,6 +17,8 @@
 #include "base/io.h"
 #include "base/kill_point.h"
 #include "base/machine.h"
+#include "train/cost.h"
+#include "train/scale.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
     if (t->observer && t->observer->on_notice) {
@@ -25,35 +27,6 @@ static void notice(const struct kiln_trainer *t, const char *text) {
 }
 
 static bool stopping(const struct kiln_trainer *t) { return t->stop && *t->stop != 0; }
-
-/* ---- what a step costs -------------------------------------------------------------------------
- */
-
-/* Move what was spent since the last time into the cursor. Evaluations are not part of a step's
- * time; their compiles count, since the next window finds the kernels. */
-static void spend(struct kiln_trainer *t, struct kiln_cursor *cursor, bool evaluating) {
-    struct kiln_executor *x = &t->engine.executor;
-    const struct kiln_device_counts *counts = &t->engine.device->counts;
-    const double now = kiln_now_s();
-    cursor->compiles += counts->compiles - t->counted.compiles;
-    if (!evaluating) {
-        cursor->ms += (now - t->since) * 1e3;
-        cursor->device_ms += (x->forward_s + x->backward_s) * 1e3;
-        cursor->compile_ms += x->compile_s * 1e3;
-        cursor->layer_forwards += counts->layer_forwards - t->counted.layer_forwards;
-    }
-    cursor->peak_bytes = t->peak_bytes > cursor->peak_bytes ? t->peak_bytes : cursor->peak_bytes;
-    t->since = now;
-    t->counted = *counts;
-    x->forward_s = x->backward_s = x->compile_s = 0.0;
-}
-
-/* The next step has cost nothing yet. */
-static void spend_nothing(struct kiln_cursor *cursor) {
-    cursor->ms = cursor->device_ms = cursor->compile_ms = 0.0;
-    cursor->restart_ms = cursor->update_ms = 0.0;
-    cursor->compiles = cursor->layer_forwards = 0;
-}
 
 /* ---- a state larger than memory
  * ------------------------------------------------------------------
@@ -140,7 +113,7 @@ static void leave(struct kiln_trainer *t) {
     cursor.micro_batch = x->position.micro_batch;
     *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
-    spend(t, &cursor, x->position.evaluate);
+    kiln_cost_spend(t, &cursor, x->position.evaluate);
     cursor.handed_at = kiln_now_s();
     kiln_kill_point("hand-over: leaving");
     kiln_state_commit(t->state, &cursor);
@@ -300,37 +273,6 @@ static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_
     return KILN_OK;
 }
 
-/* A step as the cursor knows it. */
-static struct kiln_step_record record_of(const struct kiln_trainer *t,
-                                         const struct kiln_cursor *c) {
-    const struct kiln_plan *plan = &t->engine.plan;
-    const double accum = (double)t->settings->accum, seconds = c->ms * 1e-3;
-    struct kiln_step_record r = {.step = c->step,
-                                 .loss = c->loss,
-                                 .grad_norm = c->grad_norm,
-                                 .lr = c->lr,
-                                 .tokens = c->tokens,
-                                 .ms = c->ms,
-                                 .compile_ms = c->compile_ms,
-                                 .stall_ms = c->compile_ms, /* nothing runs beside a compile yet */
-                                 .device_ms = c->device_ms,
-                                 .update_ms = c->update_ms,
-                                 .restart_ms = c->restart_ms,
-                                 .compiles = c->compiles,
-                                 .layer_forwards = c->layer_forwards,
-                                 .restarts = c->restarts,
-                                 .peak_bytes = c->peak_bytes,
-                                 .val_loss = (double)NAN};
-    r.host_ms = r.ms - r.device_ms - r.update_ms - r.compile_ms - r.restart_ms;
-    r.ms_per_micro_batch = (r.ms - r.update_ms) / accum;
-    if (seconds > 0) {
-        r.tokens_per_s = (double)(plan->shape.batch * plan->shape.seq) * accum / seconds;
-        r.tflops = plan->flops.total * accum / seconds * 1e-12;
-        r.utilization = t->ceiling_tflops > 0 ? r.tflops / t->ceiling_tflops : 0.0;
-    }
-    return r;
-}
-
 static bool every(uint64_t step, uint64_t interval) { return interval > 0 && step % interval == 0; }
 
 /* What may follow a finished step; a death may leave it out. */
@@ -346,7 +288,7 @@ static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct
 
 /* Phase FINISH: evaluation, the line of metrics, and the cursor that ends the step. */
 static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err) {
-    struct kiln_step_record record = record_of(t, kiln_state_cursor(t->state));
+    struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (every(record.step, t->settings->eval_every) || record.step == t->settings->steps) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
     }
@@ -356,9 +298,10 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
         cursor.best_val_step = cursor.step;
     }
     KILN_TRY(write_metrics(t, &record, &cursor, err));
-    spend_nothing(&cursor);
-    spend(t, &cursor, true);
+    kiln_cost_nothing(&cursor);
+    kiln_cost_spend(t, &cursor, true);
     cursor.phase = KILN_PHASE_WINDOW;
+    kiln_scale_next(&cursor);
     kiln_state_commit(t->state, &cursor);
     if (t->observer && t->observer->on_step) {
         t->observer->on_step(t->observer->context, &record);
@@ -366,21 +309,27 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     return after_step(t, cursor.step, err);
 }
 
-/* Phase UPDATE: new weights from the gradients of the window, at the rate and norm in the cursor.
- */
+/* Phase UPDATE: new weights from the gradients of the window, at the rate, norm and loss scale in
+ * the cursor; or none, where the window is skipped. */
 static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     const struct kiln_plan_action action = {.what = KILN_UPDATE};
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double start = kiln_now_s();
     kiln_kill_point("update: before");
-    kiln_optimizer_update(t->engine.optimizer, cursor.updates + 1, cursor.lr, cursor.grad_norm);
+    if (cursor.skip == 0) {
+        kiln_optimizer_update(t->engine.optimizer, cursor.updates + 1, cursor.lr, cursor.grad_norm,
+                              cursor.loss_scale > 0 ? cursor.loss_scale : 1);
+        /* Kernels are of old weights. */
+        KILN_TRY(kiln_executor_do(&t->engine.executor, &action, err));
+        cursor.updates++;
+    } else {
+        cursor.skipped++; /* all stays as it is, the kernels too */
+    }
     kiln_kill_point("update: done");
-    KILN_TRY(kiln_executor_do(&t->engine.executor, &action, err)); /* kernels are of old weights */
     const size_t samples = shape->batch * t->settings->accum;
     cursor.phase = KILN_PHASE_FINISH;
     cursor.step++;
-    cursor.updates++;
     cursor.sample += samples;
     cursor.tokens += samples * shape->seq;
     cursor.last_loss = cursor.loss;
@@ -388,7 +337,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
         cursor.first_loss = cursor.loss;
     }
     cursor.update_ms += (kiln_now_s() - start) * 1e3;
-    spend(t, &cursor, false);
+    kiln_cost_spend(t, &cursor, false);
     kiln_state_commit(t->state, &cursor);
     kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
     if (t->table->dims.tied) {
@@ -397,27 +346,56 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     return KILN_OK;
 }
 
-/* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
-static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+static double window_tokens(const struct kiln_trainer *t) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
-    const double tokens = (double)(shape->batch * shape->seq * t->settings->accum);
-    t->engine.executor.scale = (float)(1.0 / tokens);
-    KILN_TRY(run_window(t, false, t->settings->accum, err));
-    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    const double computed = kiln_now_s();
-    cursor.loss = t->engine.executor.loss_sum / tokens;
-    cursor.grad_norm = kiln_optimizer_norm(t->engine.optimizer);
-    KILN_REQUIRE(isfinite(cursor.loss) && isfinite(cursor.grad_norm), err, KILN_EDIVERGED,
+    return (double)(shape->batch * shape->seq * t->settings->accum);
+}
+
+/* The norm, and whether there is an update. Where the loss is scaled a window that overflows is
+ * skipped, as long as a smaller scale may help. */
+static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale,
+                              struct kiln_err *err) {
+    const bool scaled = kiln_scale_wanted(t->engine.request.precision);
+    if (kiln_overflow_instead && kiln_overflow_instead(cursor->step)) {
+        kiln_state_region(t->state, KILN_GRADIENTS)[0] = INFINITY;
+    }
+    cursor->loss = t->engine.executor.loss_sum / window_tokens(t);
+    cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scale);
+    cursor->loss_scale = scaled ? scale : 0;
+    if (isfinite(cursor->loss) && isfinite(cursor->grad_norm)) {
+        cursor->skip = 0;
+        return KILN_OK;
+    }
+    cursor->skip++;
+    char also[80] = "";
+    if (scaled) {
+        snprintf(also, sizeof also, " at loss scale %g, %" PRIu64 " windows in a row", scale,
+                 cursor->skip);
+    }
+    KILN_REQUIRE(scale > 1 && cursor->skip < KILN_SCALE_SKIPS, err, KILN_EDIVERGED,
                  "step %" PRIu64
-                 ": loss %g, gradient norm %g are no numbers to train on; the weights of step "
+                 ": loss %g, gradient norm %g are no numbers to train on%s; the weights of step "
                  "%" PRIu64
                  " are kept in model.bin: start a new run from them (--model RUN) with a "
                  "lower --lr or a longer --warmup",
-                 cursor.step + 1, cursor.loss, cursor.grad_norm, cursor.step);
+                 cursor->step + 1, cursor->loss, cursor->grad_norm, also, cursor->step);
+    return KILN_OK;
+}
+
+/* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
+static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    const double tokens = window_tokens(t);
+    const double scale = kiln_scale_of(&cursor, t->engine.request.precision, tokens);
+    t->engine.executor.scale = (float)(scale / tokens);
+    KILN_TRY(run_window(t, false, t->settings->accum, err));
+    cursor = *kiln_state_cursor(t->state);
+    const double computed = kiln_now_s();
+    KILN_TRY(judge(t, &cursor, scale, err));
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
     KILN_TRY(wait_for_save(t, err));
     cursor.update_ms += (kiln_now_s() - computed) * 1e3;
-    spend(t, &cursor, false);
+    kiln_cost_spend(t, &cursor, false);
     cursor.phase = KILN_PHASE_UPDATE;
     kiln_state_commit(t->state, &cursor);
     return KILN_OK;
@@ -436,8 +414,8 @@ static enum kiln_status start(struct kiln_trainer *t, struct kiln_err *err) {
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.phase = KILN_PHASE_WINDOW;
-    spend_nothing(&cursor);
-    spend(t, &cursor, true);
+    kiln_cost_nothing(&cursor);
+    kiln_cost_spend(t, &cursor, true);
     kiln_state_commit(t->state, &cursor);
     return KILN_OK;
 }
@@ -463,12 +441,15 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     t->since = kiln_now_s();
     t->counted = t->engine.device->counts;
+    if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {
+        return KILN_OK; /* nothing was being changed */
+    }
     if (cursor.phase == KILN_PHASE_UPDATE) {
         notice(t, "the last process ended inside an update; it is finished now");
         return kiln_state_restore(t->state, cursor.updates + 1, err);
     }
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
-        spend_nothing(&cursor); /* a death: the window is taken from its start */
+        kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
     } else if (cursor.mid && cursor.phase == KILN_PHASE_WINDOW && t->handed_over) {
         const double passed = (t->since - cursor.handed_at) * 1e3;
         cursor.restart_ms += passed;

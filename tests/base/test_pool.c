@@ -3,6 +3,7 @@
  * The thread pool (src/base/pool.h). Under the thread sanitizer these tests also show that what a
  * task writes is visible to the caller, and what the caller wrote to every task.
  */
+#include <stdatomic.h>
 #include <time.h>
 
 #include "base/mem.h"
@@ -127,4 +128,187 @@ TEST(a_senseless_number_of_threads_is_refused) {
     CHECK(pool == NULL);
     CHECK_FAILS(kiln_pool_create(1025, &pool, &err), KILN_EUSAGE, &err);
     CHECK_CONTAINS(err.message, "1 to 1024");
+}
+
+/* ---- background jobs ----------------------------------------------------------------------- */
+
+enum { LINKS = 24, LINK_TASKS = 7 };
+
+/* A chain of jobs: each reads all that the one before wrote. */
+struct link {
+    struct kiln_pool_job job;
+    const struct link *before;
+    size_t output[LINK_TASKS];
+    size_t threads;
+    bool bad_thread[LINK_TASKS];
+};
+
+static size_t sum_of(const struct link *link) {
+    size_t sum = 0;
+    for (size_t i = 0; link && i < LINK_TASKS; i++) {
+        sum += link->output[i];
+    }
+    return sum;
+}
+
+static void run_link(void *context, size_t task, size_t thread) {
+    struct link *link = context;
+    link->output[task] = sum_of(link->before) % 1000003 + task + 1;
+    link->bad_thread[task] |= thread >= link->threads;
+}
+
+static void post_links(struct kiln_pool *pool, struct link *links, size_t threads) {
+    for (size_t i = 0; i < LINKS; i++) {
+        links[i] = (struct link){
+            .job = {.n = i % 5 == 4 ? 0 : LINK_TASKS, .fn = run_link, .context = &links[i]},
+            .before = i > 0 ? &links[i - 1] : NULL,
+            .threads = threads,
+        };
+        kiln_pool_post(pool, &links[i].job);
+    }
+}
+
+static void check_links(const struct link *links) {
+    for (size_t i = 0; i < LINKS; i++) {
+        for (size_t task = 0; task < LINK_TASKS; task++) {
+            size_t before = i > 0 ? sum_of(&links[i - 1]) : 0;
+            CHECK_EQ(links[i].output[task], i % 5 == 4 ? 0 : before % 1000003 + task + 1);
+            CHECK(!links[i].bad_thread[task]);
+        }
+    }
+}
+
+static void check_background(size_t threads, size_t rounds) {
+    struct kiln_pool *pool;
+    CHECK_OK(kiln_pool_create(threads, &pool, NULL), NULL);
+    struct sums sums = {.threads = threads};
+    for (size_t i = 0; i < MOST_TASKS; i++) {
+        sums.input[i] = i + 1;
+    }
+    static struct link links[LINKS];
+    size_t runs = 0;
+    for (size_t round = 0; round < rounds; round++) {
+        post_links(pool, links, threads);
+        for (size_t i = 0; i < round % 7; i++, runs++) {
+            kiln_pool_run(pool, MOST_TASKS, add, &sums);
+        }
+        kiln_pool_wait(pool, &links[round % LINKS].job);
+        CHECK(!links[round % LINKS].job.posted);
+        kiln_pool_finish(pool);
+        CHECK(kiln_pool_idle(pool));
+        check_links(links);
+    }
+    for (size_t i = 0; i < MOST_TASKS; i++) {
+        CHECK_EQ(sums.output[i], runs * (i + 1));
+    }
+    kiln_pool_destroy(pool);
+}
+
+TEST(background_jobs_run_in_order_beside_jobs_that_are_run) {
+    for (size_t threads = 1; threads <= 8; threads++) {
+        check_background(threads, 200);
+    }
+}
+
+TEST(with_one_thread_a_background_job_runs_where_the_owner_waits) {
+    struct kiln_pool *pool;
+    CHECK_OK(kiln_pool_create(1, &pool, NULL), NULL);
+    static struct link links[LINKS];
+    CHECK(kiln_pool_idle(pool));
+    post_links(pool, links, 1);
+    CHECK(!kiln_pool_idle(pool));
+    CHECK_EQ(links[0].output[0], 0);
+    kiln_pool_wait(pool, &links[2].job);
+    CHECK(links[2].output[LINK_TASKS - 1] != 0);
+    CHECK_EQ(links[3].output[0], 0);
+    CHECK(links[3].job.posted);
+    struct kiln_pool_job never = {.n = 3};
+    kiln_pool_wait(pool, &never);
+    kiln_pool_destroy(pool); /* finishes the others */
+    check_links(links);
+}
+
+struct order {
+    atomic_int background_runs, run_begun, run_ended, after_run;
+};
+
+static void await(atomic_int *flag) {
+    while (atomic_load(flag) == 0) {
+        rest(20);
+    }
+}
+
+/* Task 0 lasts until a job is run; task 1 says whether that job had its task first. */
+static void background_task(void *context, size_t task, size_t thread) {
+    struct order *order = context;
+    (void)thread;
+    if (task == 0) {
+        atomic_store(&order->background_runs, 1);
+        await(&order->run_begun);
+    } else {
+        atomic_store(&order->after_run, atomic_load(&order->run_ended) ? 1 : 2);
+    }
+}
+
+/* Task 0 keeps the caller until somebody else has run task 1. */
+static void run_task(void *context, size_t task, size_t thread) {
+    struct order *order = context;
+    (void)thread;
+    if (task == 0) {
+        atomic_store(&order->run_begun, 1);
+        await(&order->run_ended);
+    } else {
+        atomic_store(&order->run_ended, 1);
+    }
+}
+
+TEST(a_job_that_is_run_goes_before_background_tasks) {
+    struct kiln_pool *pool;
+    CHECK_OK(kiln_pool_create(2, &pool, NULL), NULL);
+    for (int i = 0; i < 50; i++) {
+        struct order order = {0};
+        struct kiln_pool_job job = {.n = 2, .fn = background_task, .context = &order};
+        kiln_pool_post(pool, &job);
+        await(&order.background_runs);
+        kiln_pool_run(pool, 2, run_task, &order);
+        kiln_pool_finish(pool);
+        CHECK_EQ(order.after_run, 1);
+    }
+    kiln_pool_destroy(pool);
+}
+
+static void hold(void *context, size_t task, size_t thread) {
+    (void)task;
+    (void)thread;
+    await(context);
+}
+
+TEST(a_job_that_is_run_does_not_wait_for_background_tasks) {
+    struct kiln_pool *pool;
+    CHECK_OK(kiln_pool_create(3, &pool, NULL), NULL);
+    atomic_int release = 0;
+    struct kiln_pool_job job = {.n = 4, .fn = hold, .context = &release};
+    kiln_pool_post(pool, &job);
+    struct sums sums = {.threads = 3, .input = {1}};
+    for (int i = 0; i < 50; i++) {
+        kiln_pool_run(pool, 40, add, &sums);
+        rest(200); /* the workers are held by now */
+    }
+    CHECK_EQ(sums.output[0], 50);
+    CHECK(!kiln_pool_idle(pool));
+    atomic_store(&release, 1);
+    kiln_pool_finish(pool);
+    CHECK(kiln_pool_idle(pool));
+    kiln_pool_destroy(pool);
+}
+
+TEST(a_background_job_allocates_nothing) {
+    struct kiln_pool *pool;
+    CHECK_OK(kiln_pool_create(3, &pool, NULL), NULL);
+    static struct link links[LINKS];
+    uint64_t before = kiln_alloc_count();
+    post_links(pool, links, 3);
+    kiln_pool_finish(pool);
+    CHECK_EQ(kiln_alloc_count(), before);
+    kiln_pool_destroy(pool);
 }

@@ -28,6 +28,25 @@ for key in model params budget limit load_limit headroom schedule groups per_win
     holds "\"$key\":"
 done
 
+# with extras: 84 + 3 kernels with weights, attn_bwd2 and softmax; what is on the device
+big=(plan --model stories110m --activations all --memory 1T --accum 4)
+expect 0 "$KILN" "${big[@]}" --device sim --json
+holds '"compiles":89,"restarts":1,'
+holds '"weight_mode":"baked","extras":true,"programs_once":0,"surface_bytes":{"written":'
+expect 0 "$KILN" "${big[@]}" --device ane --no-extras --json
+holds '"compiles":61,"restarts":1,'
+holds '"extras":false'
+# weights as inputs: nothing is compiled in a window
+expect 0 "$KILN" "${big[@]}" --device sim --weight-mode dynamic --budget 12 --json
+holds '"compiles":0,"restarts":0,'
+holds '"weight_mode":"dynamic","extras":false,"programs_once":10,'
+expect 0 "$KILN" "${big[@]}" --device sim --weight-mode dynamic
+says stdout '10, compiled once a process'
+expect 1 "$KILN" "${big[@]}" --device sim --weight-mode dynamic --budget 11
+says stderr '10 programs are compiled once a process, and of budgets of 11 to compile and 11 to load'
+expect 0 "$KILN" plan --json
+if grep -q surface_bytes stdout; then fail "the cpu has no surfaces"; fi
+
 # as text
 expect 0 "$KILN" "${seven[@]}" --schedule whole --accum 1 --trace
 says stdout '384 compiles, 4 restarts'

@@ -2,7 +2,7 @@
 # What the flags alone show to be wrong is exit 2, with the valid values and the nearest name.
 . "$ROOT/tests/lib.sh"
 
-for command in demo train plan generate eval tokenize convert inspect verify bench; do
+for command in demo train plan generate eval tokenize convert inspect verify bench mil; do
     expect 0 "$KILN" "$command" --help
     says stdout "kiln $command"
     [ ! -s stderr ] || fail "help of $command speaks on stderr"
@@ -35,7 +35,16 @@ refuses '--steps abc' train --data d.txt --steps=abc
 refuses '--heads 0: out of range; use 1 to 65536' train --data d.txt --heads 0
 refuses '-t warm: not a number; use 0 to 100' generate m.bin -t warm
 refuses '--decay cosin: unknown; use constant, linear or cosine' train --decay cosin
-refuses '--precision fp8: unknown; use auto, fp32 or bf16' bench --precision fp8
+refuses '--precision fp8: unknown; use auto, fp32, bf16 or fp16' bench --precision fp8
+refuses '--precision fp16: --device cpu computes in fp32 or bf16' train --data d.txt --precision fp16
+refuses '--precision bf16: --device sim computes in fp16; use auto or fp16' \
+    plan --device sim --precision bf16
+refuses '--sim-time is of the device sim' plan --sim-time 1
+for flag in --no-extras '--weight-mode=baked'; do
+    refuses 'is of the devices sim and ane' plan $flag
+done
+refuses '--device ane takes its own time' plan --device ane --sim-time 1
+refuses '--weight-mode frozen: unknown; use baked or dynamic' plan --weight-mode frozen
 refuses '--data needs a value' train --data
 refuses '--data needs a value' train --data --steps 5
 refuses '--data is empty' train --data ''

@@ -99,12 +99,14 @@ static void check_auto(struct kiln_plan_request *r, const struct kiln_table *tab
     kiln_plan_close(&plan);
 }
 
-TEST_WITHIN(auto_is_as_fast_as_the_best_of_all_arrangements, 300) {
-    static const size_t budgets[] = {0, 119, 27, 20, 13, 9, 7};
+static void check_all_arrangements(struct kiln_device_choice device, const size_t *budgets,
+                                   size_t n_budgets) {
     size_t checked = 0, slower = 0;
     for (size_t layers = 1; layers <= 5; layers++) {
-        for (size_t i = 0; i < sizeof budgets / sizeof budgets[0]; i++) {
+        for (size_t i = 0; i < n_budgets; i++) {
             struct kiln_plan_request r = small_request(layers, budgets[i]);
+            r.device = device;
+            r.refreshes = device.id == KILN_CPU;
             struct kiln_table *table;
             struct kiln_err err;
             CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
@@ -126,6 +128,16 @@ TEST_WITHIN(auto_is_as_fast_as_the_best_of_all_arrangements, 300) {
     printf("      %zu limits; at %zu another arrangement is faster, by at most 5 %%\n", checked,
            slower);
     CHECK(100 * slower <= checked);
+}
+
+TEST_WITHIN(auto_is_as_fast_as_the_best_of_all_arrangements, 300) {
+    static const size_t budgets[] = {0, 119, 27, 20, 13, 9, 7};
+    check_all_arrangements((struct kiln_device_choice){.id = KILN_CPU}, budgets, 7);
+}
+
+TEST_WITHIN(auto_is_as_fast_with_extra_kernels, 300) {
+    static const size_t budgets[] = {0, 119, 40, 27, 20, 14};
+    check_all_arrangements((struct kiln_device_choice){.id = KILN_SIM, .extras = true}, budgets, 6);
 }
 
 /* Larger models: never slower than a fixed policy that fits. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "kiln_test.h"
+#include "plan/plan.h"
 #include "plan/plan_lab.h"
 #include "state/state.h"
 
@@ -253,6 +254,103 @@ TEST(kernels_kept_from_the_forward_pass_are_not_compiled_again) {
     CHECK_CLOSE(e.compiles, 64 + 37 + 93, 0);
     CHECK_CLOSE(e.restarts, 2, 0);
     kiln_estimate_free(&e);
+}
+
+/* ---- another device ----------------------------------------------------------------------------
+ */
+
+TEST(extras_are_published_kernels_and_belong_to_the_last_layer) {
+    struct kiln_plan_request r = request_of("stories110m");
+    r.device = (struct kiln_device_choice){.id = KILN_ANE, .extras = true};
+    r.precision = KILN_PRECISION_FP16;
+    struct kiln_estimate e = estimate_of(&r);
+    CHECK_EQ(e.n_groups, 2);
+    check_group(&e, 0, KILN_PLAN_FORWARD, 0, 12, 24 + 3 + 2);
+    check_group(&e, 1, KILN_PLAN_BACKWARD, 0, 12, 60 + 2);
+    CHECK_CLOSE(e.compiles, 87 + 2, 0); /* with weights, and without */
+    CHECK_CLOSE(e.flops.device, 93.013e9 + 37.749e9 / 3, 2e6);
+    kiln_estimate_free(&e);
+    /* The vocabulary is one axis too large for softmax: no shared kernel on the way forward. */
+    r.dims.vocab = 65537;
+    e = estimate_of(&r);
+    check_group(&e, 0, KILN_PLAN_FORWARD, 0, 12, 24 + 1 + 5);
+    check_group(&e, 1, KILN_PLAN_BACKWARD, 0, 12, 60 + 1);
+    kiln_estimate_free(&e);
+    /* In `whole` each layer has its own attn_bwd2, the last one all that runs behind it. */
+    r = request_of("stories15m");
+    r.device = (struct kiln_device_choice){.id = KILN_SIM, .extras = true};
+    r.precision = KILN_PRECISION_FP16;
+    r.schedule = KILN_SCHEDULE_WHOLE;
+    e = estimate_of(&r);
+    check_group(&e, 0, KILN_PLAN_FORWARD, 0, 6, 6 * 8 + 3 + 1);
+    CHECK_CLOSE(e.compiles, 2 * 52, 0);
+    kiln_estimate_free(&e);
+}
+
+TEST(a_last_layer_that_can_never_fit_is_an_error_too) {
+    struct kiln_plan_request r = request_of("stories15m");
+    struct kiln_estimate e;
+    struct kiln_err err;
+    r.device = (struct kiln_device_choice){.id = KILN_SIM, .extras = true};
+    r.precision = KILN_PRECISION_FP16;
+    r.dims.vocab = 60000; /* 2 forward kernels, final norm, 4 parts; softmax and attn_bwd2 */
+    r.headroom_millionths = 0;
+    r.budget = r.load_budget = 8;
+    CHECK_FAILS(kiln_estimate(&r, false, &e, &err), KILN_EBUDGET, &err);
+    CHECK_CONTAINS(err.message, "needs 9 kernels");
+    r.budget = r.load_budget = 9;
+    e = estimate_of(&r);
+    kiln_estimate_free(&e);
+}
+
+/* Bytes over surfaces are those of the passes that a window makes. */
+TEST(traffic_is_summed_over_the_passes_of_a_window) {
+    struct kiln_plan_request r = request_of("stories15m"); /* 6 layers, 2 of them dropped */
+    struct kiln_table *table;
+    struct kiln_plan plan;
+    struct kiln_err err;
+    r.accum = 4;
+    r.keep.kind = KILN_KEEP_SQRT;
+    CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
+    CHECK_OK(kiln_plan_open(table, &r, &plan, &err), &err);
+    CHECK_CLOSE(plan.cost.written + plan.cost.read, 0, 0); /* the cpu has no surfaces */
+    plan.traffic = (struct kiln_device_traffic){.forward_kept = {1, 10},
+                                                .forward = {100, 1000},
+                                                .backward = {1e4, 1e5},
+                                                .head = {1e6, 1e7},
+                                                .head_evaluate = {1e8, 1e9},
+                                                .weights = {1e10, 1e11}};
+    CHECK_OK(kiln_simulate(&plan, NULL, &err), &err);
+    /* Forward 4 kept and 2 not, those again, 6 backward, the loss: four times; then the update. */
+    CHECK_CLOSE(plan.cost.written, 4 * (6 * 1 + 2 * 100 + 6 * 1e4 + 1e6) + 1e10, 0);
+    CHECK_CLOSE(plan.cost.read, 4 * (6 * 10 + 2 * 1000 + 6 * 1e5 + 1e7) + 1e11, 0);
+    kiln_plan_close(&plan);
+    r.forward_only = true;
+    CHECK_OK(kiln_plan_open(table, &r, &plan, &err), &err);
+    plan.traffic = (struct kiln_device_traffic){.forward = {100, 1000}, .head_evaluate = {5, 7}};
+    CHECK_OK(kiln_simulate(&plan, NULL, &err), &err);
+    CHECK_CLOSE(plan.cost.written, 4 * (6 * 100 + 5), 0);
+    CHECK_CLOSE(plan.cost.read, 4 * (6 * 1000 + 7), 0);
+    kiln_plan_close(&plan);
+    kiln_table_destroy(table);
+}
+
+TEST(a_profile_is_of_what_computes) {
+    struct kiln_device_choice device = {.id = KILN_ANE};
+    struct kiln_profile ane, slow, cpu, sim;
+    struct kiln_err err;
+    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP16, &ane, &err), &err);
+    device = (struct kiln_device_choice){.id = KILN_SIM, .sim_time = 4};
+    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP16, &slow, &err), &err);
+    CHECK_CLOSE(slow.tflops, ane.tflops / 4, 1e-12);
+    CHECK_CLOSE(slow.compile_s, ane.compile_s * 4, 1e-12);
+    device.sim_time = 0; /* this machine, in fp32: as fast as the cpu, give or take */
+    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP16, &sim, &err), &err);
+    device.id = KILN_CPU;
+    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP32, &cpu, &err), &err);
+    CHECK(sim.tflops < 10 * cpu.tflops && cpu.tflops < 10 * sim.tflops);
+    CHECK_CLOSE(sim.compile_s, cpu.compile_s, 0);
+    CHECK(sim.compile_gb_s > 0 && ane.compile_gb_s <= 0);
 }
 
 /* ---- FLOPs and bytes ---------------------------------------------------------------------------

@@ -14,15 +14,19 @@
 #include "kiln_test.h"
 #include "plan/plan.h"
 
-/* Kernels of a layer, as plan.h tells: the weightless one is the layer's own in `whole`. */
-enum { FORWARD_KERNELS = 2, BACKWARD_KERNELS = 3, SHARED_KERNELS = 1 };
+/* Kernels, as plan.h tells. The weightless one is the layer's own in `whole`. Extras: two more a
+ * layer, behind the last layer the final norm and the parts of the classifier, and softmax. */
+enum { FORWARD_KERNELS = 2, BACKWARD_KERNELS = 3, SHARED_KERNELS = 1, NORM_KERNELS = 2 };
+enum { PART_ROWS = 16384, MOST_LOGITS = 65536 };
 enum { MAX_LAYERS = 12, MAX_BATCHES = 8, OLD = 0 };
 
 struct checker {
     const struct kiln_plan *plan;
     const char *name; /* of the plan, for failures */
     size_t layers, accum, held;
-    bool whole;
+    bool whole, extras;
+    size_t classifier; /* kernels with weights behind the last layer */
+    bool softmax;
     size_t compile_limit, load_limit;
     /* of the process */
     size_t compiled;
@@ -66,14 +70,27 @@ static bool wants_backward(const struct checker *c, enum kiln_plan_pass pass) {
 }
 
 static size_t backward_kernels(const struct checker *c) {
-    return BACKWARD_KERNELS + (c->whole ? SHARED_KERNELS : 0);
+    return BACKWARD_KERNELS + (c->extras ? NORM_KERNELS : 0) + (c->whole ? SHARED_KERNELS : 0);
+}
+
+/* What runs behind the last layer comes and goes with its forward kernels. */
+static size_t forward_kernels(const struct checker *c, size_t layer) {
+    const size_t behind = c->classifier + (c->whole && c->softmax);
+    return FORWARD_KERNELS + (layer + 1 == c->layers ? behind : 0);
+}
+
+static size_t shared_kernels(const struct checker *c) { return SHARED_KERNELS + c->softmax; }
+
+/* Does the pass over layers up to `end` run a kernel that all layers share? */
+static bool wants_shared(const struct checker *c, enum kiln_plan_pass pass, size_t end) {
+    return !c->whole && (wants_backward(c, pass) || (c->softmax && end == c->layers));
 }
 
 /* Kernels that the layers first..end-1 lack for the pass. */
 static size_t lacking(const struct checker *c, enum kiln_plan_pass pass, size_t first, size_t end) {
-    size_t n = !c->whole && wants_backward(c, pass) && !c->shared ? SHARED_KERNELS : 0;
+    size_t n = wants_shared(c, pass, end) && !c->shared ? shared_kernels(c) : 0;
     for (size_t l = first; l < end; l++) {
-        n += wants_forward(c, pass, l) && !fresh(c, c->forward[l]) ? FORWARD_KERNELS : 0;
+        n += wants_forward(c, pass, l) && !fresh(c, c->forward[l]) ? forward_kernels(c, l) : 0;
         n += wants_backward(c, pass) && !fresh(c, c->backward[l]) ? backward_kernels(c) : 0;
     }
     return n;
@@ -101,7 +118,7 @@ static void on_compile(struct checker *c, const struct kiln_plan_action *a) {
             c->backward[l] = c->generation;
         }
     }
-    c->shared |= !c->whole && wants_backward(c, g->pass);
+    c->shared |= wants_shared(c, g->pass, g->end);
 }
 
 static void on_pass(struct checker *c, const struct kiln_plan_action *a) {
@@ -114,7 +131,8 @@ static void on_pass(struct checker *c, const struct kiln_plan_action *a) {
     }
     for (size_t l = g->first; l < g->end; l++) {
         if ((runs_forward(c, g->pass, l) && !fresh(c, c->forward[l])) ||
-            (back && !fresh(c, c->backward[l])) || (back && !c->whole && !c->shared)) {
+            (back && !fresh(c, c->backward[l])) ||
+            (wants_shared(c, g->pass, g->end) && !c->shared)) {
             BAD("layer %zu runs a kernel that is not there, or of old weights", l);
         }
     }
@@ -157,7 +175,7 @@ static void on_restart(struct checker *c, const struct kiln_plan_action *a) {
         n = lacking(c, c->evaluate ? KILN_PLAN_FORWARD : KILN_PLAN_BACKWARD, 0, c->layers);
         for (size_t l = 0; !c->evaluate && l < c->layers; l++) {
             n += c->plan->schedule.keep[l] == KILN_FULL && !fresh(c, c->forward[l])
-                     ? FORWARD_KERNELS
+                     ? forward_kernels(c, l)
                      : 0;
         }
     }
@@ -207,7 +225,7 @@ static void check_process(struct checker *c, const struct kiln_process *p) {
         BAD("the process holds a weightless kernel that nobody compiled");
     }
     c->shared = p->shared; /* it may be unloaded, too */
-    size_t loaded = c->shared ? SHARED_KERNELS : 0;
+    size_t loaded = c->shared ? shared_kernels(c) : 0;
     for (size_t l = 0; l < c->layers; l++) {
         if (((p->has[l] & KILN_HAS_FORWARD) && !fresh(c, c->forward[l])) ||
             ((p->has[l] & KILN_HAS_BACKWARD) && !fresh(c, c->backward[l]))) {
@@ -215,7 +233,7 @@ static void check_process(struct checker *c, const struct kiln_process *p) {
         }
         c->forward[l] = p->has[l] & KILN_HAS_FORWARD ? c->forward[l] : OLD; /* unloaded */
         c->backward[l] = p->has[l] & KILN_HAS_BACKWARD ? c->backward[l] : OLD;
-        loaded += c->forward[l] != OLD ? FORWARD_KERNELS : 0;
+        loaded += c->forward[l] != OLD ? forward_kernels(c, l) : 0;
         loaded += c->backward[l] != OLD ? backward_kernels(c) : 0;
     }
     if (p->loaded != loaded || loaded > c->load_limit) {
@@ -296,6 +314,9 @@ static void check_plan(const struct kiln_plan *plan, const char *name, struct to
                         .load_limit = SIZE_MAX,
                         .generation = 1};
     const struct kiln_plan_request *r = plan->request;
+    c.extras = r->device.extras;
+    c.classifier = c.extras ? 1 + (r->dims.vocab + PART_ROWS - 1) / PART_ROWS : 0;
+    c.softmax = c.extras && r->dims.vocab <= MOST_LOGITS;
     if (r->budget > 0) {
         c.compile_limit = kiln_usable_budget(r->budget, r->headroom_millionths);
     }
@@ -349,10 +370,11 @@ static void try_memory(const struct kiln_table *table, struct kiln_plan_request 
     for (int i = 0; i < 3 && (i == 0 || limits[i] > 0); i++) {
         struct kiln_plan plan;
         char name[200];
-        snprintf(name, sizeof name, "%zu layers, budget %zu/%zu, %s, %s, accum %zu%s, memory %llu",
-                 r->dims.layers, r->budget, r->load_budget,
-                 r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", policy, r->accum,
-                 r->refreshes ? ", refreshes" : "", (unsigned long long)limits[i]);
+        snprintf(name, sizeof name,
+                 "%zu layers, vocabulary %zu%s, budget %zu/%zu, %s, %s, accum %zu%s, memory %llu",
+                 r->dims.layers, r->dims.vocab, r->device.extras ? " and extras" : "", r->budget,
+                 r->load_budget, r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", policy,
+                 r->accum, r->refreshes ? ", refreshes" : "", (unsigned long long)limits[i]);
         r->memory = limits[i];
         if (!open_plan(table, r, name, &plan)) {
             break;
@@ -368,43 +390,66 @@ static void try_memory(const struct kiln_table *table, struct kiln_plan_request 
     r->memory = 0;
 }
 
-TEST_WITHIN(every_action_is_what_the_plan_promises, 300) {
-    static const char *const policies[] = {"all",    "boundary", "sqrt", "every:3",
-                                           "inputs", "none",     "auto"};
-    static const size_t budgets[][2] = {{0, 0},   {119, 119}, {40, 40}, {40, 12}, {27, 27},
-                                        {20, 20}, {20, 9},    {13, 13}, {13, 7},  {9, 9},
-                                        {9, 6},   {7, 7},     {6, 6},   {5, 5},   {4, 4},
-                                        {0, 9},   {0, 20},    {20, 0},  {7, 0}};
-    struct totals totals = {0};
+static const char *const policies[] = {"all",    "boundary", "sqrt", "every:3",
+                                       "inputs", "none",     "auto"};
+static const size_t budgets[][2] = {
+    {0, 0}, {119, 119}, {40, 40}, {40, 12}, {27, 27}, {20, 20}, {20, 9}, {13, 13}, {13, 7}, {9, 9},
+    {9, 6}, {7, 7},     {6, 6},   {5, 5},   {4, 4},   {0, 9},   {0, 20}, {20, 0},  {7, 0}};
+
+/* All policies and budgets for that many layers of that vocabulary. */
+static void try_plans(struct kiln_device_choice device, size_t layers, size_t vocab,
+                      struct totals *totals) {
     struct kiln_err err;
-    for (size_t layers = 1; layers <= MAX_LAYERS; layers++) {
-        struct kiln_plan_request r = {
-            .dims = kiln_preset_find("stories15m")->dims,
-            .batch = 1,
-            .seq = 64,
-            .precision = KILN_PRECISION_FP32,
-            .threads = 1,
-            .profile = {.tflops = 0.2, .compile_s = 0.01, .update_gb_s = 20, .restart_s = 0.05}};
-        struct kiln_table *table;
-        r.dims.layers = layers;
-        r.dims.vocab = 500;
-        CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
-        for (size_t i = 0; i < 2 * (sizeof budgets / sizeof budgets[0]); i++) {
-            r.budget = budgets[i / 2][0];
-            r.load_budget = budgets[i / 2][1];
-            r.schedule = i % 2 ? KILN_SCHEDULE_WHOLE : KILN_SCHEDULE_SPLIT;
-            /* Choosing is slow, and what is chosen is a mixture of the others. */
-            for (size_t k = 0; k < ((layers + i) % 6 == 0 ? 7 : 6); k++) {
-                r.accum = 1 + (layers + i / 2 + k) % 5;
-                r.refreshes = (layers + k) % 2;
-                CHECK_OK(kiln_keep_parse(policies[k], &r.keep, &err), &err);
-                try_memory(table, &r, policies[k], &totals);
-            }
+    struct kiln_table *table;
+    struct kiln_plan_request r = {
+        .dims = kiln_preset_find("stories15m")->dims,
+        .device = device,
+        .batch = 1,
+        .seq = 64,
+        .precision = device.id == KILN_CPU ? KILN_PRECISION_FP32 : KILN_PRECISION_FP16,
+        .threads = 1,
+        .profile = {.tflops = 0.2, .compile_s = 0.01, .update_gb_s = 20, .restart_s = 0.05}};
+    r.dims.layers = layers;
+    r.dims.vocab = vocab;
+    CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
+    for (size_t i = 0; i < 2 * (sizeof budgets / sizeof budgets[0]); i++) {
+        r.budget = budgets[i / 2][0];
+        r.load_budget = budgets[i / 2][1];
+        r.schedule = i % 2 ? KILN_SCHEDULE_WHOLE : KILN_SCHEDULE_SPLIT;
+        /* Choosing is slow, and what is chosen is a mixture of the others. */
+        for (size_t k = 0; k < ((layers + i) % 6 == 0 ? 7 : 6); k++) {
+            r.accum = 1 + (layers + i / 2 + k) % 5;
+            r.refreshes = device.id == KILN_CPU && (layers + k) % 2;
+            CHECK_OK(kiln_keep_parse(policies[k], &r.keep, &err), &err);
+            try_memory(table, &r, policies[k], totals);
         }
-        kiln_table_destroy(table);
     }
+    kiln_table_destroy(table);
+}
+
+static void say(const struct totals *t) {
     printf(
         "      %zu plans, %zu windows, %zu restarts, %zu of them inside; %zu plans hold a part\n",
-        totals.plans, totals.windows, totals.restarts, totals.cut, totals.partly_held);
+        t->plans, t->windows, t->restarts, t->cut, t->partly_held);
+}
+
+TEST_WITHIN(every_action_is_what_the_plan_promises, 300) {
+    struct totals totals = {0};
+    for (size_t layers = 1; layers <= MAX_LAYERS; layers++) {
+        try_plans((struct kiln_device_choice){.id = KILN_CPU}, layers, 500, &totals);
+    }
+    say(&totals);
+    CHECK(totals.plans > 1000 && totals.cut > 1000 && totals.partly_held > 100);
+}
+
+TEST_WITHIN(every_action_is_right_with_extra_kernels, 300) {
+    /* One part of the classifier and softmax; three parts; seven, and no softmax. */
+    static const size_t vocabularies[] = {500, 40000, 100000};
+    struct totals totals = {0};
+    for (size_t layers = 1; layers <= MAX_LAYERS; layers++) {
+        try_plans((struct kiln_device_choice){.id = KILN_SIM, .extras = true}, layers,
+                  vocabularies[layers % 3], &totals);
+    }
+    say(&totals);
     CHECK(totals.plans > 1000 && totals.cut > 1000 && totals.partly_held > 100);
 }

@@ -19,6 +19,7 @@
 #include "kill_points.h"
 #include "kiln_test.h"
 #include "train/lasting.h"
+#include "train/scale.h"
 #include "train/tiny_run.h"
 
 /* 4 steps of 2 micro-batches, evaluated every 2 steps. */
@@ -178,6 +179,19 @@ TEST_WITHIN(a_death_at_any_point_changes_nothing, 3000) {
     printf("      points of a run: %s\n", kill_points_text());
     const long deaths = die_at_points(NULL, STEPS, NULL, count("KILN_KILL_FIRST", 1),
                                       count("KILN_KILL_STRIDE", 17), &expected);
+    free(expected.metrics);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
+    CHECK(deaths > 10);
+}
+
+static bool second_and_third(uint64_t step) { return step == 1 || step == 2; }
+
+TEST_WITHIN(a_death_around_skipped_windows_changes_nothing, 3000) {
+    kiln_overflow_instead = second_and_third; /* the children's, too */
+    struct outcome expected = expect();
+    CHECK(strstr(expected.metrics, "skipped") != NULL);
+    const long deaths =
+        die_at_points(NULL, STEPS, NULL, 1, count("KILN_KILL_STRIDE", 23), &expected);
     free(expected.metrics);
     printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
     CHECK(deaths > 10);

@@ -4,6 +4,7 @@
  * values, and survives run.json.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "kiln/settings.h"
@@ -85,7 +86,7 @@ TEST(a_wrong_number_is_refused_with_the_valid_values) {
 
 TEST(a_wrong_name_is_refused_with_the_valid_names) {
     refused(KILN_SETTING_decay, "cosin", "--decay cosin: unknown; use constant, linear or cosine");
-    refused(KILN_SETTING_precision, "fp8", "use auto, fp32 or bf16");
+    refused(KILN_SETTING_precision, "fp8", "use auto, fp32, bf16 or fp16");
     refused(KILN_SETTING_device, "tpu", "use cpu");
     refused(KILN_SETTING_data, "", "--data is empty");
     refused(KILN_SETTING_data, "\xff.txt", "not UTF-8");
@@ -188,4 +189,72 @@ TEST(a_copy_of_settings_stands_alone) {
     CHECK_STRING(copy.data, "book.txt");
     CHECK_EQ(copy.origin[KILN_SETTING_data], KILN_FROM_FLAG);
     kiln_settings_free(&copy);
+}
+
+/* ---- the device -------------------------------------------------------------------------------
+ */
+
+static enum kiln_status device_of(const char *words, struct kiln_device_choice *device,
+                                  enum kiln_precision *precision, struct kiln_err *err) {
+    struct kiln_settings s;
+    char copy[200], *rest = copy;
+    CHECK_OK(kiln_settings_init(&s, err), err);
+    snprintf(copy, sizeof copy, "%s", words);
+    for (char *word; (word = strtok_r(rest, " ", &rest)) != NULL;) {
+        char *value = strchr(word, '=');
+        *value++ = '\0';
+        CHECK_OK(kiln_settings_set(&s, kiln_setting_find(word), value, KILN_FROM_FLAG, err), err);
+    }
+    const enum kiln_status status = kiln_settings_device(&s, device, precision, err);
+    kiln_settings_free(&s);
+    return status;
+}
+
+TEST(a_device_has_the_precision_and_the_extras_it_can_have) {
+    static const struct {
+        const char *words;
+        struct kiln_device_choice device;
+        enum kiln_precision precision;
+    } right[] = {
+        {"", {.id = KILN_CPU}, KILN_PRECISION_AUTO},
+        {"precision=bf16", {.id = KILN_CPU}, KILN_PRECISION_BF16},
+        {"device=sim", {.id = KILN_SIM, .extras = true}, KILN_PRECISION_FP16},
+        {"device=ane precision=fp16", {.id = KILN_ANE, .extras = true}, KILN_PRECISION_FP16},
+        {"device=sim no-extras=yes sim-time=0.5",
+         {.id = KILN_SIM, .sim_time = 0.5},
+         KILN_PRECISION_FP16},
+        {"device=ane weight-mode=dynamic", {.id = KILN_ANE, .dynamic = true}, KILN_PRECISION_FP16},
+    };
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        struct kiln_device_choice device;
+        enum kiln_precision precision;
+        struct kiln_err err;
+        CHECK_OK(device_of(right[i].words, &device, &precision, &err), &err);
+        CHECK_EQ(device.id, right[i].device.id);
+        CHECK_EQ(device.extras, right[i].device.extras);
+        CHECK_EQ(device.dynamic, right[i].device.dynamic);
+        CHECK_CLOSE(device.sim_time, right[i].device.sim_time, 0);
+        CHECK_EQ(precision, right[i].precision);
+    }
+}
+
+TEST(what_a_device_cannot_do_is_refused_with_the_reason) {
+    static const struct {
+        const char *words, *reason;
+    } wrong[] = {
+        {"precision=fp16", "use auto, fp32 or bf16"},
+        {"device=sim precision=fp32", "computes in fp16; use auto or fp16"},
+        {"device=ane precision=bf16", "--device ane computes in fp16"},
+        {"no-extras=yes", "--no-extras is of the devices sim and ane"},
+        {"weight-mode=baked", "--weight-mode is of the devices sim and ane"},
+        {"sim-time=1", "--sim-time is of the device sim:"},
+        {"device=ane sim-time=1", "--device ane takes its own time"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct kiln_device_choice device;
+        enum kiln_precision precision;
+        struct kiln_err err;
+        CHECK_FAILS(device_of(wrong[i].words, &device, &precision, &err), KILN_EUSAGE, &err);
+        CHECK_CONTAINS(err.message, wrong[i].reason);
+    }
 }

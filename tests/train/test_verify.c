@@ -23,7 +23,8 @@ static void on_every_tier(const char *folder, bool ref) {
         for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
             struct kiln_err err;
             struct kiln_verify_result result;
-            struct kiln_verify_options options = {test_reference(folder), precision, 2};
+            const struct kiln_verify_options options = {
+                .reference = test_reference(folder), .precision = precision, .threads = 2};
             setenv("KILN_CPU", tiers[i / 2], 1);
             setenv("KILN_GEMM", providers[i % 2], 1);
             enum kiln_status status = kiln_verify_reference(&options, &result, &err);
@@ -60,7 +61,8 @@ static void verify_changed(const char *file, long at, const char *four_bytes,
              "dd of=%s/%s bs=1 seek=%ld conv=notrunc 2>/dev/null",
              from, folder, folder, four_bytes, folder, file, at);
     CHECK_EQ(system(command), 0);
-    struct kiln_verify_options options = {folder, KILN_PRECISION_FP32, 1};
+    struct kiln_verify_options options = {
+        .reference = folder, .precision = KILN_PRECISION_FP32, .threads = 1};
     CHECK_OK(kiln_verify_reference(&options, result, &err), &err);
 }
 

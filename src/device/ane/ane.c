@@ -1,5 +1,13 @@
-/* SPDX-License-Identifier: MIT */
-#include "device/ane/ane.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * ane.c: the Neural Engine as a device: opening it, on Apple's runtime or on the simulator.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "device/ane/ane_int.h"
+#include "device/sim/sim.h"
 
 #ifdef __APPLE__
 #include "device/ane/apple.h"
@@ -8,29 +16,351 @@ kiln_npu_runtime_open_fn *kiln_apple_runtime = kiln_apple_open;
 kiln_npu_runtime_open_fn *kiln_apple_runtime;
 #endif
 
-enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool *pool,
-                               const float *weights, const struct kiln_device_options *options,
-                               struct kiln_device **out, struct kiln_err *err) {
-    (void)table;
-    (void)pool;
-    (void)weights;
-    (void)options;
-    *out = NULL;
-    return KILN_FAIL(err, KILN_EUNSUPPORTED, "device %s: not here yet",
-                     kiln_device_name(options->device.id));
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* ---- operations of the contract ---------------------------------------------------------------- */
+
+static size_t activation_bytes(const struct kiln_dims *d, const struct kiln_micro_batch *shape,
+                               enum kiln_activation what) {
+    const size_t columns = shape->batch * kiln_npu_width(shape->seq);
+    switch (what) {
+        case KILN_RESIDUAL:
+            return kiln_round_up(columns * d->dim * sizeof(float), 64);
+        case KILN_TAPS_ATTENTION:
+            return kiln_round_up(columns * kiln_ane_tap_rows(d, KILN_ATTENTION) * 2, 64);
+        default:
+            return kiln_round_up(columns * kiln_ane_tap_rows(d, KILN_FEED_FORWARD) * 2, 64);
+    }
+}
+
+static size_t ane_activation_bytes(const struct kiln_device *device, enum kiln_activation what) {
+    return activation_bytes(&device->table->dims, &device->shape, what);
+}
+
+static enum kiln_status ane_embed(struct kiln_device *device, const uint32_t *tokens, void *x,
+                                  struct kiln_err *err) {
+    (void)err;
+    kiln_host_embed(&kiln_ane_of(device)->host, tokens, x);
+    return KILN_OK;
+}
+
+static enum kiln_status ane_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
+                                    const void *x_in, void *x_out, void *taps, bool keep,
+                                    struct kiln_err *err) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    device->counts.layer_forwards += half == KILN_ATTENTION;
+    return ane->dynamic
+               ? kiln_ane_forward_dynamic(ane, layer, half, x_in, x_out, taps, keep, err)
+               : kiln_ane_forward_baked(ane, layer, half, x_in, x_out, taps, keep, err);
+}
+
+static enum kiln_status ane_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
+                                     const void *x_in, void *dx, const void *taps,
+                                     struct kiln_err *err) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    return ane->dynamic ? kiln_ane_backward_dynamic(ane, layer, half, x_in, dx, taps, err)
+                        : kiln_ane_backward_baked(ane, layer, half, x_in, dx, taps, err);
+}
+
+static enum kiln_status ane_embed_backward(struct kiln_device *device, const uint32_t *tokens,
+                                           const void *dx, struct kiln_err *err) {
+    (void)err;
+    kiln_host_embed_backward(&kiln_ane_of(device)->host, tokens, dx, &device->gradients);
+    return KILN_OK;
+}
+
+static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *err) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    (void)err;
+    if (ane->dw) {
+        kiln_dw_drain(ane->dw);
+        device->counts.dw_wait_s = kiln_dw_waited_s(ane->dw);
+    }
+    return KILN_OK;
+}
+
+static void ane_refresh(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
+                        const float *weights) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    kiln_host_refresh(&ane->host, matrix, first, rows, weights);
+    kiln_ane_stale(ane, matrix);
+}
+
+static void ane_export(const struct kiln_device *device, const void *block, float *out) {
+    kiln_host_export(&((const struct kiln_ane *)device)->host, block, out);
+}
+static void ane_import(const struct kiln_device *device, const float *in, void *block) {
+    kiln_host_import(&((const struct kiln_ane *)device)->host, in, block);
+}
+
+static void ane_close(struct kiln_device *device) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    kiln_dw_close(ane->dw);
+    if (ane->runtime) {
+        kiln_ane_close_programs(ane);
+        kiln_ane_close_surfaces(ane);
+        ane->runtime->ops->close(ane->runtime);
+    }
+    kiln_host_close(&ane->host);
+    kiln_arena_close(&ane->arena);
+    kiln_free(ane->stale);
+    kiln_free(ane);
+}
+
+static const struct kiln_device_ops ops = {
+    .close = ane_close,
+    .activation_bytes = ane_activation_bytes,
+    .compile = kiln_ane_compile,
+    .release = kiln_ane_release,
+    .refresh = ane_refresh,
+    .embed = ane_embed,
+    .forward = ane_forward,
+    .backward = ane_backward,
+    .head = kiln_ane_head,
+    .embed_backward = ane_embed_backward,
+    .drain = ane_drain,
+    .export_residual = ane_export,
+    .import_residual = ane_import,
+};
+
+/* ---- sizes ------------------------------------------------------------------------------------- */
+
+static void set_cost(struct kiln_kernel_kind *kind, size_t programs) {
+    kind->compiles = kind->loads = (unsigned)programs;
+}
+
+void kiln_ane_kinds(const struct kiln_dims *dims, const struct kiln_device_options *options,
+                    struct kiln_kernel_kind out[KILN_KINDS]) {
+    for (size_t i = 0; options->device.dynamic && i < KILN_KINDS; i++) {
+        set_cost(&out[i], 0); /* compiled when the device is opened */
+    }
+    if (options->device.dynamic || !options->device.extras) {
+        return;
+    }
+    set_cost(&out[KILN_NORM_BWD], 2);
+    set_cost(&out[KILN_CLASSIFY], 1 + kiln_npu_classifier_parts(dims));
+    set_cost(&out[KILN_SOFTMAX], kiln_npu_has_softmax(dims));
+}
+
+/* Products under way at once: those of two half-layers. */
+enum { DW_SLOTS = 4 };
+
+static struct kiln_dw_shape dw_shape(const struct kiln_dims *d,
+                                     const struct kiln_micro_batch *shape) {
+    const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
+    return (struct kiln_dw_shape){.batch = shape->batch,
+                                  .seq = shape->seq,
+                                  .slots = DW_SLOTS,
+                                  .rows = larger(larger(2 * d->hidden, d->dim), hk + 2 * gk),
+                                  .cols = larger(larger(d->hidden, d->dim), hk)};
+}
+
+static struct kiln_host_options host_options(const struct kiln_device_options *options) {
+    return (struct kiln_host_options){
+        .shape = options->shape,
+        .training = options->training,
+        .classify = options->device.extras && !options->device.dynamic,
+    };
+}
+
+/* Both passes over the same list: base NULL plans the size, then the blocks are cut. */
+static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
+                      const struct kiln_device_options *options, void *base) {
+    const size_t w = kiln_npu_width(options->shape.seq), residual = d->dim * w * 2;
+    const size_t taps = larger(kiln_ane_tap_rows(d, 0), kiln_ane_tap_rows(d, 1));
+    const bool training = options->training, dynamic = options->device.dynamic;
+    size_t used = 0;
+#define TAKE(field, bytes)                                       \
+    ane->field = base ? (void *)((uintptr_t)base + used) : NULL; \
+    used = kiln_arena_reserve(used, (bytes))
+    TAKE(dxn, training ? options->shape.batch * residual : 0);
+    TAKE(dxn2, training && dynamic ? options->shape.batch * residual : 0);
+    TAKE(tap, dynamic ? taps * w * 2 : 0);
+    TAKE(dh, dynamic ? larger(d->hidden, d->heads * d->head_size) * w * 2 : 0);
+#undef TAKE
+    return used;
+}
+
+/* Weight files of a kind, and what the simulator makes of them: fp32. */
+static size_t program_bytes(enum kiln_npu_kind kind, const struct kiln_dims *d, size_t seq,
+                            bool sim) {
+    return kiln_npu_weight_bytes(kind, d, seq, 0) * (sim ? 2 : 1);
+}
+
+static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_options *options) {
+    const bool dynamic = options->device.dynamic;
+    const int first = dynamic ? KILN_NPU_SDPA_FWD : 0;
+    const int end = dynamic                  ? KILN_NPU_KINDS
+                    : options->device.extras ? KILN_NPU_SDPA_FWD
+                                             : KILN_NPU_NORM_BWD_ATTN;
+    size_t bytes = 0;
+    for (int kind = first; kind < end; kind++) {
+        struct kiln_npu_port in, out;
+        kiln_npu_ports((enum kiln_npu_kind)kind, d, options->shape.seq, 0, &in, &out);
+        const size_t n = in.columns ? d->layers : 1;
+        const size_t parts = kind == KILN_NPU_CLASSIFIER ? kiln_npu_classifier_parts(d) : 1;
+        bytes += n * larger(in.bytes, KILN_NPU_SURFACE) + parts * larger(out.bytes, KILN_NPU_SURFACE);
+    }
+    return bytes;
 }
 
 enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
                                 const struct kiln_device_options *options,
                                 struct kiln_device_sizes *out, struct kiln_err *err) {
-    struct kiln_device_options cpu = *options;
-    cpu.device.id = KILN_CPU;
-    return kiln_device_sizes(table, &cpu, out, err);
+    const struct kiln_dims *d = &table->dims;
+    const struct kiln_host_options host = host_options(options);
+    const struct kiln_dw_shape shape = dw_shape(d, &options->shape);
+    const bool sim = options->device.id == KILN_SIM;
+    const size_t seq = options->shape.seq;
+    struct kiln_host_sizes at_host;
+    struct kiln_ane none = {.width = 0};
+    KILN_TRY(kiln_host_sizes(table, &host, &at_host, err));
+    const struct kiln_dw_sizes queue =
+        options->training ? kiln_dw_sizes(&shape) : (struct kiln_dw_sizes){0, 0};
+    *out = (struct kiln_device_sizes){
+        .head = at_host.head,
+        .workspace = at_host.workspace + queue.workspace + lay_out(&none, d, options, NULL) +
+                     surface_bytes(d, options),
+        .thread = at_host.thread + queue.thread,
+    };
+    for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
+        out->activation[what] = activation_bytes(d, &options->shape, (enum kiln_activation)what);
+    }
+    for (int kind = KILN_NPU_ATTN_FWD; !options->device.dynamic && kind <= KILN_NPU_QKV_BWD;
+         kind++) {
+        size_t *sum = kind <= KILN_NPU_FFN_FWD ? &out->forward : &out->backward;
+        *sum += program_bytes((enum kiln_npu_kind)kind, d, seq, sim);
+    }
+    return KILN_OK;
 }
 
-void kiln_ane_kinds(const struct kiln_table *table, const struct kiln_device_options *options,
-                    struct kiln_kernel_kind out[KILN_KINDS]) {
-    (void)table;
-    (void)options;
-    (void)out;
+/* ---- what is moved through surfaces ------------------------------------------------------------ */
+
+static struct kiln_moved moved(size_t written, size_t read, size_t columns) {
+    return (struct kiln_moved){2 * written * columns, 2 * read * columns};
+}
+
+/* Rows of W that one sequence moves, as in baked.c and classify.c. */
+static void traffic_baked(const struct kiln_dims *d, bool extras, size_t w, size_t columns,
+                          struct kiln_device_traffic *out) {
+    const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
+    const size_t taps = kiln_ane_tap_rows(d, KILN_ATTENTION) + kiln_ane_tap_rows(d, KILN_FEED_FORWARD);
+    const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w;
+    const size_t norms = extras ? 2 : 0;
+    out->forward = moved(2 * d->dim, 2 * d->dim, columns);
+    out->forward_kept = moved(2 * d->dim, 2 * d->dim + taps, columns);
+    out->backward = moved(d->dim + 2 * d->hidden + 2 * qkv + d->dim + scores + hk + gk +
+                              norms * 2 * d->dim,
+                          d->dim + 2 * d->hidden + gk + scores + hk + gk + d->dim + norms * d->dim,
+                          columns);
+    if (extras) {
+        const bool softmax = kiln_npu_has_softmax(d);
+        const size_t gathered = softmax && kiln_npu_classifier_parts(d) > 1 ? d->vocab : 0;
+        const size_t read = gathered + d->vocab + (softmax ? d->vocab : 0);
+        out->head_evaluate = moved(d->dim + gathered, read, columns);
+        out->head = moved(d->dim + gathered, read + d->dim, columns);
+    }
+}
+
+/* As in dynamic.c. */
+static void traffic_dynamic(const struct kiln_dims *d, size_t w, size_t columns,
+                            struct kiln_device_traffic *out) {
+    const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
+    const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w;
+    out->forward = moved(2 * d->dim + hk, hk + 2 * d->dim, columns);
+    out->forward_kept = moved(2 * d->dim + hk, hk + qkv + 2 * d->dim + 3 * d->hidden, columns);
+    out->backward = moved(2 * d->dim + 2 * d->hidden + qkv + hk + scores + hk + gk + hk + 2 * gk,
+                          d->hidden + d->dim + hk + gk + scores + hk + gk + 2 * d->dim, columns);
+}
+
+void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
+                      struct kiln_device_traffic *out) {
+    const struct kiln_dims *d = &table->dims;
+    const size_t w = kiln_npu_width(options->shape.seq), columns = options->shape.batch * w;
+    *out = (struct kiln_device_traffic){.weights = {0, 0}};
+    if (options->device.dynamic) {
+        traffic_dynamic(d, w, columns, out);
+        out->weights.written = 2 * kiln_ane_staged_elements(table, options->training);
+    } else {
+        traffic_baked(d, options->device.extras, w, columns, out);
+    }
+}
+
+/* ---- opening ----------------------------------------------------------------------------------- */
+
+static enum kiln_status open_sim(struct kiln_ane *ane, struct kiln_pool *pool,
+                                 const struct kiln_device_options *options, struct kiln_err *err) {
+    struct kiln_sim_options sim;
+    kiln_sim_options_default(&sim);
+    sim.limits.value[KILN_SIM_COMPILE_BUDGET] = options->budget;
+    sim.limits.value[KILN_SIM_LOAD_BUDGET] = options->load_budget;
+    sim.times.scale = options->device.sim_time;
+    return kiln_sim_open(pool, &sim, &ane->runtime, err);
+}
+
+static enum kiln_status open_runtime(struct kiln_ane *ane, struct kiln_pool *pool,
+                                     const struct kiln_device_options *options,
+                                     struct kiln_err *err) {
+    if (options->device.id == KILN_SIM) {
+        return open_sim(ane, pool, options, err);
+    }
+    KILN_REQUIRE(kiln_apple_runtime, err, KILN_EUNSUPPORTED,
+                 "device ane: this is no Mac; --device sim runs the same programs on any machine");
+    KILN_TRY(kiln_apple_runtime(&ane->runtime, err));
+    ane->self_test = ane->runtime->compiles;
+    return KILN_OK;
+}
+
+static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
+                                   const struct kiln_device_options *options,
+                                   struct kiln_err *err) {
+    const struct kiln_table *table = ane->base.table;
+    const struct kiln_host_options host = host_options(options);
+    const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape);
+    KILN_TRY(kiln_host_open(&ane->host, table, pool, ane->base.weights, &host, err));
+    if (options->training) {
+        KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
+    }
+    KILN_TRY(kiln_arena_open(&ane->arena, lay_out(ane, &table->dims, options, NULL), err));
+    lay_out(ane, &table->dims, options, ane->arena.base);
+    ane->stale = kiln_alloc(KILN_NPU_KINDS * table->dims.layers, 1);
+    KILN_REQUIRE(ane->stale, err, KILN_ENOMEM, "no memory for the device's lists");
+    memset(ane->stale, 1, KILN_NPU_KINDS * table->dims.layers);
+    KILN_TRY(open_runtime(ane, pool, options, err));
+    KILN_TRY(kiln_ane_open_surfaces(ane, err));
+    return ane->dynamic ? kiln_ane_compile_dynamic(ane, err) : KILN_OK;
+}
+
+enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool *pool,
+                               const float *weights, const struct kiln_device_options *options,
+                               struct kiln_device **out, struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_ane *ane = kiln_alloc(1, sizeof *ane);
+    KILN_REQUIRE(ane, err, KILN_ENOMEM, "no memory for the device");
+    const char *name = kiln_device_name(options->device.id);
+    ane->base.ops = &ops;
+    ane->base.table = table;
+    ane->base.shape = options->shape;
+    ane->base.weights = weights;
+    ane->training = options->training;
+    ane->dynamic = options->device.dynamic;
+    ane->extras = options->device.extras && !ane->dynamic;
+    ane->width = kiln_npu_width(options->shape.seq);
+    ane->serial = ((uint64_t)getpid() << 32) + 1;
+    ane->base.caps = (struct kiln_device_caps){.name = name,
+                                               .compile_budget = options->budget,
+                                               .load_budget = options->load_budget,
+                                               .refreshes = ane->dynamic};
+    kiln_device_kinds(&table->dims, options, ane->base.caps.kinds);
+    const enum kiln_status status = open_parts(ane, pool, options, err);
+    if (status != KILN_OK) {
+        ane_close(&ane->base);
+        return status;
+    }
+    /* Both runtimes run the same programs on the same host work: what differs is the device. */
+    snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s", name,
+             ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",
+             ane->host.kernels.tier, ane->host.kernels.provider);
+    *out = &ane->base;
+    return KILN_OK;
 }

@@ -16,8 +16,10 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
                                                 const struct kiln_device_options *options,
                                                 struct kiln_device_sizes *out,
                                                 struct kiln_err *err);
-void kiln_ane_kinds(const struct kiln_table *table, const struct kiln_device_options *options,
+void kiln_ane_kinds(const struct kiln_dims *dims, const struct kiln_device_options *options,
                     struct kiln_kernel_kind out[KILN_KINDS]);
+void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
+                      struct kiln_device_traffic *out);
 
 /* Opens Apple's runtime. NULL where there is none: not a Mac. Tests on Linux set it to one that is
  * backed by fakes. */

@@ -7,31 +7,39 @@
  * fp16 [1, C, 1, W]: element (c, t) at c*W + t. Columns T..W-1 are zero on input and of no meaning
  * on output. Parts of a surface follow each other in the channels, in the order listed:
  *
- *   baked (weights in the program)       input                        output
- *   attn_fwd   norm, Wq, Wk, Wv, Wo      D: x                         D: o, HK: Q, GK: K, GK: V,
- * HK: att, D: xn ffn_fwd    norm, W1, W3, W2          D: x                         D: y, F: h1, F:
- * h3, F: gate, D: xn ffn_bwd    W2', W1', W3'             D: dy, F: h1, F: h3          D: dxn, F:
- * dh1, F: dh3 attn_bwd1  Wo'                       HK: Q, GK: K, GK: V, D: do   GK: dV, HW: P, HW:
- * dP attn_bwd2  -                         HW: P, HW: dP, HK: Q, GK: K  HK: dQ, GK: dK qkv_bwd Wq',
- * Wk', Wv'             HK: dQ, GK: dK, GK: dV       D: dxn norm_bwd   norm (attention's, ffn's) D:
- * dxn, D: x                 D: dx final_norm norm                      D: x D: xn classifier rows
- * of the classifier    D: xn                        rows: logits softmax    - V: logits V:
- * probabilities
+ *   baked: weights in the program
+ *   kind        weights               input                          output
+ *   ----------  --------------------  -----------------------------  -----------------------------
+ *   attn_fwd    norm, Wq, Wk, Wv, Wo  D: x                           D: o, HK: Q, GK: K, GK: V,
+ *                                                                    HK: att, D: xn
+ *   ffn_fwd     norm, W1, W3, W2      D: x                           D: y, F: h1, F: h3, F: gate,
+ *                                                                    D: xn
+ *   ffn_bwd     W2', W1', W3'         D: dy, F: h1, F: h3            D: dxn, F: dh1, F: dh3
+ *   attn_bwd1   Wo'                   HK: Q, GK: K, GK: V, D: do     GK: dV, HW: P, HW: dP
+ *   attn_bwd2   -                     HW: P, HW: dP, HK: Q, GK: K    HK: dQ, GK: dK
+ *   qkv_bwd     Wq', Wk', Wv'         HK: dQ, GK: dK, GK: dV         D: dxn
+ *   norm_bwd_*  norm (attn, ffn)      D: dxn, D: x                   D: dx
+ *   final_norm  norm                  D: x                           D: xn
+ *   classifier  rows of a part        D: xn                          rows: logits
+ *   softmax     -                     V: logits                      V: probabilities
  *
  * Q and K are after RoPE; dQ and dK of attn_bwd2 are before it (RoPE's backward is inside). Query
  * head h reads key-value head h / (H/G), forward and backward. o and y are without the residual.
  *
- *   dynamic (weights on the spatial axis, behind the activation: [1, C, 1, W + ...])
- *   sdpa_fwd   D x (W + HK + 2GK): xn, Wq', Wk', Wv'      HK: att, HK: Q, GK: K, GK: V
- *   wo_fwd     HK x (W + D): att, Wo'                     D: o
- *   ffn_fused  D x (W + 3F): xn, W1', W3', W2             D: y, F: h1, F: h3, F: gate
- *   ffn_bwd_w2 D x (W + F): dy, W2                        F: dgate
- *   ffn_bwd_w13 F x (2W + 2D): dh1, dh3, W1, W3           D: dxn
- *   wo_bwd     D x (W + HK): do, Wo                       HK: datt
- *   sdpa_bwd1  Q, K, V, datt as channels HK, GK, GK, HK   GK: dV, HW: P, HW: dP
- *   sdpa_bwd2  as attn_bwd2
- *   q_bwd      HK x (W + D): dQ, Wq                       D: dxn
- *   kv_bwd     GK x (2W + 2D): dK, dV, Wk, Wv             D: dxn
+ *   dynamic: weights on the spatial axis, behind the activation: [1, C, 1, W + ...]. Parts begin
+ *   at multiples of 16 columns (kiln_npu_part_at); what lies between two parts is not read
+ *   kind         input                                    output
+ *   -----------  ---------------------------------------  ---------------------------------
+ *   sdpa_fwd     D x (W + HK + 2GK): xn, Wq', Wk', Wv'    HK: att, HK: Q, GK: K, GK: V
+ *   wo_fwd       HK x (W + D): att, Wo'                   D: o
+ *   ffn_fused    D x (W + 3F): xn, W1', W3', W2           D: y, F: h1, F: h3, F: gate
+ *   ffn_bwd_w2   D x (W + F): dy, W2                      F: dgate
+ *   ffn_bwd_w13  F x (2W + 2D): dh1, dh3, W1, W3          D: dxn
+ *   wo_bwd       D x (W + HK): do, Wo                     HK: datt
+ *   sdpa_bwd1    channels HK: Q, GK: K, GK: V, HK: datt   GK: dV, HW: P, HW: dP
+ *   sdpa_bwd2    as attn_bwd2
+ *   q_bwd        HK x (W + D): dQ, Wq                     D: dxn
+ *   kv_bwd       GK x (2W + 2D): dK, dV, Wk, Wv           D: dxn
  *   (W' is the transposed weight [in, out], plain W is [out, in]: always [C, other])
  */
 #ifndef KILN_DEVICE_ANE_PROGRAMS_H
@@ -77,7 +85,10 @@ int kiln_npu_kind_find(const char *name);
 enum {
     KILN_NPU_WIDTH = 16,      /* last axes are multiples of it */
     KILN_NPU_SURFACE = 49152, /* no surface is smaller (bytes) */
+    KILN_NPU_AXIS = 65536,    /* elements of an axis, at most */
     KILN_NPU_CLASSES = 16384, /* output channels of one classifier part, at most */
+    KILN_NPU_DYNAMIC = 10,    /* programs of all layers together when weights are inputs */
+    KILN_NPU_LOGITS = 65536,  /* largest vocabulary that softmax takes: an axis */
     KILN_NPU_PARTS = 6,
 };
 

@@ -249,6 +249,26 @@ enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
     return KILN_OK;
 }
 
+static void set_up_head(struct kiln_cpu_device *cpu) {
+    const struct kiln_table *table = cpu->base.table;
+    const size_t last = table->n_matrices - 1;
+    const struct kiln_tensor *norm = kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER);
+    cpu->head = (struct kiln_head){
+        .workers = &cpu->workers,
+        .classifier = &table->matrices[last],
+        .forward = cpu->packed.forward[last],
+        .backward = cpu->packed.backward[last],
+        .norm = {cpu->base.weights + norm->offset, table->dims.rms_eps, table->dims.dim, cpu->rstd,
+                 cpu->dnorm},
+        .norm_offset = norm->offset,
+        .dw = {cpu->turned, cpu->columns},
+        .xn = cpu->xn,
+        .logits = cpu->logits,
+        .dlogits = cpu->dlogits,
+        .dxn = cpu->dxn,
+    };
+}
+
 static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool *pool,
                                    const struct kiln_device_options *options,
                                    struct kiln_err *err) {
@@ -262,6 +282,7 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
     KILN_REQUIRE(cpu->loaded, err, KILN_ENOMEM, "no memory for the list of kernels");
     KILN_TRY(kiln_arena_open(&cpu->arena, lay_out(cpu, NULL), err));
     lay_out(cpu, cpu->arena.base);
+    set_up_head(cpu);
     kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
     const struct kiln_table *table = cpu->base.table;
     struct pack_job head = {cpu, table->n_matrices - 1, cpu->base.weights, true, cpu->training};
@@ -292,7 +313,7 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
         .load_budget = options->load_budget,
         .refreshes = options->budget == 0 && options->load_budget == 0,
     };
-    kiln_device_kinds(table, options, cpu->base.caps.kinds);
+    kiln_device_kinds(&table->dims, options, cpu->base.caps.kinds);
     snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",
              kiln_precision_name(cpu->kernels.precision), cpu->kernels.tier, cpu->kernels.provider,
              KILN_GEMM_M, KILN_GEMM_N);

@@ -12,18 +12,17 @@
 #define KILN_DEVICE_CPU_H
 
 #include "device/device.h"
+#include "device/host/head.h"
 #include "kernel/attention.h"
 #include "kernel/packed.h"
 #include "kernel/product.h"
-
-/* Rows that one elementwise task takes. Constant, so partial sums do not depend on threads. */
-enum { KILN_ROW_CHUNK = 32, KILN_HEAD_ROWS = 256 };
 
 struct kiln_cpu_device {
     struct kiln_device base;
     struct kiln_kernels kernels;
     struct kiln_workers workers;
     struct kiln_packed packed;
+    struct kiln_head head;   /* works in the workspace below */
     struct kiln_arena arena; /* the workspace below */
     bool training;
     unsigned char *loaded; /* [kinds][L] kernels that are loaded */
@@ -60,16 +59,6 @@ struct kiln_taps_attention {
 };
 struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, const void *taps);
 size_t kiln_cpu_taps_bytes(const struct kiln_cpu_device *cpu);
-
-/* y = norm(x) for all rows, the weight of `role` and layer. */
-void kiln_cpu_norm(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer, const float *x,
-                   size_t rows, void *y);
-/* dx += gradient of norm(x) from dxn; the norm's weight gradient is added or written. */
-void kiln_cpu_norm_bwd(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
-                       const float *x, size_t rows, float *dx, bool add);
-/* Weight gradient of a matrix [rows, cols]: dw (+)= dy^T . x, dy [n, rows] and x [n, cols]. */
-void kiln_cpu_weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *matrix,
-                              const void *dy, const void *x, size_t n, bool add);
 
 KILN_MUST_CHECK enum kiln_status kiln_cpu_open(const struct kiln_table *table,
                                                struct kiln_pool *pool, const float *weights,

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * head_cpu.c: the two ends of the model on the CPU: embedding, and classifier with loss.
- *
- * The classifier runs in blocks of KILN_HEAD_ROWS tokens, so logits of V columns exist for one
- * block at a time.
+ * head_cpu.c: the two ends of the model on the CPU: embedding, and classifier with loss, which is
+ * host/head.h, block by block.
  */
 #include <string.h>
 
@@ -68,59 +66,6 @@ enum kiln_status kiln_cpu_embed_backward(struct kiln_device *device, const uint3
     return KILN_OK;
 }
 
-struct loss_job {
-    struct kiln_cpu_device *cpu;
-    const uint32_t *targets; /* of the block */
-    float *losses;           /* of the block */
-    float scale;
-    bool gradient;
-};
-
-static void loss_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct loss_job *job = context;
-    struct kiln_cpu_device *cpu = job->cpu;
-    size_t vocab = cpu->base.table->dims.vocab, row = vocab * cpu->kernels.operand_bytes;
-    (void)index;
-    (void)scratch;
-    for (size_t i = first; i < first + rows; i++) {
-        void *dlogits = job->gradient ? (char *)cpu->dlogits + i * row : NULL;
-        job->losses[i] = cpu->kernels.cross_entropy(dlogits, cpu->logits + i * vocab, vocab,
-                                                    job->targets[i], job->scale);
-    }
-}
-
-/* Tokens first..first+n: logits, loss, and back to dx of these tokens. */
-static void head_block(struct kiln_cpu_device *cpu, const float *x, struct loss_job *job, size_t n,
-                       float *dx, bool add) {
-    const struct kiln_table *table = cpu->base.table;
-    size_t head = table->n_matrices - 1;
-    const struct kiln_matrix *m = &table->matrices[head];
-    kiln_cpu_norm(cpu, KILN_FINAL_NORM, KILN_NO_LAYER, x, n, cpu->xn);
-    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = n,
-                                                    .n = m->rows,
-                                                    .k = m->cols,
-                                                    .a = cpu->xn,
-                                                    .lda = m->cols,
-                                                    .b = cpu->packed.forward[head],
-                                                    .c = cpu->logits,
-                                                    .ldc = m->rows});
-    kiln_rows(&cpu->workers, n, 4, loss_rows, job);
-    if (!dx) {
-        return;
-    }
-    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = n,
-                                                    .n = m->cols,
-                                                    .k = m->rows,
-                                                    .a = cpu->dlogits,
-                                                    .lda = m->rows,
-                                                    .b = cpu->packed.backward[head],
-                                                    .c = cpu->dxn,
-                                                    .ldc = m->cols});
-    memset(dx, 0, n * m->cols * sizeof *dx);
-    kiln_cpu_norm_bwd(cpu, KILN_FINAL_NORM, KILN_NO_LAYER, x, n, dx, add);
-    kiln_cpu_weight_gradient(cpu, m, cpu->dlogits, cpu->xn, n, add);
-}
-
 enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const uint32_t *targets,
                                float scale, void *dx, double *loss, struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
@@ -128,9 +73,13 @@ enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const 
     (void)err;
     for (size_t first = 0; first < cpu->tokens; first += KILN_HEAD_ROWS) {
         size_t n = cpu->tokens - first < KILN_HEAD_ROWS ? cpu->tokens - first : KILN_HEAD_ROWS;
-        struct loss_job job = {cpu, targets + first, cpu->losses + first, scale, dx != NULL};
-        head_block(cpu, (const float *)x + first * d, &job, n, dx ? (float *)dx + first * d : NULL,
-                   device->gradients.add || first > 0);
+        const float *rows = (const float *)x + first * d;
+        kiln_head_forward(&cpu->head, rows, targets + first, n, scale, dx != NULL,
+                          cpu->losses + first);
+        if (dx) {
+            kiln_head_backward(&cpu->head, rows, n, (float *)dx + first * d, device->gradients.all,
+                               device->gradients.add || first > 0);
+        }
     }
     *loss = 0.0;
     for (size_t i = 0; i < cpu->tokens; i++) {

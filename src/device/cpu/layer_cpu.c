@@ -11,56 +11,33 @@
 
 /* ---- norms --------------------------------------------------------------------------------- */
 
-struct norm_job {
-    const struct kiln_cpu_device *cpu;
-    const float *x, *w;
-    void *y;
-    float *dx;
-};
-
-static const float *tensor(const struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer) {
-    return cpu->base.weights + kiln_table_find(cpu->base.table, role, layer)->offset;
+static struct kiln_rows_norm norm_of(const struct kiln_cpu_device *cpu,
+                                     const struct kiln_tensor *tensor) {
+    const struct kiln_dims *d = &cpu->base.table->dims;
+    return (struct kiln_rows_norm){
+        .w = cpu->base.weights + tensor->offset,
+        .eps = d->rms_eps,
+        .dim = d->dim,
+        .rstd = cpu->rstd,
+        .dnorm = cpu->dnorm,
+    };
 }
 
-static void norm_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct norm_job *job = context;
-    const struct kiln_dims *d = &job->cpu->base.table->dims;
-    (void)index;
-    (void)scratch;
-    job->cpu->kernels.rmsnorm((char *)job->y + first * d->dim * job->cpu->kernels.operand_bytes,
-                              job->cpu->rstd + first, job->x + first * d->dim, job->w, d->rms_eps,
-                              rows, d->dim);
+/* cpu->xn = norm(x), the weight of `role` and layer. */
+static void normalise(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
+                      const float *x) {
+    struct kiln_rows_norm norm = norm_of(cpu, kiln_table_find(cpu->base.table, role, layer));
+    kiln_rows_norm(&cpu->workers, &norm, x, cpu->tokens, cpu->xn);
 }
 
-void kiln_cpu_norm(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer, const float *x,
-                   size_t rows, void *y) {
-    struct norm_job job = {.cpu = cpu, .x = x, .w = tensor(cpu, role, layer), .y = y};
-    kiln_rows(&cpu->workers, rows, KILN_ROW_CHUNK, norm_rows, &job);
-}
-
-static void norm_bwd_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct norm_job *job = context;
-    size_t d = job->cpu->base.table->dims.dim;
-    float *dw = job->cpu->dnorm + index * d;
-    (void)scratch;
-    memset(dw, 0, d * sizeof *dw);
-    job->cpu->kernels.rmsnorm_bwd(job->dx + first * d, dw, job->cpu->dxn + first * d,
-                                  job->x + first * d, job->w, job->cpu->rstd + first, rows, d);
-}
-
-void kiln_cpu_norm_bwd(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
-                       const float *x, size_t rows, float *dx, bool add) {
-    const struct kiln_tensor *t = kiln_table_find(cpu->base.table, role, layer);
-    struct norm_job job = {.cpu = cpu, .x = x, .w = cpu->base.weights + t->offset, .dx = dx};
-    kiln_rows(&cpu->workers, rows, KILN_ROW_CHUNK, norm_bwd_rows, &job);
-    float *dw = cpu->base.gradients.all + t->offset;
-    for (size_t i = 0; i < (rows + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK; i++) {
-        if (i == 0 && !add) {
-            memcpy(dw, cpu->dnorm, t->cols * sizeof *dw);
-        } else {
-            cpu->kernels.add(dw, cpu->dnorm + i * t->cols, t->cols);
-        }
-    }
+/* dx += gradient of norm(x) from cpu->dxn, and the norm's weight gradient. */
+static void normalise_backward(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
+                               const float *x, float *dx) {
+    const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, layer);
+    const struct kiln_gradients *gradients = &cpu->base.gradients;
+    struct kiln_rows_norm norm = norm_of(cpu, tensor);
+    kiln_rows_norm_bwd(&cpu->workers, &norm, x, cpu->dxn, cpu->tokens, dx,
+                       gradients->all + tensor->offset, gradients->add);
 }
 
 /* ---- products with the packed weights ------------------------------------------------------ */
@@ -102,21 +79,11 @@ static void backward_product(struct kiln_cpu_device *cpu, const struct kiln_matr
                                      .c_operand = operand});
 }
 
-void kiln_cpu_weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
-                              const void *dy, const void *x, size_t n, bool add) {
-    float *dw = cpu->base.gradients.all + m->offset;
-    kiln_transpose(&cpu->workers, cpu->turned, n, dy, m->rows, n, m->rows);
-    kiln_pack_columns(&cpu->workers, cpu->columns, x, m->cols, n, m->cols);
-    kiln_product(&cpu->workers, &(struct kiln_gemm){.m = m->rows,
-                                                    .n = m->cols,
-                                                    .k = n,
-                                                    .a = cpu->turned,
-                                                    .lda = n,
-                                                    .b = cpu->columns,
-                                                    .c = dw,
-                                                    .ldc = m->cols,
-                                                    .add = add ? dw : NULL,
-                                                    .ldadd = m->cols});
+static void weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
+                            const void *dy, const void *x) {
+    struct kiln_rows_dw work = {cpu->turned, cpu->columns};
+    kiln_rows_weight_gradient(&cpu->workers, &work, dy, x, cpu->tokens, m->rows, m->cols,
+                              cpu->base.gradients.all + m->offset, cpu->base.gradients.add);
 }
 
 /* ---- rows of elementwise work --------------------------------------------------------------- */
@@ -204,7 +171,7 @@ static void attention_forward(struct kiln_cpu_device *cpu, size_t layer, const f
                               float *x_out, void *taps) {
     struct attention_job job = {.cpu = cpu, .taps = kiln_cpu_taps(cpu, taps)};
     struct rows_work rope = {.cpu = cpu, .out = job.taps.qkv};
-    kiln_cpu_norm(cpu, KILN_ATTN_NORM, layer, x_in, cpu->tokens, cpu->xn);
+    normalise(cpu, KILN_ATTN_NORM, layer, x_in);
     forward_product(cpu, matrix_of(cpu, KILN_MATRIX_QKV, layer), cpu->xn, job.taps.qkv, NULL);
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, rope_rows, &rope);
     kiln_pool_run(cpu->workers.pool, cpu->base.shape.batch * cpu->base.table->dims.kv_heads, attend,
@@ -219,17 +186,16 @@ static void attention_backward(struct kiln_cpu_device *cpu, size_t layer, const 
     struct rows_work rope = {.cpu = cpu, .out = cpu->dwide, .inverse = true};
     const struct kiln_matrix *qkv = matrix_of(cpu, KILN_MATRIX_QKV, layer);
     const struct kiln_matrix *wo = matrix_of(cpu, KILN_MATRIX_WO, layer);
-    bool add = cpu->base.gradients.add;
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, round_rows, &rounded);
     backward_product(cpu, wo, cpu->dy, cpu->dout, true);
-    kiln_cpu_weight_gradient(cpu, wo, cpu->dy, job.taps.out, cpu->tokens, add);
+    weight_gradient(cpu, wo, cpu->dy, job.taps.out);
     kiln_pool_run(cpu->workers.pool, cpu->base.shape.batch * cpu->base.table->dims.kv_heads, attend,
                   &job);
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, rope_rows, &rope);
     backward_product(cpu, qkv, cpu->dwide, cpu->dxn, false);
-    kiln_cpu_norm(cpu, KILN_ATTN_NORM, layer, x_in, cpu->tokens, cpu->xn);
-    kiln_cpu_weight_gradient(cpu, qkv, cpu->dwide, cpu->xn, cpu->tokens, add);
-    kiln_cpu_norm_bwd(cpu, KILN_ATTN_NORM, layer, x_in, cpu->tokens, dx, add);
+    normalise(cpu, KILN_ATTN_NORM, layer, x_in);
+    weight_gradient(cpu, qkv, cpu->dwide, cpu->xn);
+    normalise_backward(cpu, KILN_ATTN_NORM, layer, x_in, dx);
 }
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
@@ -237,7 +203,7 @@ static void attention_backward(struct kiln_cpu_device *cpu, size_t layer, const 
 static void feed_forward(struct kiln_cpu_device *cpu, size_t layer, const float *x_in, float *x_out,
                          void *h) {
     struct rows_work swiglu = {.cpu = cpu, .out = cpu->gate, .in = h};
-    kiln_cpu_norm(cpu, KILN_FFN_NORM, layer, x_in, cpu->tokens, cpu->xn);
+    normalise(cpu, KILN_FFN_NORM, layer, x_in);
     forward_product(cpu, matrix_of(cpu, KILN_MATRIX_W13, layer), cpu->xn, h, NULL);
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, swiglu_rows, &swiglu);
     forward_product(cpu, matrix_of(cpu, KILN_MATRIX_W2, layer), cpu->gate, x_out, x_in);
@@ -250,16 +216,15 @@ static void feed_forward_backward(struct kiln_cpu_device *cpu, size_t layer, con
     struct rows_work swiglu_bwd = {.cpu = cpu, .out = cpu->dwide, .in = cpu->dout, .in2 = h};
     const struct kiln_matrix *w13 = matrix_of(cpu, KILN_MATRIX_W13, layer);
     const struct kiln_matrix *w2 = matrix_of(cpu, KILN_MATRIX_W2, layer);
-    bool add = cpu->base.gradients.add;
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, round_rows, &rounded);
     backward_product(cpu, w2, cpu->dy, cpu->dout, true);
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, swiglu_rows, &swiglu);
-    kiln_cpu_weight_gradient(cpu, w2, cpu->dy, cpu->gate, cpu->tokens, add);
+    weight_gradient(cpu, w2, cpu->dy, cpu->gate);
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, swiglu_bwd_rows, &swiglu_bwd);
     backward_product(cpu, w13, cpu->dwide, cpu->dxn, false);
-    kiln_cpu_norm(cpu, KILN_FFN_NORM, layer, x_in, cpu->tokens, cpu->xn);
-    kiln_cpu_weight_gradient(cpu, w13, cpu->dwide, cpu->xn, cpu->tokens, add);
-    kiln_cpu_norm_bwd(cpu, KILN_FFN_NORM, layer, x_in, cpu->tokens, dx, add);
+    normalise(cpu, KILN_FFN_NORM, layer, x_in);
+    weight_gradient(cpu, w13, cpu->dwide, cpu->xn);
+    normalise_backward(cpu, KILN_FFN_NORM, layer, x_in, dx);
 }
 
 static enum kiln_status require(const struct kiln_cpu_device *cpu, size_t kind, size_t layer,

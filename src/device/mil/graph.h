@@ -8,7 +8,8 @@
  * operation (mil/check.c). What comes out is a list of nodes in order of execution, each value
  * computed once. Nothing here knows a device's limits: those are device/sim/limits.h.
  *
- * Shapes are those of MIL: rank 0 to 5, row-major.
+ * Shapes are row-major. Ranks are 0 to 6, one more than the hardware takes, so that its limit is
+ * told as such (device/sim/limits.h).
  */
 #ifndef KILN_DEVICE_MIL_GRAPH_H
 #define KILN_DEVICE_MIL_GRAPH_H
@@ -19,7 +20,7 @@
 
 #include "kiln/status.h"
 
-enum { KILN_MIL_RANK = 5 };
+enum { KILN_MIL_RANK = 6 };
 
 enum kiln_mil_scalar {
     KILN_MIL_FP16,

@@ -33,13 +33,23 @@ struct kiln_sim_options {
     struct kiln_sim_limits limits;
     struct kiln_sim_numbers numbers;
     struct kiln_sim_times times;
+    /* Weights given to a loaded program without a compile take effect. Off, as on most hardware:
+     * the call succeeds and the old weights go on computing, so a self-test must find out. */
+    bool reload_is_visible;
 };
 /* What is believed of current hardware. */
 void kiln_sim_options_default(struct kiln_sim_options *out);
 
-/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller. */
+/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller, which
+ * may be another thread. The two budgets count what the process does through all its simulators;
+ * a child process starts with none of it. runtime->reloads is what `reload_is_visible` says. */
 KILN_MUST_CHECK enum kiln_status kiln_sim_open(struct kiln_pool *pool,
                                                const struct kiln_sim_options *options,
                                                struct kiln_npu_runtime **out, struct kiln_err *err);
+
+/* What a compiled program takes and gives, for who has only its text. */
+const struct kiln_mil_graph *kiln_sim_program_graph(const struct kiln_npu_program *program);
+/* Bytes that a program of this simulator holds: its text, and weights as fp32. */
+size_t kiln_sim_program_bytes(const struct kiln_npu_program *program);
 
 #endif

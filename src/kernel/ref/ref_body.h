@@ -277,6 +277,24 @@ static void adamw_ref(float *w, float *m, float *v, const float *g, size_t n,
         w[i] = w[i] - c->lr * step - c->decay * w[i];
     }
 }
+
+static void half_of_ref(uint16_t *dst, const float *src, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        dst[i] = kiln_f32_to_f16(src[i]);
+    }
+}
+
+static void half_to_ref(float *dst, const uint16_t *src, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        dst[i] = kiln_f16_to_f32(src[i]);
+    }
+}
+
+static void half_round_ref(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        x[i] = kiln_f16_to_f32(kiln_f32_to_f16(x[i]));
+    }
+}
 #endif
 
 static void NAME(fill)(struct kiln_kernels *kernels) {
@@ -300,4 +318,7 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->add = add_ref;
     kernels->sum_squares = sum_squares_ref;
     kernels->adamw = adamw_ref;
+    kernels->half_of = half_of_ref;
+    kernels->half_to = half_to_ref;
+    kernels->half_round = half_round_ref;
 }

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dynamic.c: half-layers whose weights are inputs: written onto a layer's own surfaces when they
+ * change, beside columns for the activations. Norms and SwiGLU's backward are the host's.
+ */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/machine.h"
+#include "device/ane/ane_int.h"
+
+/* ---- weights on surfaces ---------------------------------------------------------------------- */
+
+/* A weight in an input: which, and whether transposed ([in, out]). */
+struct staged {
+    enum kiln_role role;
+    bool turned;
+};
+
+/* Inputs that hold weights: parts of activations, then of weights. */
+static const struct {
+    enum kiln_npu_kind kind;
+    enum kiln_matrix_kind matrix; /* that the weights belong to; W13 and W2 where there are two */
+    size_t activations, n;
+    struct staged weights[3];
+} inputs[] = {
+    {KILN_NPU_SDPA_FWD, KILN_MATRIX_QKV, 1, 3, {{KILN_WQ, 1}, {KILN_WK, 1}, {KILN_WV, 1}}},
+    {KILN_NPU_WO_FWD, KILN_MATRIX_WO, 1, 1, {{KILN_WO, 1}}},
+    {KILN_NPU_FFN_FUSED, KILN_MATRIX_W13, 1, 3, {{KILN_W1, 1}, {KILN_W3, 1}, {KILN_W2, 0}}},
+    {KILN_NPU_FFN_BWD_W2, KILN_MATRIX_W2, 1, 1, {{KILN_W2, 0}}},
+    {KILN_NPU_FFN_BWD_W13, KILN_MATRIX_W13, 2, 2, {{KILN_W1, 0}, {KILN_W3, 0}}},
+    {KILN_NPU_WO_BWD, KILN_MATRIX_WO, 1, 1, {{KILN_WO, 0}}},
+    {KILN_NPU_Q_BWD, KILN_MATRIX_QKV, 1, 1, {{KILN_WQ, 0}}},
+    {KILN_NPU_KV_BWD, KILN_MATRIX_QKV, 2, 2, {{KILN_WK, 0}, {KILN_WV, 0}}},
+};
+enum { N_INPUTS = sizeof inputs / sizeof inputs[0], TURNED_ROWS = 16, TURNED_COLS = 256 };
+
+static unsigned char *stale_at(const struct kiln_ane *ane, enum kiln_npu_kind kind, size_t layer) {
+    return &ane->stale[(size_t)kind * ane->base.table->dims.layers + layer];
+}
+
+/* Called on pool workers, perhaps by several for one matrix. */
+void kiln_ane_stale(struct kiln_ane *ane, size_t matrix) {
+    const struct kiln_matrix *m = &ane->base.table->matrices[matrix];
+    for (size_t i = 0; ane->dynamic && i < N_INPUTS; i++) {
+        const bool fused = inputs[i].kind == KILN_NPU_FFN_FUSED && m->kind == KILN_MATRIX_W2;
+        if (m->kind != KILN_MATRIX_HEAD && (inputs[i].matrix == m->kind || fused)) {
+            __atomic_store_n(stale_at(ane, inputs[i].kind, m->layer), 1, __ATOMIC_RELAXED);
+        }
+    }
+}
+
+struct stage_job {
+    const struct kiln_kernels *kernels;
+    const float *weight; /* [rows, cols] */
+    size_t cols;
+    uint16_t *at; /* column of the surface where it begins */
+    size_t stride;
+    bool turned;
+};
+
+/* Rows of a weight: rows of the surface, or columns. */
+static void stage_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+    const struct stage_job *job = context;
+    uint16_t block[TURNED_ROWS][TURNED_COLS];
+    (void)index;
+    (void)scratch;
+    for (size_t r = 0; !job->turned && r < rows; r++) {
+        job->kernels->half_of(job->at + (first + r) * job->stride,
+                              job->weight + (first + r) * job->cols, job->cols);
+    }
+    for (size_t c = 0; job->turned && c < job->cols; c += TURNED_COLS) {
+        const size_t n = job->cols - c < TURNED_COLS ? job->cols - c : TURNED_COLS;
+        for (size_t r = 0; r < rows; r++) {
+            job->kernels->half_of(block[r], job->weight + (first + r) * job->cols + c, n);
+        }
+        for (size_t i = 0; i < n; i++) {
+            uint16_t *out = job->at + (c + i) * job->stride + first;
+            for (size_t r = 0; r < rows; r++) {
+                out[r] = block[r][i];
+            }
+        }
+    }
+}
+
+/* Write the weights of an input that have changed. */
+static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
+                              struct kiln_err *err) {
+    const enum kiln_npu_kind kind = inputs[input].kind;
+    const struct kiln_npu_port *port = &ane->in[kind];
+    struct kiln_npu_surface *surface = ane->to[kind][layer];
+    const double start = kiln_now_s();
+    size_t elements = 0;
+    uint16_t *at;
+    for (size_t i = 0; i < inputs[input].n; i++) {
+        const struct kiln_tensor *t =
+            kiln_table_find(ane->base.table, inputs[input].weights[i].role, layer);
+        elements += t->rows * t->cols;
+    }
+    KILN_TRY(kiln_ane_lock(ane, surface, false, elements, &at, err));
+    for (size_t i = 0; i < inputs[input].n; i++) {
+        const struct kiln_tensor *t =
+            kiln_table_find(ane->base.table, inputs[input].weights[i].role, layer);
+        struct stage_job job = {.kernels = &ane->host.kernels,
+                                .weight = ane->base.weights + t->offset,
+                                .cols = t->cols,
+                                .at = at + kiln_npu_part_at(port, inputs[input].activations + i),
+                                .stride = port->width,
+                                .turned = inputs[input].weights[i].turned};
+        kiln_rows(&ane->host.workers, t->rows, TURNED_ROWS, stage_rows, &job);
+    }
+    __atomic_store_n(stale_at(ane, kind, layer), 0, __ATOMIC_RELAXED);
+    ane->base.counts.io_s += kiln_now_s() - start;
+    return kiln_ane_unlock(ane, surface, false, err);
+}
+
+uint64_t kiln_ane_staged_elements(const struct kiln_table *table, bool training) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < N_INPUTS; i++) {
+        const bool forward = inputs[i].kind <= KILN_NPU_FFN_FUSED;
+        for (size_t w = 0; (forward || training) && w < inputs[i].n; w++) {
+            const struct kiln_tensor *t = kiln_table_find(table, inputs[i].weights[w].role, 0);
+            n += t->rows * t->cols * table->dims.layers;
+        }
+    }
+    return n;
+}
+
+/* Write the activations of a program and run it on its layer's surfaces. */
+static enum kiln_status run(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t layer,
+                            const uint16_t *const *halves, size_t rows, struct kiln_err *err) {
+    struct kiln_ane_rows pieces[2];
+    size_t input = 0;
+    while (inputs[input].kind != kind) {
+        input++;
+    }
+    if (__atomic_load_n(stale_at(ane, kind, layer), __ATOMIC_RELAXED)) {
+        KILN_TRY(stage(ane, input, layer, err));
+    }
+    for (size_t i = 0; i < inputs[input].activations; i++) {
+        pieces[i] = (struct kiln_ane_rows){.half = halves[i], .rows = rows};
+    }
+    KILN_TRY(kiln_ane_write(ane, kind, layer, pieces, inputs[input].activations, err));
+    return kiln_ane_run(ane, kind, layer, err);
+}
+
+/* ---- forward ---------------------------------------------------------------------------------- */
+
+static const float *norm_weight(const struct kiln_ane *ane, enum kiln_half half, size_t layer) {
+    const enum kiln_role role = half == KILN_ATTENTION ? KILN_ATTN_NORM : KILN_FFN_NORM;
+    return ane->base.weights + kiln_table_find(ane->base.table, role, layer)->offset;
+}
+
+/* x_out = x + the first D rows of a program's output. */
+static enum kiln_status add_output(struct kiln_ane *ane, enum kiln_npu_kind kind, const float *x,
+                                   float *x_out, struct kiln_err *err) {
+    const size_t d = ane->base.table->dims.dim;
+    uint16_t *at;
+    KILN_TRY(kiln_ane_lock(ane, ane->from[kind][0], true, d * ane->width, &at, err));
+    kiln_host_add_half(&ane->host, x_out, x, at, d);
+    return kiln_ane_unlock(ane, ane->from[kind][0], true, err);
+}
+
+static enum kiln_status attention(struct kiln_ane *ane, size_t layer, const float *x, float *x_out,
+                                  uint16_t *tap, bool keep, struct kiln_err *err) {
+    const size_t w = ane->width, d = ane->base.table->dims.dim;
+    const size_t hk = kiln_ane_hk(ane), qkv = hk + 2 * kiln_ane_gk(ane);
+    const uint16_t *att = tap + qkv * w, *xn = tap + (qkv + hk) * w;
+    kiln_host_norm(&ane->host, norm_weight(ane, KILN_ATTENTION, layer), x, tap + (qkv + hk) * w);
+    KILN_TRY(run(ane, KILN_NPU_SDPA_FWD, layer, &xn, d, err));
+    KILN_TRY(kiln_ane_read(ane, KILN_NPU_SDPA_FWD, 0, hk, tap + qkv * w, err));
+    if (keep) {
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_SDPA_FWD, hk, qkv, tap, err));
+    }
+    KILN_TRY(run(ane, KILN_NPU_WO_FWD, layer, &att, hk, err));
+    return add_output(ane, KILN_NPU_WO_FWD, x, x_out, err);
+}
+
+static enum kiln_status feed_forward(struct kiln_ane *ane, size_t layer, const float *x,
+                                     float *x_out, uint16_t *tap, bool keep,
+                                     struct kiln_err *err) {
+    const size_t w = ane->width, d = ane->base.table->dims.dim, f = ane->base.table->dims.hidden;
+    const uint16_t *xn = tap + 3 * f * w;
+    kiln_host_norm(&ane->host, norm_weight(ane, KILN_FEED_FORWARD, layer), x, tap + 3 * f * w);
+    KILN_TRY(run(ane, KILN_NPU_FFN_FUSED, layer, &xn, d, err));
+    KILN_TRY(add_output(ane, KILN_NPU_FFN_FUSED, x, x_out, err));
+    return keep ? kiln_ane_read(ane, KILN_NPU_FFN_FUSED, d, 3 * f, tap, err) : KILN_OK;
+}
+
+enum kiln_status kiln_ane_forward_dynamic(struct kiln_ane *ane, size_t layer, enum kiln_half half,
+                                          const float *x_in, float *x_out, uint16_t *taps,
+                                          bool keep, struct kiln_err *err) {
+    const size_t block = ane->base.table->dims.dim * ane->width;
+    const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, half);
+    for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        uint16_t *tap = keep ? taps + b * rows * ane->width : ane->tap;
+        const float *x = x_in + b * block;
+        KILN_TRY(half == KILN_ATTENTION
+                     ? attention(ane, layer, x, x_out + b * block, tap, keep, err)
+                     : feed_forward(ane, layer, x, x_out + b * block, tap, keep, err));
+    }
+    return KILN_OK;
+}
+
+/* ---- backward --------------------------------------------------------------------------------- */
+
+static void norm_backward(struct kiln_ane *ane, enum kiln_half half, size_t layer,
+                          const float *x_in, float *dx, const uint16_t *second) {
+    const size_t block = ane->base.table->dims.dim * ane->width;
+    const float *w = norm_weight(ane, half, layer);
+    for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        const struct kiln_host_norm_bwd norm = {
+            .w = w,
+            .dw = ane->base.gradients.all + (w - ane->base.weights),
+            .add = ane->base.gradients.add || b > 0,
+            .x = x_in + b * block,
+            .dx = dx + b * block,
+            .dy = ane->dxn + b * block,
+            .dy2 = second ? second + b * block : NULL,
+        };
+        kiln_host_norm_backward(&ane->host, &norm);
+    }
+}
+
+static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer, const float *x_in,
+                                              float *dx, const uint16_t *taps,
+                                              struct kiln_err *err) {
+    const size_t d = ane->base.table->dims.dim, f = ane->base.table->dims.hidden, w = ane->width;
+    const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_FEED_FORWARD);
+    struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *up = kiln_dw_slot(ane->dw);
+    for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        const uint16_t *h1 = taps + b * rows * w, *h3 = h1 + f * w;
+        const uint16_t *dy = out->dy + b * d * w;
+        uint16_t *dh1 = up->dy + b * 2 * f * w, *dh3 = dh1 + f * w;
+        const uint16_t *const dh[] = {dh1, dh3};
+        kiln_host_to_half(&ane->host, out->dy + b * d * w, dx + b * d * w, d);
+        KILN_TRY(run(ane, KILN_NPU_FFN_BWD_W2, layer, &dy, d, err));
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_FFN_BWD_W2, 0, f, ane->dh, err));
+        kiln_host_swiglu_backward(&ane->host, ane->dh, h1, h3, dh1, dh3);
+        KILN_TRY(run(ane, KILN_NPU_FFN_BWD_W13, layer, dh, f, err));
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_FFN_BWD_W13, 0, d, ane->dxn + b * d * w, err));
+    }
+    kiln_ane_post(ane, KILN_MATRIX_W2, layer, out, taps, KILN_FEED_FORWARD, 2 * f);
+    kiln_ane_post(ane, KILN_MATRIX_W13, layer, up, taps, KILN_FEED_FORWARD, 3 * f);
+    norm_backward(ane, KILN_FEED_FORWARD, layer, x_in, dx, NULL);
+    return KILN_OK;
+}
+
+static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, const float *x_in,
+                                           float *dx, const uint16_t *taps, struct kiln_err *err) {
+    const size_t d = ane->base.table->dims.dim, w = ane->width;
+    const size_t hk = kiln_ane_hk(ane), gk = kiln_ane_gk(ane), qkv = hk + 2 * gk;
+    const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_ATTENTION);
+    struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *in = kiln_dw_slot(ane->dw);
+    for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        const uint16_t *tap = taps + b * rows * w, *dy = out->dy + b * d * w;
+        uint16_t *dqkv = in->dy + b * qkv * w;
+        const uint16_t *const dq = dqkv, *const dkv[] = {dqkv + hk * w, dqkv + (hk + gk) * w};
+        const struct kiln_ane_rows scores[] = {{.half = tap, .rows = qkv},
+                                               {.half = ane->dh, .rows = hk}};
+        kiln_host_to_half(&ane->host, out->dy + b * d * w, dx + b * d * w, d);
+        KILN_TRY(run(ane, KILN_NPU_WO_BWD, layer, &dy, d, err));
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_WO_BWD, 0, hk, ane->dh, err));
+        KILN_TRY(kiln_ane_write(ane, KILN_NPU_SDPA_BWD1, 0, scores, 2, err));
+        KILN_TRY(kiln_ane_run(ane, KILN_NPU_SDPA_BWD1, 0, err));
+        KILN_TRY(kiln_ane_scores_backward(ane, KILN_NPU_SDPA_BWD1, KILN_NPU_SDPA_BWD2, layer, tap,
+                                          dqkv, err));
+        KILN_TRY(run(ane, KILN_NPU_Q_BWD, layer, &dq, hk, err));
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_Q_BWD, 0, d, ane->dxn + b * d * w, err));
+        KILN_TRY(run(ane, KILN_NPU_KV_BWD, layer, dkv, gk, err));
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_KV_BWD, 0, d, ane->dxn2 + b * d * w, err));
+    }
+    kiln_ane_post(ane, KILN_MATRIX_WO, layer, out, taps, KILN_ATTENTION, qkv);
+    kiln_ane_post(ane, KILN_MATRIX_QKV, layer, in, taps, KILN_ATTENTION, qkv + hk);
+    norm_backward(ane, KILN_ATTENTION, layer, x_in, dx, ane->dxn2);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_ane_backward_dynamic(struct kiln_ane *ane, size_t layer, enum kiln_half half,
+                                           const float *x_in, float *dx, const uint16_t *taps,
+                                           struct kiln_err *err) {
+    return half == KILN_ATTENTION ? attention_backward(ane, layer, x_in, dx, taps, err)
+                                  : feed_forward_backward(ane, layer, x_in, dx, taps, err);
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * loaded.c: programs on the device: which kernel kind is made of which, budgets, running one.
+ */
+#include <inttypes.h>
+
+#include "device/ane/ane_int.h"
+
+/* ---- one program ------------------------------------------------------------------------------ */
+
+static void drop(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place) {
+    struct kiln_npu_program **program = &ane->programs[kind][place];
+    if (*program) {
+        ane->runtime->ops->release(ane->runtime, *program);
+        ane->base.counts.loaded--;
+        *program = NULL;
+    }
+}
+
+static enum kiln_status bind(struct kiln_ane *ane, struct kiln_npu_program *program,
+                             enum kiln_npu_kind kind, size_t place, struct kiln_err *err) {
+    size_t binding;
+    return ane->runtime->ops->bind(ane->runtime, program, &ane->to[kind][place], 1,
+                                   &ane->from[kind][place], 1, &binding, err);
+}
+
+/* Bindings of a program: its own place; for weights as inputs, all places in order. */
+static enum kiln_status load_and_bind(struct kiln_ane *ane, struct kiln_npu_program *program,
+                                      enum kiln_npu_kind kind, size_t place, struct kiln_err *err) {
+    KILN_TRY(ane->runtime->ops->load(ane->runtime, program, err));
+    if (!ane->dynamic) {
+        return bind(ane, program, kind, place, err);
+    }
+    for (size_t i = 0; i < ane->places[kind]; i++) {
+        KILN_TRY(bind(ane, program, kind, i, err));
+    }
+    return KILN_OK;
+}
+
+/* Make the text and weights of a program, compile, load and bind it. */
+static enum kiln_status make(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t layer,
+                             size_t place, const float *weights, struct kiln_err *err) {
+    const struct kiln_npu_runtime_ops *ops = ane->runtime->ops;
+    const size_t part = kind == KILN_NPU_CLASSIFIER ? place : 0;
+    struct kiln_npu_made made;
+    struct kiln_npu_program *program = NULL;
+    drop(ane, kind, place);
+    KILN_TRY(kiln_npu_make(kind, ane->base.table, ane->base.shape.seq, layer, part, weights,
+                           ane->serial++, NULL, &made, err));
+    enum kiln_status status = ops->compile(ane->runtime, &made.source, &program, err);
+    kiln_npu_made_free(&made);
+    KILN_TRY(status);
+    ane->base.counts.compiles++;
+    status = load_and_bind(ane, program, kind, place, err);
+    if (status != KILN_OK) {
+        ops->release(ane->runtime, program);
+        return status;
+    }
+    ane->base.counts.loaded++;
+    ane->programs[kind][place] = program;
+    return KILN_OK;
+}
+
+/* ---- kernel kinds ----------------------------------------------------------------------------- */
+
+/* The programs of a kernel kind: n of them, from `first` on. */
+static const struct {
+    enum kiln_npu_kind first;
+    size_t n;
+} programs_of[KILN_KINDS] = {
+    [KILN_ATTN_FWD] = {KILN_NPU_ATTN_FWD, 1},       [KILN_FFN_FWD] = {KILN_NPU_FFN_FWD, 1},
+    [KILN_FFN_BWD] = {KILN_NPU_FFN_BWD, 1},         [KILN_ATTN_BWD1] = {KILN_NPU_ATTN_BWD1, 1},
+    [KILN_QKV_BWD] = {KILN_NPU_QKV_BWD, 1},         [KILN_ATTN_BWD2] = {KILN_NPU_ATTN_BWD2, 1},
+    [KILN_NORM_BWD] = {KILN_NPU_NORM_BWD_ATTN, 2},  [KILN_CLASSIFY] = {KILN_NPU_FINAL_NORM, 2},
+    [KILN_SOFTMAX] = {KILN_NPU_SOFTMAX, 1},
+};
+
+/* Places of a program that a kernel kind of a layer fills: first..first+n. */
+static size_t fills(const struct kiln_ane *ane, enum kiln_npu_kind kind, size_t layer,
+                    size_t *first) {
+    const bool own = ane->places[kind] == ane->base.table->dims.layers &&
+                     kind != KILN_NPU_CLASSIFIER && kind != KILN_NPU_FINAL_NORM &&
+                     kind != KILN_NPU_SOFTMAX;
+    *first = own ? layer : 0;
+    return own ? 1 : ane->places[kind];
+}
+
+static enum kiln_status check_budgets(const struct kiln_ane *ane, size_t kind, size_t layer,
+                                      struct kiln_err *err) {
+    const struct kiln_device_caps *caps = &ane->base.caps;
+    const size_t compiled = ane->base.counts.compiles + ane->self_test;
+    const size_t n = caps->kinds[kind].compiles;
+    size_t loaded = ane->base.counts.loaded, first;
+    for (size_t i = 0; i < programs_of[kind].n; i++) { /* what is replaced makes room */
+        const enum kiln_npu_kind k = (enum kiln_npu_kind)(programs_of[kind].first + i);
+        const size_t places = fills(ane, k, layer, &first);
+        for (size_t p = first; p < first + places; p++) {
+            loaded -= ane->programs[k][p] != NULL;
+        }
+    }
+    KILN_REQUIRE(caps->compile_budget == 0 || compiled + n <= caps->compile_budget, err,
+                 KILN_EBUDGET,
+                 "%s: %s of layer %zu would be kernel %zu of this process; its compile budget is "
+                 "%zu",
+                 caps->name, caps->kinds[kind].name, layer, compiled + n, caps->compile_budget);
+    KILN_REQUIRE(caps->load_budget == 0 || loaded + n <= caps->load_budget, err, KILN_EBUDGET,
+                 "%s: %s of layer %zu would be kernel %zu loaded at once; the load budget is %zu",
+                 caps->name, caps->kinds[kind].name, layer, loaded + n, caps->load_budget);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t kind, size_t layer,
+                                  const float *weights, struct kiln_err *err) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    KILN_REQUIRE(kind < KILN_KINDS && device->caps.kinds[kind].compiles > 0 &&
+                     layer < device->table->dims.layers,
+                 err, KILN_EINTERNAL, "compile: %s has no kind %zu of layer %zu",
+                 device->caps.name, kind, layer);
+    KILN_TRY(check_budgets(ane, kind, layer, err));
+    enum kiln_status status = KILN_OK;
+    for (size_t i = 0; i < programs_of[kind].n && status == KILN_OK; i++) {
+        const enum kiln_npu_kind k = (enum kiln_npu_kind)(programs_of[kind].first + i);
+        size_t first;
+        const size_t places = fills(ane, k, layer, &first);
+        for (size_t p = first; p < first + places && status == KILN_OK; p++) {
+            status = make(ane, k, layer, p, weights, err);
+        }
+    }
+    if (status != KILN_OK) {
+        kiln_ane_release(device, kind, layer); /* all of a kind or nothing */
+    }
+    return status;
+}
+
+void kiln_ane_release(struct kiln_device *device, size_t kind, size_t layer) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    for (size_t i = 0; i < programs_of[kind].n; i++) {
+        const enum kiln_npu_kind k = (enum kiln_npu_kind)(programs_of[kind].first + i);
+        size_t first;
+        const size_t places = fills(ane, k, layer, &first);
+        for (size_t p = first; p < first + places; p++) {
+            drop(ane, k, p);
+        }
+    }
+}
+
+enum kiln_status kiln_ane_compile_dynamic(struct kiln_ane *ane, struct kiln_err *err) {
+    const struct kiln_device_caps *caps = &ane->base.caps;
+    for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
+        if (ane->places[kind] == 0) {
+            continue;
+        }
+        const size_t n = ane->base.counts.compiles + ane->self_test + 1;
+        KILN_REQUIRE((caps->compile_budget == 0 || n <= caps->compile_budget) &&
+                         (caps->load_budget == 0 || n <= caps->load_budget),
+                     err, KILN_EBUDGET,
+                     "%s: %s is kernel %zu of this process, more than its budgets (%zu compiled, "
+                     "%zu loaded) allow; --weight-mode dynamic needs them all",
+                     caps->name, kiln_npu_kind_name((enum kiln_npu_kind)kind), n,
+                     caps->compile_budget, caps->load_budget);
+        KILN_TRY(make(ane, (enum kiln_npu_kind)kind, 0, 0, NULL, err));
+    }
+    return KILN_OK;
+}
+
+void kiln_ane_close_programs(struct kiln_ane *ane) {
+    for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
+        for (size_t p = 0; ane->programs[kind] && p < ane->places[kind]; p++) {
+            drop(ane, (enum kiln_npu_kind)kind, p);
+        }
+        kiln_free(ane->programs[kind]);
+        ane->programs[kind] = NULL;
+    }
+}
+
+enum kiln_status kiln_ane_run(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place,
+                              struct kiln_err *err) {
+    struct kiln_npu_program **programs = ane->programs[kind];
+    size_t at = ane->dynamic ? 0 : place;
+    if (kind == KILN_NPU_ATTN_BWD2 && !programs[at]) { /* one for all layers, or several */
+        for (at = 0; at + 1 < ane->places[kind] && !programs[at]; at++) {
+        }
+    }
+    KILN_REQUIRE(programs[at], err, KILN_EINTERNAL, "%s: %s of layer %zu is not loaded",
+                 ane->base.caps.name, kiln_npu_kind_name(kind), place);
+    return ane->runtime->ops->evaluate(ane->runtime, programs[at], ane->dynamic ? place : 0, err);
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+#include "device/ane/programs.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "device/ane/program_maker.h"
+#include "kernel/kernel.h"
+
+/* The table of programs.h. Letters of a part: D, F as everywhere, Q = H*K, K = G*K, S = H*W,
+ * W tokens, R rows of the classifier's part, V vocabulary. `channels`: parts are columns, behind
+ * so many channels. */
+static const struct kind {
+    const char *name;
+    char channels;
+    const char *in, *out;
+    kiln_npu_body_fn *body;
+} kinds[KILN_NPU_KINDS] = {
+    [KILN_NPU_ATTN_FWD] = {"attn_fwd", 0, "D", "DQKKQD", kiln_npu_attn_fwd},
+    [KILN_NPU_FFN_FWD] = {"ffn_fwd", 0, "D", "DFFFD", kiln_npu_ffn_fwd},
+    [KILN_NPU_FFN_BWD] = {"ffn_bwd", 0, "DFF", "DFF", kiln_npu_ffn_bwd},
+    [KILN_NPU_ATTN_BWD1] = {"attn_bwd1", 0, "QKKD", "KSS", kiln_npu_attn_bwd1},
+    [KILN_NPU_QKV_BWD] = {"qkv_bwd", 0, "QKK", "D", kiln_npu_qkv_bwd},
+    [KILN_NPU_ATTN_BWD2] = {"attn_bwd2", 0, "SSQK", "QK", kiln_npu_attn_bwd2},
+    [KILN_NPU_NORM_BWD_ATTN] = {"norm_bwd_attn", 0, "DD", "D", kiln_npu_norm_bwd},
+    [KILN_NPU_NORM_BWD_FFN] = {"norm_bwd_ffn", 0, "DD", "D", kiln_npu_norm_bwd},
+    [KILN_NPU_FINAL_NORM] = {"final_norm", 0, "D", "D", kiln_npu_final_norm},
+    [KILN_NPU_CLASSIFIER] = {"classifier", 0, "D", "R", kiln_npu_classifier},
+    [KILN_NPU_SOFTMAX] = {"softmax", 0, "V", "V", kiln_npu_softmax},
+    [KILN_NPU_SDPA_FWD] = {"sdpa_fwd", 'D', "WQKK", "QQKK", kiln_npu_sdpa_fwd},
+    [KILN_NPU_WO_FWD] = {"wo_fwd", 'Q', "WD", "D", kiln_npu_dynamic_linear},
+    [KILN_NPU_FFN_FUSED] = {"ffn_fused", 'D', "WFFF", "DFFF", kiln_npu_ffn_fused},
+    [KILN_NPU_FFN_BWD_W2] = {"ffn_bwd_w2", 'D', "WF", "F", kiln_npu_dynamic_linear},
+    [KILN_NPU_FFN_BWD_W13] = {"ffn_bwd_w13", 'F', "WWDD", "D", kiln_npu_dynamic_linear},
+    [KILN_NPU_WO_BWD] = {"wo_bwd", 'D', "WQ", "Q", kiln_npu_dynamic_linear},
+    [KILN_NPU_SDPA_BWD1] = {"sdpa_bwd1", 0, "QKKQ", "KSS", kiln_npu_sdpa_bwd1},
+    [KILN_NPU_SDPA_BWD2] = {"sdpa_bwd2", 0, "SSQK", "QK", kiln_npu_attn_bwd2},
+    [KILN_NPU_Q_BWD] = {"q_bwd", 'Q', "WD", "D", kiln_npu_dynamic_linear},
+    [KILN_NPU_KV_BWD] = {"kv_bwd", 'K', "WWDD", "D", kiln_npu_dynamic_linear},
+};
+
+const char *kiln_npu_kind_name(enum kiln_npu_kind kind) { return kinds[kind].name; }
+
+int kiln_npu_kind_find(const char *name) {
+    for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
+        if (strcmp(kinds[kind].name, name) == 0) {
+            return kind;
+        }
+    }
+    return -1;
+}
+
+/* ---- surfaces ------------------------------------------------------------------------------- */
+
+static size_t size_of(char letter, const struct kiln_dims *dims, size_t seq, size_t part) {
+    size_t first;
+    switch (letter) {
+        case 'D':
+            return dims->dim;
+        case 'F':
+            return dims->hidden;
+        case 'Q':
+            return dims->heads * dims->head_size;
+        case 'K':
+            return dims->kv_heads * dims->head_size;
+        case 'S':
+            return dims->heads * kiln_npu_width(seq);
+        case 'W':
+            return kiln_npu_width(seq);
+        case 'V':
+            return dims->vocab;
+        default:
+            return kiln_npu_classifier_rows(dims, part, &first);
+    }
+}
+
+size_t kiln_npu_part_at(const struct kiln_npu_port *port, size_t i) {
+    size_t at = 0;
+    for (size_t p = 0; p < i; p++) {
+        at += port->columns ? kiln_npu_width(port->part[p]) : port->part[p];
+    }
+    return at;
+}
+
+static void lay_out(struct kiln_npu_port *port, const char *parts, char channels,
+                    const struct kiln_dims *dims, size_t seq, size_t part) {
+    memset(port, 0, sizeof *port);
+    port->columns = channels != 0;
+    for (port->n_parts = 0; parts[port->n_parts]; port->n_parts++) {
+        port->part[port->n_parts] = size_of(parts[port->n_parts], dims, seq, part);
+    }
+    size_t all = kiln_npu_part_at(port, port->n_parts);
+    port->channels = channels ? size_of(channels, dims, seq, part) : all;
+    port->width = channels ? all : kiln_npu_width(seq);
+    port->bytes = port->channels * port->width * sizeof(uint16_t);
+}
+
+void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq, size_t part,
+                    struct kiln_npu_port *in, struct kiln_npu_port *out) {
+    lay_out(in, kinds[kind].in, kinds[kind].channels, dims, seq, part);
+    lay_out(out, kinds[kind].out, 0, dims, seq, part);
+}
+
+size_t kiln_npu_classifier_parts(const struct kiln_dims *dims) {
+    return (dims->vocab + KILN_NPU_CLASSES - 1) / KILN_NPU_CLASSES;
+}
+
+/* Parts differ by a row at most. */
+size_t kiln_npu_classifier_rows(const struct kiln_dims *dims, size_t part, size_t *first) {
+    size_t parts = kiln_npu_classifier_parts(dims);
+    assert(part < parts);
+    *first = dims->vocab * part / parts;
+    return dims->vocab * (part + 1) / parts - *first;
+}
+
+bool kiln_npu_has_softmax(const struct kiln_dims *dims) { return dims->vocab <= KILN_NPU_AXIS; }
+
+/* ---- parts of programs ---------------------------------------------------------------------- */
+
+struct kiln_mil_ref kiln_npu_part(struct kiln_npu_maker *m, const char *name, struct kiln_mil_ref x,
+                                  size_t i) {
+    return kiln_mil_put_slice(&m->text, name, x, m->in.columns ? 3 : 1, kiln_npu_part_at(&m->in, i),
+                              m->in.part[i]);
+}
+
+/* ---- whole programs ------------------------------------------------------------------------- */
+
+static void put_parts(char *out, size_t size, const struct kiln_npu_port *port, const char *names) {
+    size_t used = (size_t)snprintf(out, size, "[1, %zu, 1, %zu]:", port->channels, port->width);
+    for (size_t i = 0; i < port->n_parts && used < size; i++) {
+        used += (size_t)snprintf(out + used, size - used, "%s %c %zu", i ? "," : "", names[i],
+                                 port->part[i]);
+    }
+}
+
+static void put_comments(struct kiln_npu_maker *m, const char *label) {
+    const struct kiln_dims *d = m->dims;
+    char parts[200];
+    kiln_mil_put_comment(
+        &m->text, "%s: D %zu, H %zu, G %zu, K %zu, F %zu, W %zu; Q is H*K, K is G*K, S is H*W",
+        label, d->dim, d->heads, d->kv_heads, d->head_size, d->hidden, m->width);
+    put_parts(parts, sizeof parts, &m->in, kinds[m->kind].in);
+    kiln_mil_put_comment(&m->text, "in  %s", parts);
+    put_parts(parts, sizeof parts, &m->out, kinds[m->kind].out);
+    kiln_mil_put_comment(&m->text, "out %s", parts);
+}
+
+/* Write the text and the files; sizes only where the maker has no table. */
+static void make(struct kiln_npu_maker *m, const struct kiln_npu_target *target, uint64_t serial,
+                 const char *label) {
+    m->text.dry = m->table == NULL;
+    kiln_mil_text_open(&m->text, target ? target->version : "1.3", target ? target->opset : "ios18",
+                       serial);
+    put_comments(m, label);
+    struct kiln_mil_ref x =
+        kiln_mil_put_input(&m->text, "x", (size_t[4]){1, m->in.channels, 1, m->in.width});
+    struct kiln_mil_ref y = kinds[m->kind].body(m, x);
+    assert(y.dims[0] == 1 && y.dims[1] == m->out.channels);
+    assert(y.dims[2] == 1 && y.dims[3] == m->out.width);
+    if (m->status == KILN_OK) {
+        m->status = kiln_mil_text_close(&m->text, y, m->err);
+    }
+}
+
+static void begin(struct kiln_npu_maker *m, enum kiln_npu_kind kind, const struct kiln_dims *dims,
+                  size_t seq, size_t part) {
+    m->kind = kind;
+    m->dims = dims;
+    m->width = kiln_npu_width(seq);
+    m->repeat = dims->heads / dims->kv_heads;
+    m->part = part;
+    kiln_npu_ports(kind, dims, seq, part, &m->in, &m->out);
+}
+
+/* Are weights of a layer baked in? */
+static bool of_a_layer(enum kiln_npu_kind kind) {
+    return kind <= KILN_NPU_QKV_BWD || kind == KILN_NPU_NORM_BWD_ATTN ||
+           kind == KILN_NPU_NORM_BWD_FFN;
+}
+
+static void put_label(char label[64], enum kiln_npu_kind kind, size_t layer, size_t part) {
+    const char *name = kinds[kind].name;
+    if (kind == KILN_NPU_CLASSIFIER) {
+        snprintf(label, 64, "%s, part %zu", name, part);
+    } else if (of_a_layer(kind)) {
+        snprintf(label, 64, "layer %zu, %s", layer, name);
+    } else {
+        snprintf(label, 64, "%s", name);
+    }
+}
+
+enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table *table, size_t seq,
+                               size_t layer, size_t part, const float *weights, uint64_t serial,
+                               const struct kiln_npu_target *target, struct kiln_npu_made *out,
+                               struct kiln_err *err) {
+    struct kiln_kernels kernels;
+    memset(out, 0, sizeof *out);
+    KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, err));
+    struct kiln_npu_maker m = {
+        .table = table, .weights = weights, .half_of = kernels.half_of, .layer = layer, .err = err};
+    begin(&m, kind, &table->dims, seq, part);
+    m.files = kiln_alloc(KILN_NPU_FILES, sizeof *m.files);
+    put_label(out->label, kind, layer, part);
+    KILN_REQUIRE(m.files, err, KILN_ENOMEM, "%s: no memory for its files", out->label);
+    make(&m, target, serial, out->label);
+    out->weights = m.files;
+    out->source = (struct kiln_npu_source){.label = out->label,
+                                           .text = m.text.data,
+                                           .bytes = m.text.size,
+                                           .weights = m.files,
+                                           .n_weights = m.n_files};
+    if (m.status != KILN_OK) {
+        kiln_npu_made_free(out);
+    }
+    return m.status;
+}
+
+void kiln_npu_made_free(struct kiln_npu_made *made) {
+    for (size_t i = 0; i < made->source.n_weights; i++) {
+        kiln_free(made->weights[i].data);
+    }
+    kiln_free(made->weights);
+    kiln_free((void *)(uintptr_t)made->source.text);
+    memset(made, 0, sizeof *made);
+}
+
+size_t kiln_npu_weight_bytes(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq,
+                             size_t part) {
+    struct kiln_npu_maker m = {.err = NULL};
+    begin(&m, kind, dims, seq, part);
+    make(&m, NULL, 0, "");
+    return m.file_bytes;
+}

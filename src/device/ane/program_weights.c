@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * program_weights.c: from fp32 master weights to the fp16 files that programs bake in.
+ */
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "device/ane/program_maker.h"
+#include "device/mil/blob.h"
+#include "device/mil/half.h"
+
+static bool all_finite(const uint16_t *values, size_t n) {
+    unsigned most = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned magnitude = values[i] & 0x7FFF;
+        most = magnitude > most ? magnitude : most;
+    }
+    return most < 0x7C00;
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+/* Add the file NAME.bin; NULL when there is nothing to fill. */
+static uint16_t *new_file(struct kiln_npu_maker *m, const char *name, size_t elements) {
+    size_t bytes = kiln_blob_bytes(elements);
+    m->file_bytes += bytes;
+    if (m->table == NULL || m->status != KILN_OK) {
+        return NULL;
+    }
+    assert(m->n_files < KILN_NPU_FILES);
+    struct kiln_npu_weight *file = &m->files[m->n_files];
+    snprintf(file->name, sizeof file->name, "%s.bin", name);
+    file->data = kiln_alloc(bytes, 1);
+    if (!file->data) {
+        m->status = KILN_FAIL(m->err, KILN_ENOMEM, "%s of %s: no memory for %zu bytes", file->name,
+                              kiln_npu_kind_name(m->kind), bytes);
+        return NULL;
+    }
+    file->bytes = bytes;
+    m->n_files++;
+    return kiln_blob_begin(file->data, elements);
+}
+
+static const struct kiln_tensor *find(const struct kiln_npu_maker *m, enum kiln_role role) {
+    bool global = role == KILN_EMBED || role == KILN_HEAD || role == KILN_FINAL_NORM;
+    return kiln_table_find(m->table, role, global ? KILN_NO_LAYER : m->layer);
+}
+
+/* Refuse what fp16 cannot hold. `src`: elements first.. of the tensor. */
+static void check(struct kiln_npu_maker *m, const struct kiln_tensor *tensor, const float *src,
+                  size_t first, const uint16_t *halves, size_t n) {
+    if (m->status != KILN_OK || all_finite(halves, n)) {
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!all_finite(halves + i, 1)) {
+            m->status = KILN_FAIL(
+                m->err, KILN_EINPUT,
+                "%s: weight %s[%zu] is %g, and the Neural Engine's fp16 ends at 65504: train on "
+                "cpu, or go back to a checkpoint before the weights grew",
+                kiln_npu_kind_name(m->kind), tensor->name, first + i, (double)src[i]);
+            return;
+        }
+    }
+}
+
+/* ---- matrices ------------------------------------------------------------------------------- */
+
+enum { TILE = 64 };
+
+static void transpose_tile(uint16_t *restrict dst, size_t ldd, const uint16_t *restrict tile,
+                           size_t rows, size_t cols) {
+    for (size_t c = 0; c < cols; c++) {
+        for (size_t r = 0; r < rows; r++) {
+            dst[c * ldd + r] = tile[r * TILE + c];
+        }
+    }
+}
+
+static void fill_transposed(struct kiln_npu_maker *m, const struct kiln_tensor *t, uint16_t *dst,
+                            const float *src) {
+    uint16_t tile[TILE * TILE];
+    for (size_t r = 0; r < t->rows; r += TILE) {
+        size_t rows = t->rows - r < TILE ? t->rows - r : TILE;
+        for (size_t c = 0; c < t->cols; c += TILE) {
+            size_t cols = t->cols - c < TILE ? t->cols - c : TILE;
+            for (size_t i = 0; i < rows; i++) {
+                size_t at = (r + i) * t->cols + c;
+                m->half_of(tile + i * TILE, src + at, cols);
+                check(m, t, src + at, at, tile + i * TILE, cols);
+            }
+            transpose_tile(dst + c * t->rows + r, t->rows, tile, rows, cols);
+        }
+    }
+}
+
+/* A piece at a time, so that the check finds it in the cache. */
+static void fill_plain(struct kiln_npu_maker *m, const struct kiln_tensor *t, uint16_t *dst,
+                       size_t first, size_t n) {
+    const float *src = m->weights + t->offset + first;
+    for (size_t i = 0; i < n; i += 8192) {
+        size_t piece = n - i < 8192 ? n - i : 8192;
+        m->half_of(dst + i, src + i, piece);
+        check(m, t, src + i, first + i, dst + i, piece);
+    }
+}
+
+static void role_shape(const struct kiln_dims *d, enum kiln_role role, size_t *rows, size_t *cols) {
+    size_t q = d->heads * d->head_size, kv = d->kv_heads * d->head_size;
+    bool narrow = role == KILN_WK || role == KILN_WV;
+    bool up = role == KILN_W1 || role == KILN_W3;
+    *rows = role == KILN_WQ ? q : narrow ? kv : up ? d->hidden : d->dim;
+    *cols = role == KILN_WO ? q : role == KILN_W2 ? d->hidden : d->dim;
+}
+
+struct kiln_mil_ref kiln_npu_put_matrix(struct kiln_npu_maker *m, const char *name,
+                                        enum kiln_role role, bool transposed) {
+    size_t rows, cols;
+    role_shape(m->dims, role, &rows, &cols);
+    uint16_t *dst = new_file(m, name, rows * cols);
+    if (dst) {
+        const struct kiln_tensor *tensor = find(m, role);
+        assert(tensor && tensor->rows == rows && tensor->cols == cols);
+        if (transposed) {
+            fill_transposed(m, tensor, dst, m->weights + tensor->offset);
+        } else {
+            fill_plain(m, tensor, dst, 0, rows * cols);
+        }
+    }
+    return kiln_mil_put_file(&m->text, name,
+                             (size_t[4]){transposed ? cols : rows, transposed ? rows : cols, 1, 1});
+}
+
+struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char *name) {
+    size_t first, rows = kiln_npu_classifier_rows(m->dims, m->part, &first), d = m->dims->dim;
+    uint16_t *dst = new_file(m, name, rows * d);
+    if (dst) {
+        fill_plain(m, find(m, m->dims->tied ? KILN_EMBED : KILN_HEAD), dst, first * d, rows * d);
+    }
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){rows, d, 1, 1});
+}
+
+/* ---- norms ---------------------------------------------------------------------------------- */
+
+/* What rounding makes of 16/D, over 16/D. */
+static double mean_factor(const struct kiln_dims *dims) {
+    double exact = KILN_NPU_NORM_SCALE / (double)dims->dim;
+    return (double)kiln_fp16_to_f32(kiln_f64_to_fp16(exact)) / exact;
+}
+
+struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale) {
+    size_t d = m->dims->dim;
+    uint16_t *dst = new_file(m, name, d);
+    for (size_t i = 0; dst && i < d; i++) {
+        dst[i] = kiln_f64_to_fp16(scale / (double)d);
+    }
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
+}
+
+struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const char *name,
+                                             enum kiln_role role) {
+    size_t d = m->dims->dim;
+    double factor = sqrt(mean_factor(m->dims));
+    uint16_t *dst = new_file(m, name, d);
+    if (dst) {
+        const struct kiln_tensor *tensor = find(m, role);
+        const float *src = m->weights + tensor->offset;
+        for (size_t i = 0; i < d; i++) {
+            dst[i] = kiln_f64_to_fp16((double)src[i] * factor);
+        }
+        check(m, tensor, src, 0, dst, d);
+    }
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
+}
+
+/* 1e-5 is a subnormal number of fp16, off by 0.14 %: it matters only where all of x is below 0.01,
+ * and then by half of that. 0 would make a padding token, which is all zeros, infinite. */
+double kiln_npu_norm_eps(const struct kiln_dims *dims) {
+    double eps = (double)dims->rms_eps * mean_factor(dims);
+    return eps > 0x1p-24 ? eps : 0x1p-24;
+}
+
+/* ---- attention ------------------------------------------------------------------------------ */
+
+struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m) {
+    size_t w = m->width;
+    uint16_t *dst = new_file(m, "mask", w * w);
+    const uint16_t hidden = kiln_f64_to_fp16(-65504.0);
+    for (size_t t = 0; dst && t < w; t++) {
+        for (size_t s = t + 1; s < w; s++) { /* the rest is 0 */
+            dst[t * w + s] = hidden;
+        }
+    }
+    return kiln_mil_put_file(&m->text, "mask", (size_t[4]){1, 1, w, w});
+}
+
+struct kiln_mil_ref kiln_npu_put_angles(struct kiln_npu_maker *m, const char *name, bool sine) {
+    size_t pairs = m->dims->head_size / 2, w = m->width;
+    uint16_t *dst = new_file(m, name, pairs * w);
+    for (size_t i = 0; dst && i < pairs; i++) {
+        double frequency = pow((double)m->dims->rope_theta, -(double)i / (double)pairs);
+        for (size_t t = 0; t < w; t++) {
+            double angle = (double)t * frequency;
+            dst[i * w + t] = kiln_f64_to_fp16(sine ? sin(angle) : cos(angle));
+        }
+    }
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, pairs, 1, w});
+}

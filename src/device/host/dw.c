@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dw.c: see dw.h. Background jobs run one after another, so one packed x is enough: the pack job of
+ * a product starts when the product before it has been multiplied.
+ *
+ *   packed  fp32 [B][cols/64 panels][T rounded up to 32][64]
+ *   scratch of a thread: KILN_GEMM_SCRATCH, then fp32 [KILN_GEMM_M, T] rows of dy, or a panel of x
+ */
+#include "device/host/dw.h"
+
+#include "base/machine.h"
+#include "base/mem.h"
+#include "kernel/kernel.h"
+
+struct entry {
+    struct kiln_dw_slot slot;
+    struct kiln_dw *dw;
+    struct kiln_dw_product product;
+    struct kiln_pool_job pack, multiply;
+};
+
+struct kiln_dw {
+    struct kiln_dw_shape shape;
+    size_t width;
+    struct kiln_pool *pool;
+    struct kiln_kernels kernels;
+    struct kiln_arena arena;
+    float *packed;
+    float *scratch; /* [threads], each: */
+    size_t thread_floats;
+    struct entry *entries; /* [slots] */
+    size_t next;           /* entry to be handed out */
+    struct entry *last;    /* posted */
+    double waited_s;
+};
+
+enum { GEMM_FLOATS = KILN_GEMM_SCRATCH / 4 };
+_Static_assert((int)KILN_PANEL <= (int)KILN_GEMM_M, "a panel of x fits where rows of dy do");
+
+static size_t width_of(const struct kiln_dw_shape *shape) { return kiln_round_up(shape->seq, 16); }
+static size_t slot_bytes(const struct kiln_dw_shape *shape) {
+    return shape->batch * shape->rows * width_of(shape) * sizeof(uint16_t);
+}
+static size_t packed_bytes(const struct kiln_dw_shape *shape) {
+    return shape->batch * kiln_packed_elements(shape->cols, shape->seq) * sizeof(float);
+}
+static size_t thread_bytes(const struct kiln_dw_shape *shape) {
+    return kiln_round_up(KILN_GEMM_SCRATCH + KILN_GEMM_M * shape->seq * sizeof(float), 64);
+}
+static size_t blocks(size_t n, size_t of) { return (n + of - 1) / of; }
+static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
+
+struct kiln_dw_sizes kiln_dw_sizes(const struct kiln_dw_shape *shape) {
+    size_t slots = shape->slots * kiln_arena_reserve(0, slot_bytes(shape));
+    return (struct kiln_dw_sizes){
+        .workspace = kiln_arena_reserve(slots, packed_bytes(shape)),
+        .thread = thread_bytes(shape),
+    };
+}
+
+/* ---- the two jobs of a product ------------------------------------------------------------- */
+
+/* n rows of fp16, `width` apart, to fp32 rows of T. */
+static void widen(const struct kiln_dw *dw, float *out, const uint16_t *in, size_t n) {
+    size_t seq = dw->shape.seq;
+    for (size_t i = 0; i < n; i++) {
+        dw->kernels.half_to(out + i * seq, in + i * dw->width, seq);
+    }
+}
+
+/* One panel of one sequence's x. */
+static void pack_panel(void *context, size_t task, size_t thread) {
+    const struct entry *entry = context;
+    const struct kiln_dw *dw = entry->dw;
+    const struct kiln_dw_product *product = &entry->product;
+    size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
+    size_t panels = blocks(product->cols, KILN_PANEL), b = task / panels, at = task % panels;
+    size_t first = at * KILN_PANEL, n = at_most(product->cols - first, KILN_PANEL);
+    float *rows = dw->scratch + thread * dw->thread_floats + GEMM_FLOATS;
+    widen(dw, rows, product->x + b * product->x_sequence + first * dw->width, n);
+    dw->kernels.pack_f32(dw->packed + (b * panels + at) * panel, panel, rows, seq, n, seq);
+}
+
+/* One block of dw: the sequences in order, so that its sums depend on nothing else. */
+static void multiply_block(void *context, size_t task, size_t thread) {
+    const struct entry *entry = context;
+    const struct kiln_dw *dw = entry->dw;
+    const struct kiln_dw_product *product = &entry->product;
+    size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
+    size_t down = blocks(product->rows, KILN_GEMM_M);
+    size_t i = task % down * KILN_GEMM_M, j = task / down * KILN_GEMM_N;
+    size_t panels = blocks(product->cols, KILN_PANEL);
+    float *scratch = dw->scratch + thread * dw->thread_floats, *dy = scratch + GEMM_FLOATS;
+    float *out = product->dw + i * product->cols + j;
+    struct kiln_gemm block = {
+        .m = at_most(product->rows - i, KILN_GEMM_M),
+        .n = at_most(product->cols - j, KILN_GEMM_N),
+        .k = seq,
+        .a = dy,
+        .lda = seq,
+        .c = out,
+        .ldc = product->cols,
+        .ldadd = product->cols,
+        .scratch = scratch,
+    };
+    for (size_t b = 0; b < dw->shape.batch; b++) {
+        widen(dw, dy, entry->slot.dy + (b * product->rows + i) * dw->width, block.m);
+        block.b = dw->packed + (b * panels + j / KILN_PANEL) * panel;
+        block.add = product->add || b > 0 ? out : NULL;
+        dw->kernels.gemm(&block);
+    }
+}
+
+/* ---- the queue ----------------------------------------------------------------------------- */
+
+static void wait_for(struct kiln_dw *dw, struct entry *entry) {
+    if (atomic_load(&entry->multiply.posted)) {
+        double start = kiln_now_s();
+        kiln_pool_wait(dw->pool, &entry->multiply);
+        dw->waited_s += kiln_now_s() - start;
+    }
+}
+
+struct kiln_dw_slot *kiln_dw_slot(struct kiln_dw *dw) {
+    struct entry *entry = &dw->entries[dw->next];
+    dw->next = (dw->next + 1) % dw->shape.slots;
+    wait_for(dw, entry);
+    return &entry->slot;
+}
+
+void kiln_dw_post(struct kiln_dw *dw, struct kiln_dw_slot *slot,
+                  const struct kiln_dw_product *product) {
+    struct entry *entry = (struct entry *)slot; /* its first member */
+    entry->product = *product;
+    entry->pack.n = dw->shape.batch * blocks(product->cols, KILN_PANEL);
+    entry->multiply.n = blocks(product->rows, KILN_GEMM_M) * blocks(product->cols, KILN_GEMM_N);
+    kiln_pool_post(dw->pool, &entry->pack);
+    kiln_pool_post(dw->pool, &entry->multiply);
+    dw->last = entry;
+}
+
+void kiln_dw_drain(struct kiln_dw *dw) {
+    if (dw->last) {
+        wait_for(dw, dw->last); /* jobs end in the order of their posts */
+        dw->last = NULL;
+    }
+}
+
+double kiln_dw_waited_s(const struct kiln_dw *dw) { return dw->waited_s; }
+
+/* ---- opening and closing ------------------------------------------------------------------- */
+
+static enum kiln_status open_parts(struct kiln_dw *dw, struct kiln_err *err) {
+    const struct kiln_dw_shape *shape = &dw->shape;
+    const size_t threads = kiln_pool_threads(dw->pool);
+    KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &dw->kernels, err));
+    KILN_TRY(kiln_arena_open(&dw->arena, kiln_dw_sizes(shape).workspace, err));
+    dw->packed = kiln_arena_take(&dw->arena, packed_bytes(shape));
+    dw->entries = kiln_alloc(shape->slots, sizeof *dw->entries);
+    dw->scratch = kiln_alloc(threads * dw->thread_floats, sizeof *dw->scratch);
+    KILN_REQUIRE(dw->entries && dw->scratch, err, KILN_ENOMEM,
+                 "no memory for a queue of %zu weight gradients on %zu threads", shape->slots,
+                 threads);
+    for (size_t i = 0; i < shape->slots; i++) {
+        struct entry *entry = &dw->entries[i];
+        entry->dw = dw;
+        entry->slot.dy = kiln_arena_take(&dw->arena, slot_bytes(shape));
+        entry->pack.fn = pack_panel;
+        entry->multiply.fn = multiply_block;
+        entry->pack.context = entry->multiply.context = entry;
+    }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape, struct kiln_pool *pool,
+                              struct kiln_dw **out, struct kiln_err *err) {
+    *out = NULL;
+    KILN_REQUIRE(shape->slots >= 1, err, KILN_EINTERNAL, "a queue of weight gradients of 0 slots");
+    struct kiln_dw *dw = kiln_alloc(1, sizeof *dw);
+    KILN_REQUIRE(dw, err, KILN_ENOMEM, "no memory for a queue of weight gradients");
+    dw->shape = *shape;
+    dw->width = width_of(shape);
+    dw->thread_floats = thread_bytes(shape) / sizeof *dw->scratch;
+    dw->pool = pool;
+    enum kiln_status status = open_parts(dw, err);
+    if (status != KILN_OK) {
+        kiln_dw_close(dw);
+        return status;
+    }
+    *out = dw;
+    return KILN_OK;
+}
+
+void kiln_dw_close(struct kiln_dw *dw) {
+    if (dw == NULL) {
+        return;
+    }
+    kiln_dw_drain(dw);
+    kiln_arena_close(&dw->arena);
+    kiln_free(dw->entries);
+    kiln_free(dw->scratch);
+    kiln_free(dw);
+}

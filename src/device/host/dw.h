@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dw.h: weight gradients in the background while a Neural Engine computes.
+ *
+ *   dw [rows, cols] (+)= sum over sequences b of dy_b [rows, T] . x_b [cols, T]^T
+ *
+ * dy and x are fp16 channel-major, [B][rows][W] and [B][..][W]; the contraction is over the T
+ * tokens, columns T..W-1 are never read. Products are fp32. A product is two background jobs of
+ * the pool: x is converted and packed, then blocks of KILN_GEMM_M x KILN_GEMM_N of dw are computed,
+ * each by one task that converts its rows of dy and takes the sequences in order. Blocks depend on
+ * the shape only: bits do not depend on threads or on timing. The caller converts nothing.
+ *
+ * dy is copied into a slot, one of a ring that is allocated at open, so that the surface it came
+ * from can be written again; x is read where it lies, in a block of taps that stays as it is until
+ * kiln_dw_drain, or until the product's slot has been handed out again.
+ *
+ *   slot = kiln_dw_slot(dw);  copy dy into slot->dy;  kiln_dw_post(dw, slot, &product);  ...
+ *   kiln_dw_drain(dw);
+ *
+ * All calls come from the thread that owns the pool, and none fails after open.
+ */
+#ifndef KILN_DEVICE_DW_H
+#define KILN_DEVICE_DW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/pool.h"
+#include "kiln/status.h"
+
+struct kiln_dw_shape {
+    size_t batch, seq; /* B, T; W is T rounded up to 16 */
+    size_t slots;      /* products under way at once, at least 1 */
+    size_t rows, cols; /* of the largest matrix in each direction */
+};
+
+/* Bytes that a queue takes, without opening it: for plans. */
+struct kiln_dw_sizes {
+    size_t workspace;
+    size_t thread; /* of each thread */
+};
+struct kiln_dw_sizes kiln_dw_sizes(const struct kiln_dw_shape *shape);
+
+struct kiln_dw_product {
+    float *dw; /* [rows, cols], rows cols apart: matrices that lie adjacent in the table and have
+                * one x (Q, K and V; W1 and W3) are one product */
+    size_t rows, cols; /* at most the shape's */
+    const uint16_t *x; /* channel 0 of sequence 0 */
+    size_t x_sequence; /* elements from one sequence's x to the next */
+    bool add;          /* false: write */
+};
+
+struct kiln_dw;
+struct kiln_dw_slot {
+    uint16_t *dy; /* to be filled: [B][rows][W], rows of the product it will be posted with */
+};
+
+/* Borrows the pool. On success kiln_dw_close. */
+KILN_MUST_CHECK enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape,
+                                              struct kiln_pool *pool, struct kiln_dw **out,
+                                              struct kiln_err *err);
+/* What is posted is finished first. NULL is fine. */
+void kiln_dw_close(struct kiln_dw *dw);
+
+/* The next free slot. When all are in use this works on the pool until the oldest is free. Slots
+ * are posted in the order they were handed out, and at most shape.slots may be out and not posted.
+ */
+struct kiln_dw_slot *kiln_dw_slot(struct kiln_dw *dw);
+/* Compute a product from the slot's dy, some time before kiln_dw_drain returns; products that write
+ * the same dw are done in the order of their posts. */
+void kiln_dw_post(struct kiln_dw *dw, struct kiln_dw_slot *slot,
+                  const struct kiln_dw_product *product);
+/* Return when all is done that was posted. */
+void kiln_dw_drain(struct kiln_dw *dw);
+/* Seconds that kiln_dw_slot and kiln_dw_drain have waited since open. */
+double kiln_dw_waited_s(const struct kiln_dw *dw);
+
+#endif

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * host.h: what the host computes beside a Neural Engine: both ends of the model, residuals, norms.
+ *
+ * Letters as in ane/programs.h: B sequences of T tokens, W = T rounded up to 16, width D,
+ * vocabulary V. A residual block is fp32 channel-major [B][D][W], and columns T..W-1 are zero. What
+ * a program reads and writes is fp16 channel-major [C][W], one sequence.
+ *
+ * Everything runs over the pool in pieces of constant size and is fp32 arithmetic: bits do not
+ * depend on threads. Columns T..W-1 of fp16 arrays are never read, so they may hold anything, and
+ * are written as zeros. Infinities and NaN of the columns before stay what they are: an overflow
+ * must be seen in the gradients. Nothing here fails, and nothing allocates after open.
+ */
+#ifndef KILN_DEVICE_HOST_H
+#define KILN_DEVICE_HOST_H
+
+#include "base/mem.h"
+#include "device/device.h"
+#include "device/host/head.h"
+#include "kernel/packed.h"
+#include "kernel/product.h"
+
+/* Channels of one elementwise task. Constant, so partial sums do not depend on threads. */
+enum { KILN_HOST_CHANNELS = 32 };
+
+struct kiln_host_options {
+    struct kiln_micro_batch shape;
+    bool training; /* false: no room for gradients */
+    bool classify; /* final norm and classifier run on the device: kiln_host_head_made is called,
+                    * kiln_host_head is not */
+};
+
+/* Opened in place: it must not be moved. */
+struct kiln_host {
+    const struct kiln_table *table; /* borrowed */
+    const float *weights;           /* borrowed master weights: embedding, final norm */
+    struct kiln_host_options options;
+    size_t width;                /* W */
+    struct kiln_kernels kernels; /* fp32 operands */
+    struct kiln_workers workers;
+    struct kiln_table classifier; /* a table of one matrix, for the packed copies */
+    struct kiln_packed packed;
+    struct kiln_head head;
+    struct kiln_arena arena; /* the workspace below, and the head's */
+    float *x, *dx;           /* [KILN_HEAD_ROWS, D] token-major, of the head's block */
+    float *losses;           /* [KILN_HEAD_ROWS] */
+    float *partial;          /* [2][chunks of channels][W] sums of a norm over channels */
+    float *rstd, *pull;      /* [W] of a norm */
+};
+
+/* Bytes that a host takes, without opening it: for plans. */
+struct kiln_host_sizes {
+    size_t workspace;
+    size_t thread; /* of each thread */
+    size_t head;   /* the packed classifier */
+};
+KILN_MUST_CHECK enum kiln_status kiln_host_sizes(const struct kiln_table *table,
+                                                 const struct kiln_host_options *options,
+                                                 struct kiln_host_sizes *out, struct kiln_err *err);
+
+/* Open, and pack the classifier from the weights. Table, pool and weights are borrowed. On success
+ * kiln_host_close, which also closes what is half open or all zero. */
+KILN_MUST_CHECK enum kiln_status kiln_host_open(struct kiln_host *host,
+                                                const struct kiln_table *table,
+                                                struct kiln_pool *pool, const float *weights,
+                                                const struct kiln_host_options *options,
+                                                struct kiln_err *err);
+void kiln_host_close(struct kiln_host *host);
+
+/* Rows first..first+rows of a matrix have new values: the classifier is packed again, other
+ * matrices have no copy here. For the device's `refresh`; runs on any thread. */
+void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size_t rows,
+                       const float *weights);
+
+/* ---- both ends ----------------------------------------------------------------------------- */
+
+/* x [B][D][W] = rows of the embedding; tokens [N]. */
+void kiln_host_embed(struct kiln_host *host, const uint32_t *tokens, float *x);
+/* gradients.embedding (+)= dx [B][D][W] at the rows that the tokens looked up, tokens in order. */
+void kiln_host_embed_backward(struct kiln_host *host, const uint32_t *tokens, const float *dx,
+                              const struct kiln_gradients *gradients);
+
+/* [B][D][W] to and from token-major [N, D]. */
+void kiln_host_export(const struct kiln_host *host, const float *block, float *out);
+void kiln_host_import(const struct kiln_host *host, const float *in, float *block);
+/* The same for tokens first..first+n of the micro-batch; in and out begin with the first. */
+void kiln_host_export_tokens(const struct kiln_host *host, const float *block, size_t first,
+                             size_t n, float *out);
+void kiln_host_import_tokens(const struct kiln_host *host, const float *in, size_t first, size_t n,
+                             float *block);
+
+/* Final norm, classifier, cross-entropy, all on the host: device.h's `head`. *loss gets the sum
+ * over all tokens. dx NULL: no gradients. */
+void kiln_host_head(struct kiln_host *host, const float *x, const uint32_t *targets, float scale,
+                    const struct kiln_gradients *gradients, float *dx, double *loss);
+
+/* What the device made of one sequence. */
+struct kiln_host_logits {
+    const uint16_t *logits; /* [rows][W], classes first..first+rows */
+    size_t first, rows;
+};
+struct kiln_host_made {
+    const struct kiln_host_logits *parts; /* in order, all V classes together */
+    size_t n_parts;
+    const uint16_t *probabilities; /* [V][W]; NULL: there is no softmax on the device */
+    const uint16_t *xn;            /* [D][W] the final norm's output; read only for gradients */
+};
+/* The same for sequence b of x, dx [B][D][W] and targets [N] where logits and perhaps probabilities
+ * came from the device. Call it for b = 0..B-1 in order: the first writes gradients unless
+ * gradients->add. *loss gets the sum over the tokens of this sequence.
+ *
+ * The loss of a token is -ln p where its probability is a normal fp16 number. A smaller one has
+ * lost digits or is 0: then ln sum exp comes from the logits and the largest probability, or, where
+ * that is subnormal too, from all logits. Without gradients only the tokens of that kind cost a
+ * pass over the classes. */
+void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_host_made *made,
+                         const float *x, const uint32_t *targets, float scale,
+                         const struct kiln_gradients *gradients, float *dx, double *loss);
+
+/* ---- residuals, one sequence ----------------------------------------------------------------- */
+
+/* out [rows][W] = in [rows][W] rounded to fp16; what is beyond it becomes infinite. */
+void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float *in, size_t rows);
+/* out = in + half, all [rows][W]; out may be in. */
+void kiln_host_add_half(const struct kiln_host *host, float *out, const float *in,
+                        const uint16_t *half, size_t rows);
+
+/* ---- layers, one sequence -------------------------------------------------------------------- */
+
+/* y [D][W] = norm(x [D][W]) with weight w [D], rounded to fp16. */
+void kiln_host_norm(struct kiln_host *host, const float *w, const float *x, uint16_t *y);
+
+struct kiln_host_norm_bwd {
+    const float *w;          /* [D] the norm's weight */
+    float *dw;               /* [D] its gradient */
+    bool add;                /* add to dw; false: write. True from the second sequence on */
+    const float *x;          /* [D][W] the norm's input */
+    float *dx;               /* [D][W] += gradient through the norm */
+    const uint16_t *dy;      /* [D][W] gradient of the norm's output */
+    const uint16_t *dy2;     /* NULL, or a second part of it, added in fp32 */
+    const uint16_t *dx_made; /* NULL, or [D][W] the gradient through the norm as the device made it:
+                              * then dx += dx_made, and only dw is computed here */
+};
+/* Call it for the sequences in order. */
+void kiln_host_norm_backward(struct kiln_host *host, const struct kiln_host_norm_bwd *norm);
+
+/* dh1, dh3 [F][W] = gradients of silu(h1) * h3 from dgate, all fp16; F is the table's. For weights
+ * that are inputs, where no program does it. Outputs may be inputs. */
+void kiln_host_swiglu_backward(const struct kiln_host *host, const uint16_t *dgate,
+                               const uint16_t *h1, const uint16_t *h3, uint16_t *dh1,
+                               uint16_t *dh3);
+
+#endif

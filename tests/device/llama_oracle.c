@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+#include "device/llama_oracle.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "device/mil/half.h"
+#include "kiln_test.h"
+
+double *oracle_memory(size_t n) {
+    double *out = kiln_alloc(n, sizeof *out);
+    CHECK(out != NULL);
+    return out;
+}
+
+/* -1 .. 1 */
+static double next(unsigned *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return (double)(*state >> 8) / (1 << 23) - 1.0;
+}
+
+double *oracle_random(size_t n, unsigned seed) {
+    double *out = oracle_memory(n);
+    unsigned state = seed * 7919u + 1u;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (double)kiln_fp16_to_f32(kiln_f64_to_fp16(1.7 * next(&state)));
+    }
+    return out;
+}
+
+void oracle_open(struct oracle *o, size_t dim, size_t heads, size_t kv_heads, size_t hidden,
+                 size_t seq) {
+    struct kiln_err err;
+    memset(o, 0, sizeof *o);
+    o->d = (struct kiln_dims){.dim = dim,
+                              .hidden = hidden,
+                              .layers = 2,
+                              .heads = heads,
+                              .kv_heads = kv_heads,
+                              .vocab = 37,
+                              .seq = seq,
+                              .rms_eps = 1e-5f,
+                              .rope_theta = 500.0f};
+    o->seq = seq;
+    o->layer = 1;
+    CHECK_OK(kiln_dims_check(&o->d, &err), &err);
+    CHECK_OK(kiln_table_create(&o->d, &o->table, &err), &err);
+    o->weights = kiln_alloc(o->table->size, sizeof *o->weights);
+    CHECK(o->weights != NULL);
+    unsigned state = 99;
+    for (size_t i = 0; i < o->table->n_tensors; i++) {
+        const struct kiln_tensor *t = &o->table->tensors[i];
+        for (size_t e = 0; e < t->rows * t->cols; e++) {
+            double w = next(&state);
+            o->weights[t->offset + e] =
+                (float)(t->rank == 1 ? 1.0 + 0.5 * w : 1.7 * w / sqrt((double)t->cols));
+        }
+    }
+}
+
+void oracle_close(struct oracle *o) {
+    kiln_table_destroy(o->table);
+    kiln_free(o->weights);
+}
+
+static const struct kiln_tensor *find(const struct oracle *o, enum kiln_role role) {
+    bool global = role == KILN_HEAD || role == KILN_FINAL_NORM;
+    return kiln_table_find(o->table, role, global ? KILN_NO_LAYER : o->layer);
+}
+
+const float *oracle_weight(const struct oracle *o, enum kiln_role role) {
+    return o->weights + find(o, role)->offset;
+}
+
+void oracle_linear(const struct oracle *o, enum kiln_role role, const double *x, double *y) {
+    const struct kiln_tensor *w = find(o, role);
+    for (size_t t = 0; t < o->seq; t++) {
+        for (size_t r = 0; r < w->rows; r++) {
+            double sum = 0;
+            for (size_t c = 0; c < w->cols; c++) {
+                sum += (double)o->weights[w->offset + r * w->cols + c] * x[t * w->cols + c];
+            }
+            y[t * w->rows + r] = sum;
+        }
+    }
+}
+
+double oracle_dot(const double *g, const double *f, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += g[i] * f[i];
+    }
+    return sum;
+}
+
+void oracle_norm(const struct oracle *o, enum kiln_role role, const double *x, double *y) {
+    size_t d = o->d.dim;
+    const float *w = oracle_weight(o, role);
+    for (size_t t = 0; t < o->seq; t++) {
+        double mean = oracle_dot(x + t * d, x + t * d, d) / (double)d;
+        double rms = sqrt(mean + (double)o->d.rms_eps);
+        for (size_t i = 0; i < d; i++) {
+            y[t * d + i] = x[t * d + i] / rms * (double)w[i];
+        }
+    }
+}
+
+void oracle_rope(const struct oracle *o, double *x, size_t heads) {
+    size_t k = o->d.head_size;
+    for (size_t t = 0; t < o->seq; t++) {
+        for (size_t h = 0; h < heads; h++) {
+            for (size_t i = 0; i < k; i += 2) {
+                double *pair = x + (t * heads + h) * k + i;
+                double angle = (double)t / pow((double)o->d.rope_theta, (double)i / (double)k);
+                double a = pair[0], b = pair[1];
+                pair[0] = a * cos(angle) - b * sin(angle);
+                pair[1] = a * sin(angle) + b * cos(angle);
+            }
+        }
+    }
+}
+
+void oracle_scores(const struct oracle *o, const double *q, const double *k, double *p) {
+    size_t T = o->seq, H = o->d.heads, G = o->d.kv_heads, K = o->d.head_size;
+    for (size_t h = 0; h < H; h++) {
+        size_t g = h / (H / G);
+        for (size_t t = 0; t < T; t++) {
+            double *row = p + (h * T + t) * T, sum = 0;
+            for (size_t s = 0; s < T; s++) {
+                double score = oracle_dot(q + (t * H + h) * K, k + (s * G + g) * K, K);
+                row[s] = s <= t ? exp(score / sqrt((double)K)) : 0;
+                sum += row[s];
+            }
+            for (size_t s = 0; s < T; s++) {
+                row[s] /= sum;
+            }
+        }
+    }
+}
+
+void oracle_mix(const struct oracle *o, const double *p, const double *v, double *att) {
+    size_t T = o->seq, H = o->d.heads, G = o->d.kv_heads, K = o->d.head_size;
+    memset(att, 0, T * H * K * sizeof *att);
+    for (size_t h = 0; h < H; h++) {
+        for (size_t t = 0; t < T; t++) {
+            for (size_t s = 0; s < T; s++) {
+                for (size_t i = 0; i < K; i++) {
+                    att[(t * H + h) * K + i] +=
+                        p[(h * T + t) * T + s] * v[(s * G + h / (H / G)) * K + i];
+                }
+            }
+        }
+    }
+}
+
+void oracle_gate(const struct oracle *o, const double *h1, const double *h3, double *gate) {
+    for (size_t i = 0; i < o->seq * o->d.hidden; i++) {
+        gate[i] = h1[i] / (1 + exp(-h1[i])) * h3[i];
+    }
+}
+
+void oracle_gradient(oracle_fn *f, void *context, double *x, size_t n, double *out) {
+    for (size_t i = 0; i < n; i++) {
+        double at = x[i], step = 1e-4 * fmax(1, fabs(at));
+        x[i] = at + step;
+        double above = f(context);
+        x[i] = at - step;
+        out[i] = (above - f(context)) / (2 * step);
+        x[i] = at;
+    }
+}

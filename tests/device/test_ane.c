@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_ane.c: training through MIL programs on the simulator: against float64 references, against
+ * the cpu, within budgets, moving the bytes that the plan says.
+ */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "kiln/train.h"
+#include "kiln/verify.h"
+#include "kiln_test.h"
+#include "train/lasting.h"
+#include "train/tiny_run.h"
+
+/* ---- references -------------------------------------------------------------------------------- */
+
+static const struct kiln_device_choice choices[] = {
+    {.id = KILN_SIM, .extras = true},
+    {.id = KILN_SIM},
+    {.id = KILN_SIM, .dynamic = true},
+};
+
+static void meets_the_reference(const char *name) {
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        const struct kiln_verify_options options = {
+            .reference = test_reference(name), .threads = 2, .device = choices[i]};
+        struct kiln_verify_result result;
+        struct kiln_err err;
+        CHECK_OK(kiln_verify_reference(&options, &result, &err), &err);
+        CHECK_CLOSE(result.loss_limit, 2e-3, 0);
+        CHECK_CLOSE(result.gradient_limit, 1e-2, 0);
+        printf("      %-16s %-7s %-6s losses %.1e, %s %.1e\n", name,
+               choices[i].dynamic ? "dynamic" : "baked", choices[i].extras ? "extras" : "plain",
+               result.loss_error, result.worst.name, result.worst.error);
+        if (!result.pass) {
+            FAIL("%s, choice %zu: losses off by %g, %s by %g", name, i, result.loss_error,
+                 result.worst.name, result.worst.error);
+        }
+        kiln_verify_free(&result);
+    }
+}
+
+TEST_WITHIN(sim_meets_tiny_mha_baked_and_dynamic, 120) { meets_the_reference("tiny-mha"); }
+TEST_WITHIN(sim_meets_tiny_gqa_untied_baked_and_dynamic, 120) {
+    meets_the_reference("tiny-gqa-untied");
+}
+TEST_WITHIN(sim_meets_small_gqa_baked_and_dynamic, 300) { meets_the_reference("small-gqa"); }
+
+/* ---- beside the cpu ---------------------------------------------------------------------------- */
+
+enum { MOST_STEPS = 64 };
+struct losses {
+    double at[MOST_STEPS];
+    size_t n;
+};
+
+static void note_loss(void *context, const struct kiln_step_record *record) {
+    struct losses *losses = context;
+    CHECK(losses->n < MOST_STEPS && !record->skipped);
+    losses->at[losses->n++] = record->loss;
+}
+
+static void stories_losses(const char *model, const char *device, struct losses *out) {
+    const struct kiln_observer observer = {.context = out, .on_step = note_loss};
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    const struct {
+        enum kiln_setting_id id;
+        const char *text;
+    } flags[] = {{KILN_SETTING_model, test_data(model)},
+                 {KILN_SETTING_data, test_data("tinystories_train.txt")},
+                 {KILN_SETTING_device, device},
+                 {KILN_SETTING_batch, "2"},
+                 {KILN_SETTING_accum, "2"},
+                 {KILN_SETTING_steps, "50"},
+                 {KILN_SETTING_eval_every, "0"},
+                 {KILN_SETTING_save_every, "0"},
+                 {KILN_SETTING_threads, "2"},
+                 {KILN_SETTING_budget, "100000"}};
+    CHECK_OK(kiln_settings_init(&s, &err), &err);
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        CHECK_OK(kiln_settings_set(&s, flags[i].id, flags[i].text, KILN_FROM_FLAG, &err), &err);
+    }
+    CHECK_OK(kiln_settings_set(&s, KILN_SETTING_out, test_path(device), KILN_FROM_FLAG, &err),
+             &err);
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    CHECK_OK(kiln_run_train(run, &observer, NULL, &err), &err);
+    kiln_run_close(run);
+    kiln_settings_free(&s);
+}
+
+static void trains_as_on_cpu(const char *model) {
+    struct losses cpu = {.n = 0}, sim = {.n = 0};
+    double worst = 0;
+    stories_losses(model, "cpu", &cpu);
+    stories_losses(model, "sim", &sim);
+    CHECK_EQ(cpu.n, 50);
+    CHECK_EQ(sim.n, 50);
+    for (size_t i = 0; i < 50; i++) {
+        const double off = fabs(sim.at[i] - cpu.at[i]) / cpu.at[i];
+        worst = off > worst ? off : worst;
+        if (!(off <= 0.01)) {
+            FAIL("step %zu: loss %.4f on sim, %.4f on cpu", i + 1, sim.at[i], cpu.at[i]);
+        }
+    }
+    printf("      %s: losses of 50 steps differ by %.2g at most\n", model, worst);
+}
+
+TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) { trains_as_on_cpu("story656K.bin"); }
+TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) { trains_as_on_cpu("stories260K.bin"); }
+
+/* ---- what is moved, and what is compiled --------------------------------------------------------- */
+
+/* A number of every step's line. */
+static uint64_t metric(const char *folder, size_t step, const char *key) {
+    char path[4200], *text;
+    size_t size;
+    struct kiln_err err;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    CHECK_OK(kiln_read_file(path, &text, &size, &err), &err);
+    char *line = strtok(text, "\n");
+    for (size_t i = 1; i < step && line; i++) {
+        line = strtok(NULL, "\n");
+    }
+    CHECK(line != NULL);
+    json_t *all = json_loads(line, 0, NULL);
+    CHECK(all != NULL && json_is_integer(json_object_get(all, key)));
+    const uint64_t value = (uint64_t)json_integer_value(json_object_get(all, key));
+    json_decref(all);
+    kiln_free(text);
+    return value;
+}
+
+/* The bytes of a step are those of the plan, which counts rows by formula; the device counts what it
+ * moves. Steps 3 and 4: nothing is compiled for the first time. */
+static void moves_what_is_planned(const char *changes) {
+    char all[300];
+    struct kiln_settings s;
+    struct kiln_plan_request request;
+    struct kiln_estimate estimate;
+    struct kiln_err err;
+    char name[512];
+    snprintf(all, sizeof all, "device=sim steps=4 eval-every=0 save-every=0 budget=100000 %s",
+             changes);
+    const char *folder = tiny_run("moves", all, NULL);
+    tiny_settings(&s, "moves-plan", all);
+    CHECK_OK(kiln_run_plan(&s, &request, name, &err), &err);
+    CHECK_OK(kiln_estimate(&request, false, &estimate, &err), &err);
+    CHECK(estimate.surface_written > 0 && estimate.surface_read > 0);
+    for (size_t step = 3; step <= 4; step++) {
+        CHECK_EQ(metric(folder, step, "surface_written_bytes"), estimate.surface_written);
+        CHECK_EQ(metric(folder, step, "surface_read_bytes"), estimate.surface_read);
+        CHECK_EQ(metric(folder, step, "compiles"), (uint64_t)estimate.compiles);
+    }
+    kiln_estimate_free(&estimate);
+    kiln_settings_free(&s);
+}
+
+TEST(surface_bytes_are_those_of_the_plan) { moves_what_is_planned("activations=all"); }
+TEST(surface_bytes_are_those_of_the_plan_without_extras) {
+    moves_what_is_planned("activations=all no-extras=1");
+}
+TEST(surface_bytes_are_those_of_the_plan_where_layers_run_again) {
+    moves_what_is_planned("activations=none layers=3 seq=30");
+}
+TEST(surface_bytes_are_those_of_the_plan_with_dynamic_weights) {
+    moves_what_is_planned("weight-mode=dynamic kv-heads=4");
+}
+
+/* ---- the queue ----------------------------------------------------------------------------------- */
+
+/* For the thread sanitizer: 1000 micro-batches whose weight gradients are taken beside the device. */
+TEST_WITHIN(a_thousand_micro_batches_with_the_queue_running, 300) {
+    const char *folder =
+        tiny_run("thousand",
+                 "device=sim dim=16 hidden=32 heads=2 kv-heads=1 layers=1 seq=16 batch=1 accum=20 "
+                 "steps=50 threads=3 eval-every=0 save-every=0 budget=100000",
+                 NULL);
+    CHECK_EQ(metric(folder, 50, "tokens"), 1000 * 16);
+}
+
+/* The same bits for any number of threads. */
+TEST(bits_on_sim_do_not_depend_on_threads) {
+    static const char *const modes[] = {"", "no-extras=1", "weight-mode=dynamic"};
+    for (size_t m = 0; m < 3; m++) {
+        char *first = NULL;
+        for (int threads = 1; threads <= 4; threads *= 2) {
+            char changes[200], name[40];
+            snprintf(changes, sizeof changes, "device=sim budget=100000 threads=%d seq=24 %s",
+                     threads, modes[m]);
+            snprintf(name, sizeof name, "threads-%zu-%d", m, threads);
+            char *metrics = lasting_metrics(tiny_run(name, changes, NULL));
+            if (first) {
+                CHECK_STRING(metrics, first);
+                free(metrics);
+            } else {
+                first = metrics;
+            }
+        }
+        free(first);
+    }
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_scale.c: losses that are scaled, and windows that overflow, on the cpu, where a power of two
+ * changes no bit.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "kiln/train.h"
+#include "kiln/verify.h"
+#include "kiln_test.h"
+#include "state/inspect.h"
+#include "train/lasting.h"
+#include "train/scale.h"
+#include "train/tiny_run.h"
+
+enum { STEPS = 8, TOKENS = 2 * 32 * 2 }; /* of tiny_settings */
+
+static bool never(uint64_t step) { return step == UINT64_MAX; }
+static bool third(uint64_t step) { return step == 2; }
+static bool often(uint64_t step) { return step == 1 || step == 2 || step == 5; }
+static bool always(uint64_t step) { return step != UINT64_MAX; }
+static bool all_but_one(uint64_t step) { return step != 19; }
+
+/* ---- the rule ----------------------------------------------------------------------------------
+ */
+
+TEST(the_first_scale_is_the_smallest_power_of_two_that_is_large_enough) {
+    CHECK_CLOSE(kiln_scale_first(1), 128, 0);
+    CHECK_CLOSE(kiln_scale_first(2048), 0x1p18, 0);
+    CHECK_CLOSE(kiln_scale_first(2049), 0x1p19, 0);
+    CHECK_CLOSE(kiln_scale_first(1e30), 0x1p40, 0);
+}
+
+TEST(a_scale_doubles_after_good_windows_and_halves_at_once) {
+    struct kiln_cursor c = {.loss_scale = 0x1p20};
+    for (int i = 0; i < KILN_SCALE_GOOD - 1; i++) {
+        kiln_scale_next(&c);
+    }
+    CHECK_CLOSE(c.loss_scale, 0x1p20, 0);
+    kiln_scale_next(&c);
+    CHECK_CLOSE(c.loss_scale, 0x1p21, 0);
+    CHECK_EQ(c.loss_scale_good, 0);
+    kiln_scale_next(&c);
+    c.skip = 1;
+    kiln_scale_next(&c);
+    CHECK_CLOSE(c.loss_scale, 0x1p20, 0);
+    CHECK_EQ(c.loss_scale_good, 0); /* 200 in a row, from here */
+    c.skip = 0;
+    c.loss_scale = KILN_SCALE_MOST;
+    for (int i = 0; i < 2 * KILN_SCALE_GOOD; i++) {
+        kiln_scale_next(&c);
+    }
+    CHECK_CLOSE(c.loss_scale, KILN_SCALE_MOST, 0);
+    c.loss_scale = c.skip = 1;
+    kiln_scale_next(&c);
+    CHECK_CLOSE(c.loss_scale, 1, 0);
+    c.loss_scale = 0; /* none is wanted */
+    kiln_scale_next(&c);
+    CHECK_CLOSE(c.loss_scale, 0, 0);
+}
+
+/* ---- runs -------------------------------------------------------------------------------------
+ */
+
+struct seen {
+    const char *folder; /* of the run: its sums are taken after each step */
+    struct kiln_step_record step[STEPS];
+    uint32_t crc[STEPS][3];
+    size_t n;
+};
+
+static void see(void *context, const struct kiln_step_record *record) {
+    struct seen *seen = context;
+    struct kiln_cursor cursor;
+    struct kiln_err err;
+    char path[4200];
+    CHECK(seen->n < STEPS && record->step == seen->n + 1);
+    snprintf(path, sizeof path, "%s/state.kiln", seen->folder);
+    CHECK_OK(kiln_state_sums(path, &cursor, seen->crc[seen->n], &err), &err);
+    seen->step[seen->n++] = *record;
+}
+
+static void train(const char *name, const char *changes, struct seen *seen) {
+    const struct kiln_observer observer = {.context = seen, .on_step = see};
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", test_path(name));
+    *seen = (struct seen){.folder = folder};
+    tiny_run(name, changes, &observer);
+    CHECK_EQ(seen->n, STEPS);
+}
+
+static void scale_changes_no_bit(const char *changes) {
+    static struct seen plain, scaled;
+    kiln_overflow_instead = NULL;
+    train("plain", changes, &plain);
+    kiln_overflow_instead = never;
+    train("scaled", changes, &scaled);
+    for (size_t i = 0; i < STEPS; i++) {
+        CHECK(plain.step[i].loss == scaled.step[i].loss);
+        CHECK(plain.step[i].grad_norm == scaled.step[i].grad_norm);
+        CHECK(memcmp(plain.crc[i], scaled.crc[i], sizeof plain.crc[i]) == 0);
+        CHECK_CLOSE(plain.step[i].loss_scale, 0, 0);
+        CHECK_CLOSE(scaled.step[i].loss_scale, kiln_scale_first(TOKENS), 0);
+        CHECK(!scaled.step[i].skipped);
+    }
+}
+
+TEST(a_scaled_loss_changes_no_bit) { scale_changes_no_bit("precision=fp32"); }
+TEST(a_scaled_loss_changes_no_bit_where_it_clips) {
+    scale_changes_no_bit("precision=bf16 clip=0.01");
+}
+
+TEST(a_window_that_overflows_is_skipped) {
+    static struct seen seen;
+    const double first = kiln_scale_first(TOKENS);
+    struct kiln_run_peek peek;
+    struct kiln_err err;
+    kiln_overflow_instead = third;
+    train("run", "", &seen);
+    CHECK(seen.step[2].skipped && isfinite(seen.step[2].loss) && !isfinite(seen.step[2].grad_norm));
+    for (size_t i = 0; i < STEPS; i++) {
+        const bool same = i > 0 && memcmp(seen.crc[i], seen.crc[i - 1], sizeof seen.crc[i]) == 0;
+        CHECK(seen.step[i].skipped == (i == 2));
+        CHECK(same == (i == 2)); /* W, m and v */
+        CHECK_EQ(seen.step[i].tokens, (i + 1) * TOKENS);
+        CHECK_CLOSE(seen.step[i].loss_scale, i <= 2 ? first : first / 2, 0);
+    }
+    CHECK_OK(kiln_run_peek(seen.folder, &peek, &err), &err);
+    CHECK_EQ(peek.step, STEPS);
+    CHECK_EQ(peek.updates, STEPS - 1);
+    char *text = lasting_metrics(test_path("run")), *at = strstr(text, "{\"step\": 3,");
+    CHECK(at != NULL);
+    *strchr(at, '\n') = '\0';
+    CHECK_CONTAINS(at, "\"grad_norm\": null");
+    CHECK_CONTAINS(at, "\"skipped\": true");
+    free(text);
+}
+
+/* What is after a skipped window is what would be without it: its data is consumed, no more. */
+TEST(training_goes_on_behind_a_skipped_window_with_the_same_data) {
+    static struct seen plain, seen;
+    kiln_overflow_instead = NULL;
+    train("plain", "lr=0 min-lr=0 weight-decay=0", &plain);
+    kiln_overflow_instead = often;
+    train("run", "lr=0 min-lr=0 weight-decay=0", &seen);
+    for (size_t i = 0; i < STEPS; i++) { /* nothing is learned: losses tell of the data */
+        CHECK(plain.step[i].loss == seen.step[i].loss);
+    }
+}
+
+static enum kiln_status end_of(bool (*overflow)(uint64_t), const char *name,
+                               struct kiln_run_peek *peek, struct kiln_err *err) {
+    struct kiln_settings s;
+    struct kiln_run *run;
+    kiln_overflow_instead = overflow;
+    /* The first scale is halved 19 times before it is 1. */
+    tiny_settings(&s, name, "steps=25 batch=8 accum=16 eval-every=0 save-every=0");
+    CHECK_OK(kiln_run_create(&s, &run, err), err);
+    kiln_settings_free(&s);
+    const enum kiln_status status = kiln_run_train(run, NULL, NULL, err);
+    kiln_run_close(run);
+    struct kiln_err why;
+    CHECK_OK(kiln_run_peek(test_path(name), peek, &why), &why);
+    return status;
+}
+
+TEST_WITHIN(twenty_windows_in_a_row_are_too_many, 120) {
+    struct kiln_run_peek peek;
+    struct kiln_err err;
+    CHECK_FAILS(end_of(always, "never", &peek, &err), KILN_EDIVERGED, &err);
+    CHECK_CONTAINS(err.message, "20 windows in a row");
+    CHECK_EQ(peek.step, 19);
+    CHECK_EQ(peek.updates, 0);
+    CHECK_FAILS(end_of(all_but_one, "once", &peek, &err), KILN_EDIVERGED, &err);
+    CHECK_CONTAINS(err.message, "loss scale 1,"); /* no smaller one is left */
+    CHECK_EQ(peek.updates, 1);
+}
+
+TEST(a_run_that_skipped_replays_to_the_same_bits) {
+    struct kiln_replay_result result;
+    struct kiln_err err;
+    kiln_overflow_instead = often;
+    tiny_run("run", "", NULL);
+    const struct kiln_replay_options how = {
+        .run = test_path("run"), .from = KILN_UNSET, .steps = KILN_UNSET};
+    CHECK_OK(kiln_verify_run(&how, &result, &err), &err);
+    CHECK(result.pass);
+    kiln_replay_free(&result);
+}
