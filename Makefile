@@ -29,7 +29,7 @@ DEFS += -DKILN_HAVE_DNNL=1
 LIBS += -ldnnl
 endif
 LIBS += -ljansson -lm -ldl -pthread
-# Objective-C: on a Mac apple.m belongs to the library; on Linux it belongs to the tests, with fakes
+# Objective-C: on a Mac apple*.m belong to the library; on Linux they belong to the tests, with fakes
 # of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
 ifeq ($(shell uname -s),Darwin)
 LIBS += -framework Foundation -framework IOSurface -lobjc
@@ -80,7 +80,7 @@ LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
 TEST_SRC  := $(filter-out tests/device/fake_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
-APPLE_SRC := src/device/ane/apple.m
+APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
 LIB_SRC   += $(APPLE_SRC)
 else ifeq ($(HAVE_OBJC),1)
@@ -231,12 +231,12 @@ san:
 	@$(MAKE) MODE=tsan RUN_ENV="$(SAN_ENV)" run-tests
 
 COVERED := device/apple device/staging
-## coverage: the tests of apple.m run at least 95 of 100 of its lines
+## coverage: the tests of Apple's runtime run at least 95 of 100 of its lines
 coverage:
 	@scripts/setup
 	@rm -f $(BUILD)/coverage/src/device/ane/*.gcda
 	@$(MAKE) MODE=coverage RUN_ENV="CK_TIMEOUT_MULTIPLIER=10" T="$(COVERED)" run-tests
-	@for file in apple.m staging.c self_test.c; do \
+	@for file in apple.m apple_program.m staging.c self_test.c; do \
 	    gcov -n -o $(BUILD)/coverage/src/device/ane $$file | awk -v file=src/device/ane/$$file -F"[:%']" \
 	        '/^File/ { mine = $$2 == file } mine && /^Lines/ { part = $$2 } \
 	        END { print file ": " part "% of its lines run"; exit !(part >= 95) }' || exit 1; \
