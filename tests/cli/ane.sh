@@ -62,6 +62,8 @@ breaks 'surface@9' 'IOSurfaceCreate gave no surface'
 breaks 'numbers@1' 'self-test'
 breaks 'lock@99' 'IOSurfaceLock gave 0x'
 breaks 'unlock@99' 'IOSurfaceUnlock gave 0x'
+breaks 'unload@3' 'unloadWithQoS failed: unload failed on command'
+breaks 'unload@9!' 'raised on command by unload'
 breaks 'evaluate@99!' 'raised on command by evaluate'
 breaks 'evaluate@99' 'evaluateWithQoS failed: evaluate failed on command'
 
