@@ -199,8 +199,8 @@ check:
 	@$(MAKE) -O check-format check-lint check-shell check-build
 	@$(MAKE) MODE=check run-tests
 
-C_FILES := $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(BENCH_SRC) $(FUZZ_SRC)
-ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style
 	@scripts/check-rooms
@@ -209,7 +209,7 @@ check-lint: $(C_FILES:%=$(BUILD)/lint/%.ok)
 	@mkdir -p $(BUILD)/lint/cppcheck
 	@cppcheck --quiet --std=c11 --language=c --inline-suppr --error-exitcode=1 \
 	    --cppcheck-build-dir=$(BUILD)/lint/cppcheck --enable=warning,performance,portability \
-	    $(DEFS) -Iinclude -Isrc $(LIB_SRC) $(CMD_SRC)
+	    $(DEFS) -Iinclude -Isrc $(filter %.c,$(LIB_SRC)) $(CMD_SRC)
 $(BUILD)/lint/%.ok: % $(HEADERS) .clang-tidy Makefile
 	@mkdir -p $(@D)
 	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) 2>$@.log || { cat $@.log; exit 1; }
