@@ -29,7 +29,7 @@ DEFS += -DKILN_HAVE_DNNL=1
 LIBS += -ldnnl
 endif
 LIBS += -ljansson -lm -ldl -pthread
-# Objective-C: on a Mac apple.m belongs to the library; on Linux it belongs to the tests, with fakes
+# Objective-C: on a Mac apple*.m belong to the library; on Linux they belong to the tests, with fakes
 # of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
 ifeq ($(shell uname -s),Darwin)
 LIBS += -framework Foundation -framework IOSurface -lobjc
@@ -50,7 +50,7 @@ OPT_debug   := -O0 -g
 OPT_check   := -O2 -g -Werror
 OPT_clang   := -O2 -g -Werror
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-OPT_coverage := -O0 -g
+OPT_coverage := -O0 -g --coverage
 OPT_tsan    := -O1 -g -fsanitize=thread
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 OPT := $(or $(OPT_$(MODE)),$(error MODE=$(MODE): one of release debug check clang asan tsan coverage fuzz))
@@ -80,7 +80,7 @@ LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
 TEST_SRC  := $(filter-out tests/device/fake_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
-APPLE_SRC := src/device/ane/apple.m
+APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
 LIB_SRC   += $(APPLE_SRC)
 else ifeq ($(HAVE_OBJC),1)
@@ -184,7 +184,7 @@ install: all $(OBJ)/libkiln.a
 
 # ---- to trust it ---------------------------------------------------------------------------------
 
-.PHONY: test run-tests torture check check-format check-lint check-shell check-build san fuzz test-fresh
+.PHONY: test run-tests coverage torture check check-format check-lint check-shell check-build san fuzz test-fresh
 ## test: install what is missing, build, run every test (T=part of a name runs some)
 test:
 	@scripts/setup
@@ -199,8 +199,8 @@ check:
 	@$(MAKE) -O check-format check-lint check-shell check-build
 	@$(MAKE) MODE=check run-tests
 
-C_FILES := $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(BENCH_SRC) $(FUZZ_SRC)
-ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style
 	@scripts/check-rooms
@@ -209,7 +209,7 @@ check-lint: $(C_FILES:%=$(BUILD)/lint/%.ok)
 	@mkdir -p $(BUILD)/lint/cppcheck
 	@cppcheck --quiet --std=c11 --language=c --inline-suppr --error-exitcode=1 \
 	    --cppcheck-build-dir=$(BUILD)/lint/cppcheck --enable=warning,performance,portability \
-	    $(DEFS) -Iinclude -Isrc $(LIB_SRC) $(CMD_SRC)
+	    $(DEFS) -Iinclude -Isrc $(filter %.c,$(LIB_SRC)) $(CMD_SRC)
 $(BUILD)/lint/%.ok: % $(HEADERS) .clang-tidy Makefile
 	@mkdir -p $(@D)
 	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) 2>$@.log || { cat $@.log; exit 1; }
@@ -222,12 +222,25 @@ check-build: $(BUILD)/libkiln.so
 	@$(MAKE) MODE=clang CC=clang $(BUILD)/clang/kiln-tests all >/dev/null
 
 SAN_ENV := CK_TIMEOUT_MULTIPLIER=10 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
+           LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
            TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:history_size=4
 ## san: every test under address+undefined sanitizers, then under the thread sanitizer
 san:
 	@scripts/setup
 	@$(MAKE) MODE=asan RUN_ENV="$(SAN_ENV)" run-tests
 	@$(MAKE) MODE=tsan RUN_ENV="$(SAN_ENV)" run-tests
+
+COVERED := device/apple device/staging
+## coverage: the tests of Apple's runtime run at least 95 of 100 of its lines
+coverage:
+	@scripts/setup
+	@rm -f $(BUILD)/coverage/src/device/ane/*.gcda
+	@$(MAKE) MODE=coverage RUN_ENV="CK_TIMEOUT_MULTIPLIER=10" T="$(COVERED)" run-tests
+	@for file in apple.m apple_program.m staging.c self_test.c; do \
+	    gcov -n -o $(BUILD)/coverage/src/device/ane $$file | awk -v file=src/device/ane/$$file -F"[:%']" \
+	        '/^File/ { mine = $$2 == file } mine && /^Lines/ { part = $$2 } \
+	        END { print file ": " part "% of its lines run"; exit !(part >= 95) }' || exit 1; \
+	done
 
 ## torture: deaths at every point and at 300 random moments, power cuts at every write, every plan
 torture: all
@@ -260,4 +273,4 @@ clean:
 ## help: this list
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
-	@echo 'MODE=release|debug|asan|tsan  CC=gcc|clang  HAVE_DNNL=0 (without oneDNN)  BUILD=folder'
+	@echo 'MODE=release|debug|asan|tsan|coverage  CC=gcc|clang  HAVE_DNNL=0 (without oneDNN)  BUILD=folder'

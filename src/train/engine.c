@@ -29,6 +29,10 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
 }
 
 void kiln_engine_close(struct kiln_engine *e) {
+    if (e->device) { /* a call that failed may have left work that reads the executor's memory */
+        struct kiln_err ignored;
+        (void)e->device->ops->drain(e->device, &ignored);
+    }
     kiln_optimizer_destroy(e->optimizer);
     kiln_executor_close(&e->executor);
     kiln_device_close(e->device);

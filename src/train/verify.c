@@ -212,12 +212,6 @@ static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
     memcpy(targets, r->targets, r->batch * r->seq * sizeof *targets);
 }
 
-/* What products read: fp16 where the device is no cpu. */
-static enum kiln_precision precision_of(const struct kiln_verify_options *options) {
-    return options->device.id == KILN_CPU ? kiln_precision_resolve(options->precision)
-                                          : KILN_PRECISION_FP16;
-}
-
 static enum kiln_status open_job(struct verify_job *job, const struct kiln_verify_options *options,
                                  struct kiln_err *err) {
     struct reference *r = &job->reference;
@@ -238,11 +232,7 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     parts->gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
     const struct kiln_device_options device = {.device = options->device,
                                                .shape = {r->batch, r->seq},
-<<<<<<< HEAD
-                                               .precision = precision_of(options),
-=======
                                                .precision = job->precision,
->>>>>>> h-plan
                                                .training = true};
     struct kiln_plan_request request = kiln_plan_simple(
         r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
@@ -314,12 +304,7 @@ enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options
     if (status == KILN_OK) {
         status = run_steps(&job, out, err);
     }
-<<<<<<< HEAD
-    out->steps = job.reference.steps;
-    set_limits(precision_of(options), out);
-=======
     set_limits(kiln_precision_resolve(job.precision), out);
->>>>>>> h-plan
     out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
     kiln_engine_close(&job.engine);
     close_reference(&job.reference);

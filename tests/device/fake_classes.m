@@ -567,7 +567,9 @@ static enum kiln_status bind_request(_ANERequest *request, _ANEInMemoryModel *mo
     if (program) {
         runtime->ops->release(runtime, program);
     }
-    unlink([folder UTF8String]); /* the file of "staging"; fails for a folder */
+    if (folder) {
+        unlink([folder UTF8String]); /* the file of "staging"; fails for a folder */
+    }
     [descriptor release];
     [folder release];
     fake_counted(&fake_counts.models, -1);

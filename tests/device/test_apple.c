@@ -8,7 +8,9 @@
 #ifndef KILN_FAKE_ANE
 
 TEST(apples_runtime_runs_over_fakes) {
-    SKIP("built without Objective-C: install gobjc and libgnustep-base-dev");
+    SKIP(
+        "built without the fakes of Apple's classes: on Linux, install gobjc and "
+        "libgnustep-base-dev");
 }
 
 #else

@@ -71,11 +71,12 @@ static enum kiln_status ane_embed_backward(struct kiln_device *device, const uin
 
 static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *err) {
     struct kiln_ane *ane = kiln_ane_of(device);
-    (void)err;
     if (ane->dw) {
         kiln_dw_drain(ane->dw);
         device->counts.dw_wait_s = kiln_dw_waited_s(ane->dw);
     }
+    const struct kiln_err *trouble = &ane->runtime->trouble; /* of releases, which return nothing */
+    KILN_REQUIRE(trouble->code == KILN_OK, err, trouble->code, "%s", trouble->message);
     return KILN_OK;
 }
 
