@@ -21,6 +21,8 @@ struct kiln_device_choice {
     bool extras;  /* classifier, softmax, final norm and the norms' backward on the device, too */
     bool dynamic; /* weights are inputs of programs that are compiled once a process */
     double sim_time; /* sim: time that is charged, as a multiple of the profile's; 0: none */
+    const char *sim; /* sim: "name=value,..." of limits and numbers that differ from what is
+                      * believed (kiln mil limits); NULL: none. Borrowed */
 };
 
 /* "cpu", "sim", "ane". */

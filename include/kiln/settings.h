@@ -69,6 +69,8 @@
        "sim, ane: classifier, softmax and the norms' backward stay on the host")                  \
     XX(REAL, sim_time, "sim-time", "0", 0, 1000,                                                  \
        "sim: time charged, as a multiple of the device's; 0 is none")                             \
+    XX(TEXT, sim, "sim", "", 0, 0,                                                                \
+       "sim: what to believe of the hardware, as nan=zero,single-input=on (kiln mil limits)")     \
     XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                         \
     XX(COUNT, budget, "budget", "", 1, 100000,                                                    \
        "kernels a process may compile (sim, ane: 119; cpu: no limit)")                            \

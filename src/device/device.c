@@ -9,6 +9,7 @@
 #include "device/ane/ane.h"
 #include "device/ane/programs.h"
 #include "device/cpu/cpu.h"
+#include "device/sim/sim.h"
 
 static const char *const names[] = {[KILN_CPU] = "cpu", [KILN_SIM] = "sim", [KILN_ANE] = "ane"};
 
@@ -63,7 +64,13 @@ void kiln_device_kinds(const struct kiln_dims *dims, const struct kiln_device_op
 }
 
 size_t kiln_device_programs(const struct kiln_device_options *options) {
-    return options->device.id != KILN_CPU && options->device.dynamic ? KILN_NPU_DYNAMIC : 0;
+    return options->device.id == KILN_CPU ? 0 : kiln_ane_programs(&options->device);
+}
+
+enum kiln_status kiln_device_check(const struct kiln_device_choice *device, struct kiln_err *err) {
+    struct kiln_sim_options options;
+    kiln_sim_options_default(&options);
+    return device->sim ? kiln_sim_options_set(&options, device->sim, err) : KILN_OK;
 }
 
 void kiln_device_traffic(const struct kiln_table *table, const struct kiln_device_options *options,

@@ -179,10 +179,14 @@ KILN_MUST_CHECK enum kiln_status kiln_device_open(const struct kiln_table *table
                                                   struct kiln_pool *pool, const float *weights,
                                                   const struct kiln_device_options *options,
                                                   struct kiln_device **out, struct kiln_err *err);
+/* Is what is chosen of a device possible? KILN_EUSAGE says what is not. */
+KILN_MUST_CHECK enum kiln_status kiln_device_check(const struct kiln_device_choice *device,
+                                                   struct kiln_err *err);
 /* The kernel kinds of a device, without opening it. */
 void kiln_device_kinds(const struct kiln_dims *dims, const struct kiln_device_options *options,
                        struct kiln_kernel_kind out[KILN_KINDS]);
-/* Programs that it compiles when it is opened, and never again; 0 where weights are baked. */
+/* Programs that it compiles when it is opened, and never again: those that take weights as inputs,
+ * and a self-test. They count against the budgets. */
 size_t kiln_device_programs(const struct kiln_device_options *options);
 /* Bytes that a device would take, without opening it: for plans. */
 struct kiln_device_sizes {

@@ -31,13 +31,17 @@ static void count_kind(struct kiln_limits *limits, const struct kiln_kernel_kind
 
 struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request) {
     const struct kiln_device_options options = {.device = request->device, .training = true};
-    const bool once = kiln_device_programs(&options) > 0; /* nothing is compiled in a window */
+    const bool once = request->device.dynamic; /* nothing is compiled in a window */
+    const size_t programs = kiln_device_programs(&options);
     struct kiln_limits limits = {
         .compile = once ? SIZE_MAX : usable(request->budget, request->headroom_millionths),
         .load = once ? SIZE_MAX : usable(request->load_budget, request->headroom_millionths),
         .layers = request->dims.layers,
         .whole = request->schedule == KILN_SCHEDULE_WHOLE,
     };
+    if (request->budget > 0 && !once && limits.compile > request->budget - programs) {
+        limits.compile = request->budget - programs; /* little headroom, and some are spent */
+    }
     struct kiln_kernel_kind kinds[KILN_KINDS];
     kiln_device_kinds(&request->dims, &options, kinds);
     for (size_t i = 0; i < KILN_KINDS; i++) {
@@ -89,9 +93,9 @@ static enum kiln_status check_programs(const struct kiln_plan_request *request,
     const size_t compile = usable(request->budget, request->headroom_millionths);
     const size_t load = usable(request->load_budget, request->headroom_millionths);
     KILN_REQUIRE(programs <= compile && programs <= load, err, KILN_EBUDGET,
-                 "--weight-mode dynamic: %zu programs are compiled once a process, and of budgets "
-                 "of %zu to compile and %zu to load, with headroom %g, %zu and %zu may be used; "
-                 "raise --budget and --load-budget",
+                 "%zu programs are compiled once a process, and of budgets of %zu to compile and %zu "
+                 "to load, with headroom %g, %zu and %zu may be used; raise --budget and "
+                 "--load-budget",
                  programs, request->budget, request->load_budget,
                  (double)request->headroom_millionths / MILLION, compile, load);
     return KILN_OK;

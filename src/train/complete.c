@@ -18,6 +18,8 @@
 /* What the published trainers take where no preset says otherwise. Fine-tuning a small model wants
  * it too: stories260K at --lr 5e-4 gets better on held-out text with 4 or 10, worse with 1. */
 #define PUBLISHED_ACCUM 10
+/* Kernels a process, of the same. */
+#define NPU_BUDGET 119
 
 static enum kiln_status set_count(struct kiln_settings *s, enum kiln_setting_id id, uint64_t value,
                                   enum kiln_origin origin, struct kiln_err *err) {
@@ -85,6 +87,9 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
     }
     if (s->threads == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(), KILN_FROM_MACHINE, err));
+    }
+    if (s->budget == KILN_UNSET && strcmp(s->device, "cpu") != 0) {
+        KILN_TRY(set_count(s, KILN_SETTING_budget, NPU_BUDGET, KILN_FROM_DEFAULT, err));
     }
     if (s->eval_every == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
@@ -159,18 +164,20 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_com
 static enum kiln_status check_device(const struct kiln_settings *s, enum kiln_device_id id,
                                      struct kiln_err *err) {
     static const enum kiln_setting_id npu[] = {KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
-                                               KILN_SETTING_sim_time};
+                                               KILN_SETTING_sim_time, KILN_SETTING_sim};
     for (size_t i = 0; id == KILN_CPU && i < sizeof npu / sizeof npu[0]; i++) {
         KILN_REQUIRE(s->origin[npu[i]] != KILN_FROM_FLAG, err, KILN_EUSAGE,
                      "--%s is of the device%s: the cpu compiles no programs; add --device sim, or "
                      "leave it out",
                      kiln_setting(npu[i])->flag,
-                     npu[i] == KILN_SETTING_sim_time ? " sim" : "s sim and ane");
+                     npu[i] >= KILN_SETTING_sim_time ? " sim" : "s sim and ane");
     }
     KILN_REQUIRE(id != KILN_ANE || s->sim_time <= 0, err, KILN_EUSAGE,
                  "--sim-time %g: --device ane takes its own time; use --device sim, or leave it "
                  "out",
                  s->sim_time);
+    KILN_REQUIRE(id != KILN_ANE || !s->sim, err, KILN_EUSAGE,
+                 "--sim %s: --device ane is as it is; use --device sim, or leave it out", s->sim);
     return KILN_OK;
 }
 
@@ -188,13 +195,12 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
     device->extras = !s->no_extras && !device->dynamic;
     device->sim_time = s->sim_time;
-    return KILN_OK;
+    device->sim = s->sim;
+    return kiln_device_check(device, err);
 }
 
 /* ---- the plan ----------------------------------------------------------------------------------
  */
-
-enum { NPU_BUDGET = 119 }; /* of the published trainers */
 
 enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struct kiln_dims *dims,
                                       struct kiln_plan_request *out, struct kiln_err *err) {
@@ -244,6 +250,7 @@ enum kiln_status kiln_run_plan(const struct kiln_settings *settings, struct kiln
     struct kiln_settings copy;
     KILN_TRY(kiln_settings_copy(&copy, settings, err));
     const enum kiln_status status = complete_and_plan(&copy, out, name, err);
+    out->device.sim = settings->sim; /* the copy's goes */
     kiln_settings_free(&copy);
     return status;
 }

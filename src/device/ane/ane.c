@@ -127,6 +127,10 @@ static const struct kiln_device_ops ops = {
 /* ---- sizes -------------------------------------------------------------------------------------
  */
 
+size_t kiln_ane_programs(const struct kiln_device_choice *device) {
+    return (device->dynamic ? KILN_NPU_DYNAMIC : 0) + (device->id == KILN_ANE);
+}
+
 static void set_cost(struct kiln_kernel_kind *kind, size_t programs) {
     kind->compiles = kind->loads = (unsigned)programs;
 }
@@ -300,6 +304,9 @@ static enum kiln_status open_sim(struct kiln_ane *ane, struct kiln_pool *pool,
     sim.limits.value[KILN_SIM_COMPILE_BUDGET] = options->budget;
     sim.limits.value[KILN_SIM_LOAD_BUDGET] = options->load_budget;
     sim.times.scale = options->device.sim_time;
+    if (options->device.sim) {
+        KILN_TRY(kiln_sim_options_set(&sim, options->device.sim, err));
+    }
     return kiln_sim_open(pool, &sim, &ane->runtime, err);
 }
 
@@ -363,9 +370,10 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
         return status;
     }
     /* Both runtimes run the same programs on the same host work: what differs is the device. */
-    snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s", name,
-             ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",
-             ane->host.kernels.tier, ane->host.kernels.provider);
+    snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s%s%s",
+             name, ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",
+             ane->host.kernels.tier, ane->host.kernels.provider, options->device.sim ? "/" : "",
+             options->device.sim ? options->device.sim : "");
     *out = &ane->base;
     return KILN_OK;
 }

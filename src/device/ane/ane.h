@@ -16,6 +16,8 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
                                                 const struct kiln_device_options *options,
                                                 struct kiln_device_sizes *out,
                                                 struct kiln_err *err);
+/* Programs that are compiled when the device is opened. */
+size_t kiln_ane_programs(const struct kiln_device_choice *device);
 void kiln_ane_kinds(const struct kiln_dims *dims, const struct kiln_device_options *options,
                     struct kiln_kernel_kind out[KILN_KINDS]);
 void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_options *options,

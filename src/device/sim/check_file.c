@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 #include "device/mil/file.h"
-#include "device/sim/limits.h"
+#include "device/sim/mil_report.h"
 #include "kiln/mil.h"
 
 bool kiln_mil_limit(size_t i, struct kiln_mil_limit *out) {
@@ -32,11 +32,8 @@ static void describe_port(const struct kiln_mil_value *value, bool input,
 }
 
 /* The report owns the graph from here on: ports borrow its names, run_file.c runs it. */
-struct owner {
-    struct kiln_mil_graph graph;
-};
 
-static enum kiln_status describe(struct owner *owner, struct kiln_mil_report *out,
+static enum kiln_status describe(struct kiln_mil_owner *owner, struct kiln_mil_report *out,
                                  struct kiln_err *err) {
     const struct kiln_mil_graph *g = &owner->graph;
     out->version = g->version;
@@ -60,19 +57,18 @@ static enum kiln_status describe(struct owner *owner, struct kiln_mil_report *ou
 
 enum kiln_status kiln_mil_check_file(const char *path, const struct kiln_mil_options *options,
                                      struct kiln_mil_report *out, struct kiln_err *err) {
-    struct kiln_sim_limits limits;
+    struct kiln_mil_owner *owner = kiln_alloc(1, sizeof *owner);
     enum kiln_sim_limit limit = KILN_SIM_LIMIT_COUNT;
     *out = (struct kiln_mil_report){.memory = NULL};
-    kiln_sim_limits_default(&limits);
-    for (size_t i = 0; options != NULL && i < options->n_limits; i++) {
-        KILN_TRY(kiln_sim_limits_set(&limits, options->limits[i], err));
-    }
-    struct owner *owner = kiln_alloc(1, sizeof *owner);
     KILN_REQUIRE(owner != NULL, err, KILN_ENOMEM, "%s: out of memory", path);
     out->memory = owner;
+    kiln_sim_options_default(&owner->options);
+    for (size_t i = 0; options != NULL && i < options->n_limits; i++) {
+        KILN_TRY(kiln_sim_options_set(&owner->options, options->limits[i], err));
+    }
     KILN_TRY(kiln_mil_open(path, options != NULL ? options->weights : NULL, &owner->graph, err));
     KILN_TRY(describe(owner, out, err));
-    const enum kiln_status status = kiln_sim_check(&owner->graph, path, &limits, &limit, err);
+    const enum kiln_status status = kiln_sim_check(&owner->graph, path, &owner->options.limits, &limit, err);
     if (limit != KILN_SIM_LIMIT_COUNT) {
         snprintf(out->limit, sizeof out->limit, "%s", kiln_sim_limit_name(limit));
     }
@@ -80,7 +76,7 @@ enum kiln_status kiln_mil_check_file(const char *path, const struct kiln_mil_opt
 }
 
 void kiln_mil_report_free(struct kiln_mil_report *report) {
-    struct owner *owner = report->memory;
+    struct kiln_mil_owner *owner = report->memory;
     if (owner != NULL) {
         kiln_mil_close(&owner->graph);
         kiln_free(owner);

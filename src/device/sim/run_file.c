@@ -9,6 +9,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "device/sim/eval.h"
+#include "device/sim/mil_report.h"
 #include "kiln/mil.h"
 
 /* All of a run: the tensors lie in the order of the report's ports, inputs first. */
@@ -16,6 +17,7 @@ struct job {
     const char *path;
     const struct kiln_mil_report *report;
     const struct kiln_mil_graph *graph;
+    const struct kiln_sim_numbers *numbers;
     const struct kiln_mil_file **files; /* of the ports; NULL: not named */
     void **tensors;
 };
@@ -93,15 +95,13 @@ static enum kiln_status write_outputs(const struct job *job, struct kiln_err *er
 /* ---- the run -------------------------------------------------------------------------------- */
 
 static enum kiln_status evaluate(const struct job *job, struct kiln_err *err) {
-    struct kiln_sim_options options;
     struct kiln_sim_machine machine = {.floats = 0};
     struct kiln_sim_plan plan = {.graph = NULL};
     struct kiln_pool *pool;
-    kiln_sim_options_default(&options);
     KILN_TRY(kiln_pool_create(kiln_cpu_count(), &pool, err));
-    enum kiln_status status = kiln_sim_machine_open(&machine, pool, &options.numbers, err);
+    enum kiln_status status = kiln_sim_machine_open(&machine, pool, job->numbers, err);
     if (status == KILN_OK) {
-        status = kiln_sim_plan_open(job->graph, &options.numbers, &plan, err);
+        status = kiln_sim_plan_open(job->graph, job->numbers, &plan, err);
     }
     if (status == KILN_OK) {
         status = kiln_sim_machine_grow(&machine, plan.floats, err);
@@ -143,7 +143,8 @@ enum kiln_status kiln_mil_run_file(const char *path, const struct kiln_mil_optio
                                    const struct kiln_mil_file *outputs, size_t n_outputs,
                                    struct kiln_mil_report *out, struct kiln_err *err) {
     KILN_TRY(kiln_mil_check_file(path, options, out, err));
-    struct job job = {.path = path, .report = out, .graph = out->memory};
+    const struct kiln_mil_owner *owner = out->memory;
+    struct job job = {.path = path, .report = out, .graph = &owner->graph, .numbers = &owner->options.numbers};
     enum kiln_status status = open_tensors(&job, err);
     if (status == KILN_OK) {
         status = take_names(&job, inputs, n_inputs, true, err);

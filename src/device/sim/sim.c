@@ -398,15 +398,6 @@ static void sim_close(struct kiln_npu_runtime *runtime) {
     }
 }
 
-/* Times are those of the plan's profile of such a device (src/plan/profile.c); a dispatch and a
- * load take what is published for an M4 and an M5. */
-void kiln_sim_options_default(struct kiln_sim_options *out) {
-    *out = (struct kiln_sim_options){
-        .numbers = {.nan = KILN_SIM_NAN_INF, .matmul_limit = 32752.0f},
-        .times = {.compile_s = 0.053, .load_s = 0.0017, .dispatch_s = 0.0002, .tflops = 2.2}};
-    kiln_sim_limits_default(&out->limits);
-}
-
 enum kiln_status kiln_sim_open(struct kiln_pool *pool, const struct kiln_sim_options *options,
                                struct kiln_npu_runtime **out, struct kiln_err *err) {
     static const struct kiln_npu_runtime_ops ops = {.close = sim_close,

@@ -39,6 +39,15 @@ struct kiln_sim_options {
 };
 /* What is believed of current hardware. */
 void kiln_sim_options_default(struct kiln_sim_options *out);
+/* Change some: "name=value,name=value", names of limits (limits.h: on, off or a number) and
+ *   nan=inf|zero|keep        what a NaN becomes
+ *   matmul-overflow=32752    a larger result of matmul is infinite; off: none but fp16's
+ *   slice-overflow=4094      behind a slice of the last axis that does not begin at 0; off
+ *   inf-product=on|off       mul(+inf, x) gives -52416
+ *   reload=on|off            a reload of weights takes effect
+ * KILN_EUSAGE names what is wrong and what there is. */
+KILN_MUST_CHECK enum kiln_status kiln_sim_options_set(struct kiln_sim_options *options,
+                                                      const char *texts, struct kiln_err *err);
 
 /* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller, which
  * may be another thread. The two budgets count what the process does through all its simulators;

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * options.c: what is believed of the hardware, and how somebody who believes otherwise says so.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device/sim/sim.h"
+
+/* Times are those of the plan's profile of such a device (src/plan/profile.c); a dispatch and a
+ * load take what is published for an M4 and an M5. */
+void kiln_sim_options_default(struct kiln_sim_options *out) {
+    *out = (struct kiln_sim_options){
+        .numbers = {.nan = KILN_SIM_NAN_INF, .matmul_limit = 32752.0f},
+        .times = {.compile_s = 0.053, .load_s = 0.0017, .dispatch_s = 0.0002, .tflops = 2.2}};
+    kiln_sim_limits_default(&out->limits);
+}
+
+static enum kiln_status set_nan(struct kiln_sim_numbers *numbers, const char *value,
+                                struct kiln_err *err) {
+    static const char *const names[] = {
+        [KILN_SIM_NAN_INF] = "inf", [KILN_SIM_NAN_ZERO] = "zero", [KILN_SIM_NAN_KEEP] = "keep"};
+    for (int i = KILN_SIM_NAN_INF; i <= KILN_SIM_NAN_KEEP; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            numbers->nan = (enum kiln_sim_nan)i;
+            return KILN_OK;
+        }
+    }
+    return KILN_FAIL(err, KILN_EUSAGE, "nan=%s: use inf, zero or keep", value);
+}
+
+/* A magnitude beyond which results are infinite; off: none but fp16's own. */
+static enum kiln_status set_magnitude(float *out, const char *name, const char *value,
+                                      struct kiln_err *err) {
+    char *end;
+    const float number = strcmp(value, "off") == 0 ? 0.0f : strtof(value, &end);
+    KILN_REQUIRE(strcmp(value, "off") == 0 || (end != value && *end == '\0' && number > 0.0f &&
+                                              isfinite(number)),
+                 err, KILN_EUSAGE, "%s=%s: use off or a number above 0", name, value);
+    *out = number;
+    return KILN_OK;
+}
+
+static enum kiln_status set_switch(bool *out, const char *name, const char *value,
+                                   struct kiln_err *err) {
+    KILN_REQUIRE(strcmp(value, "on") == 0 || strcmp(value, "off") == 0, err, KILN_EUSAGE,
+                 "%s=%s: use on or off", name, value);
+    *out = strcmp(value, "on") == 0;
+    return KILN_OK;
+}
+
+/* One "name=value". */
+static enum kiln_status set_one(struct kiln_sim_options *options, const char *text,
+                                struct kiln_err *err) {
+    const char *equals = strchr(text, '=');
+    const size_t n = equals ? (size_t)(equals - text) : 0;
+#define IS(name) (n == sizeof(name) - 1 && strncmp(text, name, n) == 0)
+    if (IS("nan")) {
+        return set_nan(&options->numbers, equals + 1, err);
+    }
+    if (IS("matmul-overflow")) {
+        return set_magnitude(&options->numbers.matmul_limit, "matmul-overflow", equals + 1, err);
+    }
+    if (IS("slice-overflow")) {
+        return set_magnitude(&options->numbers.slice_limit, "slice-overflow", equals + 1, err);
+    }
+    if (IS("inf-product")) {
+        return set_switch(&options->numbers.inf_product_quirk, "inf-product", equals + 1, err);
+    }
+    if (IS("reload")) {
+        return set_switch(&options->reload_is_visible, "reload", equals + 1, err);
+    }
+#undef IS
+    return kiln_sim_limits_set(&options->limits, text, err);
+}
+
+enum kiln_status kiln_sim_options_set(struct kiln_sim_options *options, const char *texts,
+                                      struct kiln_err *err) {
+    char copy[512];
+    KILN_REQUIRE(strlen(texts) < sizeof copy, err, KILN_EUSAGE,
+                 "a list of %zu bytes for the simulator; at most %zu are read", strlen(texts),
+                 sizeof copy - 1);
+    snprintf(copy, sizeof copy, "%s", texts);
+    for (char *rest = copy, *one; (one = strtok_r(rest, ",", &rest)) != NULL;) {
+        KILN_TRY(set_one(options, one, err));
+    }
+    return KILN_OK;
+}
