@@ -147,8 +147,8 @@ static void add_npu(json_t *object, const struct plan_shown *shown) {
     json_object_set_new(object, "extras", json_boolean(device->extras));
     json_object_set_new(object, "programs_once", json_integer((json_int_t)e->programs));
     json_object_set_new(object, "surface_bytes",
-                        json_pack("{s:o, s:o}", "written", count(e->surface_written), "read",
-                                  count(e->surface_read)));
+                        json_pack("{s:I, s:I}", "written", (json_int_t)e->surface_written, "read",
+                                  (json_int_t)e->surface_read));
 }
 
 json_t *plan_json(const struct plan_shown *shown, bool trace) {

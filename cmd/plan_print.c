@@ -111,8 +111,8 @@ static void print_surfaces(const struct kiln_estimate *e) {
     char written[32], read[32];
     if (e->surface_written + e->surface_read > 0) {
         printf("  surfaces: %s written and %s read a window\n",
-               kiln_human_bytes(e->surface_written, written, sizeof written),
-               kiln_human_bytes(e->surface_read, read, sizeof read));
+               kiln_human_bytes((double)e->surface_written, written, sizeof written),
+               kiln_human_bytes((double)e->surface_read, read, sizeof read));
     }
 }
 

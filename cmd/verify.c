@@ -29,9 +29,12 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_precision,   KILN_SETTING_device,
-                                                KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
-                                                KILN_SETTING_sim_time,    KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {
+    KILN_SETTING_precision, KILN_SETTING_device,  KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
+    KILN_SETTING_sim_time,  KILN_SETTING_threads, KILN_SETTING_budget};
+
+/* What a process of Apple\'s runtime may compile. */
+enum { ANE_BUDGET = 119 };
 
 /* ---- against references --------------------------------------------------------------------- */
 
@@ -67,6 +70,7 @@ static enum kiln_status verify_reference(const struct call *call, struct kiln_er
     struct kiln_verify_options how = {.reference = flags->reference,
                                       .threads = s->threads != KILN_UNSET ? s->threads : 0};
     KILN_TRY(kiln_settings_device(s, &how.device, &how.precision, err));
+    how.budget = s->budget != KILN_UNSET ? s->budget : how.device.id == KILN_ANE ? ANE_BUDGET : 0;
     struct kiln_verify_result result;
     KILN_TRY(kiln_verify_reference(&how, &result, err));
     enum kiln_status status = print_result(flags, &result, err);
@@ -158,8 +162,9 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                      "verify: a run is verified with its own %s, not --%s", kiln_setting(id)->flag,
                      kiln_setting(id)->flag);
     }
-    KILN_REQUIRE(reference || call->settings.origin[KILN_SETTING_sim_time] != KILN_FROM_FLAG, err,
-                 KILN_EUSAGE, "verify: --sim-time is for --reference");
+    KILN_REQUIRE(reference || (call->settings.origin[KILN_SETTING_sim_time] != KILN_FROM_FLAG &&
+                               call->settings.origin[KILN_SETTING_budget] != KILN_FROM_FLAG),
+                 err, KILN_EUSAGE, "verify: --sim-time and --budget are for --reference");
     return reference ? verify_reference(call, err) : verify_run(call, err);
 }
 
@@ -172,7 +177,8 @@ const struct command command_verify = {
         "the\n"
         "settings it had; weights, moments and the lines of metrics.jsonl must be the same to the\n"
         "bit at every later checkpoint and at its end. Its own files are only read.\n"
-        "With --reference losses and gradients are compared with float64 vectors.\n"
+        "With --reference losses and gradients are compared with float64 vectors, as many steps\n"
+        "as the budget of one process allows.\n"
         "Exit code 1 when something differs, or is further off than rounding explains.\n\n"
         "  kiln verify runs/stories15m-book --steps 20\n",
     .most_arguments = 1,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * mil.h: programs for the Neural Engine (MIL text and weight files): would the hardware take them?
+ * And: write those that kiln makes.
  *
  *     struct kiln_mil_report report;
  *     status = kiln_mil_check_file("model.mil", NULL, &report, &err);
@@ -61,5 +62,51 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_check_file(
     const char *path, const struct kiln_mil_options *options, struct kiln_mil_report *out,
     struct kiln_err *err);
 KILN_API void kiln_mil_report_free(struct kiln_mil_report *report);
+
+/* ---- writing (src/train/emit.c) -------------------------------------------------------------- */
+
+/* A program that kiln makes for a layer of a model. */
+struct kiln_mil_emit {
+    const char *model;   /* preset, llama2.c .bin or run folder */
+    uint64_t seed;       /* of a preset's weights */
+    const char *kernel;  /* "attn_fwd"; one that there is not: KILN_EUSAGE lists them */
+    size_t layer;        /* from 0 */
+    size_t part;         /* of the classifier, from 0 */
+    size_t seq;          /* tokens of a sequence; 0: the model's */
+    const char *program; /* "1.3" */
+    const char *opset;   /* "ios18" */
+    const char *folder;  /* gets model.mil and weights/NAME.bin */
+};
+struct kiln_mil_emitted {
+    char model[512];            /* "stories15m (random weights, seed 1)" */
+    char label[64];             /* "layer 3, attn_fwd" */
+    size_t input[2], output[2]; /* channels and width */
+    size_t text_bytes, n_files, file_bytes;
+};
+/* Write it. Files of those names are replaced. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_emit(const struct kiln_mil_emit *request,
+                                                        struct kiln_mil_emitted *out,
+                                                        struct kiln_err *err);
+/* Name of the i-th kernel; NULL behind the last. */
+KILN_API const char *kiln_mil_kernel(size_t i);
+
+/* ---- running (src/device/sim/run_file.c) -------------------------------------------------------
+ */
+
+/* A file of an input or output: the tensor's elements in its declared type, row-major,
+ * little-endian, and nothing else. */
+struct kiln_mil_file {
+    const char *name, *path;
+};
+
+/* Run a program on the simulated Neural Engine, on all processors: every input from a file, the
+ * outputs that are named to files. It is held against the limits first, as by kiln_mil_check_file,
+ * which says what *out holds; free it after any status. KILN_EUSAGE: a name that the program does
+ * not have, one that comes twice, an input without a file; the message lists what there is.
+ * KILN_EINPUT: as by kiln_mil_check_file, or a file of another size; the message names both. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_run_file(
+    const char *path, const struct kiln_mil_options *options, const struct kiln_mil_file *inputs,
+    size_t n_inputs, const struct kiln_mil_file *outputs, size_t n_outputs,
+    struct kiln_mil_report *out, struct kiln_err *err);
 
 #endif

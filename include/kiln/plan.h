@@ -217,8 +217,8 @@ struct kiln_estimate {
     struct kiln_plan_time time;
     size_t zero_stall_accum; /* smallest accum at which compiling could hide behind computing */
     uint64_t disk_bytes_per_step;
-    double surface_written, surface_read; /* sim, ane: bytes of a window, mean as above */
-    struct kiln_plan_action *actions;     /* of one steady window; NULL unless asked for */
+    uint64_t surface_written, surface_read; /* sim, ane: bytes of a window */
+    struct kiln_plan_action *actions;       /* of one steady window; NULL unless asked for */
     size_t n_actions;
 };
 

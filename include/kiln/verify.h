@@ -25,6 +25,7 @@ struct kiln_verify_options {
     enum kiln_precision precision;
     size_t threads; /* 0: all */
     struct kiln_device_choice device;
+    size_t budget; /* kernels that may be compiled, a tenth of them left unused; 0: no limit */
 };
 
 /* One gradient tensor of step 0: |g - reference| / |reference|, 2-norms. */
@@ -41,10 +42,12 @@ struct kiln_verify_result {
     double gradient_limit;
     double loss_error; /* largest relative difference over the steps */
     double loss_limit;
-    size_t steps;
+    size_t steps; /* compared: all of the reference, or what the budget allows */
 };
 
-/* Run the reference's training steps and compare. A difference beyond the limits is not an error
+/* Run the reference's training steps and compare, in this process: where a budget is spent before
+ * the last step, the steps up to there are what is compared; KILN_EBUDGET when it is not enough for
+ * one. A difference beyond the limits is not an error
  * of this call: it returns KILN_OK with pass false. Limits (docs/architecture.md, "Numbers"):
  * fp32 losses 1e-5, gradients 3e-5; fp16 losses 2e-3, gradients 1e-2, of a scaled loss; bf16 losses
  * 5e-3, gradients 6e-2. */

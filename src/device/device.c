@@ -25,6 +25,23 @@ enum kiln_status kiln_device_parse(const char *name, enum kiln_device_id *out,
     return KILN_FAIL(err, KILN_EUSAGE, "device %s: unknown; use cpu, sim or ane", name);
 }
 
+enum kiln_status kiln_device_precision(enum kiln_device_id id, enum kiln_precision asked,
+                                       enum kiln_precision *out, struct kiln_err *err) {
+    const bool fp16 = asked == KILN_PRECISION_FP16;
+    if (id == KILN_CPU) {
+        KILN_REQUIRE(!fp16, err, KILN_EUSAGE,
+                     "--precision fp16: --device cpu computes in fp32 or bf16; use auto, fp32 or "
+                     "bf16");
+        *out = asked;
+        return KILN_OK;
+    }
+    KILN_REQUIRE(fp16 || asked == KILN_PRECISION_AUTO, err, KILN_EUSAGE,
+                 "--precision %s: --device %s computes in fp16; use auto or fp16",
+                 kiln_precision_name(asked), names[id]);
+    *out = KILN_PRECISION_FP16;
+    return KILN_OK;
+}
+
 static const struct kiln_kernel_kind layer_kinds[KILN_KINDS] = {
     [KILN_ATTN_FWD] = {"attn_fwd", KILN_FORWARD, true, true, 1, 1},
     [KILN_FFN_FWD] = {"ffn_fwd", KILN_FORWARD, true, true, 1, 1},

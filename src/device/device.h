@@ -167,6 +167,12 @@ struct kiln_device_options {
     size_t load_budget; /* kernels that may be loaded at once; 0: no limit */
 };
 
+/* What a device computes in when `asked` is what somebody asked for: sim and ane in fp16 and
+ * nothing else, the cpu in all but that; there AUTO stays AUTO. KILN_EUSAGE lists what is valid. */
+KILN_MUST_CHECK enum kiln_status kiln_device_precision(enum kiln_device_id id,
+                                                       enum kiln_precision asked,
+                                                       enum kiln_precision *out,
+                                                       struct kiln_err *err);
 /* Open a device. Borrows table, pool and weights until close. KILN_EUNSUPPORTED: this build or
  * machine has no such device. */
 KILN_MUST_CHECK enum kiln_status kiln_device_open(const struct kiln_table *table,

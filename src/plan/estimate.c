@@ -96,8 +96,8 @@ static enum kiln_status tell(struct kiln_plan *plan, bool trace, struct kiln_est
     out->extra_forward_layers = s->layers - out->kept_count;
     out->compiles = plan->cost.compiles;
     out->restarts = plan->cost.restarts;
-    out->surface_written = plan->cost.written;
-    out->surface_read = plan->cost.read;
+    out->surface_written = (uint64_t)llround(plan->cost.written); /* equal in all windows */
+    out->surface_read = (uint64_t)llround(plan->cost.read);
     out->held = s->held;
     out->memory = plan->memory;
     out->flops = plan->flops;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/machine.h"
+#include "device/device.h"
 #include "kiln/train.h"
 #include "state/state.h"
 #include "train/data_source.h"
@@ -180,17 +181,10 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     KILN_TRY(kiln_device_parse(s->device, &device->id, err));
     KILN_TRY(kiln_precision_parse(s->precision, precision, err));
     KILN_TRY(check_device(s, device->id, err));
-    const bool fp16 = *precision == KILN_PRECISION_FP16;
+    KILN_TRY(kiln_device_precision(device->id, *precision, precision, err));
     if (device->id == KILN_CPU) {
-        KILN_REQUIRE(!fp16, err, KILN_EUSAGE,
-                     "--precision fp16: --device cpu computes in fp32 or bf16; use auto, fp32 or "
-                     "bf16");
         return KILN_OK;
     }
-    KILN_REQUIRE(fp16 || *precision == KILN_PRECISION_AUTO, err, KILN_EUSAGE,
-                 "--precision %s: --device %s computes in fp16; use auto or fp16", s->precision,
-                 s->device);
-    *precision = KILN_PRECISION_FP16;
     device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
     device->extras = !s->no_extras && !device->dynamic;
     device->sim_time = s->sim_time;

@@ -14,6 +14,9 @@
 #include "train/engine.h"
 #include "train/scale.h"
 
+/* Millionths of a budget that stay unused, as in training. */
+#define HEADROOM 100000
+
 /* The folder, read. */
 struct reference {
     json_t *json;
@@ -196,6 +199,7 @@ static enum kiln_status compare_gradients(const struct reference *r, const float
 }
 
 struct verify_job {
+    enum kiln_precision precision;
     struct reference reference;
     struct kiln_engine engine;
 };
@@ -211,6 +215,7 @@ static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
 static enum kiln_status open_job(struct verify_job *job, const struct kiln_verify_options *options,
                                  struct kiln_err *err) {
     struct reference *r = &job->reference;
+    KILN_TRY(kiln_device_precision(options->device.id, options->precision, &job->precision, err));
     KILN_TRY(read_json(r, options->reference, err));
     KILN_TRY(read_model(r, options->reference, err));
     KILN_TRY(read_arrays(r, options->reference, err));
@@ -227,17 +232,24 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     parts->gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
     const struct kiln_device_options device = {.device = options->device,
                                                .shape = {r->batch, r->seq},
-                                               .precision = options->precision,
+                                               .precision = job->precision,
                                                .training = true};
-    const struct kiln_plan_request request = kiln_plan_simple(
+    struct kiln_plan_request request = kiln_plan_simple(
         r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
+    request.budget = request.load_budget = options->budget;
+    request.headroom_millionths = HEADROOM;
     KILN_TRY(kiln_engine_plan(&job->engine, r->table, &request, err));
+    KILN_REQUIRE(!job->engine.plan.layout.in_state, err, KILN_EBUDGET,
+                 "verify: a step takes more kernels than the %zu that may be used of --budget %zu: "
+                 "nothing is compared across processes",
+                 job->engine.plan.schedule.limits.compile, options->budget);
     return kiln_engine_open(&job->engine, r->table, &memory, err);
 }
 
 /* A step: the gradient and its norm, compared in the first, and the update. */
 static enum kiln_status run_step(struct verify_job *job, size_t step, double lr,
                                  struct kiln_verify_result *out, struct kiln_err *err) {
+    out->steps = step + 1;
     const struct kiln_plan_action updated = {.what = KILN_UPDATE};
     struct reference *r = &job->reference;
     struct kiln_executor *x = &job->engine.executor;
@@ -246,7 +258,6 @@ static enum kiln_status run_step(struct verify_job *job, size_t step, double lr,
     const double scale = scaled ? kiln_scale_first(tokens) : 1;
     KILN_TRY(load_step(r, step, err));
     x->scale = (float)(scale / tokens);
-    kiln_executor_begin(x, false, 1, step_batch, r);
     KILN_TRY(kiln_executor_window(x, err));
     const double norm = kiln_optimizer_norm(job->engine.optimizer, scale);
     if (step == 0) {
@@ -269,6 +280,11 @@ static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_res
     double lr = 0;
     KILN_TRY(read_number(json_object_get(r->json, "adamw"), "adamw", "lr", &lr, err));
     for (size_t step = 0; step < r->steps; step++) {
+        struct kiln_executor *x = &job->engine.executor;
+        kiln_executor_begin(x, false, 1, step_batch, &job->reference);
+        if (kiln_executor_next(x).what == KILN_RESTART) {
+            return KILN_OK; /* the budget is spent */
+        }
         KILN_TRY(run_step(job, step, lr, out, err));
     }
     return KILN_OK;
@@ -288,8 +304,7 @@ enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options
     if (status == KILN_OK) {
         status = run_steps(&job, out, err);
     }
-    out->steps = job.reference.steps;
-    set_limits(kiln_precision_resolve(options->precision), out);
+    set_limits(kiln_precision_resolve(job.precision), out);
     out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
     kiln_engine_close(&job.engine);
     close_reference(&job.reference);

@@ -58,7 +58,12 @@ says stdout '"to": 8'
 expect 2 "$KILN" verify
 says stderr --reference
 expect 2 "$KILN" verify run --precision fp32
+expect 2 "$KILN" verify run --device sim
+says stderr 'with its own device, not --device'
+expect 2 "$KILN" verify run --sim-time 1
 expect 2 "$KILN" verify run --reference .
+expect 2 "$KILN" verify --reference . --device sim --precision bf16
+says stderr 'computes in fp16'
 expect 1 "$KILN" verify run --from 5
 says stderr 'step 5'
 expect 1 "$KILN" verify no-such-run

@@ -84,6 +84,7 @@ static void open_arrays(const struct kiln_mil_graph *graph, const size_t *values
     CHECK(n <= SIM_ARRAYS);
     for (size_t i = 0; i < n; i++) {
         const struct kiln_mil_type *type = &graph->values[values[i]].type;
+        CHECK(!from || from[i]); /* the program has as many inputs as arrays */
         out->bytes[i] = kiln_alloc(kiln_sim_bytes(type), 1);
         for (size_t j = 0; from && j < kiln_mil_elements(type); j++) {
             put(type->scalar, out->bytes[i], j, from[i][j]);
@@ -104,6 +105,7 @@ static void evaluate(struct kiln_sim_machine *machine, const struct kiln_sim_pla
     CHECK_EQ(kiln_alloc_count(), before);
     for (size_t i = 0; i < graph->n_outputs; i++) {
         const struct kiln_mil_type *type = &graph->values[graph->outputs[i]].type;
+        CHECK(outputs[i]);
         for (size_t j = 0; j < kiln_mil_elements(type); j++) {
             outputs[i][j] = get(type->scalar, out.bytes[i], j);
         }
@@ -138,7 +140,8 @@ void sim_run(const char *text, float *const *inputs, float *const *outputs) {
 }
 
 void sim_run_one(const char *text, float *in, float *out) {
-    sim_run(text, (float *const[]){in}, (float *const[]){out});
+    float *const inputs[SIM_ARRAYS] = {in}, *const outputs[SIM_ARRAYS] = {out};
+    sim_run(text, inputs, outputs);
 }
 
 /* ---- values --------------------------------------------------------------------------------- */
@@ -161,13 +164,17 @@ float *sim_values(size_t n, float scale) {
     return x;
 }
 
-void sim_close(const char *what, size_t i, double got, double want, double units) {
-    double rounded = (double)sim_half(want), size = fmax(fabs(want), 0x1p-14);
-    double unit = ldexp(1.0, ilogb(size) - 10);
-    bool same = got == rounded; /* infinities */
-    if (!same && !(fabs(got - want) <= (units + 0.5) * unit)) {
-        FAIL("%s[%zu]: got %.9g, want %.9g (%.9g in fp16)", what, i, got, want, rounded);
+void sim_near(const char *what, size_t i, double got, double want, double error) {
+    double size = fmax(fabs(want), 0x1p-14), unit = ldexp(1.0, ilogb(size) - 10);
+    bool same = got == (double)sim_half(want); /* infinities */
+    if (!same && !(fabs(got - want) <= error + 0.5 * unit)) {
+        FAIL("%s[%zu]: got %.9g, want %.9g (%.9g in fp16)", what, i, got, want,
+             (double)sim_half(want));
     }
+}
+
+void sim_close(const char *what, size_t i, double got, double want, double units) {
+    sim_near(what, i, got, want, units * ldexp(1.0, ilogb(fmax(fabs(want), 0x1p-14)) - 10));
 }
 
 const char *sim_text(const char *format, ...) {

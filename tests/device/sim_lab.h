@@ -10,6 +10,18 @@
 
 enum { SIM_ARRAYS = 8 };
 
+/* Pieces of text: a name attribute, and constants. */
+#define NAMED(name) "[name = string(\"" name "\")]"
+#define FP16(name, value) \
+    "fp16 " name " = const()[name = string(\"" name "\"), val = fp16(" value ")];\n"
+#define INTS(name, n, list)                                            \
+    "tensor<int32, [" #n "]> " name " = const()[name = string(\"" name \
+    "\"), val = tensor<int32, [" #n "]>([" list "])];\n"
+#define INT(name, value) \
+    "int32 " name " = const()[name = string(\"" name "\"), val = int32(" value ")];\n"
+#define FLAG(name, value) \
+    "bool " name " = const()[name = string(\"" name "\"), val = bool(" value ")];\n"
+
 /* What is believed of hardware; a test changes a copy. */
 extern const struct kiln_sim_numbers sim_numbers;
 
@@ -29,6 +41,9 @@ float *sim_zeros(size_t n);
 float sim_half(double x);
 /* got is what fp16 makes of want, give or take `units` of its last place. */
 void sim_close(const char *what, size_t i, double got, double want, double units);
+
+/* The same with an error before rounding that has a size of its own: sums that cancel. */
+void sim_near(const char *what, size_t i, double got, double want, double error);
 
 /* Text on the heap of this test, printf style. */
 const char *sim_text(const char *format, ...) KILN_PRINTF(1, 2);

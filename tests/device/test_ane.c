@@ -20,7 +20,8 @@
 #include "train/lasting.h"
 #include "train/tiny_run.h"
 
-/* ---- references -------------------------------------------------------------------------------- */
+/* ---- references --------------------------------------------------------------------------------
+ */
 
 static const struct kiln_device_choice choices[] = {
     {.id = KILN_SIM, .extras = true},
@@ -54,7 +55,8 @@ TEST_WITHIN(sim_meets_tiny_gqa_untied_baked_and_dynamic, 120) {
 }
 TEST_WITHIN(sim_meets_small_gqa_baked_and_dynamic, 300) { meets_the_reference("small-gqa"); }
 
-/* ---- beside the cpu ---------------------------------------------------------------------------- */
+/* ---- beside the cpu ----------------------------------------------------------------------------
+ */
 
 enum { MOST_STEPS = 64 };
 struct losses {
@@ -68,7 +70,8 @@ static void note_loss(void *context, const struct kiln_step_record *record) {
     losses->at[losses->n++] = record->loss;
 }
 
-static void stories_losses(const char *model, const char *device, struct losses *out) {
+static void stories_losses(const char *model, const char *tokenizer, const char *device,
+                           struct losses *out) {
     const struct kiln_observer observer = {.context = out, .on_step = note_loss};
     struct kiln_settings s;
     struct kiln_run *run;
@@ -78,6 +81,7 @@ static void stories_losses(const char *model, const char *device, struct losses 
         const char *text;
     } flags[] = {{KILN_SETTING_model, test_data(model)},
                  {KILN_SETTING_data, test_data("tinystories_train.txt")},
+                 {KILN_SETTING_tokenizer, test_data(tokenizer)},
                  {KILN_SETTING_device, device},
                  {KILN_SETTING_batch, "2"},
                  {KILN_SETTING_accum, "2"},
@@ -98,11 +102,11 @@ static void stories_losses(const char *model, const char *device, struct losses 
     kiln_settings_free(&s);
 }
 
-static void trains_as_on_cpu(const char *model) {
+static void trains_as_on_cpu(const char *model, const char *tokenizer) {
     struct losses cpu = {.n = 0}, sim = {.n = 0};
     double worst = 0;
-    stories_losses(model, "cpu", &cpu);
-    stories_losses(model, "sim", &sim);
+    stories_losses(model, tokenizer, "cpu", &cpu);
+    stories_losses(model, tokenizer, "sim", &sim);
     CHECK_EQ(cpu.n, 50);
     CHECK_EQ(sim.n, 50);
     for (size_t i = 0; i < 50; i++) {
@@ -115,10 +119,17 @@ static void trains_as_on_cpu(const char *model) {
     printf("      %s: losses of 50 steps differ by %.2g at most\n", model, worst);
 }
 
-TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) { trains_as_on_cpu("story656K.bin"); }
-TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) { trains_as_on_cpu("stories260K.bin"); }
+TEST_WITHIN(story656k_trains_on_sim_as_on_cpu, 200) {
+    trains_as_on_cpu("story656K.bin", "tok2048.bin");
+    ;
+}
+TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) {
+    trains_as_on_cpu("stories260K.bin", "tok512.bin");
+    ;
+}
 
-/* ---- what is moved, and what is compiled --------------------------------------------------------- */
+/* ---- what is moved, and what is compiled
+ * --------------------------------------------------------- */
 
 /* A number of every step's line. */
 static uint64_t metric(const char *folder, size_t step, const char *key) {
@@ -140,8 +151,8 @@ static uint64_t metric(const char *folder, size_t step, const char *key) {
     return value;
 }
 
-/* The bytes of a step are those of the plan, which counts rows by formula; the device counts what it
- * moves. Steps 3 and 4: nothing is compiled for the first time. */
+/* The bytes of a step are those of the plan, which counts rows by formula; the device counts what
+ * it moves. Steps 3 and 4: nothing is compiled for the first time. */
 static void moves_what_is_planned(const char *changes) {
     char all[300];
     struct kiln_settings s;
@@ -157,8 +168,8 @@ static void moves_what_is_planned(const char *changes) {
     CHECK_OK(kiln_estimate(&request, false, &estimate, &err), &err);
     CHECK(estimate.surface_written > 0 && estimate.surface_read > 0);
     for (size_t step = 3; step <= 4; step++) {
-        CHECK_EQ(metric(folder, step, "surface_written_bytes"), estimate.surface_written);
-        CHECK_EQ(metric(folder, step, "surface_read_bytes"), estimate.surface_read);
+        CHECK_EQ(metric(folder, step, "surface_written_bytes"), (uint64_t)estimate.surface_written);
+        CHECK_EQ(metric(folder, step, "surface_read_bytes"), (uint64_t)estimate.surface_read);
         CHECK_EQ(metric(folder, step, "compiles"), (uint64_t)estimate.compiles);
     }
     kiln_estimate_free(&estimate);
@@ -176,9 +187,11 @@ TEST(surface_bytes_are_those_of_the_plan_with_dynamic_weights) {
     moves_what_is_planned("weight-mode=dynamic kv-heads=4");
 }
 
-/* ---- the queue ----------------------------------------------------------------------------------- */
+/* ---- the queue
+ * ----------------------------------------------------------------------------------- */
 
-/* For the thread sanitizer: 1000 micro-batches whose weight gradients are taken beside the device. */
+/* For the thread sanitizer: 1000 micro-batches whose weight gradients are taken beside the device.
+ */
 TEST_WITHIN(a_thousand_micro_batches_with_the_queue_running, 300) {
     const char *folder =
         tiny_run("thousand",

@@ -422,23 +422,31 @@ static double ratio(const struct program_run *run, const double *want) {
 }
 
 /* 16/106 is off by 4e-4 in fp16: the norm would be off by half of it everywhere, its backward, too.
- * Chance leaves a tenth of that. */
-TEST(what_fp16_makes_of_the_mean_is_made_good) {
+ * Chance leaves a fifth of that. Weights of 1, where training begins, have no digits to spare. */
+static void check_mean(bool ones) {
     struct oracle o;
     struct values v;
     struct program_run run;
     oracle_open(&o, 106, 1, 1, 8, 64);
     values_open(&v, &o);
+    for (size_t i = 0; ones && i < o.table->size; i++) {
+        o.weights[i] = 1;
+    }
     run_open(&run, &o, KILN_NPU_FINAL_NORM, 0);
     check_final_norm(&v, &run);
     CHECK_CLOSE(ratio(&run, v.xn), 1, 6e-5);
     run_close(&run);
     run_open(&run, &o, KILN_NPU_NORM_BWD_ATTN, 0);
     check_norm_bwd(&v, &run);
-    CHECK_CLOSE(ratio(&run, v.d_other), 1, 6e-5);
+    CHECK_CLOSE(ratio(&run, v.d_other), 1, 1.2e-4);
     run_close(&run);
     values_close(&v);
     oracle_close(&o);
+}
+
+TEST(what_fp16_makes_of_the_mean_is_made_good) {
+    check_mean(false);
+    check_mean(true);
 }
 
 /* The norm of what is not large, which the large would hide in the norm of all. */

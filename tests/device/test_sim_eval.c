@@ -6,18 +6,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "device/sim/eval_math.h"
 #include "device/sim_lab.h"
 
-#define NAMED(name) "[name = string(\"" name "\")]"
-#define FP16(name, value) \
-    "fp16 " name " = const()[name = string(\"" name "\"), val = fp16(" value ")];\n"
-#define INTS(name, n, list)                                            \
-    "tensor<int32, [" #n "]> " name " = const()[name = string(\"" name \
-    "\"), val = tensor<int32, [" #n "]>([" list "])];\n"
-#define INT(name, value) \
-    "int32 " name " = const()[name = string(\"" name "\"), val = int32(" value ")];\n"
-#define FLAG(name, value) \
-    "bool " name " = const()[name = string(\"" name "\"), val = bool(" value ")];\n"
 #define ROW(n)      "tensor<fp16, [1,1,1," #n "]>"
 #define SAME(op, n) ROW(n) " y = " op "(x = x)" NAMED("y") ";\n"
 
@@ -204,6 +195,24 @@ TEST(sim_functions_hold_at_the_ends_of_fp16) {
     CHECK(y[0] == 1 && y[1] == -1 && y[4] == 0x1p-24f && y[5] == -0x1p-24f);
 }
 
+/* Far below what fp16 rounds, over all of fp32's range. */
+TEST(sim_exp_is_within_3_units_of_fp32) {
+    double worst = 0.0;
+    for (int i = 0; i <= 2000000; i++) {
+        float x = -87.3f + 176.0f * (float)i / 2e6f;
+        double want = exp((double)x);
+        if (want < 3.4e38) {
+            double unit = ldexp(1.0, ilogb(want) - 23);
+            worst = fmax(worst, fabs((double)kiln_sim_exp(x) - want) / unit);
+        }
+    }
+    CHECK_CLOSE(worst, 0.0, 3.0);
+    CHECK(worst > 0.5); /* it is measured at all */
+    CHECK(kiln_sim_exp(89.0f) == INFINITY && kiln_sim_exp(INFINITY) == INFINITY);
+    CHECK(kiln_sim_exp(-200.0f) == 0.0f && kiln_sim_exp(-INFINITY) == 0.0f);
+    CHECK(kiln_sim_exp(0.0f) == 1.0f && isnan(kiln_sim_exp(NAN)));
+}
+
 static double divide(double a, double b) { return a / b; }
 static double add(double a, double b) { return a + b; }
 static double sub(double a, double b) { return a - b; }
@@ -247,4 +256,161 @@ TEST(sim_functions_of_two_values_broadcast) {
     check_binary("pow", pow);
     check_binary("maximum", fmax);
     check_binary("minimum", fmin);
+}
+
+TEST(sim_integers_and_choices) {
+    float x[16] = {-3.5f, 2.5f, 300, -300, 1, 0, 1.5f, 0.5f}, y[16], z[16], u[16];
+    sim_run_one(
+        MIL_CALL(ROW(16) " x",
+                 "string kind = const()[name = string(\"kind\"), val = string(\"int32\")];\n"
+                 "tensor<int32, [1,1,1,16]> y = cast(x = x, dtype = kind)" NAMED("y") ";\n",
+                 "y"),
+        x, y);
+    CHECK(y[0] == -3 && y[1] == 2 && y[2] == 300 && y[3] == -300);
+    const char *text = MIL_CALL(
+        ROW(16) " x",
+        FP16("scale", "0.5")
+        "int8 zero = const()[name = string(\"zero\"), val = int8(10)];\n"
+        "string kind = const()[name = string(\"kind\"), val = string(\"int8\")];\n"
+        "string truth = const()[name = string(\"truth\"), val = string(\"bool\")];\n"
+        "tensor<int8, [1,1,1,16]> y = quantize(input = x, scale = scale, zero_point = zero, "
+        "output_dtype = kind)" NAMED("y") ";\n"
+        ROW(16) " z = dequantize(input = y, scale = scale, zero_point = zero)" NAMED("z") ";\n"
+        "tensor<bool, [1,1,1,16]> c = cast(x = x, dtype = truth)" NAMED("c") ";\n"
+        ROW(16) " u = select(cond = c, a = z, b = scale)" NAMED("u") ";\n", "y, z, u");
+    sim_run(text, (float *const[]){x}, (float *const[]){y, z, u});
+    CHECK(y[0] == 3 && y[1] == 15 && y[2] == 127 && y[3] == -128 && y[7] == 11);
+    CHECK(z[0] == -3.5f && z[2] == 58.5f && z[3] == -69.0f);
+    CHECK(u[0] == -3.5f && u[5] == 0.5f && u[6] == 1.5f);
+}
+
+/* ---- along axes ----------------------------------------------------------------------------- */
+
+enum { A = 3, B = 70, C = 5, D = 33, ALL = A * B * C * D };
+
+/* What op gives over the axes in `axes`, for the element whose kept coordinates are k's. */
+static double reduced(const char *op, const float *x, unsigned axes, const size_t k[4]) {
+    double sum = 0.0, top = (double)-INFINITY;
+    size_t n = 0;
+    for (size_t i = 0; i < ALL; i++) {
+        size_t c[4] = {i / (B * C * D), i / (C * D) % B, i / D % C, i % D};
+        bool in = true;
+        for (size_t j = 0; j < 4; j++) {
+            in &= (axes >> j & 1) || c[j] == k[j];
+        }
+        if (in) {
+            sum += (double)x[i];
+            top = fmax(top, (double)x[i]);
+            n++;
+        }
+    }
+    return strcmp(op, "reduce_max") == 0    ? top
+           : strcmp(op, "reduce_mean") == 0 ? sum / (double)n
+                                            : sum;
+}
+
+static void check_reduce(const char *op, const char *list, unsigned n_axes, unsigned axes) {
+    const size_t dims[4] = {A, B, C, D};
+    size_t d[4], n = 1;
+    for (size_t j = 0; j < 4; j++) {
+        d[j] = axes >> j & 1 ? 1 : dims[j];
+        n *= d[j];
+    }
+    float *x = sim_values(ALL, 0.5f), *y = sim_zeros(n);
+    const char *type = sim_text("tensor<fp16, [%zu,%zu,%zu,%zu]>", d[0], d[1], d[2], d[3]);
+    sim_run_one(
+        sim_text(
+            MIL_CALL("tensor<fp16, [3,70,5,33]> x",
+                     "tensor<int32, [%u]> axes = const()[name = string(\"axes\"), val "
+                     "= tensor<int32, [%u]>([%s])];\n" FLAG(
+                         "keep",
+                         "true") "%s y = %s(x = x, axes = axes, keep_dims = keep)" NAMED("y") ";\n",
+                     "y"),
+            n_axes, n_axes, list, type, op),
+        x, y);
+    for (size_t i = 0; i<n; i += n> 100 ? n / 97 : 1) {
+        size_t k[4] = {i / (d[1] * d[2] * d[3]), i / (d[2] * d[3]) % d[1], i / d[3] % d[2],
+                       i % d[3]};
+        sim_close(op, i, (double)y[i], reduced(op, x, axes, k), 0.01);
+    }
+}
+
+TEST(sim_reductions_over_any_axes) {
+    static const char *const ops[] = {"reduce_sum", "reduce_mean", "reduce_max"};
+    for (size_t i = 0; i < 3; i++) {
+        check_reduce(ops[i], "3", 1, 8);
+        check_reduce(ops[i], "1", 1, 2);
+        check_reduce(ops[i], "0", 1, 1);
+        check_reduce(ops[i], "1,2", 2, 6);
+        check_reduce(ops[i], "1,3", 2, 10);
+        check_reduce(ops[i], "0,1,2,3", 4, 15);
+    }
+}
+
+/* softmax along an axis: x and y are [outer, n, inner]. */
+static void check_softmax(const char *axis, size_t outer, size_t n, size_t inner) {
+    float *x = sim_values(ALL, 3.0f), *y = sim_zeros(ALL);
+    sim_run_one(sim_text(MIL_CALL("tensor<fp16, [3,70,5,33]> x",
+                                  "int32 axis = const()[name = string(\"axis\"), val = "
+                                  "int32(%s)];\ntensor<fp16, [3,70,5,33]> y = softmax(x = x, axis "
+                                  "= axis)" NAMED("y") ";\n",
+                                  "y"),
+                         axis),
+                x, y);
+    for (size_t o = 0; o < outer; o++) {
+        for (size_t j = 0; j < inner; j++) {
+            double total = 0.0;
+            for (size_t i = 0; i < n; i++) {
+                total += exp((double)x[(o * n + i) * inner + j]);
+            }
+            for (size_t i = 0; i < n; i++) {
+                size_t at = (o * n + i) * inner + j;
+                sim_close("softmax", at, (double)y[at], exp((double)x[at]) / total, 0.01);
+            }
+        }
+    }
+}
+
+TEST(sim_softmax_along_any_axis) {
+    check_softmax("-1", A * B * C, D, 1);
+    check_softmax("2", A * B, C, D);
+    check_softmax("1", A, B, C * D);
+    check_softmax("0", 1, A, B * C * D);
+}
+
+TEST(sim_layer_norm_over_channels) {
+    enum { N = 6, WIDTH = 16 };
+    float *x = sim_values(N * WIDTH, 2.0f), y[N * WIDTH];
+    const float gamma[N] = {1, 2, 0.5f, -1, 1, 3}, beta[N] = {0, 1, -1, 0, 0.5f, 0};
+    sim_run_one(
+        sim_text(
+            MIL_CALL(
+                "tensor<fp16, [1,6,1,16]> x",
+                INTS(
+                    "axes", 1,
+                    "1") "tensor<fp16, [6]> g = const()[name = string(\"g\"), val = "
+                         "tensor<fp16, [6]>([%s])];\n"
+                         "tensor<fp16, [6]> b = const()[name = string(\"b\"), val = "
+                         "tensor<fp16, [6]>([%s])];\n" FP16(
+                             "eps",
+                             "0.001") "tensor<fp16, [1,6,1,16]> y = layer_norm(x = x, axes = axes, "
+                                      "gamma = g, beta = b, epsilon = eps)" NAMED("y") ";\n",
+                "y"),
+            sim_list(gamma, N), sim_list(beta, N)),
+        x, y);
+    for (size_t t = 0; t < WIDTH; t++) {
+        double mean = 0.0, variance = 0.0;
+        for (size_t c = 0; c < N; c++) {
+            mean += (double)x[c * WIDTH + t] / N;
+        }
+        for (size_t c = 0; c < N; c++) {
+            variance += pow((double)x[c * WIDTH + t] - mean, 2.0) / N;
+        }
+        for (size_t c = 0; c < N; c++) {
+            double want =
+                ((double)x[c * WIDTH + t] - mean) / sqrt(variance + 0.001) * (double)gamma[c] +
+                (double)beta[c];
+            sim_close("layer_norm", c * WIDTH + t, (double)y[c * WIDTH + t], want, 0.05);
+        }
+    }
 }

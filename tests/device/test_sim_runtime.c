@@ -13,15 +13,16 @@
 #include "kernel/kernel.h"
 
 #define WIDTH 16
-#define TWO                                                                                     \
-    MIL_CALL("tensor<fp16, [1,1,1,16]> a, tensor<fp16, [1,1,1,16]> b",                          \
+#define TWO                                                            \
+    MIL_CALL("tensor<fp16, [1,1,1,16]> a, tensor<fp16, [1,1,1,16]> b", \
              "tensor<fp16, [1,1,1,16]> y = sub(x = a, y = b)[name = string(\"y\")];\n", "y")
-#define WEIGHED                                                                                  \
-    MIL_CALL("tensor<fp16, [1,1,1,16]> x",                                                       \
-             "tensor<fp16, [1,1,1,1]> w = const()[name = string(\"w\"), val = tensor<fp16, "     \
-             "[1,1,1,1]>(BLOBFILE(path = string(\"@model_path/weights/w.bin\"), offset = "       \
-             "uint64(64)))];\n"                                                                  \
-             "tensor<fp16, [1,1,1,16]> y = conv(x = x, weight = w)[name = string(\"y\")];\n", "y")
+#define WEIGHED                                                                               \
+    MIL_CALL("tensor<fp16, [1,1,1,16]> x",                                                    \
+             "tensor<fp16, [1,1,1,1]> w = const()[name = string(\"w\"), val = tensor<fp16, "  \
+             "[1,1,1,1]>(BLOBFILE(path = string(\"@model_path/weights/w.bin\"), offset = "    \
+             "uint64(64)))];\n"                                                               \
+             "tensor<fp16, [1,1,1,16]> y = conv(x = x, weight = w)[name = string(\"y\")];\n", \
+             "y")
 
 /* A simulator with its pool. */
 struct bench {

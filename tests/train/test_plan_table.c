@@ -235,8 +235,8 @@ static void read_counts(const char *folder, size_t planned, struct outcome *out)
 static void print_row(const struct row *row, const struct outcome *o) {
     printf("      %-5s  %-8s  %-5s  %6s  %5s  %7s  %8zu  %8zu  %9zu  %08" PRIx32 "\n",
            models[row->at[MODEL]].name, activations[row->at[ACTIVATIONS]],
-           schedules[row->at[SCHEDULE]], device->budgets[row->at[BUDGET]],
-           accums[row->at[ACCUM]], threads[row->at[THREADS]], o->layer_forwards, o->compiles, o->processes, o->weights);
+           schedules[row->at[SCHEDULE]], device->budgets[row->at[BUDGET]], accums[row->at[ACCUM]],
+           threads[row->at[THREADS]], o->layer_forwards, o->compiles, o->processes, o->weights);
 }
 
 /* A fresh copy of a start, trained as the row says. */

@@ -182,6 +182,43 @@ TEST_WITHIN(twenty_windows_in_a_row_are_too_many, 120) {
     CHECK_EQ(peek.updates, 1);
 }
 
+/* With a budget a window is cut by restarts, and a skipped one leaves its kernels where they are.
+ */
+TEST_WITHIN(restarts_around_skipped_windows_change_nothing, 120) {
+    static const char *const changes[] = {"", "budget=7 headroom=0",
+                                          "budget=20 schedule=whole activations=none"};
+    uint32_t hash[3];
+    char *metrics[3];
+    kiln_overflow_instead = often;
+    for (size_t i = 0; i < 3; i++) {
+        struct kiln_settings s;
+        struct kiln_run *run;
+        struct kiln_err err;
+        char name[16], folder[4096];
+        size_t restarts = 0;
+        snprintf(name, sizeof name, "run%zu", i);
+        snprintf(folder, sizeof folder, "%s", test_path(name));
+        tiny_settings(&s, name, changes[i]);
+        CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+        kiln_settings_free(&s);
+        enum kiln_status status;
+        while ((status = kiln_run_train(run, NULL, NULL, &err)) == KILN_ERESTART) {
+            CHECK_OK(kiln_run_take_over(kiln_run_hand_over(run), folder, &run, &err), &err);
+            restarts++;
+        }
+        CHECK_OK(status, &err);
+        CHECK(i == 0 || restarts > 5);
+        hash[i] = kiln_run_weights_hash(run);
+        kiln_run_close(run);
+        metrics[i] = lasting_metrics(folder);
+        CHECK_EQ(hash[i], hash[0]);
+        CHECK_STRING(metrics[i], metrics[0]);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        free(metrics[i]);
+    }
+}
+
 TEST(a_run_that_skipped_replays_to_the_same_bits) {
     struct kiln_replay_result result;
     struct kiln_err err;

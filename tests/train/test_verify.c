@@ -49,6 +49,26 @@ TEST_WITHIN(tiny_gqa_untied_is_computed_right_on_every_tier, 120) {
 /* Plain C takes minutes for this one. */
 TEST_WITHIN(small_gqa_is_computed_right_on_vector_tiers, 300) { on_every_tier("small-gqa", false); }
 
+/* One process is all that verify has: as many steps as its budget has kernels for. */
+TEST(steps_end_where_the_budget_does) {
+    struct kiln_verify_options options = {
+        .reference = test_reference("tiny-mha"), .precision = KILN_PRECISION_FP32, .threads = 1};
+    struct kiln_verify_result all, some;
+    struct kiln_err err;
+    CHECK_OK(kiln_verify_reference(&options, &all, &err), &err);
+    options.budget = 60; /* 54 usable; 5 a layer a step, and one for all */
+    CHECK_OK(kiln_verify_reference(&options, &some, &err), &err);
+    CHECK(all.pass && some.pass);
+    CHECK_EQ(all.steps, 20);
+    CHECK_EQ(some.steps, 53 / (5 * ((all.n_tensors - 2) / 9)));
+    CHECK(some.worst.error == all.worst.error);
+    kiln_verify_free(&all);
+    kiln_verify_free(&some);
+    options.budget = 8;
+    CHECK_FAILS(kiln_verify_reference(&options, &some, &err), KILN_EBUDGET, &err);
+    CHECK_CONTAINS(err.message, "nothing is compared across processes");
+}
+
 /* Verify tiny-mha in fp32 with four bytes of one of its files overwritten. */
 static void verify_changed(const char *file, long at, const char *four_bytes,
                            struct kiln_verify_result *result) {

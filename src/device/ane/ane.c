@@ -18,7 +18,8 @@ kiln_npu_runtime_open_fn *kiln_apple_runtime;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* ---- operations of the contract ---------------------------------------------------------------- */
+/* ---- operations of the contract ----------------------------------------------------------------
+ */
 
 static size_t activation_bytes(const struct kiln_dims *d, const struct kiln_micro_batch *shape,
                                enum kiln_activation what) {
@@ -49,9 +50,8 @@ static enum kiln_status ane_forward(struct kiln_device *device, size_t layer, en
                                     struct kiln_err *err) {
     struct kiln_ane *ane = kiln_ane_of(device);
     device->counts.layer_forwards += half == KILN_ATTENTION;
-    return ane->dynamic
-               ? kiln_ane_forward_dynamic(ane, layer, half, x_in, x_out, taps, keep, err)
-               : kiln_ane_forward_baked(ane, layer, half, x_in, x_out, taps, keep, err);
+    return ane->dynamic ? kiln_ane_forward_dynamic(ane, layer, half, x_in, x_out, taps, keep, err)
+                        : kiln_ane_forward_baked(ane, layer, half, x_in, x_out, taps, keep, err);
 }
 
 static enum kiln_status ane_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
@@ -124,7 +124,8 @@ static const struct kiln_device_ops ops = {
     .import_residual = ane_import,
 };
 
-/* ---- sizes ------------------------------------------------------------------------------------- */
+/* ---- sizes -------------------------------------------------------------------------------------
+ */
 
 static void set_cost(struct kiln_kernel_kind *kind, size_t programs) {
     kind->compiles = kind->loads = (unsigned)programs;
@@ -200,7 +201,8 @@ static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_
         kiln_npu_ports((enum kiln_npu_kind)kind, d, options->shape.seq, 0, &in, &out);
         const size_t n = in.columns ? d->layers : 1;
         const size_t parts = kind == KILN_NPU_CLASSIFIER ? kiln_npu_classifier_parts(d) : 1;
-        bytes += n * larger(in.bytes, KILN_NPU_SURFACE) + parts * larger(out.bytes, KILN_NPU_SURFACE);
+        bytes +=
+            n * larger(in.bytes, KILN_NPU_SURFACE) + parts * larger(out.bytes, KILN_NPU_SURFACE);
     }
     return bytes;
 }
@@ -235,7 +237,8 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     return KILN_OK;
 }
 
-/* ---- what is moved through surfaces ------------------------------------------------------------ */
+/* ---- what is moved through surfaces ------------------------------------------------------------
+ */
 
 static struct kiln_moved moved(size_t written, size_t read, size_t columns) {
     return (struct kiln_moved){2 * written * columns, 2 * read * columns};
@@ -245,15 +248,15 @@ static struct kiln_moved moved(size_t written, size_t read, size_t columns) {
 static void traffic_baked(const struct kiln_dims *d, bool extras, size_t w, size_t columns,
                           struct kiln_device_traffic *out) {
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
-    const size_t taps = kiln_ane_tap_rows(d, KILN_ATTENTION) + kiln_ane_tap_rows(d, KILN_FEED_FORWARD);
+    const size_t taps =
+        kiln_ane_tap_rows(d, KILN_ATTENTION) + kiln_ane_tap_rows(d, KILN_FEED_FORWARD);
     const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w;
     const size_t norms = extras ? 2 : 0;
     out->forward = moved(2 * d->dim, 2 * d->dim, columns);
     out->forward_kept = moved(2 * d->dim, 2 * d->dim + taps, columns);
-    out->backward = moved(d->dim + 2 * d->hidden + 2 * qkv + d->dim + scores + hk + gk +
-                              norms * 2 * d->dim,
-                          d->dim + 2 * d->hidden + gk + scores + hk + gk + d->dim + norms * d->dim,
-                          columns);
+    out->backward =
+        moved(d->dim + 2 * d->hidden + 2 * qkv + d->dim + scores + hk + gk + norms * 2 * d->dim,
+              d->dim + 2 * d->hidden + gk + scores + hk + gk + d->dim + norms * d->dim, columns);
     if (extras) {
         const bool softmax = kiln_npu_has_softmax(d);
         const size_t gathered = softmax && kiln_npu_classifier_parts(d) > 1 ? d->vocab : 0;
@@ -287,7 +290,8 @@ void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_o
     }
 }
 
-/* ---- opening ----------------------------------------------------------------------------------- */
+/* ---- opening -----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status open_sim(struct kiln_ane *ane, struct kiln_pool *pool,
                                  const struct kiln_device_options *options, struct kiln_err *err) {

@@ -27,9 +27,9 @@ struct kiln_ane {
     struct kiln_host host;
     struct kiln_dw *dw; /* NULL without training */
     bool training, extras, dynamic;
-    size_t width;    /* W */
-    size_t n_parts;  /* of the classifier */
-    uint64_t serial; /* of the next program: no two texts on a machine are equal */
+    size_t width;     /* W */
+    size_t n_parts;   /* of the classifier */
+    uint64_t serial;  /* of the next program: no two texts on a machine are equal */
     size_t self_test; /* programs that the runtime compiled before us */
     struct kiln_arena arena;
     uint16_t *dxn;  /* fp16 [B][D][W] gradient of a norm's output */
@@ -43,7 +43,7 @@ struct kiln_ane {
     struct kiln_npu_surface **to[KILN_NPU_KINDS], **from[KILN_NPU_KINDS]; /* [places] */
     struct kiln_npu_program **programs[KILN_NPU_KINDS];                   /* [places] */
     size_t places[KILN_NPU_KINDS]; /* layers, parts, or 1; 0: the options want no such program */
-    unsigned char *stale; /* dynamic: [KILN_NPU_KINDS][L] weights not on the surface yet */
+    unsigned char *stale;          /* dynamic: [KILN_NPU_KINDS][L] weights not on the surface yet */
 };
 
 static inline struct kiln_ane *kiln_ane_of(struct kiln_device *device) {
@@ -62,7 +62,8 @@ size_t kiln_ane_tap_rows(const struct kiln_dims *dims, enum kiln_half half);
 
 /* ---- surfaces (surface.c) -------------------------------------------------------------------- */
 
-/* Surfaces, and how many programs of each kind there may be, for all kinds that the options want. */
+/* Surfaces, and how many programs of each kind there may be, for all kinds that the options want.
+ */
 KILN_MUST_CHECK enum kiln_status kiln_ane_open_surfaces(struct kiln_ane *ane, struct kiln_err *err);
 void kiln_ane_close_surfaces(struct kiln_ane *ane);
 
@@ -105,7 +106,8 @@ void kiln_ane_close_programs(struct kiln_ane *ane);
 KILN_MUST_CHECK enum kiln_status kiln_ane_run(struct kiln_ane *ane, enum kiln_npu_kind kind,
                                               size_t place, struct kiln_err *err);
 
-/* ---- half-layers of a micro-batch (baked.c, dynamic.c) ---------------------------------------- */
+/* ---- half-layers of a micro-batch (baked.c, dynamic.c) ----------------------------------------
+ */
 
 KILN_MUST_CHECK enum kiln_status kiln_ane_forward_baked(struct kiln_ane *ane, size_t layer,
                                                         enum kiln_half half, const float *x_in,
@@ -139,7 +141,8 @@ void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t laye
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,
                    size_t row);
 
-/* ---- the end of the model (classify.c) -------------------------------------------------------- */
+/* ---- the end of the model (classify.c) --------------------------------------------------------
+ */
 
 KILN_MUST_CHECK enum kiln_status kiln_ane_head(struct kiln_device *device, const void *x,
                                                const uint32_t *targets, float scale, void *dx,

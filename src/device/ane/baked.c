@@ -14,7 +14,8 @@ size_t kiln_ane_tap_rows(const struct kiln_dims *d, enum kiln_half half) {
     return half == KILN_ATTENTION ? 2 * hk + 2 * gk + d->dim : 3 * d->hidden + d->dim;
 }
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------
+ */
 
 /* Take the output of a forward program: residual, and the taps if somebody will read them. */
 static enum kiln_status take(struct kiln_ane *ane, enum kiln_npu_kind kind, const float *x_in,
@@ -32,21 +33,21 @@ enum kiln_status kiln_ane_forward_baked(struct kiln_ane *ane, size_t layer, enum
                                         const float *x_in, float *x_out, uint16_t *taps, bool keep,
                                         struct kiln_err *err) {
     const struct kiln_dims *d = &ane->base.table->dims;
-    const enum kiln_npu_kind kind =
-        half == KILN_ATTENTION ? KILN_NPU_ATTN_FWD : KILN_NPU_FFN_FWD;
+    const enum kiln_npu_kind kind = half == KILN_ATTENTION ? KILN_NPU_ATTN_FWD : KILN_NPU_FFN_FWD;
     const size_t rows = kiln_ane_tap_rows(d, half), w = ane->width;
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
         const float *x = x_in + b * d->dim * w;
         const struct kiln_ane_rows in = {.wide = x, .rows = d->dim};
         KILN_TRY(kiln_ane_write(ane, kind, layer, &in, 1, err));
         KILN_TRY(kiln_ane_run(ane, kind, layer, err));
-        KILN_TRY(take(ane, kind, x, x_out + b * d->dim * w, taps + b * rows * w, keep ? rows : 0,
-                      err));
+        KILN_TRY(
+            take(ane, kind, x, x_out + b * d->dim * w, taps + b * rows * w, keep ? rows : 0, err));
     }
     return KILN_OK;
 }
 
-/* ---- backward --------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------
+ */
 
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,
@@ -113,8 +114,8 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
     kiln_ane_post(ane, KILN_MATRIX_W2, layer, out, taps, KILN_FEED_FORWARD, 2 * f);
     kiln_ane_post(ane, KILN_MATRIX_W13, layer, up, taps, KILN_FEED_FORWARD, 3 * f);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
-        KILN_TRY(norm_backward(ane, KILN_FEED_FORWARD, layer, b, x_in + b * d * w, dx + b * d * w,
-                               err));
+        KILN_TRY(
+            norm_backward(ane, KILN_FEED_FORWARD, layer, b, x_in + b * d * w, dx + b * d * w, err));
     }
     return KILN_OK;
 }
@@ -131,8 +132,7 @@ enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane, enum kiln_npu_ki
     memcpy(dqkv + (hk + gk) * w, at, gk * w * sizeof *at);
     const struct kiln_ane_rows in[] = {{.half = at + gk * w, .rows = scores},
                                        {.half = taps, .rows = hk + gk}};
-    const enum kiln_status status =
-        kiln_ane_write(ane, bwd2, ane->dynamic ? 0 : layer, in, 2, err);
+    const enum kiln_status status = kiln_ane_write(ane, bwd2, ane->dynamic ? 0 : layer, in, 2, err);
     struct kiln_err second;
     const enum kiln_status unlocked =
         kiln_ane_unlock(ane, given, true, status == KILN_OK ? err : &second);
@@ -165,8 +165,8 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
     kiln_ane_post(ane, KILN_MATRIX_WO, layer, out, taps, KILN_ATTENTION, qkv);
     kiln_ane_post(ane, KILN_MATRIX_QKV, layer, in, taps, KILN_ATTENTION, qkv + hk);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
-        KILN_TRY(norm_backward(ane, KILN_ATTENTION, layer, b, x_in + b * d * w, dx + b * d * w,
-                               err));
+        KILN_TRY(
+            norm_backward(ane, KILN_ATTENTION, layer, b, x_in + b * d * w, dx + b * d * w, err));
     }
     return KILN_OK;
 }

@@ -9,7 +9,8 @@
 #include "base/machine.h"
 #include "device/ane/ane_int.h"
 
-/* ---- weights on surfaces ---------------------------------------------------------------------- */
+/* ---- weights on surfaces ----------------------------------------------------------------------
+ */
 
 /* A weight in an input: which, and whether transposed ([in, out]). */
 struct staged {
@@ -144,7 +145,8 @@ static enum kiln_status run(struct kiln_ane *ane, enum kiln_npu_kind kind, size_
     return kiln_ane_run(ane, kind, layer, err);
 }
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------
+ */
 
 static const float *norm_weight(const struct kiln_ane *ane, enum kiln_half half, size_t layer) {
     const enum kiln_role role = half == KILN_ATTENTION ? KILN_ATTN_NORM : KILN_FFN_NORM;
@@ -177,8 +179,7 @@ static enum kiln_status attention(struct kiln_ane *ane, size_t layer, const floa
 }
 
 static enum kiln_status feed_forward(struct kiln_ane *ane, size_t layer, const float *x,
-                                     float *x_out, uint16_t *tap, bool keep,
-                                     struct kiln_err *err) {
+                                     float *x_out, uint16_t *tap, bool keep, struct kiln_err *err) {
     const size_t w = ane->width, d = ane->base.table->dims.dim, f = ane->base.table->dims.hidden;
     const uint16_t *xn = tap + 3 * f * w;
     kiln_host_norm(&ane->host, norm_weight(ane, KILN_FEED_FORWARD, layer), x, tap + 3 * f * w);
@@ -202,7 +203,8 @@ enum kiln_status kiln_ane_forward_dynamic(struct kiln_ane *ane, size_t layer, en
     return KILN_OK;
 }
 
-/* ---- backward --------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------
+ */
 
 static void norm_backward(struct kiln_ane *ane, enum kiln_half half, size_t layer,
                           const float *x_in, float *dx, const uint16_t *second) {

@@ -6,7 +6,8 @@
 
 #include "device/ane/ane_int.h"
 
-/* ---- one program ------------------------------------------------------------------------------ */
+/* ---- one program ------------------------------------------------------------------------------
+ */
 
 static void drop(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place) {
     struct kiln_npu_program **program = &ane->programs[kind][place];
@@ -61,17 +62,18 @@ static enum kiln_status make(struct kiln_ane *ane, enum kiln_npu_kind kind, size
     return KILN_OK;
 }
 
-/* ---- kernel kinds ----------------------------------------------------------------------------- */
+/* ---- kernel kinds -----------------------------------------------------------------------------
+ */
 
 /* The programs of a kernel kind: n of them, from `first` on. */
 static const struct {
     enum kiln_npu_kind first;
     size_t n;
 } programs_of[KILN_KINDS] = {
-    [KILN_ATTN_FWD] = {KILN_NPU_ATTN_FWD, 1},       [KILN_FFN_FWD] = {KILN_NPU_FFN_FWD, 1},
-    [KILN_FFN_BWD] = {KILN_NPU_FFN_BWD, 1},         [KILN_ATTN_BWD1] = {KILN_NPU_ATTN_BWD1, 1},
-    [KILN_QKV_BWD] = {KILN_NPU_QKV_BWD, 1},         [KILN_ATTN_BWD2] = {KILN_NPU_ATTN_BWD2, 1},
-    [KILN_NORM_BWD] = {KILN_NPU_NORM_BWD_ATTN, 2},  [KILN_CLASSIFY] = {KILN_NPU_FINAL_NORM, 2},
+    [KILN_ATTN_FWD] = {KILN_NPU_ATTN_FWD, 1},      [KILN_FFN_FWD] = {KILN_NPU_FFN_FWD, 1},
+    [KILN_FFN_BWD] = {KILN_NPU_FFN_BWD, 1},        [KILN_ATTN_BWD1] = {KILN_NPU_ATTN_BWD1, 1},
+    [KILN_QKV_BWD] = {KILN_NPU_QKV_BWD, 1},        [KILN_ATTN_BWD2] = {KILN_NPU_ATTN_BWD2, 1},
+    [KILN_NORM_BWD] = {KILN_NPU_NORM_BWD_ATTN, 2}, [KILN_CLASSIFY] = {KILN_NPU_FINAL_NORM, 2},
     [KILN_SOFTMAX] = {KILN_NPU_SOFTMAX, 1},
 };
 
@@ -114,8 +116,8 @@ enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t kind, size_
     struct kiln_ane *ane = kiln_ane_of(device);
     KILN_REQUIRE(kind < KILN_KINDS && device->caps.kinds[kind].compiles > 0 &&
                      layer < device->table->dims.layers,
-                 err, KILN_EINTERNAL, "compile: %s has no kind %zu of layer %zu",
-                 device->caps.name, kind, layer);
+                 err, KILN_EINTERNAL, "compile: %s has no kind %zu of layer %zu", device->caps.name,
+                 kind, layer);
     KILN_TRY(check_budgets(ane, kind, layer, err));
     enum kiln_status status = KILN_OK;
     for (size_t i = 0; i < programs_of[kind].n && status == KILN_OK; i++) {

@@ -6,7 +6,7 @@
 
 /* ---- RMSNorm -------------------------------------------------------------------------------- */
 
-/* 1/rms of x, [1, 1, 1, W], but for a factor that the norm's weight makes good (put_mean).
+/* 1/rms of x, [1, 1, 1, W].
  *
  * Squares are of x/4 and their mean is a conv, which sums in fp32: a sum of squares in fp16 ends at
  * 65504, which 768 channels reach at |x| = 9. sqrt behind a reduction is refused; pow is not. */
@@ -35,10 +35,7 @@ struct kiln_mil_ref kiln_npu_final_norm(struct kiln_npu_maker *m, struct kiln_mi
     return kiln_npu_put_norm(m, x, KILN_FINAL_NORM);
 }
 
-/* dx = (g - xhat mean(g xhat)) / rms with g = dy w.
- *
- * rrms is 1/rms over sqrt(f), and w is baked times sqrt(f) (put_mean): g has a factor sqrt(f), the
- * mean f from its weights, and the two divisions take them away again. */
+/* dx = (g - xhat mean(g xhat)) / rms with g = dy w. */
 struct kiln_mil_ref kiln_npu_norm_bwd(struct kiln_npu_maker *m, struct kiln_mil_ref in) {
     struct kiln_mil_text *t = &m->text;
     enum kiln_role role = m->kind == KILN_NPU_NORM_BWD_ATTN ? KILN_ATTN_NORM : KILN_FFN_NORM;

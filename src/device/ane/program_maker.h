@@ -40,13 +40,13 @@ struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m);
 /* RoPE's tables [1, K/2, 1, W]. */
 struct kiln_mil_ref kiln_npu_put_angles(struct kiln_npu_maker *m, const char *name, bool sine);
 
-/* What RMSNorm bakes. The mean is a conv with every weight c = fp16(scale/D), which is off by a
- * factor f = c / (scale/D), the same for every token: so 1/rms is off by f^-1/2, and the norm's
- * weight is multiplied by f^1/2 before it is rounded. */
+/* What RMSNorm bakes. The mean is a conv with weights of scale/D each. In fp16 that is off by up to
+ * 2^-11, for every token alike; so each channel's weight is rounded with what those before it still
+ * owe, and their sum is right. */
 struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale);
 struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const char *name,
                                              enum kiln_role role);
-/* eps times f, and never 0 in fp16. */
+/* eps, but never 0 in fp16. */
 double kiln_npu_norm_eps(const struct kiln_dims *dims);
 
 /* Squares are taken of x/4, which is exact and leaves room up to |x| = 1023. */

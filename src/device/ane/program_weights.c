@@ -145,17 +145,14 @@ struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char
 
 /* ---- norms ---------------------------------------------------------------------------------- */
 
-/* What rounding makes of 16/D, over 16/D. */
-static double mean_factor(const struct kiln_dims *dims) {
-    double exact = KILN_NPU_NORM_SCALE / (double)dims->dim;
-    return (double)kiln_fp16_to_f32(kiln_f64_to_fp16(exact)) / exact;
-}
-
 struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale) {
     size_t d = m->dims->dim;
     uint16_t *dst = new_file(m, name, d);
+    double owed = 0;
     for (size_t i = 0; dst && i < d; i++) {
-        dst[i] = kiln_f64_to_fp16(scale / (double)d);
+        owed += scale / (double)d;
+        dst[i] = kiln_f64_to_fp16(owed);
+        owed -= (double)kiln_fp16_to_f32(dst[i]);
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
 }
@@ -163,15 +160,9 @@ struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name
 struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const char *name,
                                              enum kiln_role role) {
     size_t d = m->dims->dim;
-    double factor = sqrt(mean_factor(m->dims));
     uint16_t *dst = new_file(m, name, d);
     if (dst) {
-        const struct kiln_tensor *tensor = find(m, role);
-        const float *src = m->weights + tensor->offset;
-        for (size_t i = 0; i < d; i++) {
-            dst[i] = kiln_f64_to_fp16((double)src[i] * factor);
-        }
-        check(m, tensor, src, 0, dst, d);
+        fill_plain(m, find(m, role), dst, 0, d);
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
 }
@@ -179,7 +170,7 @@ struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const cha
 /* 1e-5 is a subnormal number of fp16, off by 0.14 %: it matters only where all of x is below 0.01,
  * and then by half of that. 0 would make a padding token, which is all zeros, infinite. */
 double kiln_npu_norm_eps(const struct kiln_dims *dims) {
-    double eps = (double)dims->rms_eps * mean_factor(dims);
+    double eps = (double)dims->rms_eps;
     return eps > 0x1p-24 ? eps : 0x1p-24;
 }
 

@@ -23,6 +23,7 @@
  *   classifier  rows of a part        D: xn                          rows: logits
  *   softmax     -                     V: logits                      V: probabilities
  *
+ * Row t of head h of P and dP (scores of query t over all keys) is channel h*W + t.
  * Q and K are after RoPE; dQ and dK of attn_bwd2 are before it (RoPE's backward is inside). Query
  * head h reads key-value head h / (H/G), forward and backward. o and y are without the residual.
  *
@@ -88,7 +89,6 @@ enum {
     KILN_NPU_AXIS = 65536,    /* elements of an axis, at most */
     KILN_NPU_CLASSES = 16384, /* output channels of one classifier part, at most */
     KILN_NPU_DYNAMIC = 10,    /* programs of all layers together when weights are inputs */
-    KILN_NPU_LOGITS = 65536,  /* largest vocabulary that softmax takes: an axis */
     KILN_NPU_PARTS = 6,
 };
 
@@ -123,7 +123,7 @@ struct kiln_npu_target {
     const char *opset;   /* "ios18" */
 };
 
-/* A program's text and weight files, on the heap. */
+/* A program's text and weight files, on the heap. `source` points into it: it stays where it is. */
 struct kiln_npu_made {
     struct kiln_npu_source source;
     struct kiln_npu_weight *weights; /* what source.weights points to */

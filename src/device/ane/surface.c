@@ -7,7 +7,8 @@
 #include "base/machine.h"
 #include "device/ane/ane_int.h"
 
-/* ---- which there are -------------------------------------------------------------------------- */
+/* ---- which there are --------------------------------------------------------------------------
+ */
 
 static bool is_forward(enum kiln_npu_kind kind) {
     return kind == KILN_NPU_ATTN_FWD || kind == KILN_NPU_FFN_FWD || kind == KILN_NPU_SDPA_FWD ||
@@ -25,8 +26,7 @@ static size_t places_of(const struct kiln_ane *ane, enum kiln_npu_kind kind) {
     const bool dynamic = kind >= KILN_NPU_SDPA_FWD;
     if ((!ane->training && !is_forward(kind)) || (is_extra(kind) && !ane->extras) ||
         (kind == KILN_NPU_SOFTMAX && !kiln_npu_has_softmax(d)) ||
-        (dynamic != ane->dynamic && !is_extra(kind)) ||
-        (ane->dynamic && is_extra(kind))) {
+        (dynamic != ane->dynamic && !is_extra(kind)) || (ane->dynamic && is_extra(kind))) {
         return 0;
     }
     switch (kind) {
@@ -89,7 +89,7 @@ static enum kiln_status open_kind(struct kiln_ane *ane, enum kiln_npu_kind kind,
     KILN_TRY(open_places(ane, &ane->out[kind], places, classifier, &ane->from[kind], err));
     /* What one program gives and the next takes as it is lies on one surface. */
     const struct kiln_npu_surface *const *shared =
-        classifier ? (void *)ane->from[KILN_NPU_FINAL_NORM]
+        classifier                                      ? (void *)ane->from[KILN_NPU_FINAL_NORM]
         : kind == KILN_NPU_SOFTMAX && ane->n_parts == 1 ? (void *)ane->from[KILN_NPU_CLASSIFIER]
                                                         : NULL;
     if (shared) {
@@ -119,7 +119,8 @@ void kiln_ane_close_surfaces(struct kiln_ane *ane) {
     kiln_free(ane->surfaces);
 }
 
-/* ---- moving bytes ----------------------------------------------------------------------------- */
+/* ---- moving bytes -----------------------------------------------------------------------------
+ */
 
 enum kiln_status kiln_ane_lock(struct kiln_ane *ane, struct kiln_npu_surface *surface,
                                bool read_only, size_t elements, uint16_t **at,

@@ -117,7 +117,7 @@ void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_hos
                          const float *x, const uint32_t *targets, float scale,
                          const struct kiln_gradients *gradients, float *dx, double *loss);
 
-/* ---- residuals, one sequence ----------------------------------------------------------------- */
+/* ---- residuals, one sequence (D rows) or all (B*D rows) -------------------------------------- */
 
 /* out [rows][W] = in [rows][W] rounded to fp16; what is beyond it becomes infinite. */
 void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float *in, size_t rows);

@@ -16,15 +16,17 @@ static inline float kiln_fp16_to_f32(uint16_t half) {
     const uint32_t rebias = (uint32_t)(127 - 15) << 23;
     const uint32_t hidden = UINT32_C(1) << 23;
     uint32_t bits = magnitude + rebias;
-    bits += magnitude >= UINT32_C(31) << 23 ? rebias : 0; /* inf and NaN */
-    /* A subnormal is its digits behind a one, less that one. */
-    const uint32_t with_one = bits + hidden;
-    float f, small;
-    memcpy(&f, &bits, sizeof f);
-    memcpy(&small, &with_one, sizeof small);
+    bits += rebias & -(uint32_t)(magnitude >= UINT32_C(31) << 23); /* inf and NaN */
+    /* A subnormal is its digits behind a one, less that one. Masks, not branches: it vectorises. */
+    uint32_t small_bits = bits + hidden;
+    float small, out;
+    memcpy(&small, &small_bits, sizeof small);
     small -= 0x1p-14F;
-    f = magnitude < hidden ? small : f;
-    return (half & 0x8000) != 0 ? -f : f;
+    memcpy(&small_bits, &small, sizeof small_bits);
+    const uint32_t is_small = -(uint32_t)(magnitude < hidden);
+    bits = (bits & ~is_small) | (small_bits & is_small) | (uint32_t)(half & 0x8000) << 16;
+    memcpy(&out, &bits, sizeof out);
+    return out;
 }
 
 /* To nearest, ties to even; from 65520 on it is infinite; any NaN becomes one quiet NaN. */

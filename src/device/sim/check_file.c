@@ -31,7 +31,7 @@ static void describe_port(const struct kiln_mil_value *value, bool input,
     out->input = input;
 }
 
-/* The report owns the graph from here on: ports borrow its names. */
+/* The report owns the graph from here on: ports borrow its names, run_file.c runs it. */
 struct owner {
     struct kiln_mil_graph graph;
 };

@@ -60,6 +60,7 @@ struct line {
         float *restrict out = l->out;        \
         const float epsilon = l->epsilon;    \
         (void)epsilon;                       \
+        assert(x);                           \
         for (size_t i = 0; i < l->n; i++) {  \
             const float a = x[i];            \
             out[i] = (EXPRESSION);           \

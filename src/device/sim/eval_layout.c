@@ -2,6 +2,7 @@
  *
  * eval_layout.c: operations that move values: transpose, slices, concat, split, copies.
  */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -128,6 +129,7 @@ static void copy_box(const struct kiln_sim_run *run, const struct kiln_mil_type 
                      const struct kiln_mil_type *box, const size_t *begin, const int64_t *step,
                      float *out) {
     struct rows r = {.x = kiln_sim_in(run, 0), .out = out, .step = 1, .columns = 1};
+    assert(box->rank > 0 && box->rank <= KILN_MIL_RANK);
     size_t last = box->rank - 1;
     for (size_t i = 0; i < box->rank; i++) {
         size_t along = kiln_sim_extent(in, i + 1, in->rank);

@@ -201,7 +201,7 @@ static enum kiln_status sim_load(struct kiln_npu_runtime *runtime, struct kiln_n
         return status;
     }
     program->loaded = true;
-    sim->base.loaded++;
+    __atomic_fetch_add(&sim->base.loaded, 1, __ATOMIC_RELAXED);
     charge(sim, start, sim->options.times.load_s);
     return KILN_OK;
 }
@@ -242,13 +242,14 @@ static enum kiln_status sim_bind(struct kiln_npu_runtime *runtime, struct kiln_n
     size_t *bytes = kiln_alloc(n, sizeof *bytes);
     enum kiln_status status = KILN_OK;
     if (!surfaces || !bytes) {
-        status = KILN_FAIL(err, KILN_ENOMEM, "bind %s: no memory for %zu surfaces", program->label,
-                           n);
+        status =
+            KILN_FAIL(err, KILN_ENOMEM, "bind %s: no memory for %zu surfaces", program->label, n);
     } else {
         for (size_t i = 0; i < n; i++) {
             surfaces[i] = i < n_inputs ? inputs[i] : outputs[i - n_inputs];
         }
-        status = check_surfaces(sim_of(runtime), program, surfaces, bytes, n_inputs, n_outputs, err);
+        status =
+            check_surfaces(sim_of(runtime), program, surfaces, bytes, n_inputs, n_outputs, err);
     }
     if (status == KILN_OK) {
         status = add_binding(program, surfaces, err);
@@ -281,8 +282,7 @@ static enum kiln_status sim_evaluate(struct kiln_npu_runtime *runtime,
         at[i] = program->bindings[binding].surfaces[i]->data;
     }
     pthread_mutex_lock(&sim->running);
-    kiln_sim_evaluate(&sim->machine, &program->plan, (const void *const *)at,
-                      at + graph->n_inputs);
+    kiln_sim_evaluate(&sim->machine, &program->plan, (const void *const *)at, at + graph->n_inputs);
     pthread_mutex_unlock(&sim->running);
     if (at != few) {
         kiln_free(at);
@@ -298,7 +298,7 @@ static void sim_release(struct kiln_npu_runtime *runtime, struct kiln_npu_progra
     }
     if (program->loaded) {
         give_back(&used.loads);
-        runtime->loaded--;
+        __atomic_fetch_sub(&runtime->loaded, 1, __ATOMIC_RELAXED);
     }
     free_program(program);
 }
