@@ -67,6 +67,13 @@ breaks 'unload@9!' 'raised on command by unload'
 breaks 'evaluate@99!' 'raised on command by evaluate'
 breaks 'evaluate@99' 'evaluateWithQoS failed: evaluate failed on command'
 
+# ---- a kill leaves folders, which the next to come sweeps away ------------------------------------------
+rm -rf killed
+expect 137 env KILN_KILL_AT=chunk:9 "$kiln" train "${tiny[@]}" --steps 6 --device ane --out killed
+[ -n "$(ls -A staged)" ] || fail 'a killed process left no folder: the test shows nothing'
+expect 0 "$kiln" train --resume killed
+nothing_staged
+
 # ---- and the run goes on ------------------------------------------------------------------------------
 expect 0 "$kiln" train --resume broken --json
 hash_of stdout >broken-hash

@@ -115,6 +115,32 @@ TEST(another_process_keeps_its_folder_and_a_dead_one_does_not) {
     CHECK(!kiln_path_exists(test_path("digest")));
 }
 
+TEST(a_sweep_removes_what_the_dead_left_and_nothing_else) {
+    struct kiln_staging other;
+    struct kiln_err err;
+    struct kiln_npu_source source_2 = source;
+    source_2.label = "other";
+    CHECK_EQ(mkdir(test_path("of-somebody"), 0700), 0); /* not kiln's */
+    CHECK_OK(kiln_staging_open(test_folder(), "alive", &source_2, &other, &err), &err);
+    const pid_t pid = hold_elsewhere();
+    kiln_staging_sweep(test_folder());
+    CHECK(kiln_path_exists(test_path("digest/data")) && kiln_path_exists(test_path("alive")));
+    end_it(pid);
+    kiln_staging_sweep(test_folder());
+    CHECK(!kiln_path_exists(test_path("digest")));
+    CHECK(!kiln_path_exists(test_path("kiln-staging/digest")));
+    CHECK(kiln_path_exists(test_path("alive/model.mil")));
+    CHECK(kiln_path_exists(test_path("of-somebody")));
+    close_it(&other);
+    CHECK(!kiln_path_exists(test_path("kiln-staging")));
+    CHECK_EQ(mkdir(test_path("kiln-staging"), 0700), 0);
+    test_file("kiln-staging/gone", "", 0);
+    kiln_staging_sweep(test_folder());
+    CHECK(!kiln_path_exists(test_path("kiln-staging")));
+    kiln_staging_sweep(test_folder()); /* without marks */
+    CHECK(kiln_path_exists(test_path("of-somebody")));
+}
+
 TEST(a_folder_that_cannot_be_staged_is_named_and_leaves_nothing) {
     struct kiln_staging staging;
     struct kiln_err err;

@@ -166,6 +166,7 @@ static enum kiln_status find_classes(struct call *call) {
                      method->name, names[method->class]);
     }
     apple->options = [[NSDictionary alloc] init];
+    kiln_staging_sweep([NSTemporaryDirectory() UTF8String]);
     return KILN_OK;
 }
 

@@ -153,7 +153,7 @@ static enum kiln_status evaluate(struct self_test *test, const struct kiln_npu_w
 
 static enum kiln_status run(struct self_test *test, struct kiln_err *err) {
     struct kiln_npu_runtime *runtime = test->runtime;
-    double error = INFINITY;
+    double error = HUGE_VAL;
     KILN_TRY(prepare(test, err));
     KILN_TRY(evaluate(test, test->first, &error, err));
     KILN_REQUIRE(error <= WORST, err, KILN_EUNSUPPORTED,

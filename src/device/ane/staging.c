@@ -5,6 +5,7 @@
  */
 #include "device/ane/staging.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -56,6 +57,35 @@ static enum kiln_status write_files(const char *path, const struct kiln_npu_sour
     return KILN_OK;
 }
 
+/* ---- marks: which folders are kiln's -----------------------------------------------------------
+ */
+
+#define MARKS "kiln-staging"
+
+/* PARENT/kiln-staging and PARENT/kiln-staging/NAME of PARENT/NAME. */
+static void marks_of(const char *path, char folder[PATH_MAX], char mark[PATH_MAX]) {
+    const char *name = strrchr(path, '/') + 1;
+    snprintf(folder, PATH_MAX, "%.*s" MARKS, (int)(name - path), path);
+    snprintf(mark, PATH_MAX, "%.*s" MARKS "/%s", (int)(name - path), path, name);
+}
+
+/* Without its mark a folder is as good; only nobody sweeps it should this process be killed. */
+static void set_mark(const char *path) {
+    char folder[PATH_MAX], mark[PATH_MAX];
+    struct kiln_err ignored;
+    marks_of(path, folder, mark);
+    (void)mkdir(folder, 0700);
+    (void)write_new(mark, "", 0, &ignored);
+}
+
+/* The last mark goes with its folder. */
+static void remove_mark(const char *path) {
+    char folder[PATH_MAX], mark[PATH_MAX];
+    marks_of(path, folder, mark);
+    (void)unlink(mark);
+    (void)rmdir(folder);
+}
+
 /* ---- the folder ------------------------------------------------------------------------------ */
 
 /* Is the open folder still the one of this name? */
@@ -71,12 +101,14 @@ static enum kiln_status take(const char *path, int fd, bool made,
                              struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     if (made) {
+        set_mark(path);
         status = write_files(path, source, err);
         *done = status == KILN_OK && flock(fd, LOCK_SH) == 0;
     }
     if (!*done) {
         struct kiln_err ignored;
         const enum kiln_status removed = kiln_remove_tree(path, status ? &ignored : err);
+        remove_mark(path);
         status = status ? status : removed;
     }
     return status;
@@ -136,11 +168,46 @@ enum kiln_status kiln_staging_close(struct kiln_staging *staging, struct kiln_er
     }
     if (flock(staging->lock, LOCK_EX | LOCK_NB) == 0) {
         status = kiln_remove_tree(staging->path, err);
+        remove_mark(staging->path);
     }
     close(staging->lock);
     kiln_free(staging->path);
     *staging = (struct kiln_staging){.lock = -1};
     return status;
+}
+
+/* ---- of dead processes -------------------------------------------------------------------------
+ */
+
+static void sweep_one(const char *path) {
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct kiln_err ignored;
+    if (fd < 0) {
+        remove_mark(path); /* the folder is gone */
+        return;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_there(path, fd) &&
+        kiln_remove_tree(path, &ignored) == KILN_OK) {
+        remove_mark(path);
+    }
+    close(fd);
+}
+
+void kiln_staging_sweep(const char *parent) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/" MARKS, parent);
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *marks = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!marks) {
+        return;
+    }
+    for (const struct dirent *mark = readdir(marks); mark; mark = readdir(marks)) {
+        if (mark->d_name[0] != '.') {
+            snprintf(path, sizeof path, "%s/%s", parent, mark->d_name);
+            sweep_one(path);
+        }
+    }
+    closedir(marks);
 }
 
 /* ---- other weights --------------------------------------------------------------------------- */

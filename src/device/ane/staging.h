@@ -7,9 +7,12 @@
  *     weights/w.bin ...      the files
  *     net.plist, data        written by the compiler
  *
+ *   PARENT/kiln-staging/NAME empty: the folder of this name is kiln's
+ *
  * Equal content has one folder, whoever compiles it: two programs of this process, or of two. Every
  * user holds a shared lock on it; the last one to close removes it. A folder that nobody holds was
- * left by a process that died, and is made anew.
+ * left by a process that died: it is made anew when its content comes again, and swept away when a
+ * runtime is opened.
  */
 #ifndef KILN_DEVICE_ANE_STAGING_H
 #define KILN_DEVICE_ANE_STAGING_H
@@ -27,6 +30,10 @@ KILN_MUST_CHECK enum kiln_status kiln_staging_open(const char *parent, const cha
                                                    struct kiln_staging *out, struct kiln_err *err);
 /* Remove the folder if this was its last user. A closed one is fine. */
 enum kiln_status kiln_staging_close(struct kiln_staging *staging, struct kiln_err *err);
+
+/* Remove the folders in `parent` that dead processes left. What cannot be removed stays: it is in
+ * nobody's way. */
+void kiln_staging_sweep(const char *parent);
 
 /* Give `fresh` what the compiler wrote for `donor`, with fresh's weights in the place of donor's:
  * net.plist as it is, and data, in which every old file is found whole and replaced.
