@@ -126,8 +126,7 @@ void plan_print(const struct plan_shown *shown) {
     print_budget("compile budget", r->budget, e->usable, headroom);
     print_budget("load budget", e->load_budget, e->load_usable, headroom);
     if (e->programs > 0) {
-        printf("  %-16s %zu, compiled once a process; new weights are their inputs\n", "programs",
-               e->programs);
+        printf("  %-16s %zu, compiled when the device is opened\n", "programs", e->programs);
     }
     print_memory_limit(shown);
     printf("  %-16s %s, %zu of %zu micro-batches through a group before the next\n", "schedule",

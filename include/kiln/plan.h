@@ -202,7 +202,7 @@ enum { KILN_POLICIES = 6 };
 struct kiln_estimate {
     struct kiln_keep keep; /* as asked for */
     size_t parameters;
-    size_t programs;            /* compiled once a process, and never again; 0: weights are baked */
+    size_t programs;            /* compiled when the device is opened, and never again */
     size_t usable, load_usable; /* 0: no limit */
     size_t load_budget;         /* as asked for, or what the memory has room for on cpu */
     struct kiln_plan_group *groups;

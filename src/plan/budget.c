@@ -92,12 +92,13 @@ static enum kiln_status check_programs(const struct kiln_plan_request *request,
     const size_t programs = kiln_device_programs(&options);
     const size_t compile = usable(request->budget, request->headroom_millionths);
     const size_t load = usable(request->load_budget, request->headroom_millionths);
-    KILN_REQUIRE(programs <= compile && programs <= load, err, KILN_EBUDGET,
-                 "%zu programs are compiled once a process, and of budgets of %zu to compile and %zu "
-                 "to load, with headroom %g, %zu and %zu may be used; raise --budget and "
-                 "--load-budget",
-                 programs, request->budget, request->load_budget,
-                 (double)request->headroom_millionths / MILLION, compile, load);
+    KILN_REQUIRE(
+        programs <= compile && programs <= load, err, KILN_EBUDGET,
+        "%zu programs are compiled once a process, and of budgets of %zu to compile and %zu "
+        "to load, with headroom %g, %zu and %zu may be used; raise --budget and "
+        "--load-budget",
+        programs, request->budget, request->load_budget,
+        (double)request->headroom_millionths / MILLION, compile, load);
     return KILN_OK;
 }
 

@@ -123,9 +123,7 @@ static enum kiln_status check_recompute(const struct kiln_plan *plan, struct kil
 
 /* New weights are inputs, or they are taken in place where there is no budget. */
 static bool refreshes(const struct kiln_plan_request *r) {
-    const struct kiln_device_options device = kiln_plan_device(r);
-    return kiln_device_programs(&device) > 0 ||
-           (r->refreshes && r->budget == 0 && r->load_budget == 0);
+    return r->device.dynamic || (r->refreshes && r->budget == 0 && r->load_budget == 0);
 }
 
 static enum kiln_status make(const struct kiln_table *table, const unsigned char *keep,

@@ -68,7 +68,8 @@ enum kiln_status kiln_mil_check_file(const char *path, const struct kiln_mil_opt
     }
     KILN_TRY(kiln_mil_open(path, options != NULL ? options->weights : NULL, &owner->graph, err));
     KILN_TRY(describe(owner, out, err));
-    const enum kiln_status status = kiln_sim_check(&owner->graph, path, &owner->options.limits, &limit, err);
+    const enum kiln_status status =
+        kiln_sim_check(&owner->graph, path, &owner->options.limits, &limit, err);
     if (limit != KILN_SIM_LIMIT_COUNT) {
         snprintf(out->limit, sizeof out->limit, "%s", kiln_sim_limit_name(limit));
     }

@@ -36,8 +36,8 @@ static enum kiln_status set_magnitude(float *out, const char *name, const char *
                                       struct kiln_err *err) {
     char *end;
     const float number = strcmp(value, "off") == 0 ? 0.0f : strtof(value, &end);
-    KILN_REQUIRE(strcmp(value, "off") == 0 || (end != value && *end == '\0' && number > 0.0f &&
-                                              isfinite(number)),
+    KILN_REQUIRE(strcmp(value, "off") == 0 ||
+                     (end != value && *end == '\0' && number > 0.0f && isfinite(number)),
                  err, KILN_EUSAGE, "%s=%s: use off or a number above 0", name, value);
     *out = number;
     return KILN_OK;

@@ -144,7 +144,8 @@ enum kiln_status kiln_mil_run_file(const char *path, const struct kiln_mil_optio
                                    struct kiln_mil_report *out, struct kiln_err *err) {
     KILN_TRY(kiln_mil_check_file(path, options, out, err));
     const struct kiln_mil_owner *owner = out->memory;
-    struct job job = {.path = path, .report = out, .graph = &owner->graph, .numbers = &owner->options.numbers};
+    struct job job = {
+        .path = path, .report = out, .graph = &owner->graph, .numbers = &owner->options.numbers};
     enum kiln_status status = open_tensors(&job, err);
     if (status == KILN_OK) {
         status = take_names(&job, inputs, n_inputs, true, err);
