@@ -145,6 +145,7 @@ struct kiln_device_counts {
     uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
     double dw_wait_s;                       /* drain and a full queue: waiting for dW */
     double io_s;                            /* moving these bytes */
+    double evaluate_s; /* in programs; 0 on the cpu, where all of a pass is the device's */
 };
 
 /* Every device starts with this. */

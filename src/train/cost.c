@@ -13,7 +13,10 @@ void kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor, b
     cursor->compiles += counts->compiles - before->compiles;
     if (!evaluating) {
         cursor->ms += (now - trainer->since) * 1e3;
-        cursor->device_ms += (x->forward_s + x->backward_s) * 1e3;
+        const double passes = x->forward_s + x->backward_s;
+        const double evaluated = counts->evaluate_s - before->evaluate_s;
+        const bool host = trainer->engine.request.device.id != KILN_CPU; /* works beside */
+        cursor->device_ms += (host ? evaluated : passes) * 1e3;
         cursor->compile_ms += x->compile_s * 1e3;
         cursor->dw_wait_ms += (counts->dw_wait_s - before->dw_wait_s) * 1e3;
         cursor->io_ms += (counts->io_s - before->io_s) * 1e3;

@@ -75,7 +75,6 @@ static void layer_done(const struct kiln_executor *x, enum kiln_pass pass, size_
 
 /* Make the device hold what the process should: first the room, then the kernels. */
 static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *err) {
-    const double start = kiln_now_s();
     const unsigned char *has = x->process.has;
     for (size_t l = 0; l < x->plan->schedule.layers; l++) {
         release_layer(x, l, x->on_device[l] & ~(unsigned)has[l]);
@@ -84,6 +83,7 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
     if (x->shared_on_device && !x->process.shared) {
         release_shared(x);
     }
+    const double start = kiln_now_s();
     for (size_t l = 0; l < x->plan->schedule.layers; l++) {
         const unsigned fresh = has[l] & ~(unsigned)x->on_device[l];
         KILN_TRY(compile_layer(x, l, fresh, err));

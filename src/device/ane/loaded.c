@@ -2,8 +2,7 @@
  *
  * loaded.c: programs on the device: which kernel kind is made of which, budgets, running one.
  */
-#include <inttypes.h>
-
+#include "base/machine.h"
 #include "device/ane/ane_int.h"
 
 /* ---- one program ------------------------------------------------------------------------------
@@ -185,5 +184,9 @@ enum kiln_status kiln_ane_run(struct kiln_ane *ane, enum kiln_npu_kind kind, siz
     }
     KILN_REQUIRE(programs[at], err, KILN_EINTERNAL, "%s: %s of layer %zu is not loaded",
                  ane->base.caps.name, kiln_npu_kind_name(kind), place);
-    return ane->runtime->ops->evaluate(ane->runtime, programs[at], ane->dynamic ? place : 0, err);
+    const double start = kiln_now_s();
+    const enum kiln_status status =
+        ane->runtime->ops->evaluate(ane->runtime, programs[at], ane->dynamic ? place : 0, err);
+    ane->base.counts.evaluate_s += kiln_now_s() - start;
+    return status;
 }
