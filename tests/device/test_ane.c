@@ -134,8 +134,8 @@ TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) {
 /* ---- what is moved, and what is compiled
  * --------------------------------------------------------- */
 
-/* A number of every step's line. */
-static uint64_t metric(const char *folder, size_t step, const char *key) {
+/* A number of a step's line. */
+static double real_metric(const char *folder, size_t step, const char *key) {
     char path[4200], *text;
     size_t size;
     struct kiln_err err;
@@ -147,11 +147,16 @@ static uint64_t metric(const char *folder, size_t step, const char *key) {
     }
     CHECK(line != NULL);
     json_t *all = json_loads(line, 0, NULL);
-    CHECK(all != NULL && json_is_integer(json_object_get(all, key)));
-    const uint64_t value = (uint64_t)json_integer_value(json_object_get(all, key));
+    CHECK(all != NULL && json_is_number(json_object_get(all, key)));
+    const double value = json_number_value(json_object_get(all, key));
     json_decref(all);
     kiln_free(text);
     return value;
+}
+
+/* A count. */
+static uint64_t metric(const char *folder, size_t step, const char *key) {
+    return (uint64_t)real_metric(folder, step, key);
 }
 
 /* The bytes of a step are those of the plan, which counts rows by formula; the device counts what
@@ -202,6 +207,65 @@ TEST_WITHIN(a_thousand_micro_batches_with_the_queue_running, 300) {
                  "steps=50 threads=3 eval-every=0 save-every=0 budget=100000",
                  NULL);
     CHECK_EQ(metric(folder, 50, "tokens"), 1000 * 16);
+}
+
+struct scales {
+    double highest, lowest_after; /* and the lowest behind a skipped window */
+    size_t skipped, steps;
+    bool finite;
+};
+
+static void note_scale(void *context, const struct kiln_step_record *record) {
+    struct scales *s = context;
+    s->steps++;
+    s->skipped += record->skipped;
+    s->finite &= isfinite(record->loss) && (record->skipped || isfinite(record->grad_norm));
+    if (s->skipped == 0) {
+        s->highest = record->loss_scale;
+    } else if (record->loss_scale < s->lowest_after) {
+        s->lowest_after = record->loss_scale;
+    }
+}
+
+/* Nobody plants anything: the scale doubles every 200 windows until fp16 overflows, the window is
+ * skipped, the scale halved, and training goes on. */
+TEST_WITHIN(a_loss_scale_that_grew_too_far_is_halved, 120) {
+    struct scales s = {.finite = true, .lowest_after = INFINITY};
+    const struct kiln_observer observer = {.context = &s, .on_step = note_scale};
+    tiny_run("scales",
+             "device=sim dim=16 hidden=32 heads=2 kv-heads=1 layers=1 seq=16 batch=1 accum=1 "
+             "steps=3000 eval-every=0 save-every=0 budget=100000",
+             &observer);
+    printf("      %zu of %zu windows skipped; the scale reached %g and fell to %g\n", s.skipped,
+           s.steps, s.highest, s.lowest_after);
+    CHECK_EQ(s.steps, 3000);
+    CHECK(s.skipped > 0 && s.skipped < 30 && s.finite);
+    CHECK(s.lowest_after <= s.highest / 2);
+}
+
+/* Times are taken, not made up: they add up to the step's, and a compile takes what is charged. */
+TEST(times_of_a_step_are_measured_and_add_up) {
+    struct losses steps = {.n = 0};
+    struct kiln_observer observer = {.context = &steps, .on_step = note_loss};
+    const char *folder = tiny_run(
+        "times", "device=sim sim-time=0.05 steps=3 eval-every=0 save-every=0 budget=1000",
+        &observer);
+    for (size_t step = 1; step <= 3; step++) {
+        const double compiles = (double)metric(folder, step, "compiles");
+        const double ms = real_metric(folder, step, "ms");
+        const double parts =
+            real_metric(folder, step, "compile_ms") + real_metric(folder, step, "device_ms") +
+            real_metric(folder, step, "host_ms") + real_metric(folder, step, "update_ms") +
+            real_metric(folder, step, "restart_ms");
+        CHECK(compiles > 0);
+        CHECK(real_metric(folder, step, "compile_ms") >= compiles * 53 * 0.05);
+        CHECK(real_metric(folder, step, "stall_ms") > 0);
+        CHECK(real_metric(folder, step, "device_ms") > 0);
+        CHECK(real_metric(folder, step, "host_ms") > 0);
+        CHECK_CLOSE(parts, ms, 1e-6 * ms);
+        CHECK(real_metric(folder, step, "io_ms") + real_metric(folder, step, "dw_wait_ms") <=
+              real_metric(folder, step, "host_ms"));
+    }
 }
 
 /* The same bits for any number of threads. */
