@@ -247,9 +247,9 @@ TEST_WITHIN(a_loss_scale_that_grew_too_far_is_halved, 120) {
 TEST(times_of_a_step_are_measured_and_add_up) {
     struct losses steps = {.n = 0};
     struct kiln_observer observer = {.context = &steps, .on_step = note_loss};
-    const char *folder = tiny_run(
-        "times", "device=sim sim-time=0.05 steps=3 eval-every=0 save-every=0 budget=1000",
-        &observer);
+    const char *folder =
+        tiny_run("times", "device=sim sim-time=0.05 steps=3 eval-every=0 save-every=0 budget=1000",
+                 &observer);
     for (size_t step = 1; step <= 3; step++) {
         const double compiles = (double)metric(folder, step, "compiles");
         const double ms = real_metric(folder, step, "ms");
