@@ -47,8 +47,7 @@ static enum kiln_status open_one(struct kiln_ane *ane, const struct kiln_npu_por
     const size_t bytes = port->bytes > KILN_NPU_SURFACE ? port->bytes : KILN_NPU_SURFACE;
     if (ane->n_surfaces == ane->surface_room) {
         const size_t room = ane->surface_room * 2 + 64;
-        void *grown =
-            kiln_realloc(ane->surfaces, ane->surface_room, room, sizeof(struct kiln_npu_surface *));
+        void *grown = kiln_realloc(ane->surfaces, ane->surface_room, room, sizeof(void *));
         KILN_REQUIRE(grown, err, KILN_ENOMEM, "no memory for the list of surfaces");
         ane->surfaces = grown;
         ane->surface_room = room;
@@ -63,7 +62,7 @@ static enum kiln_status open_places(struct kiln_ane *ane, const struct kiln_npu_
                                     size_t places, bool each, struct kiln_npu_surface ***out,
                                     struct kiln_err *err) {
     if (*out == NULL) {
-        *out = kiln_alloc(places, sizeof **out);
+        *out = kiln_alloc(places, sizeof(void *));
         KILN_REQUIRE(*out, err, KILN_ENOMEM, "no memory for the list of surfaces");
     }
     for (size_t i = 0; i < places; i++) {
@@ -83,7 +82,7 @@ static enum kiln_status open_kind(struct kiln_ane *ane, enum kiln_npu_kind kind,
         return KILN_OK;
     }
     kiln_npu_ports(kind, d, ane->base.shape.seq, 0, &ane->in[kind], &ane->out[kind]);
-    ane->programs[kind] = kiln_alloc(places, sizeof *ane->programs[kind]);
+    ane->programs[kind] = kiln_alloc(places, sizeof(void *));
     KILN_REQUIRE(ane->programs[kind], err, KILN_ENOMEM, "no memory for the list of programs");
     const bool classifier = kind == KILN_NPU_CLASSIFIER;
     KILN_TRY(open_places(ane, &ane->out[kind], places, classifier, &ane->from[kind], err));
@@ -93,9 +92,9 @@ static enum kiln_status open_kind(struct kiln_ane *ane, enum kiln_npu_kind kind,
         : kind == KILN_NPU_SOFTMAX && ane->n_parts == 1 ? (void *)ane->from[KILN_NPU_CLASSIFIER]
                                                         : NULL;
     if (shared) {
-        ane->to[kind] = kiln_alloc(places, sizeof *ane->to[kind]);
+        ane->to[kind] = kiln_alloc(places, sizeof(void *));
         KILN_REQUIRE(ane->to[kind], err, KILN_ENOMEM, "no memory for the list of surfaces");
-        memcpy(&ane->to[kind][0], shared, sizeof shared[0]);
+        ane->to[kind][0] = shared[0];
     }
     return open_places(ane, &ane->in[kind], places, ane->in[kind].columns, &ane->to[kind], err);
 }

@@ -39,7 +39,7 @@ static enum kiln_status set_magnitude(float *out, const char *name, const char *
     KILN_REQUIRE(strcmp(value, "off") == 0 ||
                      (end != value && *end == '\0' && number > 0.0f && isfinite(number)),
                  err, KILN_EUSAGE, "%s=%s: use off or a number above 0", name, value);
-    *out = number;
+    *out = off ? 0.0f : number;
     return KILN_OK;
 }
 
