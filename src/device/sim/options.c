@@ -34,11 +34,11 @@ static enum kiln_status set_nan(struct kiln_sim_numbers *numbers, const char *va
 /* A magnitude beyond which results are infinite; off: none but fp16's own. */
 static enum kiln_status set_magnitude(float *out, const char *name, const char *value,
                                       struct kiln_err *err) {
-    char *end;
-    const float number = strcmp(value, "off") == 0 ? 0.0f : strtof(value, &end);
-    KILN_REQUIRE(strcmp(value, "off") == 0 ||
-                     (end != value && *end == '\0' && number > 0.0f && isfinite(number)),
-                 err, KILN_EUSAGE, "%s=%s: use off or a number above 0", name, value);
+    char *end = NULL;
+    const bool off = strcmp(value, "off") == 0;
+    const float number = strtof(value, &end);
+    const bool good = end != value && *end == '\0' && number > 0.0f && isfinite(number);
+    KILN_REQUIRE(off || good, err, KILN_EUSAGE, "%s=%s: use off or a number above 0", name, value);
     *out = off ? 0.0f : number;
     return KILN_OK;
 }
