@@ -87,10 +87,12 @@ static enum kiln_status open_kind(struct kiln_ane *ane, enum kiln_npu_kind kind,
     const bool classifier = kind == KILN_NPU_CLASSIFIER;
     KILN_TRY(open_places(ane, &ane->out[kind], places, classifier, &ane->from[kind], err));
     /* What one program gives and the next takes as it is lies on one surface. */
-    const struct kiln_npu_surface *const *shared =
-        classifier                                      ? (void *)ane->from[KILN_NPU_FINAL_NORM]
-        : kind == KILN_NPU_SOFTMAX && ane->n_parts == 1 ? (void *)ane->from[KILN_NPU_CLASSIFIER]
-                                                        : NULL;
+    struct kiln_npu_surface *const *shared = NULL;
+    if (classifier) {
+        shared = ane->from[KILN_NPU_FINAL_NORM];
+    } else if (kind == KILN_NPU_SOFTMAX && ane->n_parts == 1) {
+        shared = ane->from[KILN_NPU_CLASSIFIER];
+    }
     if (shared) {
         ane->to[kind] = kiln_alloc(places, sizeof(void *));
         KILN_REQUIRE(ane->to[kind], err, KILN_ENOMEM, "no memory for the list of surfaces");
