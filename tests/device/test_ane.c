@@ -230,7 +230,7 @@ static void note_scale(void *context, const struct kiln_step_record *record) {
 /* Nobody plants anything: the scale doubles every 200 windows until fp16 overflows, the window is
  * skipped, the scale halved, and training goes on. */
 TEST_WITHIN(a_loss_scale_that_grew_too_far_is_halved, 120) {
-    struct scales s = {.finite = true, .lowest_after = INFINITY};
+    struct scales s = {.finite = true, .lowest_after = HUGE_VAL};
     const struct kiln_observer observer = {.context = &s, .on_step = note_scale};
     tiny_run("scales",
              "device=sim dim=16 hidden=32 heads=2 kv-heads=1 layers=1 seq=16 batch=1 accum=1 "
