@@ -90,7 +90,7 @@ struct made {
 
 static double softmax_of(const struct host_bench *x, const uint16_t *logits, size_t t,
                          double *out) {
-    double sum = 0.0, most = -INFINITY;
+    double sum = 0.0, most = -HUGE_VAL;
     for (size_t v = 0; v < x->v; v++) {
         out[v] = host_half(x, logits, v * x->w + t);
         most = fmax(most, out[v]);
