@@ -41,7 +41,7 @@ expect 0 "$KILN" "${big[@]}" --device sim --weight-mode dynamic --budget 12 --js
 holds '"compiles":0,"restarts":0,'
 holds '"weight_mode":"dynamic","extras":false,"programs_once":10,'
 expect 0 "$KILN" "${big[@]}" --device sim --weight-mode dynamic
-says stdout '10, compiled once a process'
+says stdout '10, compiled when the device is opened'
 expect 1 "$KILN" "${big[@]}" --device sim --weight-mode dynamic --budget 11
 says stderr '10 programs are compiled once a process, and of budgets of 11 to compile and 11 to load'
 expect 0 "$KILN" plan --json
