@@ -95,7 +95,8 @@ struct kiln_device_ops {
     size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
 
     /* Compile and load one kernel of `kind` for a layer from the flat master weights (unused for
-     * kinds without). One that is loaded is compiled again. KILN_EBUDGET past a budget. */
+     * kinds without). One that is loaded is compiled again; a failure but KILN_EBUDGET leaves it
+     * unloaded. KILN_EBUDGET past a budget: nothing has changed. */
     enum kiln_status (*compile)(struct kiln_device *device, size_t kind, size_t layer,
                                 const float *weights, struct kiln_err *err);
     /* Unload a kernel; one that is not loaded is fine. */

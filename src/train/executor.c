@@ -194,7 +194,10 @@ static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
     const struct kiln_device_ops *ops = x->device->ops;
     KILN_TRY(ops->backward(x->device, layer, KILN_FEED_FORWARD, b->mid, flow(x), b->taps[1], err));
     KILN_TRY(ops->backward(x->device, layer, KILN_ATTENTION, b->in, flow(x), b->taps[0], err));
-    layer_done(x, KILN_BACKWARD, layer);
+    if (x->layer_done) {
+        KILN_TRY(ops->drain(x->device, err)); /* the layer's gradients are in place */
+        layer_done(x, KILN_BACKWARD, layer);
+    }
     return KILN_OK;
 }
 

@@ -48,6 +48,10 @@ static enum kiln_status read_number(const json_t *json, const char *path, const 
     return KILN_OK;
 }
 
+static bool whole(double number, double most) {
+    return number >= 1 && number <= most && number == floor(number);
+}
+
 static enum kiln_status read_json(struct reference *r, const char *folder, struct kiln_err *err) {
     char *path = kiln_path_join(folder, "reference.json");
     KILN_REQUIRE(path, err, KILN_ENOMEM, "no memory for a path");
@@ -70,12 +74,14 @@ static enum kiln_status read_json(struct reference *r, const char *folder, struc
         status = read_number(r->json, path, "steps", &steps, err);
     }
     kiln_free(path);
+    KILN_TRY(status);
+    KILN_REQUIRE(whole(batch, 1 << 16) && whole(steps, 1 << 24), err, KILN_EINPUT,
+                 "reference %s: batch %g and steps %g; whole numbers are wanted, up to %d and %d",
+                 folder, batch, steps, 1 << 16, 1 << 24);
     r->batch = (size_t)batch;
     r->steps = (size_t)steps;
-    KILN_TRY(status);
-    KILN_REQUIRE(
-        batch >= 1 && steps >= 1 && json_array_size(json_object_get(r->json, "loss")) == r->steps,
-        err, KILN_EINPUT, "reference %s: batch, steps and loss[] do not fit together", folder);
+    KILN_REQUIRE(json_array_size(json_object_get(r->json, "loss")) == r->steps, err, KILN_EINPUT,
+                 "reference %s: batch, steps and loss[] do not fit together", folder);
     return KILN_OK;
 }
 
@@ -133,8 +139,10 @@ static enum kiln_status read_arrays(struct reference *r, const char *folder, str
     if (status == KILN_OK) {
         status = kiln_map_open(&r->token_map, tokens, err);
     }
-    size_t need = r->steps * r->batch * (r->seq + 1) * sizeof(uint16_t);
-    if (status == KILN_OK && r->token_map.size != need) {
+    size_t need = 0;
+    const bool beyond =
+        kiln_mul_overflows(r->steps * r->batch, (r->seq + 1) * sizeof(uint16_t), &need);
+    if (status == KILN_OK && (beyond || r->token_map.size != need)) {
         status = KILN_FAIL(err, KILN_EINPUT, "reference %s: %zu bytes, %zu steps want %zu", tokens,
                            r->token_map.size, r->steps, need);
     }

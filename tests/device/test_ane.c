@@ -14,6 +14,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "device/device.h"
 #include "kiln/train.h"
 #include "kiln/verify.h"
 #include "kiln_test.h"
@@ -54,6 +55,26 @@ TEST_WITHIN(sim_meets_tiny_gqa_untied_baked_and_dynamic, 120) {
     meets_the_reference("tiny-gqa-untied");
 }
 TEST_WITHIN(sim_meets_small_gqa_baked_and_dynamic, 300) { meets_the_reference("small-gqa"); }
+
+/* A number of a step's line. */
+static double real_metric(const char *folder, size_t step, const char *key) {
+    char path[4200], *text;
+    size_t size;
+    struct kiln_err err;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    CHECK_OK(kiln_read_file(path, &text, &size, &err), &err);
+    char *line = strtok(text, "\n");
+    for (size_t i = 1; i < step && line; i++) {
+        line = strtok(NULL, "\n");
+    }
+    CHECK(line != NULL);
+    json_t *all = json_loads(line, 0, NULL);
+    CHECK(all != NULL && json_is_number(json_object_get(all, key)));
+    const double value = json_number_value(json_object_get(all, key));
+    json_decref(all);
+    kiln_free(text);
+    return value;
+}
 
 /* ---- beside the cpu ----------------------------------------------------------------------------
  */
@@ -131,28 +152,104 @@ TEST_WITHIN(stories260k_trains_on_sim_as_on_cpu, 200) {
     ;
 }
 
+/* One layer forward and backward on a device: what it adds to x, and the gradient of x. */
+static void pass_layer(const struct kiln_table *table, const float *weights, float *gradients,
+                       struct kiln_device_choice choice, const float *x, float *added, float *dx) {
+    const struct kiln_device_options options = {
+        .device = choice,
+        .shape = {2, 24},
+        .precision = choice.id == KILN_CPU ? KILN_PRECISION_FP32 : KILN_PRECISION_FP16,
+        .training = true};
+    const size_t n = 2 * 24 * table->dims.dim;
+    struct kiln_pool *pool;
+    struct kiln_device *d;
+    struct kiln_err err;
+    CHECK_OK(kiln_pool_create(2, &pool, &err), &err);
+    CHECK_OK(kiln_device_open(table, pool, weights, &options, &d, &err), &err);
+    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
+        if (d->caps.kinds[kind].compiles > 0) {
+            CHECK_OK(d->ops->compile(d, kind, 0, weights, &err), &err);
+        }
+    }
+    void *blocks[6];
+    static const enum kiln_activation what[6] = {KILN_RESIDUAL,       KILN_RESIDUAL,
+                                                 KILN_RESIDUAL,       KILN_RESIDUAL,
+                                                 KILN_TAPS_ATTENTION, KILN_TAPS_FEED_FORWARD};
+    for (size_t i = 0; i < 6; i++) {
+        blocks[i] = kiln_alloc(d->ops->activation_bytes(d, what[i]), 1);
+        CHECK(blocks[i] != NULL);
+    }
+    d->gradients.all = gradients;
+    d->ops->import_residual(d, x, blocks[0]);
+    d->ops->import_residual(d, dx, blocks[3]);
+    CHECK_OK(d->ops->forward(d, 0, KILN_ATTENTION, blocks[0], blocks[1], blocks[4], true, &err),
+             &err);
+    CHECK_OK(d->ops->forward(d, 0, KILN_FEED_FORWARD, blocks[1], blocks[2], blocks[5], true, &err),
+             &err);
+    CHECK_OK(d->ops->backward(d, 0, KILN_FEED_FORWARD, blocks[1], blocks[3], blocks[5], &err),
+             &err);
+    CHECK_OK(d->ops->backward(d, 0, KILN_ATTENTION, blocks[0], blocks[3], blocks[4], &err), &err);
+    CHECK_OK(d->ops->drain(d, &err), &err);
+    d->ops->export_residual(d, blocks[2], added);
+    d->ops->export_residual(d, blocks[3], dx);
+    for (size_t i = 0; i < n; i++) {
+        added[i] -= x[i];
+    }
+    for (size_t i = 0; i < 6; i++) {
+        kiln_free(blocks[i]);
+    }
+    kiln_device_close(d);
+    kiln_pool_destroy(pool);
+}
+
+/* Residuals whose squares are beyond fp16 are normed right all the same, forward and backward. */
+TEST(residuals_beyond_the_squares_of_fp16_are_normed_right) {
+    const struct kiln_dims dims = {.dim = 32,
+                                   .hidden = 64,
+                                   .layers = 1,
+                                   .heads = 4,
+                                   .kv_heads = 2,
+                                   .head_size = 8,
+                                   .vocab = 40,
+                                   .seq = 24,
+                                   .tied = true,
+                                   .rms_eps = 1e-5f,
+                                   .rope_theta = 1e4f};
+    struct kiln_table *table;
+    struct kiln_err err;
+    enum { N = 2 * 24 * 32 };
+    static float x[N], want[N], got[N], dx_want[N], dx_got[N], dx[N];
+    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    float *weights = kiln_alloc(table->size, sizeof *weights);
+    float *gradients = kiln_alloc(table->size, sizeof *gradients);
+    CHECK(weights && gradients);
+    kiln_weights_init(table, 1, weights);
+    for (size_t i = 0; i < N; i++) {
+        const float sign = i % 3 == 0 ? -1.0f : 1.0f;
+        x[i] = sign * (float)(1 + i % 7);
+        dx[i] = sign * (float)(1 + i % 5);
+        x[i] = i % 32 == 3 && i / 32 % 4 == 0 ? sign * 6000.0f : x[i]; /* one channel */
+        x[i] = i / 32 % 8 == 1 ? 400.0f * x[i] : x[i];                 /* a whole token */
+    }
+    memcpy(dx_want, dx, sizeof dx);
+    pass_layer(table, weights, gradients, (struct kiln_device_choice){.id = KILN_CPU}, x, want,
+               dx_want);
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        memcpy(dx_got, dx, sizeof dx);
+        pass_layer(table, weights, gradients, choices[i], x, got, dx_got);
+        CHECK_NEAR_NORM(got, want, N, 1e-2);
+        CHECK_NEAR_NORM(dx_got, dx_want, N, 1e-2);
+        for (size_t t = 0; t < 48; t++) { /* each token by itself: none is drowned by another */
+            CHECK_NEAR_NORM(got + t * 32, want + t * 32, 32, 5e-2);
+        }
+    }
+    kiln_free(weights);
+    kiln_free(gradients);
+    kiln_table_destroy(table);
+}
+
 /* ---- what is moved, and what is compiled
  * --------------------------------------------------------- */
-
-/* A number of a step's line. */
-static double real_metric(const char *folder, size_t step, const char *key) {
-    char path[4200], *text;
-    size_t size;
-    struct kiln_err err;
-    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
-    CHECK_OK(kiln_read_file(path, &text, &size, &err), &err);
-    char *line = strtok(text, "\n");
-    for (size_t i = 1; i < step && line; i++) {
-        line = strtok(NULL, "\n");
-    }
-    CHECK(line != NULL);
-    json_t *all = json_loads(line, 0, NULL);
-    CHECK(all != NULL && json_is_number(json_object_get(all, key)));
-    const double value = json_number_value(json_object_get(all, key));
-    json_decref(all);
-    kiln_free(text);
-    return value;
-}
 
 /* A count. */
 static uint64_t metric(const char *folder, size_t step, const char *key) {

@@ -153,6 +153,7 @@ static void check_norm_backward_of(struct host_bench *x, int parts) {
                                               .dx = dx + b * size,
                                               .dy = one,
                                               .dy2 = parts == 2 ? two : NULL,
+                                              .made_scale = 1.0f,
                                               .dx_made = parts == 3 ? two : NULL,
                                           });
         for (size_t i = 0; i < size; i++) {

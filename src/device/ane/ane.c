@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device/ane/ane_int.h"
@@ -329,6 +330,10 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     const struct kiln_table *table = ane->base.table;
     const struct kiln_host_options host = host_options(options);
     const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape);
+    KILN_REQUIRE(!ane->extras || kiln_npu_classifier_parts(&table->dims) <= KILN_ANE_PARTS, err,
+                 KILN_EUNSUPPORTED,
+                 "%s: a vocabulary of %zu takes more than %d classifier programs; use --no-extras",
+                 ane->base.caps.name, table->dims.vocab, KILN_ANE_PARTS);
     KILN_TRY(kiln_host_open(&ane->host, table, pool, ane->base.weights, &host, err));
     if (options->training) {
         KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
@@ -341,6 +346,13 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     KILN_TRY(open_runtime(ane, pool, options, err));
     KILN_TRY(kiln_ane_open_surfaces(ane, err));
     return ane->dynamic ? kiln_ane_compile_dynamic(ane, err) : KILN_OK;
+}
+
+/* Of no other device, in this process or another: a process that replaces itself keeps its id. */
+static uint64_t first_serial(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + ((uint64_t)getpid() << 40);
 }
 
 enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool *pool,
@@ -358,7 +370,7 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     ane->dynamic = options->device.dynamic;
     ane->extras = options->device.extras && !ane->dynamic;
     ane->width = kiln_npu_width(options->shape.seq);
-    ane->serial = ((uint64_t)getpid() << 32) + 1;
+    ane->serial = first_serial();
     ane->base.caps = (struct kiln_device_caps){.name = name,
                                                .compile_budget = options->budget,
                                                .load_budget = options->load_budget,

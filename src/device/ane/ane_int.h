@@ -21,6 +21,8 @@
 #include "device/host/dw.h"
 #include "device/host/host.h"
 
+enum { KILN_ANE_PARTS = 64 }; /* of a classifier, at most */
+
 struct kiln_ane {
     struct kiln_device base;
     struct kiln_npu_runtime *runtime;
@@ -76,10 +78,11 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_unlock(struct kiln_ane *ane,
                                                  struct kiln_npu_surface *surface, bool read_only,
                                                  struct kiln_err *err);
 
-/* Rows of W elements: copied from `half`, or rounded from `wide`. */
+/* Rows of W elements: copied from `half`, or rounded from `wide` times `scale` (0: as it is). */
 struct kiln_ane_rows {
     const uint16_t *half;
     const float *wide;
+    float scale;
     size_t rows;
 };
 /* Write to a program's input: piece after piece down the channels, or, where the input's parts are

@@ -37,7 +37,8 @@ enum kiln_status kiln_ane_forward_baked(struct kiln_ane *ane, size_t layer, enum
     const size_t rows = kiln_ane_tap_rows(d, half), w = ane->width;
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
         const float *x = x_in + b * d->dim * w;
-        const struct kiln_ane_rows in = {.wide = x, .rows = d->dim};
+        const struct kiln_ane_rows in = {
+            .wide = x, .scale = kiln_host_norm_scale(&ane->host, x, d->dim), .rows = d->dim};
         KILN_TRY(kiln_ane_write(ane, kind, layer, &in, 1, err));
         KILN_TRY(kiln_ane_run(ane, kind, layer, err));
         KILN_TRY(
@@ -84,13 +85,15 @@ static enum kiln_status norm_backward(struct kiln_ane *ane, enum kiln_half half,
     }
     const enum kiln_npu_kind kind =
         half == KILN_ATTENTION ? KILN_NPU_NORM_BWD_ATTN : KILN_NPU_NORM_BWD_FFN;
+    const float scale = kiln_host_norm_scale(&ane->host, x, table->dims.dim);
     const struct kiln_ane_rows in[] = {{.half = norm.dy, .rows = table->dims.dim},
-                                       {.wide = x, .rows = table->dims.dim}};
+                                       {.wide = x, .scale = scale, .rows = table->dims.dim}};
     uint16_t *at;
     KILN_TRY(kiln_ane_write(ane, kind, layer, in, 2, err));
     KILN_TRY(kiln_ane_run(ane, kind, layer, err));
     KILN_TRY(kiln_ane_lock(ane, ane->from[kind][0], true, block, &at, err));
     norm.dx_made = at;
+    norm.made_scale = scale;
     kiln_host_norm_backward(&ane->host, &norm);
     return kiln_ane_unlock(ane, ane->from[kind][0], true, err);
 }

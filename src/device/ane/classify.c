@@ -7,28 +7,39 @@
 
 #include "device/ane/ane_int.h"
 
-/* The classifier's parts, side by side as softmax wants them. */
-static enum kiln_status gather(struct kiln_ane *ane, struct kiln_err *err) {
-    const size_t w = ane->width, vocab = ane->base.table->dims.vocab;
-    struct kiln_npu_surface *all = ane->to[KILN_NPU_SOFTMAX][0];
-    uint16_t *to, *from;
-    if (ane->n_parts == 1) {
-        return KILN_OK; /* they are one surface */
-    }
-    KILN_TRY(kiln_ane_lock(ane, all, false, vocab * w, &to, err));
+static enum kiln_status gather_parts(struct kiln_ane *ane, uint16_t *to, struct kiln_err *err) {
+    const size_t w = ane->width;
     for (size_t p = 0; p < ane->n_parts; p++) {
         size_t first;
+        uint16_t *from;
         const size_t rows = kiln_npu_classifier_rows(&ane->base.table->dims, p, &first);
         struct kiln_npu_surface *part = ane->from[KILN_NPU_CLASSIFIER][p];
         KILN_TRY(kiln_ane_lock(ane, part, true, rows * w, &from, err));
         memcpy(to + first * w, from, rows * w * sizeof *to);
         KILN_TRY(kiln_ane_unlock(ane, part, true, err));
     }
-    return kiln_ane_unlock(ane, all, false, err);
+    return KILN_OK;
+}
+
+/* The classifier's parts, side by side as softmax wants them. */
+static enum kiln_status gather(struct kiln_ane *ane, struct kiln_err *err) {
+    struct kiln_npu_surface *all = ane->to[KILN_NPU_SOFTMAX][0];
+    struct kiln_err later;
+    uint16_t *to;
+    if (ane->n_parts == 1) {
+        return KILN_OK; /* they are one surface */
+    }
+    KILN_TRY(kiln_ane_lock(ane, all, false, ane->base.table->dims.vocab * ane->width, &to, err));
+    const enum kiln_status status = gather_parts(ane, to, err);
+    const enum kiln_status unlocked =
+        kiln_ane_unlock(ane, all, false, status == KILN_OK ? err : &later);
+    return status == KILN_OK ? unlocked : status;
 }
 
 static enum kiln_status run_programs(struct kiln_ane *ane, const float *x, struct kiln_err *err) {
-    const struct kiln_ane_rows in = {.wide = x, .rows = ane->base.table->dims.dim};
+    const size_t d = ane->base.table->dims.dim;
+    const struct kiln_ane_rows in = {
+        .wide = x, .scale = kiln_host_norm_scale(&ane->host, x, d), .rows = d};
     KILN_TRY(kiln_ane_write(ane, KILN_NPU_FINAL_NORM, 0, &in, 1, err));
     KILN_TRY(kiln_ane_run(ane, KILN_NPU_FINAL_NORM, 0, err));
     for (size_t p = 0; p < ane->n_parts; p++) {
@@ -68,8 +79,6 @@ static enum kiln_status unlock_all(struct kiln_ane *ane, const struct sources *s
     return status;
 }
 
-enum { MAX_PARTS = 64 };
-
 /* One sequence, from x to its loss and gradients. */
 static enum kiln_status sequence(struct kiln_ane *ane, size_t b, const float *x,
                                  const uint32_t *targets, float scale, float *dx, double *loss,
@@ -77,10 +86,10 @@ static enum kiln_status sequence(struct kiln_ane *ane, size_t b, const float *x,
     const struct kiln_dims *d = &ane->base.table->dims;
     const size_t w = ane->width, p = ane->n_parts;
     const bool softmax = ane->places[KILN_NPU_SOFTMAX] > 0;
-    struct kiln_npu_surface *surfaces[MAX_PARTS + 2];
-    uint16_t *bytes[MAX_PARTS + 2];
-    size_t elements[MAX_PARTS + 2];
-    struct kiln_host_logits parts[MAX_PARTS];
+    struct kiln_npu_surface *surfaces[KILN_ANE_PARTS + 2];
+    uint16_t *bytes[KILN_ANE_PARTS + 2];
+    size_t elements[KILN_ANE_PARTS + 2];
+    struct kiln_host_logits parts[KILN_ANE_PARTS];
     struct sources s = {surfaces, bytes, elements, p + softmax + (dx != NULL), 0};
     KILN_TRY(run_programs(ane, x + b * d->dim * w, err));
     for (size_t i = 0; i < p; i++) {
@@ -116,9 +125,6 @@ enum kiln_status kiln_ane_head(struct kiln_device *device, const void *x, const 
         kiln_host_head(&ane->host, x, targets, scale, &device->gradients, dx, loss);
         return KILN_OK;
     }
-    KILN_REQUIRE(ane->n_parts <= MAX_PARTS, err, KILN_EUNSUPPORTED,
-                 "%s: a vocabulary of %zu is more than %d classifier programs; use --no-extras",
-                 device->caps.name, device->table->dims.vocab, MAX_PARTS);
     *loss = 0.0;
     for (size_t b = 0; b < device->shape.batch; b++) {
         double part = 0.0;

@@ -3,7 +3,6 @@
  * dynamic.c: half-layers whose weights are inputs: written onto a layer's own surfaces when they
  * change, beside columns for the activations. Norms and SwiGLU's backward are the host's.
  */
-#include <stdatomic.h>
 #include <string.h>
 
 #include "base/machine.h"
@@ -58,7 +57,19 @@ struct stage_job {
     uint16_t *at; /* column of the surface where it begins */
     size_t stride;
     bool turned;
+    int *beyond; /* set when a weight is none in fp16; any thread */
 };
+
+static void convert(const struct stage_job *job, uint16_t *out, const float *in, size_t n) {
+    uint16_t infinite = 0;
+    job->kernels->half_of(out, in, n);
+    for (size_t i = 0; i < n; i++) {
+        infinite |= (out[i] & 0x7c00) == 0x7c00;
+    }
+    if (infinite) {
+        __atomic_store_n(job->beyond, 1, __ATOMIC_RELAXED);
+    }
+}
 
 /* Rows of a weight: rows of the surface, or columns. */
 static void stage_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
@@ -67,13 +78,13 @@ static void stage_rows(void *context, size_t first, size_t rows, size_t index, v
     (void)index;
     (void)scratch;
     for (size_t r = 0; !job->turned && r < rows; r++) {
-        job->kernels->half_of(job->at + (first + r) * job->stride,
-                              job->weight + (first + r) * job->cols, job->cols);
+        convert(job, job->at + (first + r) * job->stride, job->weight + (first + r) * job->cols,
+                job->cols);
     }
     for (size_t c = 0; job->turned && c < job->cols; c += TURNED_COLS) {
         const size_t n = job->cols - c < TURNED_COLS ? job->cols - c : TURNED_COLS;
         for (size_t r = 0; r < rows; r++) {
-            job->kernels->half_of(block[r], job->weight + (first + r) * job->cols + c, n);
+            convert(job, block[r], job->weight + (first + r) * job->cols + c, n);
         }
         for (size_t i = 0; i < n; i++) {
             uint16_t *out = job->at + (c + i) * job->stride + first;
@@ -92,6 +103,7 @@ static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
     struct kiln_npu_surface *surface = ane->to[kind][layer];
     const double start = kiln_now_s();
     size_t elements = 0;
+    int beyond = 0;
     uint16_t *at;
     for (size_t i = 0; i < inputs[input].n; i++) {
         const struct kiln_tensor *t =
@@ -107,12 +119,18 @@ static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
                                 .cols = t->cols,
                                 .at = at + kiln_npu_part_at(port, inputs[input].activations + i),
                                 .stride = port->width,
-                                .turned = inputs[input].weights[i].turned};
+                                .turned = inputs[input].weights[i].turned,
+                                .beyond = &beyond};
         kiln_rows(&ane->host.workers, t->rows, TURNED_ROWS, stage_rows, &job);
     }
-    __atomic_store_n(stale_at(ane, kind, layer), 0, __ATOMIC_RELAXED);
     ane->base.counts.io_s += kiln_now_s() - start;
-    return kiln_ane_unlock(ane, surface, false, err);
+    KILN_TRY(kiln_ane_unlock(ane, surface, false, err));
+    KILN_REQUIRE(!beyond, err, KILN_EDIVERGED,
+                 "%s: a weight of layer %zu for %s is beyond what fp16 holds (65504); lower --lr, "
+                 "or train on --device cpu",
+                 ane->base.caps.name, layer, kiln_npu_kind_name(kind));
+    __atomic_store_n(stale_at(ane, kind, layer), 0, __ATOMIC_RELAXED);
+    return KILN_OK;
 }
 
 uint64_t kiln_ane_staged_elements(const struct kiln_table *table, bool training) {

@@ -122,6 +122,11 @@ static enum kiln_status attempt(const char *path, const struct kiln_npu_source *
                  "make the staging folder %s: %s; is the temporary folder there and writable?",
                  path, strerror(errno));
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && made) {
+        const int why = errno;
+        rmdir(path);
+        errno = why;
+    }
     KILN_REQUIRE(fd >= 0 || errno == ENOENT, err, KILN_EIO,
                  "open the staging folder %s: %s; remove what lies there", path, strerror(errno));
     enum kiln_status status = KILN_OK;

@@ -128,8 +128,11 @@ enum kiln_status kiln_ane_lock(struct kiln_ane *ane, struct kiln_npu_surface *su
                                struct kiln_err *err) {
     struct kiln_device_counts *counts = &ane->base.counts;
     *at = ane->runtime->ops->lock(ane->runtime, surface, read_only, err);
+    if (!*at) {
+        return err->code;
+    }
     *(read_only ? &counts->surface_read : &counts->surface_written) += elements * sizeof **at;
-    return *at ? KILN_OK : err->code;
+    return KILN_OK;
 }
 
 enum kiln_status kiln_ane_unlock(struct kiln_ane *ane, struct kiln_npu_surface *surface,
@@ -142,7 +145,8 @@ static void put_rows(const struct kiln_ane *ane, uint16_t *at, size_t stride,
                      const struct kiln_ane_rows *piece) {
     const size_t w = ane->width;
     if (piece->wide) {
-        kiln_host_to_half(&ane->host, at, piece->wide, piece->rows);
+        kiln_host_to_half_scaled(&ane->host, at, piece->wide, piece->rows,
+                                 piece->scale > 0.0f ? piece->scale : 1.0f);
     } else if (stride == w) {
         memcpy(at, piece->half, piece->rows * w * sizeof *at);
     } else {

@@ -296,29 +296,60 @@ void kiln_host_embed_backward(struct kiln_host *host, const uint32_t *tokens, co
 
 /* ---- residuals ------------------------------------------------------------------------------ */
 
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 struct residual_job {
     const struct kiln_host *host;
     const float *in;
     const uint16_t *half;
     float *out;
     uint16_t *half_out;
+    float scale;
 };
 
 static void round_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
     const struct residual_job *job = context;
     size_t width = job->host->width, seq = job->host->options.shape.seq;
+    float *scaled = scratch;
     (void)index;
-    (void)scratch;
     for (size_t i = first; i < first + rows; i++) {
         uint16_t *out = job->half_out + i * width;
-        job->host->kernels.half_of(out, job->in + i * width, seq);
+        const float *in = job->in + i * width;
+        for (size_t t = 0; job->scale != 1.0f && t < seq; t++) {
+            scaled[t] = in[t] * job->scale;
+        }
+        job->host->kernels.half_of(out, job->scale != 1.0f ? scaled : in, seq);
         memset(out + seq, 0, (width - seq) * sizeof *out);
     }
 }
 
-void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float *in, size_t rows) {
-    struct residual_job job = {.host = host, .in = in, .half_out = out};
+void kiln_host_to_half_scaled(const struct kiln_host *host, uint16_t *out, const float *in,
+                              size_t rows, float scale) {
+    struct residual_job job = {.host = host, .in = in, .half_out = out, .scale = scale};
     kiln_rows(&host->workers, rows, KILN_HOST_CHANNELS, round_rows, &job);
+}
+
+void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float *in, size_t rows) {
+    kiln_host_to_half_scaled(host, out, in, rows, 1.0f);
+}
+
+float kiln_host_norm_scale(const struct kiln_host *host, const float *x, size_t rows) {
+    /* Magnitudes are ordered as their bits are, infinity and NaN above all. */
+    const uint32_t most = bits_of(KILN_HOST_NORM_MOST), infinite = 0x7f800000u;
+    uint32_t largest = 0;
+    for (size_t i = 0; i < rows * host->width; i++) { /* padding is zero */
+        const uint32_t magnitude = bits_of(x[i]) & 0x7fffffffu;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    float scale = 1.0f;
+    for (; largest > most && largest < infinite; largest -= 1u << 23) {
+        scale *= 0.5f;
+    }
+    return scale;
 }
 
 static void add_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {

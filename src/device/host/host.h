@@ -121,6 +121,15 @@ void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_hos
 
 /* out [rows][W] = in [rows][W] rounded to fp16; what is beyond it becomes infinite. */
 void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float *in, size_t rows);
+/* What x [rows][W] is multiplied by on its way to a program that norms it: 1, or the power of two
+ * that brings its largest magnitude below KILN_HOST_NORM_MOST, so that squares stay in fp16.
+ * RMSNorm does not see a factor, but for eps, which is nothing beside such values; its backward
+ * pass gives the gradient over the factor. 1 where x is not finite: that must be seen. */
+#define KILN_HOST_NORM_MOST 255.0f
+float kiln_host_norm_scale(const struct kiln_host *host, const float *x, size_t rows);
+/* out = in * scale rounded to fp16. */
+void kiln_host_to_half_scaled(const struct kiln_host *host, uint16_t *out, const float *in,
+                              size_t rows, float scale);
 /* out = in + half, all [rows][W]; out may be in. */
 void kiln_host_add_half(const struct kiln_host *host, float *out, const float *in,
                         const uint16_t *half, size_t rows);
@@ -139,7 +148,8 @@ struct kiln_host_norm_bwd {
     const uint16_t *dy;      /* [D][W] gradient of the norm's output */
     const uint16_t *dy2;     /* NULL, or a second part of it, added in fp32 */
     const uint16_t *dx_made; /* NULL, or [D][W] the gradient through the norm as the device made it:
-                              * then dx += dx_made, and only dw is computed here */
+                              * then dx += dx_made * made_scale, and only dw is computed here */
+    float made_scale;
 };
 /* Call it for the sequences in order. */
 void kiln_host_norm_backward(struct kiln_host *host, const struct kiln_host_norm_bwd *norm);

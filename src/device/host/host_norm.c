@@ -140,7 +140,9 @@ static void norm_bwd_channels(void *context, size_t first, size_t rows, size_t i
         job->n.dw[c] = job->n.add ? job->n.dw[c] + dw : dw;
         if (job->n.dx_made) {
             host->kernels.half_to(made, job->n.dx_made + c * width, seq);
-            host->kernels.add(dx, made, seq);
+            for (size_t t = 0; t < seq; t++) {
+                dx[t] += made[t] * job->n.made_scale;
+            }
             continue;
         }
         for (size_t t = 0; t < seq; t++) {

@@ -170,8 +170,12 @@ static void read_some(void *context, size_t task, size_t thread) {
         case KILN_MIL_INT8:
             EACH(float, int8_t);
         case KILN_MIL_UINT8:
-        case KILN_MIL_BOOL:
             EACH(float, uint8_t);
+        case KILN_MIL_BOOL:
+            for (size_t i = 0; i < n; i++) {
+                to[i] = ((const uint8_t *)from)[i] != 0 ? 1.0f : 0.0f;
+            }
+            break;
         case KILN_MIL_INT16:
             EACH(float, int16_t);
         case KILN_MIL_UINT16:

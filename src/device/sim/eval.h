@@ -2,7 +2,8 @@
  *
  * eval.h: the interpreter: runs a MIL graph on the CPU with the numbers of a Neural Engine.
  *
- * A value is an array of fp32 whose elements are numbers of its declared type. An operation
+ * A value is an array of fp32 whose elements are numbers of its declared type (integers beyond 2^24
+ * are rounded). An operation
  * computes in fp32 (sums of products on the CPU kernels) or double and rounds once, when it
  * stores; then a NaN becomes what struct kiln_sim_numbers says.
  *

@@ -78,7 +78,8 @@ static void find_views(struct planner *p, const struct kiln_mil_node *node) {
         size_t begin[KILN_MIL_RANK] = {0};
         for (size_t i = 0; i < node->n_out; i++) {
             const struct kiln_mil_type *out = &values[node->out[i]].type;
-            if (one_piece(in, out->dims)) {
+            const bool ruled = p->numbers->slice_limit > 0.0f && begin[in->rank - 1] > 0;
+            if (!ruled && one_piece(in, out->dims)) {
                 view(p, node->out[i], node->in[0], offset_of(in, begin));
             }
             begin[node->axis] += out->dims[node->axis];
