@@ -17,6 +17,7 @@
 #include "facts.h"
 #include "files.h"
 #include "kiln/inspect.h"
+#include "kiln/mil.h"
 #include "kiln/model.h"
 #include "kiln/text.h"
 #include "kiln/train.h"
@@ -117,6 +118,49 @@ static enum kiln_status inspect_model(const struct call *call, struct kiln_err *
         status = output_finish(err);
     }
     kiln_model_close(&model);
+    return status;
+}
+
+/* ---- weight files of MIL programs --------------------------------------------------------------
+ */
+
+static enum kiln_status report_weights(const struct call *call,
+                                       const struct kiln_mil_weights *weights,
+                                       struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    json_t *list = json_array();
+    for (size_t i = 0; i < weights->n; i++) {
+        const struct kiln_mil_blob *b = &weights->blobs[i];
+        json_array_append_new(
+            list, json_pack("{s:I, s:s, s:I, s:f, s:f, s:I}", "offset", (json_int_t)b->offset,
+                            "type", b->type, "elements", (json_int_t)b->elements, "least", b->least,
+                            "most", b->most, "not_numbers", (json_int_t)b->not_numbers));
+    }
+    if (flags->json) {
+        return json_print(json_pack("{s:s, s:o}", "kind", "mil weights", "blobs", list), err);
+    }
+    json_decref(list);
+    printf("%s: a weight file of MIL programs, %zu blob%s\n", call->arguments[0], weights->n,
+           weights->n == 1 ? "" : "s");
+    for (size_t i = 0; i < weights->n; i++) {
+        const struct kiln_mil_blob *b = &weights->blobs[i];
+        printf("  offset %-8" PRIu64 " %s, %" PRIu64 " elements from %g to %g", b->offset, b->type,
+               b->elements, b->least, b->most);
+        if (b->not_numbers > 0) {
+            printf("; %" PRIu64 " are no finite numbers", b->not_numbers);
+        }
+        putchar('\n');
+    }
+    return output_finish(err);
+}
+
+static enum kiln_status inspect_weights(const struct call *call, struct kiln_err *err) {
+    struct kiln_mil_weights weights;
+    enum kiln_status status = kiln_mil_weights_read(call->arguments[0], &weights, err);
+    if (status == KILN_OK) {
+        status = report_weights(call, &weights, err);
+    }
+    kiln_mil_weights_free(&weights);
     return status;
 }
 
@@ -333,7 +377,15 @@ static enum kiln_status inspect_resume(const struct call *call, struct kiln_err 
 
 /* ---- which of them? ------------------------------------------------------------------------- */
 
-enum kind { KIND_MODEL, KIND_TOKENS, KIND_STATE, KIND_RESUME, KIND_OTHER, KIND_OTHER_OR_RAW };
+enum kind {
+    KIND_WEIGHTS,
+    KIND_MODEL,
+    KIND_TOKENS,
+    KIND_STATE,
+    KIND_RESUME,
+    KIND_OTHER,
+    KIND_OTHER_OR_RAW
+};
 
 /* Sizes of a llama2.c header: dim, hidden, layers, heads, kv_heads, vocab (negative: untied), seq.
  * A tokenizer's second word is a float and its third a length; tokens are pairs of small numbers,
@@ -374,6 +426,8 @@ static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_
         *out = KIND_STATE; /* by its name too: its first bytes may be what is damaged */
     } else if (is_named(path, "resume.kiln") || memcmp(head, "KILNRS", 6) == 0) {
         *out = KIND_RESUME;
+    } else if (kiln_mil_weights_is(path)) {
+        *out = KIND_WEIGHTS;
     } else if (could_be_model(head, size)) {
         *out = KIND_MODEL;
     } else {
@@ -415,6 +469,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     }
     KILN_TRY(find_kind(path, &kind, err));
     switch (kind) {
+        case KIND_WEIGHTS:
+            return inspect_weights(call, err);
         case KIND_MODEL:
             return inspect_model(call, err);
         case KIND_TOKENS:
@@ -433,7 +489,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
 const struct command command_inspect = {
     .name = "inspect",
     .synopsis = "FILE",
-    .summary = "say what a model, token file, tokenizer, run, state or checkpoint holds",
+    .summary =
+        "say what a model, token file, tokenizer, run, state, checkpoint or MIL weight file holds",
     .details =
         "Checks what it shows: sizes, checksums, that every weight is a finite number.\n"
         "Of a run it shows the settings and all of its state.kiln, of checkpoints/step-N every "

@@ -63,6 +63,31 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_check_file(
     struct kiln_err *err);
 KILN_API void kiln_mil_report_free(struct kiln_mil_report *report);
 
+/* ---- weight files (src/device/mil/blob_file.c) ------------------------------------------------
+ */
+
+/* A blob of a weight file. */
+struct kiln_mil_blob {
+    uint64_t offset;  /* of its descriptor: what programs name */
+    uint64_t bytes;   /* of its payload */
+    const char *type; /* "fp16" */
+    uint64_t elements;
+    double least, most;   /* of its elements that are numbers */
+    uint64_t not_numbers; /* infinities and NaN */
+};
+struct kiln_mil_weights {
+    struct kiln_mil_blob *blobs; /* [n] in the order of the file */
+    size_t n;
+};
+/* Does the file begin as a weight file does? */
+KILN_API bool kiln_mil_weights_is(const char *path);
+/* Read every blob of it. KILN_EINPUT names the offset and the member that is wrong. Free the blobs
+ * after any status. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_weights_read(const char *path,
+                                                                struct kiln_mil_weights *out,
+                                                                struct kiln_err *err);
+KILN_API void kiln_mil_weights_free(struct kiln_mil_weights *weights);
+
 /* ---- writing (src/train/emit.c) -------------------------------------------------------------- */
 
 /* A program that kiln makes for a layer of a model. */

@@ -48,3 +48,10 @@ for part in check emit run limits; do
     expect 0 "$KILN" mil "$part" --help
     says stdout "kiln mil $part"
 done
+
+# inspect reads a weight file, too: 24 zeros.
+expect 0 "$KILN" inspect w.bin
+says stdout 'offset 64       fp16, 24 elements from 0 to 0'
+head -c 170 w.bin >cut.bin
+expect 1 "$KILN" inspect cut.bin
+says stderr 'blob at offset 64: 48 payload bytes from 128 on, but the file has 42'
