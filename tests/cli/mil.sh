@@ -50,8 +50,8 @@ for part in check emit run limits; do
 done
 
 # inspect reads a weight file, too: 24 zeros.
-expect 0 "$KILN" inspect w.bin
+expect 0 "$KILN" inspect folder/weights/w.bin
 says stdout 'offset 64       fp16, 24 elements from 0 to 0'
-head -c 170 w.bin >cut.bin
+head -c 170 folder/weights/w.bin >cut.bin
 expect 1 "$KILN" inspect cut.bin
 says stderr 'blob at offset 64: 48 payload bytes from 128 on, but the file has 42'
