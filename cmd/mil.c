@@ -136,6 +136,17 @@ static enum kiln_status run_limits(const struct call *call, struct kiln_err *err
         }
         printf("  %-22s %6s  %s\n", limit.name, value, limit.help);
     }
+    struct kiln_mil_number number;
+    for (size_t i = 0; kiln_mil_sim_number(i, &number); i++) {
+        if (flags->json) {
+            json_object_set_new(
+                list, number.name,
+                json_pack("{s:s, s:s}", "value", number.value, "help", number.help));
+        } else {
+            printf("%s  %-22s %6s  %s\n", i == 0 ? "numbers\n" : "", number.name, number.value,
+                   number.help);
+        }
+    }
     return flags->json ? json_print(list, err) : output_finish(err);
 }
 
@@ -143,7 +154,9 @@ const struct command command_mil_limits = {
     .name = "mil limits",
     .synopsis = "[--json]",
     .summary = "list the hardware's limits and their defaults",
-    .details = "1 is on. Set others with --limit NAME=on, =off or =NUMBER.\n",
+    .details =
+        "1 is on. Set others with --limit NAME=on, =off or =NUMBER; train, plan and verify take\n"
+        "them as --sim NAME=VALUE,NAME=VALUE.\n",
     .missing = "",
     .flags_size = sizeof(struct limits_flags),
     .options = limits_options,

@@ -30,8 +30,8 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_precision, KILN_SETTING_device,  KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
-    KILN_SETTING_sim_time,  KILN_SETTING_threads, KILN_SETTING_budget};
+    KILN_SETTING_precision, KILN_SETTING_device, KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
+    KILN_SETTING_sim_time,  KILN_SETTING_sim,    KILN_SETTING_threads,     KILN_SETTING_budget};
 
 /* What a process of Apple\'s runtime may compile. */
 enum { ANE_BUDGET = 119 };
@@ -163,8 +163,9 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                      kiln_setting(id)->flag);
     }
     KILN_REQUIRE(reference || (call->settings.origin[KILN_SETTING_sim_time] != KILN_FROM_FLAG &&
+                               call->settings.origin[KILN_SETTING_sim] != KILN_FROM_FLAG &&
                                call->settings.origin[KILN_SETTING_budget] != KILN_FROM_FLAG),
-                 err, KILN_EUSAGE, "verify: --sim-time and --budget are for --reference");
+                 err, KILN_EUSAGE, "verify: --sim, --sim-time and --budget are for --reference");
     return reference ? verify_reference(call, err) : verify_run(call, err);
 }
 

@@ -30,6 +30,12 @@ struct kiln_mil_limit {
 /* The i-th limit; false behind the last. */
 KILN_API bool kiln_mil_limit(size_t i, struct kiln_mil_limit *out);
 
+/* How the simulator counts where sources differ; set like a limit. */
+struct kiln_mil_number {
+    const char *name, *value, *help; /* value: its default */
+};
+KILN_API bool kiln_mil_sim_number(size_t i, struct kiln_mil_number *out);
+
 struct kiln_mil_options {
     const char *weights;       /* folder; NULL: the program's */
     const char *const *limits; /* [n_limits] "NAME=on", "NAME=off", "NAME=NUMBER" */

@@ -61,6 +61,7 @@ struct kiln_run_info {
     const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
     const struct kiln_settings *settings;   /* complete: nothing unset */
     struct kiln_cpu cpu;
+    const char *says; /* what the device says of itself; "" on the cpu */
     struct kiln_device_choice device;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */

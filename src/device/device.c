@@ -70,6 +70,11 @@ size_t kiln_device_programs(const struct kiln_device_options *options) {
 enum kiln_status kiln_device_check(const struct kiln_device_choice *device, struct kiln_err *err) {
     struct kiln_sim_options options;
     kiln_sim_options_default(&options);
+    KILN_REQUIRE(
+        !device->sim ||
+            (!strstr(device->sim, "compile-budget=") && !strstr(device->sim, "load-budget=")),
+        err, KILN_EUSAGE,
+        "--sim %s: budgets are planned for; set them with --budget and --load-budget", device->sim);
     return device->sim ? kiln_sim_options_set(&options, device->sim, err) : KILN_OK;
 }
 

@@ -57,6 +57,7 @@ enum kiln_kind {
 
 struct kiln_device_caps {
     const char *name;      /* "cpu", "sim", "ane" */
+    char description[160]; /* what it says of itself, for people; "" on the cpu */
     char numerics[96];     /* all of the device that decides bits: part of the numerics id */
     size_t compile_budget; /* kernels a process may compile; 0: no limit */
     size_t load_budget;    /* kernels a process may hold loaded; 0: no limit */

@@ -97,8 +97,8 @@ static void say_machine(struct text *text, const struct kiln_run_info *info) {
     const double available = (double)info->cpu.memory_available;
     if (strcmp(info->settings->device, "cpu") != 0) {
         heading(text, "device");
-        add(text, "%s, weights %s, %s\n", info->settings->device, info->settings->weight_mode,
-            info->device.extras ? "with extras" : "without extras");
+        add(text, "%s, weights %s, %s: %s\n", info->settings->device, info->settings->weight_mode,
+            info->device.extras ? "with extras" : "without extras", info->says);
     }
     heading(text, "machine");
     add(text, "%s kernels, %s products in %s, %" PRIu64 " threads of %zu, %s free\n",

@@ -117,7 +117,10 @@ size_t kiln_progress_line(struct kiln_progress *progress, const struct kiln_step
     if (!isnan(record->val_loss)) {
         add(&line, "  held-out %.4f", record->val_loss);
     }
-    add(&line, "  norm %.2f  lr %.2e", record->grad_norm, record->lr);
+    if (!record->skipped) {
+        add(&line, "  norm %.2f", record->grad_norm);
+    }
+    add(&line, "  lr %.2e", record->lr);
     add(&line, record->ms < 99.95 ? "  %.1f ms" : "  %.0f ms", record->ms);
     add(&line, "  %s tok/s", human_count(record->tokens_per_s, buffer, sizeof buffer));
     add(&line, "  %s/s", kiln_human_tflop(record->tflops, buffer, sizeof buffer));

@@ -189,6 +189,7 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
     }
     info->device = t->engine.request.device;
+    info->says = t->engine.device->caps.description;
     info->precision = kiln_precision_resolve(t->engine.request.precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }

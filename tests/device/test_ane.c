@@ -365,6 +365,31 @@ TEST(times_of_a_step_are_measured_and_add_up) {
     }
 }
 
+/* Where new weights take effect without a compile, programs that wait for them get them: the same
+ * bits, and nothing but the first window's programs is compiled. */
+TEST(a_reload_that_works_saves_the_compiles_and_changes_no_bit) {
+    static const char plain[] = "device=sim steps=4 eval-every=0 save-every=0 budget=1000";
+    char changes[160];
+    char *want = lasting_metrics(tiny_run("compiled", plain, NULL));
+    snprintf(changes, sizeof changes, "%s sim=reload=on", plain);
+    const char *folder = tiny_run("reloaded", changes, NULL);
+    char *got = lasting_metrics(folder);
+    CHECK_STRING(got, want);
+    CHECK(metric(folder, 1, "compiles") > 0);
+    CHECK_EQ(metric(folder, 2, "compiles"), 0);
+    CHECK_EQ(metric(folder, 4, "compiles"), 0);
+    free(want);
+    free(got);
+    /* A load budget that the parked programs fill: they make room. */
+    snprintf(changes, sizeof changes, "%s sim=reload=on load-budget=13 layers=3", plain);
+    got = lasting_metrics(tiny_run("tight", changes, NULL));
+    snprintf(changes, sizeof changes, "%s load-budget=13 layers=3", plain);
+    want = lasting_metrics(tiny_run("tight-compiled", changes, NULL));
+    CHECK_STRING(got, want);
+    free(want);
+    free(got);
+}
+
 /* The same bits for any number of threads. */
 TEST(bits_on_sim_do_not_depend_on_threads) {
     static const char *const modes[] = {"", "no-extras=1", "weight-mode=dynamic"};

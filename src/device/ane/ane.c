@@ -381,6 +381,11 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
         ane_close(&ane->base);
         return status;
     }
+    snprintf(ane->base.caps.description, sizeof ane->base.caps.description,
+             "%s; new weights take a compile%s", ane->runtime->description,
+             ane->dynamic            ? " nowhere: they are inputs"
+             : ane->runtime->reloads ? " only where a patch fails"
+                                     : "");
     /* Both runtimes run the same programs on the same host work: what differs is the device. */
     snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s%s%s",
              name, ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",

@@ -44,6 +44,9 @@ struct kiln_ane {
     size_t n_surfaces, surface_room;
     struct kiln_npu_surface **to[KILN_NPU_KINDS], **from[KILN_NPU_KINDS]; /* [places] */
     struct kiln_npu_program **programs[KILN_NPU_KINDS];                   /* [places] */
+    /* [places] the program holds old weights, and waits for new ones: where the runtime proved that
+     * it takes them without a compile. To the caller it is not loaded. */
+    unsigned char *parked[KILN_NPU_KINDS];
     size_t places[KILN_NPU_KINDS]; /* layers, parts, or 1; 0: the options want no such program */
     unsigned char *stale;          /* dynamic: [KILN_NPU_KINDS][L] weights not on the surface yet */
 };

@@ -12,9 +12,47 @@ static void drop(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place) {
     struct kiln_npu_program **program = &ane->programs[kind][place];
     if (*program) {
         ane->runtime->ops->release(ane->runtime, *program);
-        ane->base.counts.loaded--;
+        ane->base.counts.loaded -= !ane->parked[kind][place];
+        ane->parked[kind][place] = 0;
         *program = NULL;
     }
+}
+
+/* Its weights are stale: keep the program where it can take others, else let it go. */
+static void retire(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place) {
+    const bool bakes = kind != KILN_NPU_ATTN_BWD2 && kind != KILN_NPU_SOFTMAX && !ane->dynamic;
+    if (!ane->runtime->reloads || !bakes) {
+        drop(ane, kind, place);
+    } else if (ane->programs[kind][place] && !ane->parked[kind][place]) {
+        ane->parked[kind][place] = 1;
+        ane->base.counts.loaded--;
+    }
+}
+
+/* Parked programs are loaded still: let one go where the budget wants its room. */
+static void make_room(struct kiln_ane *ane) {
+    const size_t budget = ane->base.caps.load_budget;
+    for (int kind = 0; budget > 0 && kind < KILN_NPU_KINDS; kind++) {
+        for (size_t p = 0; p < ane->places[kind] && ane->runtime->loaded >= budget; p++) {
+            if (ane->parked[kind][p]) {
+                drop(ane, (enum kiln_npu_kind)kind, p);
+            }
+        }
+    }
+}
+
+/* Give a parked program its new weights. What cannot is compiled. */
+static bool revive(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place,
+                   const struct kiln_npu_made *made) {
+    struct kiln_err ignored;
+    if (!ane->parked[kind][place] ||
+        ane->runtime->ops->reload(ane->runtime, ane->programs[kind][place], made->source.weights,
+                                  made->source.n_weights, &ignored) != KILN_OK) {
+        return false;
+    }
+    ane->parked[kind][place] = 0;
+    ane->base.counts.loaded++;
+    return true;
 }
 
 static enum kiln_status bind(struct kiln_ane *ane, struct kiln_npu_program *program,
@@ -44,9 +82,15 @@ static enum kiln_status make(struct kiln_ane *ane, enum kiln_npu_kind kind, size
     const size_t part = kind == KILN_NPU_CLASSIFIER ? place : 0;
     struct kiln_npu_made made;
     struct kiln_npu_program *program = NULL;
-    drop(ane, kind, place);
+    retire(ane, kind, place);
     KILN_TRY(kiln_npu_make(kind, ane->base.table, ane->base.shape.seq, layer, part, weights,
                            ane->serial++, NULL, &made, err));
+    if (revive(ane, kind, place, &made)) {
+        kiln_npu_made_free(&made);
+        return KILN_OK;
+    }
+    drop(ane, kind, place);
+    make_room(ane);
     enum kiln_status status = ops->compile(ane->runtime, &made.source, &program, err);
     kiln_npu_made_free(&made);
     KILN_TRY(status);
@@ -96,7 +140,7 @@ static enum kiln_status check_budgets(const struct kiln_ane *ane, size_t kind, s
         const enum kiln_npu_kind k = (enum kiln_npu_kind)(programs_of[kind].first + i);
         const size_t places = fills(ane, k, layer, &first);
         for (size_t p = first; p < first + places; p++) {
-            loaded -= ane->programs[k][p] != NULL;
+            loaded -= ane->programs[k][p] != NULL && !ane->parked[k][p];
         }
     }
     KILN_REQUIRE(caps->compile_budget == 0 || compiled + n <= caps->compile_budget, err,
@@ -140,7 +184,7 @@ void kiln_ane_release(struct kiln_device *device, size_t kind, size_t layer) {
         size_t first;
         const size_t places = fills(ane, k, layer, &first);
         for (size_t p = first; p < first + places; p++) {
-            drop(ane, k, p);
+            retire(ane, k, p);
         }
     }
 }
@@ -170,6 +214,7 @@ void kiln_ane_close_programs(struct kiln_ane *ane) {
             drop(ane, (enum kiln_npu_kind)kind, p);
         }
         kiln_free(ane->programs[kind]);
+        kiln_free(ane->parked[kind]);
         ane->programs[kind] = NULL;
     }
 }
@@ -182,8 +227,9 @@ enum kiln_status kiln_ane_run(struct kiln_ane *ane, enum kiln_npu_kind kind, siz
         for (at = 0; at + 1 < ane->places[kind] && !programs[at]; at++) {
         }
     }
-    KILN_REQUIRE(programs[at], err, KILN_EINTERNAL, "%s: %s of layer %zu is not loaded",
-                 ane->base.caps.name, kiln_npu_kind_name(kind), place);
+    KILN_REQUIRE(programs[at] && !ane->parked[kind][at], err, KILN_EINTERNAL,
+                 "%s: %s of layer %zu is not loaded", ane->base.caps.name, kiln_npu_kind_name(kind),
+                 place);
     const double start = kiln_now_s();
     const enum kiln_status status =
         ane->runtime->ops->evaluate(ane->runtime, programs[at], ane->dynamic ? place : 0, err);

@@ -4,8 +4,10 @@
  *
  * Letters: D width, H query heads, G key-value heads, K head size, F feed-forward, V vocabulary,
  * T tokens of a sequence, W = T rounded up to 16. A surface holds one sequence, channel-first
- * fp16 [1, C, 1, W]: element (c, t) at c*W + t. Columns T..W-1 are zero on input and of no meaning
- * on output. Parts of a surface follow each other in the channels, in the order listed:
+ * fp16 [1, C, 1, W]: element (c, t) at c*W + t. Columns T..W-1 of x, of gradients and of Q and K
+ * are zero on input and of no meaning on output; what P and dP hold there, in columns and in rows
+ * of padding, meets only zeros. Parts of a surface follow each other in the channels, in the order
+ * listed:
  *
  *   baked: weights in the program
  *   kind        weights               input                          output

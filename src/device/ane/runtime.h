@@ -62,7 +62,7 @@ struct kiln_npu_runtime_ops {
     /* Unload if loaded, and free. What goes wrong is kept for kiln_npu_runtime.trouble. */
     void (*release)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program);
     /* Give a loaded program other weights without a compile (counts no compile). Only where the
-     * runtime's self-test proved that it works (caps.reloads). */
+     * runtime's self-test proved that it works (runtime->reloads). */
     enum kiln_status (*reload)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program,
                                const struct kiln_npu_weight *weights, size_t n_weights,
                                struct kiln_err *err);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "device/sim/sim.h"
+#include "kiln/mil.h"
 
 /* Times are those of the plan's profile of such a device (src/plan/profile.c); a dispatch and a
  * load take what is published for an M4 and an M5. */
@@ -16,6 +17,22 @@ void kiln_sim_options_default(struct kiln_sim_options *out) {
         .numbers = {.nan = KILN_SIM_NAN_INF, .matmul_limit = 32752.0f},
         .times = {.compile_s = 0.053, .load_s = 0.0017, .dispatch_s = 0.0002, .tflops = 2.2}};
     kiln_sim_limits_default(&out->limits);
+}
+
+bool kiln_mil_sim_number(size_t i, struct kiln_mil_number *out) {
+    static const struct kiln_mil_number numbers[] = {
+        {"nan", "inf", "what a NaN becomes when it is stored: inf, zero or keep"},
+        {"matmul-overflow", "32752", "a larger result of a matmul is infinite"},
+        {"slice-overflow", "off",
+         "as 4094: behind a slice of the last axis not from 0 (before A16)"},
+        {"inf-product", "off", "mul(+inf, x) gives -52416"},
+        {"reload", "off", "new weights take effect without a compile"},
+    };
+    if (i >= sizeof numbers / sizeof numbers[0]) {
+        return false;
+    }
+    *out = numbers[i];
+    return true;
 }
 
 static enum kiln_status set_nan(struct kiln_sim_numbers *numbers, const char *value,
@@ -73,6 +90,8 @@ static enum kiln_status set_one(struct kiln_sim_options *options, const char *te
         return set_switch(&options->reload_is_visible, "reload", equals + 1, err);
     }
 #undef IS
+    KILN_REQUIRE(equals, err, KILN_EUSAGE, "%s: a name without a value; NAME=VALUE is wanted",
+                 text);
     return kiln_sim_limits_set(&options->limits, text, err);
 }
 
