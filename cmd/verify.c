@@ -47,7 +47,11 @@ static void print_table(const struct kiln_verify_result *r) {
     }
     printf("losses of %zu steps      %12.3e   limit %.0e%s\n", r->steps, r->loss_error,
            r->loss_limit, r->loss_error <= r->loss_limit ? "" : "   too far off");
-    printf("%s\n", r->pass ? "PASS" : "FAIL");
+    printf("%s", r->pass ? "PASS" : "FAIL");
+    if (r->steps < r->all) {
+        printf(", for %zu of %zu steps: then the budget was spent", r->steps, r->all);
+    }
+    putchar('\n');
 }
 
 static enum kiln_status print_result(const struct flags *flags, const struct kiln_verify_result *r,

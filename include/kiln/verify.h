@@ -43,6 +43,7 @@ struct kiln_verify_result {
     double loss_error; /* largest relative difference over the steps */
     double loss_limit;
     size_t steps; /* compared: all of the reference, or what the budget allows */
+    size_t all;   /* that the reference has */
 };
 
 /* Run the reference's training steps and compare, in this process: where a budget is spent before

@@ -313,6 +313,7 @@ enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options
         status = run_steps(&job, out, err);
     }
     set_limits(kiln_precision_resolve(job.precision), out);
+    out->all = job.reference.steps;
     out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
     kiln_engine_close(&job.engine);
     close_reference(&job.reference);

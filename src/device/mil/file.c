@@ -6,6 +6,7 @@
 
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/stat.h>
 
 #include "base/io.h"
 #include "base/mem.h"
@@ -100,10 +101,27 @@ static char *folder_of(const char *path) {
     return slash == path ? kiln_strdup("/") : kiln_strndup(path, (size_t)(slash - path));
 }
 
+static bool is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 enum kiln_status kiln_mil_open(const char *path, const char *weights, struct kiln_mil_graph *out,
                                struct kiln_err *err) {
     char *text = NULL, *own = NULL;
     size_t bytes = 0;
+    KILN_REQUIRE(weights == NULL || is_folder(weights), err, KILN_EINPUT,
+                 "%s: no such folder of weights; name one that holds what the program names",
+                 weights);
+    if (is_folder(path)) { /* as kiln mil emit writes it */
+        char *inside = kiln_path_join(path, "model.mil");
+        KILN_REQUIRE(inside != NULL, err, KILN_ENOMEM, "%s: out of memory", path);
+        const enum kiln_status status =
+            is_folder(inside) ? KILN_FAIL(err, KILN_EINPUT, "%s: a folder, not a program", inside)
+                              : kiln_mil_open(inside, weights, out, err);
+        kiln_free(inside);
+        return status;
+    }
     KILN_TRY(kiln_read_file(path, &text, &bytes, err));
     if (weights == NULL) {
         own = folder_of(path);
