@@ -6,7 +6,6 @@
 
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/stat.h>
 
 #include "base/io.h"
 #include "base/mem.h"
