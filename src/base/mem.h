@@ -18,6 +18,9 @@
 #define kiln_mul_overflows(a, b, out) __builtin_mul_overflow((size_t)(a), (size_t)(b), (out))
 #define kiln_add_overflows(a, b, out) __builtin_add_overflow((size_t)(a), (size_t)(b), (out))
 
+static inline size_t kiln_least(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t kiln_largest(size_t a, size_t b) { return a > b ? a : b; }
+
 /* n elements of `size` bytes, zeroed, 64-byte aligned. NULL when out of memory or n*size
  * overflows; the caller reports it. Free with kiln_free. n*size of 0 gives a valid block. */
 void *kiln_alloc(size_t n, size_t size);

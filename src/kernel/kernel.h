@@ -200,20 +200,22 @@ static inline uint16_t kiln_f32_to_bf16(float x) {
 }
 
 /* fp16 <-> fp32, round to nearest even, NaN stays NaN and becomes quiet. */
+/* Without branches, so that loops over it vectorise. */
 static inline float kiln_f16_to_f32(uint16_t x) {
     union {
         uint32_t u;
         float f;
-    } v;
-    uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31, fraction = x & 0x3ff;
-    if (exponent == 0) {
-        v.f = (float)fraction * 0x1p-24f; /* subnormal: exact */
-        v.u |= sign;
-    } else if (exponent == 31) {
-        v.u = sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0u);
-    } else {
-        v.u = sign | (exponent + 112) << 23 | fraction << 13;
-    }
+    } v, small;
+    const uint32_t magnitude = (uint32_t)(x & 0x7fff) << 13, rebias = 112u << 23;
+    const uint32_t infinite = 31u << 23, hidden = 1u << 23;
+    v.u = magnitude + rebias;
+    v.u += magnitude >= infinite ? rebias : 0;
+    v.u |= magnitude > infinite ? 0x400000u : 0;
+    /* A subnormal is its digits behind a one, less that one. */
+    small.u = v.u + hidden;
+    small.f -= 0x1p-14f;
+    v.f = magnitude < hidden ? small.f : v.f;
+    v.u |= (uint32_t)(x & 0x8000) << 16;
     return v.f;
 }
 static inline uint16_t kiln_f32_to_f16(float x) {

@@ -25,7 +25,7 @@ double *oracle_random(size_t n, unsigned seed) {
     double *out = oracle_memory(n);
     unsigned state = seed * 7919u + 1u;
     for (size_t i = 0; i < n; i++) {
-        out[i] = (double)kiln_fp16_to_f32(kiln_f64_to_fp16(1.7 * next(&state)));
+        out[i] = (double)kiln_f16_to_f32(kiln_f64_to_f16(1.7 * next(&state)));
     }
     return out;
 }

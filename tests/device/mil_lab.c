@@ -25,7 +25,7 @@ static const void *find_file(void *context, const char *path, size_t *bytes) {
             shelf->made[i] = kiln_alloc(*bytes, 1);
             uint16_t *payload = kiln_blob_begin(shelf->made[i], elements);
             for (size_t k = 0; k < elements; k++) {
-                payload[k] = kiln_f64_to_fp16((double)k);
+                payload[k] = kiln_f64_to_f16((double)k);
             }
         }
         return shelf->made[i];

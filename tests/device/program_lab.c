@@ -40,7 +40,7 @@ void run_give(struct program_run *run, size_t i, const double *x) {
     size_t channels = run->in.columns ? run->in.channels : run->in.part[i];
     for (size_t t = 0; t < run->o->seq; t++) {
         for (size_t c = 0; c < channels; c++) {
-            run->input[at(&run->in, i, c, t)] = kiln_f64_to_fp16(x[t * channels + c]);
+            run->input[at(&run->in, i, c, t)] = kiln_f64_to_f16(x[t * channels + c]);
         }
     }
 }
@@ -50,7 +50,7 @@ void run_give_scores(struct program_run *run, size_t i, const double *p) {
     for (size_t row = 0; row < run->o->d.heads * T; row++) {
         for (size_t s = 0; s < T; s++) {
             run->input[at(&run->in, i, row / T * run->width + row % T, s)] =
-                kiln_f64_to_fp16(p[row * T + s]);
+                kiln_f64_to_f16(p[row * T + s]);
         }
     }
 }
@@ -64,7 +64,7 @@ void run_give_weight(struct program_run *run, size_t i, enum kiln_role role, boo
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0; c < cols; c++) {
             float value = transposed ? w[c * t->cols + r] : w[r * t->cols + c];
-            run->input[at(&run->in, i, r, c)] = kiln_f32_to_fp16(value);
+            run->input[at(&run->in, i, r, c)] = kiln_f32_to_f16(value);
         }
     }
 }
@@ -125,7 +125,7 @@ void run_go(struct program_run *run) {
 }
 
 double run_result(const struct program_run *run, size_t i, size_t t, size_t c) {
-    return (double)kiln_fp16_to_f32(run->output[at(&run->out, i, c, t)]);
+    return (double)kiln_f16_to_f32(run->output[at(&run->out, i, c, t)]);
 }
 
 static void compare(const struct program_run *run, size_t i, float *got, const double *want,

@@ -63,7 +63,7 @@ struct lab_source {
 
 static void fill(uint16_t *to, size_t n, int seed) {
     for (size_t i = 0; i < n; i++) {
-        to[i] = kiln_f32_to_fp16((float)((i * 37 + (size_t)seed * 11) % 61) / 32.0f - 1.0f);
+        to[i] = kiln_f32_to_f16((float)((i * 37 + (size_t)seed * 11) % 61) / 32.0f - 1.0f);
     }
 }
 

@@ -110,12 +110,12 @@ TEST(a_second_blob_is_found_by_its_own_offset) {
 
 TEST(every_fp16_number_comes_back_from_fp32) {
     for (uint32_t h = 0; h < 65536; h++) {
-        const float f = kiln_fp16_to_f32((uint16_t)h);
+        const float f = kiln_f16_to_f32((uint16_t)h);
         const bool nan = (h & 0x7C00) == 0x7C00 && (h & 0x3FF) != 0;
         if (nan) {
             CHECK(isnan(f));
         } else {
-            CHECK_EQ(kiln_f32_to_fp16(f), h);
+            CHECK_EQ(kiln_f32_to_f16(f), h);
             const uint32_t exponent = h >> 10 & 31;
             const double digits = (h & 0x3FF) + (exponent > 0 ? 1024.0 : 0.0);
             const double value = exponent == 31
@@ -127,13 +127,13 @@ TEST(every_fp16_number_comes_back_from_fp32) {
 }
 
 TEST(numbers_are_rounded_to_the_nearest_fp16) {
-    CHECK_EQ(kiln_f64_to_fp16(1.0 + 0x1p-11), 0x3C00);           /* a tie, to even */
-    CHECK_EQ(kiln_f64_to_fp16(1.0 + 0x1p-11 + 0x1p-40), 0x3C01); /* fp32 would lose it */
-    CHECK_EQ(kiln_f64_to_fp16(1.0 + 3 * 0x1p-11), 0x3C02);
-    CHECK_EQ(kiln_f64_to_fp16(65519.99), 0x7BFF);
-    CHECK_EQ(kiln_f64_to_fp16(-65520.0), 0xFC00);
-    CHECK_EQ(kiln_f64_to_fp16(0x1p-25), 0x0000);
-    CHECK_EQ(kiln_f64_to_fp16(-0x1.8p-24), 0x8002);
-    CHECK_EQ(kiln_f64_to_fp16(0x1p-14 - 0x1p-26), 0x0400); /* up to the smallest normal one */
-    CHECK_EQ(kiln_f64_to_fp16((double)NAN), 0x7E00);
+    CHECK_EQ(kiln_f64_to_f16(1.0 + 0x1p-11), 0x3C00);           /* a tie, to even */
+    CHECK_EQ(kiln_f64_to_f16(1.0 + 0x1p-11 + 0x1p-40), 0x3C01); /* fp32 would lose it */
+    CHECK_EQ(kiln_f64_to_f16(1.0 + 3 * 0x1p-11), 0x3C02);
+    CHECK_EQ(kiln_f64_to_f16(65519.99), 0x7BFF);
+    CHECK_EQ(kiln_f64_to_f16(-65520.0), 0xFC00);
+    CHECK_EQ(kiln_f64_to_f16(0x1p-25), 0x0000);
+    CHECK_EQ(kiln_f64_to_f16(-0x1.8p-24), 0x8002);
+    CHECK_EQ(kiln_f64_to_f16(0x1p-14 - 0x1p-26), 0x0400); /* up to the smallest normal one */
+    CHECK_EQ(kiln_f64_to_f16((double)NAN), 0x7E00);
 }

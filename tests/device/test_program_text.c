@@ -33,7 +33,7 @@ TEST(numbers_in_mil_text_are_read_back_to_the_bit) {
         CHECK_OK(kiln_mil_text_close(&text, kiln_mil_put_pair(&text, "y", "mul", x, c), &err),
                  &err);
         CHECK_OK(kiln_mil_parse("test", text.data, text.size, NULL, NULL, &graph, &err), &err);
-        const float want = kiln_fp16_to_f32(kiln_f64_to_fp16(numbers[i]));
+        const float want = kiln_f16_to_f32(kiln_f64_to_f16(numbers[i]));
         size_t found = 0;
         for (size_t v = 0; v < graph.n_values; v++) {
             if (strcmp(graph.values[v].name, "c") == 0) {
@@ -266,7 +266,7 @@ TEST(weight_files_hold_every_weight_in_its_place) {
     const uint16_t *turned = payload(&backward, "w1_t.bin", 150 * 201);
     for (size_t r = 0; r < 201; r++) {
         for (size_t c = 0; c < 150; c++) {
-            const uint16_t want = kiln_f32_to_fp16(w1[r * 150 + c]);
+            const uint16_t want = kiln_f32_to_f16(w1[r * 150 + c]);
             CHECK_EQ(plain[r * 150 + c], want);
             CHECK_EQ(turned[c * 201 + r], want);
         }
@@ -293,7 +293,7 @@ TEST(a_tied_classifier_bakes_the_embedding) {
     const uint16_t *rows = payload(&made, "classifier.bin", 37 * 24);
     const float *embed = o.weights + kiln_table_find(o.table, KILN_EMBED, KILN_NO_LAYER)->offset;
     for (size_t i = 0; i < 37 * 24; i++) {
-        CHECK_EQ(rows[i], kiln_f32_to_fp16(embed[i]));
+        CHECK_EQ(rows[i], kiln_f32_to_f16(embed[i]));
     }
     kiln_npu_made_free(&made);
     oracle_close(&o);

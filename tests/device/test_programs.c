@@ -501,7 +501,7 @@ TEST(small_activations_go_through_the_norms) {
         oracle_open(&o, 96, 4, 2, 40, 20);
         values_open(&v, &o);
         for (size_t e = 0; e < o.seq * 96; e++) {
-            v.x[e] = (double)kiln_fp16_to_f32(kiln_f64_to_fp16(v.x[e] * sizes[i]));
+            v.x[e] = (double)kiln_f16_to_f32(kiln_f64_to_f16(v.x[e] * sizes[i]));
         }
         run_open(&run, &o, KILN_NPU_FINAL_NORM, 0);
         check_final_norm(&v, &run);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "device/ane/ane_int.h"
 #include "device/sim/sim.h"
 
@@ -16,8 +17,6 @@ kiln_npu_runtime_open_fn *kiln_apple_runtime = kiln_apple_open;
 #else
 kiln_npu_runtime_open_fn *kiln_apple_runtime;
 #endif
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- operations of the contract ----------------------------------------------------------------
  */
@@ -155,11 +154,12 @@ enum { DW_SLOTS = 4 };
 static struct kiln_dw_shape dw_shape(const struct kiln_dims *d,
                                      const struct kiln_micro_batch *shape) {
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
-    return (struct kiln_dw_shape){.batch = shape->batch,
-                                  .seq = shape->seq,
-                                  .slots = DW_SLOTS,
-                                  .rows = larger(larger(2 * d->hidden, d->dim), hk + 2 * gk),
-                                  .cols = larger(larger(d->hidden, d->dim), hk)};
+    return (struct kiln_dw_shape){
+        .batch = shape->batch,
+        .seq = shape->seq,
+        .slots = DW_SLOTS,
+        .rows = kiln_largest(kiln_largest(2 * d->hidden, d->dim), hk + 2 * gk),
+        .cols = kiln_largest(kiln_largest(d->hidden, d->dim), hk)};
 }
 
 static struct kiln_host_options host_options(const struct kiln_device_options *options) {
@@ -174,7 +174,7 @@ static struct kiln_host_options host_options(const struct kiln_device_options *o
 static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
                       const struct kiln_device_options *options, void *base) {
     const size_t w = kiln_npu_width(options->shape.seq), residual = d->dim * w * 2;
-    const size_t taps = larger(kiln_ane_tap_rows(d, 0), kiln_ane_tap_rows(d, 1));
+    const size_t taps = kiln_largest(kiln_ane_tap_rows(d, 0), kiln_ane_tap_rows(d, 1));
     const bool training = options->training, dynamic = options->device.dynamic;
     size_t used = 0;
 #define TAKE(field, bytes)                                       \
@@ -183,7 +183,7 @@ static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
     TAKE(dxn, training ? options->shape.batch * residual : 0);
     TAKE(dxn2, training && dynamic ? options->shape.batch * residual : 0);
     TAKE(tap, dynamic ? taps * w * 2 : 0);
-    TAKE(dh, dynamic ? larger(d->hidden, d->heads * d->head_size) * w * 2 : 0);
+    TAKE(dh, dynamic ? kiln_largest(d->hidden, d->heads * d->head_size) * w * 2 : 0);
 #undef TAKE
     return used;
 }
@@ -206,8 +206,8 @@ static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_
         kiln_npu_ports((enum kiln_npu_kind)kind, d, options->shape.seq, 0, &in, &out);
         const size_t n = in.columns ? d->layers : 1;
         const size_t parts = kind == KILN_NPU_CLASSIFIER ? kiln_npu_classifier_parts(d) : 1;
-        bytes +=
-            n * larger(in.bytes, KILN_NPU_SURFACE) + parts * larger(out.bytes, KILN_NPU_SURFACE);
+        bytes += n * kiln_largest(in.bytes, KILN_NPU_SURFACE) +
+                 parts * kiln_largest(out.bytes, KILN_NPU_SURFACE);
     }
     return bytes;
 }

@@ -151,8 +151,8 @@ struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name
     double owed = 0;
     for (size_t i = 0; dst && i < d; i++) {
         owed += scale / (double)d;
-        dst[i] = kiln_f64_to_fp16(owed);
-        owed -= (double)kiln_fp16_to_f32(dst[i]);
+        dst[i] = kiln_f64_to_f16(owed);
+        owed -= (double)kiln_f16_to_f32(dst[i]);
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
 }
@@ -179,7 +179,7 @@ double kiln_npu_norm_eps(const struct kiln_dims *dims) {
 struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m) {
     size_t w = m->width;
     uint16_t *dst = new_file(m, "mask", w * w);
-    const uint16_t hidden = kiln_f64_to_fp16(-65504.0);
+    const uint16_t hidden = kiln_f64_to_f16(-65504.0);
     for (size_t t = 0; dst && t < w; t++) {
         for (size_t s = t + 1; s < w; s++) { /* the rest is 0 */
             dst[t * w + s] = hidden;
@@ -195,7 +195,7 @@ struct kiln_mil_ref kiln_npu_put_angles(struct kiln_npu_maker *m, const char *na
         double frequency = pow((double)m->dims->rope_theta, -(double)i / (double)pairs);
         for (size_t t = 0; t < w; t++) {
             double angle = (double)t * frequency;
-            dst[i * w + t] = kiln_f64_to_fp16(sine ? sin(angle) : cos(angle));
+            dst[i * w + t] = kiln_f64_to_f16(sine ? sin(angle) : cos(angle));
         }
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, pairs, 1, w});

@@ -60,7 +60,7 @@ struct self_test {
 static void fill(uint16_t *to, size_t n, uint64_t *at) {
     for (size_t i = 0; i < n; i++) {
         *at = *at * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        to[i] = kiln_f32_to_fp16((float)(int32_t)(*at >> 32) * 0x1p-31f);
+        to[i] = kiln_f32_to_f16((float)(int32_t)(*at >> 32) * 0x1p-31f);
     }
 }
 
@@ -90,16 +90,16 @@ static double distance(const struct self_test *test, const struct kiln_npu_weigh
     for (size_t o = 0; o < C; o++) {
         double sum[W];
         for (size_t t = 0; t < W; t++) {
-            sum[t] = (double)kiln_fp16_to_f32(b[o]);
+            sum[t] = (double)kiln_f16_to_f32(b[o]);
         }
         for (size_t i = 0; i < C; i++) {
-            const double factor = (double)kiln_fp16_to_f32(w[o * C + i]);
+            const double factor = (double)kiln_f16_to_f32(w[o * C + i]);
             for (size_t t = 0; t < W; t++) {
-                sum[t] += factor * (double)kiln_fp16_to_f32(test->x[i * W + t]);
+                sum[t] += factor * (double)kiln_f16_to_f32(test->x[i * W + t]);
             }
         }
         for (size_t t = 0; t < W; t++) {
-            const double d = (double)kiln_fp16_to_f32(got[o * W + t]) - sum[t];
+            const double d = (double)kiln_f16_to_f32(got[o * W + t]) - sum[t];
             difference += d * d;
             norm += sum[t] * sum[t];
         }

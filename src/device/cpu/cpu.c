@@ -2,6 +2,7 @@
  *
  * cpu.c: the CPU device: what it holds, and what compiling means here: packing.
  */
+#include "base/mem.h"
 #include "device/cpu/cpu.h"
 
 #include <stdio.h>
@@ -187,14 +188,12 @@ static const struct kiln_device_ops ops = {
     .import_residual = cpu_import,
 };
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 /* Both passes over the same list: base NULL plans the size, then the blocks are cut. */
 static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     const struct kiln_dims *d = &cpu->base.table->dims;
     size_t n = cpu->tokens, operand = cpu->kernels.operand_bytes, used = 0;
     size_t hk = d->heads * d->head_size, qkv = hk + 2 * d->kv_heads * d->head_size;
-    size_t wide = larger(qkv, 2 * d->hidden), narrow = larger(d->dim, hk);
+    size_t wide = kiln_largest(qkv, 2 * d->hidden), narrow = kiln_largest(d->dim, hk);
     size_t rows = n < KILN_HEAD_ROWS ? n : KILN_HEAD_ROWS;
 #define TAKE(field, bytes)                                       \
     cpu->field = base ? (void *)((uintptr_t)base + used) : NULL; \
@@ -206,11 +205,11 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     TAKE(losses, n * sizeof(float));
     TAKE(logits, rows * d->vocab * sizeof(float));
     if (cpu->training) {
-        TAKE(dout, n * larger(narrow, d->hidden) * operand);
+        TAKE(dout, n * kiln_largest(narrow, d->hidden) * operand);
         TAKE(dy, n * d->dim * operand);
         TAKE(dwide, n * wide * operand);
-        TAKE(turned, larger(n * larger(wide, narrow), rows * d->vocab) * operand);
-        TAKE(columns, kiln_packed_elements(larger(narrow, d->hidden), n) * operand);
+        TAKE(turned, kiln_largest(n * kiln_largest(wide, narrow), rows * d->vocab) * operand);
+        TAKE(columns, kiln_packed_elements(kiln_largest(narrow, d->hidden), n) * operand);
         TAKE(dxn, n * d->dim * sizeof(float));
         TAKE(dnorm, (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK * d->dim * sizeof(float));
         TAKE(dlogits, rows * d->vocab * operand);
@@ -234,7 +233,7 @@ enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
     }
     const size_t scratch =
         kiln_attention_scratch(&cpu.kernels, options->shape.seq, table->dims.head_size);
-    out->thread = larger(scratch, KILN_GEMM_SCRATCH);
+    out->thread = kiln_largest(scratch, KILN_GEMM_SCRATCH);
     for (size_t i = 0; i < table->n_matrices; i++) {
         size_t forward, backward;
         kiln_packed_sizes(&table->matrices[i], cpu.kernels.operand_bytes, &forward, &backward);

@@ -48,8 +48,6 @@ static size_t thread_bytes(const struct kiln_dw_shape *shape) {
     return kiln_round_up(KILN_GEMM_SCRATCH + KILN_GEMM_M * shape->seq * sizeof(float), 64);
 }
 static size_t blocks(size_t n, size_t of) { return (n + of - 1) / of; }
-static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
-
 struct kiln_dw_sizes kiln_dw_sizes(const struct kiln_dw_shape *shape) {
     size_t slots = shape->slots * kiln_arena_reserve(0, slot_bytes(shape));
     return (struct kiln_dw_sizes){
@@ -75,7 +73,7 @@ static void pack_panel(void *context, size_t task, size_t thread) {
     const struct kiln_dw_product *product = &entry->product;
     size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
     size_t panels = blocks(product->cols, KILN_PANEL), b = task / panels, at = task % panels;
-    size_t first = at * KILN_PANEL, n = at_most(product->cols - first, KILN_PANEL);
+    size_t first = at * KILN_PANEL, n = kiln_least(product->cols - first, KILN_PANEL);
     float *rows = dw->scratch + thread * dw->thread_floats + GEMM_FLOATS;
     widen(dw, rows, product->x + b * product->x_sequence + first * dw->width, n);
     dw->kernels.pack_f32(dw->packed + (b * panels + at) * panel, panel, rows, seq, n, seq);
@@ -93,8 +91,8 @@ static void multiply_block(void *context, size_t task, size_t thread) {
     float *scratch = dw->scratch + thread * dw->thread_floats, *dy = scratch + GEMM_FLOATS;
     float *out = product->dw + i * product->cols + j;
     struct kiln_gemm block = {
-        .m = at_most(product->rows - i, KILN_GEMM_M),
-        .n = at_most(product->cols - j, KILN_GEMM_N),
+        .m = kiln_least(product->rows - i, KILN_GEMM_M),
+        .n = kiln_least(product->cols - j, KILN_GEMM_N),
         .k = seq,
         .a = dy,
         .lda = seq,

@@ -2,6 +2,7 @@
  *
  * host.c: what a host holds, embedding, residual blocks. Norms: host_norm.c; the loss: host_loss.c.
  */
+#include "base/mem.h"
 #include "device/host/host.h"
 
 #include <string.h>
@@ -11,13 +12,11 @@ enum { TOKENS = 32, CHANNELS = 64, COPIED = 256 }; /* of one task, one piece; co
 /* ---- opening and closing ------------------------------------------------------------------- */
 
 static size_t chunks_of(size_t n, size_t of) { return (n + of - 1) / of; }
-static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
-
 /* Both passes over the same list: base NULL plans the size, then the blocks are cut. */
 static size_t lay_out(struct kiln_host *host, void *base) {
     const struct kiln_dims *d = &host->table->dims;
     struct kiln_head *head = &host->head;
-    size_t rows = at_most(host->options.shape.batch * host->options.shape.seq, KILN_HEAD_ROWS);
+    size_t rows = kiln_least(host->options.shape.batch * host->options.shape.seq, KILN_HEAD_ROWS);
     size_t column = host->width * sizeof(float), used = 0;
 #define TAKE(field, bytes)                                  \
     field = base ? (void *)((uintptr_t)base + used) : NULL; \
@@ -157,7 +156,7 @@ struct segment {
 };
 static struct segment segment_at(const struct kiln_host *host, size_t first, size_t end) {
     size_t seq = host->options.shape.seq, t = first % seq;
-    return (struct segment){first / seq, t, at_most(seq - t, end - first)};
+    return (struct segment){first / seq, t, kiln_least(seq - t, end - first)};
 }
 
 /* Columns T.. of `rows` rows of W. */
@@ -234,7 +233,7 @@ static void embed_tokens(void *context, size_t first, size_t rows, size_t index,
         s = segment_at(host, first, end);
         float *block = job->out + s.b * d * host->width;
         for (size_t c = 0; c < d; c += COPIED) {
-            size_t n = at_most(d - c, COPIED);
+            size_t n = kiln_least(d - c, COPIED);
             for (size_t i = 0; i < s.n; i++) {
                 memcpy(gathered + i * n, job->in + job->tokens[first + i] * d + c,
                        n * sizeof *gathered);
@@ -279,7 +278,7 @@ static void scatter_channels(void *context, size_t first, size_t n, size_t index
     for (size_t b = 0; b < host->options.shape.batch; b++) {
         const float *dx = job->dx + (b * d + first) * host->width;
         for (size_t t = 0; t < host->options.shape.seq; t += TOKENS) {
-            size_t m = at_most(host->options.shape.seq - t, TOKENS);
+            size_t m = kiln_least(host->options.shape.seq - t, TOKENS);
             host->kernels.transpose(rows, n, dx + t, host->width, n, m);
             for (size_t i = 0; i < m; i++, token++) {
                 host->kernels.add(gradient + *token * d, rows + i * n, n);

@@ -7,13 +7,12 @@
  */
 #include <math.h>
 
+#include "base/mem.h"
 #include "device/host/host.h"
 
 enum { TURNED = 64, LOSSES = 32, GATHERED = 256 }; /* of one task, one piece; constant */
 
 static const float least_normal = 0x1p-14F; /* of fp16: smaller ones have lost digits */
-
-static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
 
 /* The block's losses, token after token: the sum does not depend on blocks. */
 static void add_losses(const struct kiln_host *host, size_t n, double *loss) {
@@ -27,7 +26,7 @@ void kiln_host_head(struct kiln_host *host, const float *x, const uint32_t *targ
     size_t tokens = host->options.shape.batch * host->options.shape.seq;
     *loss = 0.0;
     for (size_t first = 0; first < tokens; first += KILN_HEAD_ROWS) {
-        size_t n = at_most(tokens - first, KILN_HEAD_ROWS);
+        size_t n = kiln_least(tokens - first, KILN_HEAD_ROWS);
         kiln_host_export_tokens(host, x, first, n, host->x);
         kiln_head_forward(&host->head, host->x, targets + first, n, scale, dx != NULL,
                           host->losses);
@@ -91,7 +90,7 @@ static float one(const struct kiln_host *host, const uint16_t *element) {
 static size_t gather(const struct kiln_host *host, const uint16_t *column, size_t first,
                      size_t rows, float out[GATHERED]) {
     uint16_t half[GATHERED];
-    size_t n = at_most(rows - first, GATHERED);
+    size_t n = kiln_least(rows - first, GATHERED);
     for (size_t i = 0; i < n; i++) {
         half[i] = column[(first + i) * host->width];
     }
@@ -230,7 +229,7 @@ void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_hos
     size_t seq = host->options.shape.seq, d = host->table->dims.dim;
     *loss = 0.0;
     for (size_t t = 0; t < seq; t += KILN_HEAD_ROWS) {
-        size_t first = b * seq + t, n = at_most(seq - t, KILN_HEAD_ROWS);
+        size_t first = b * seq + t, n = kiln_least(seq - t, KILN_HEAD_ROWS);
         made_losses(host, made, t, n, targets + first, scale, dx != NULL);
         if (dx) {
             kiln_host_export_tokens(host, x, first, n, host->x);

@@ -78,7 +78,7 @@ static enum kiln_status check_header(const char *name, const void *file, size_t 
     return KILN_OK;
 }
 
-static size_t element_bytes(uint32_t type) {
+size_t kiln_blob_element_bytes(enum kiln_blob_type type) {
     switch (type) {
         case KILN_BLOB_FP16:
             return 2;
@@ -108,7 +108,7 @@ enum kiln_status kiln_blob_read(const char *name, const void *file, size_t bytes
                  "%s: blob at offset %" PRIu64 ": magic 0x%08" PRIX32 ", expected 0x%08" PRIX32
                  "; an offset is that of the descriptor (%d for the first), not of the payload",
                  name, offset, magic, MAGIC, KILN_BLOB_FIRST);
-    const size_t element = element_bytes(type);
+    const size_t element = kiln_blob_element_bytes((enum kiln_blob_type)type);
     KILN_REQUIRE(element > 0, err, KILN_EINPUT,
                  "%s: blob at offset %" PRIu64 ": data type %" PRIu32
                  ", expected 1 (fp16), 2 (fp32), 3 (uint8) or 4 (int8)",

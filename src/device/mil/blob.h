@@ -26,6 +26,8 @@ enum kiln_blob_type {
     KILN_BLOB_UINT8 = 3,
     KILN_BLOB_INT8 = 4,
 };
+/* Of an element; 0: no such type. */
+size_t kiln_blob_element_bytes(enum kiln_blob_type type);
 enum { KILN_BLOB_HEADER = 64, KILN_BLOB_DESCRIPTOR = 64, KILN_BLOB_FIRST = 64 };
 
 /* Bytes of a file with one fp16 blob of so many elements; SIZE_MAX when that overflows. */

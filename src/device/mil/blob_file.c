@@ -17,18 +17,15 @@ static const char *const type_names[] = {[KILN_BLOB_FP16] = "fp16",
                                          [KILN_BLOB_UINT8] = "uint8",
                                          [KILN_BLOB_INT8] = "int8"};
 
-static size_t element_bytes(enum kiln_blob_type type) {
-    return type == KILN_BLOB_FP16 ? 2 : type == KILN_BLOB_FP32 ? 4 : 1;
-}
-
 static double element(const struct kiln_blob *blob, size_t i) {
-    const unsigned char *at = (const unsigned char *)blob->payload + i * element_bytes(blob->type);
+    const unsigned char *at =
+        (const unsigned char *)blob->payload + i * kiln_blob_element_bytes(blob->type);
     uint16_t half;
     float wide;
     switch (blob->type) {
         case KILN_BLOB_FP16:
             memcpy(&half, at, sizeof half);
-            return (double)kiln_fp16_to_f32(half);
+            return (double)kiln_f16_to_f32(half);
         case KILN_BLOB_FP32:
             memcpy(&wide, at, sizeof wide);
             return (double)wide;
@@ -44,7 +41,7 @@ static void describe(const struct kiln_blob *blob, uint64_t offset, struct kiln_
     *out = (struct kiln_mil_blob){.offset = offset,
                                   .bytes = blob->bytes,
                                   .type = type_names[blob->type],
-                                  .elements = blob->bytes / element_bytes(blob->type),
+                                  .elements = blob->bytes / kiln_blob_element_bytes(blob->type),
                                   .least = DBL_MAX,
                                   .most = -DBL_MAX};
     for (size_t i = 0; i < out->elements; i++) {

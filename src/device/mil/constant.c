@@ -35,7 +35,7 @@ static enum kiln_status fill_real(const struct kiln_mil_builder *b,
                              item->is == KILN_MIL_ITEM_BOOL ? "bool" : "string");
     }
     const double most = scalar == KILN_MIL_FP16 ? 65504.0 : (double)FLT_MAX;
-    *out = scalar == KILN_MIL_FP16 ? kiln_fp16_to_f32(kiln_f64_to_fp16(item->number))
+    *out = scalar == KILN_MIL_FP16 ? kiln_f16_to_f32(kiln_f64_to_f16(item->number))
                                    : (float)item->number;
     if (!isfinite(*out)) {
         return KILN_MIL_FAIL(err, b->name, item->at,
@@ -129,7 +129,7 @@ static void widen(float *restrict out, const void *payload, size_t n, enum kiln_
             for (size_t i = 0; i < n; i++) {
                 uint16_t half;
                 memcpy(&half, bytes + 2 * i, sizeof half);
-                out[i] = kiln_fp16_to_f32(half);
+                out[i] = kiln_f16_to_f32(half);
             }
             break;
         case KILN_BLOB_FP32:
@@ -278,7 +278,7 @@ enum kiln_status kiln_mil_dequantize_constant(struct kiln_mil_call *c, struct ki
         const size_t at = i / behind % along;
         const double whole = (double)q->data[i] - (double)zero->data[n_zero > 1 ? at : 0];
         const double exact = whole * (double)scale->data[n_scale > 1 ? at : 0];
-        data[i] = half ? kiln_fp16_to_f32(kiln_f64_to_fp16(exact)) : (float)exact;
+        data[i] = half ? kiln_f16_to_f32(kiln_f64_to_f16(exact)) : (float)exact;
     }
     c->out[0] = q->type;
     c->out[0].scalar = scale->type.scalar;

@@ -177,7 +177,7 @@ struct kiln_mil_ref kiln_mil_put_input(struct kiln_mil_text *text, const char *n
 struct kiln_mil_ref kiln_mil_put_number(struct kiln_mil_text *text, const char *name,
                                         double value) {
     char number[40];
-    snprintf(number, sizeof number, "%a", (double)kiln_fp16_to_f32(kiln_f64_to_fp16(value)));
+    snprintf(number, sizeof number, "%a", (double)kiln_f16_to_f32(kiln_f64_to_f16(value)));
     put_const(text, "fp16", name, number);
     return ref(name, (size_t[KILN_MIL_AXES]){0});
 }

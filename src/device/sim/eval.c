@@ -156,7 +156,7 @@ struct transfer {
 
 static void read_some(void *context, size_t task, size_t thread) {
     const struct transfer *t = context;
-    size_t first = task * KILN_SIM_CHUNK, n = kiln_sim_least(t->n - first, KILN_SIM_CHUNK);
+    size_t first = task * KILN_SIM_CHUNK, n = kiln_least(t->n - first, KILN_SIM_CHUNK);
     float *to = t->values + first;
     const void *from = (char *)t->bytes + first * kiln_mil_scalar_bytes(t->scalar);
     (void)thread;
@@ -203,7 +203,7 @@ static void write_wide(enum kiln_mil_scalar scalar, void *to, const float *from,
 
 static void write_some(void *context, size_t task, size_t thread) {
     const struct transfer *t = context;
-    size_t first = task * KILN_SIM_CHUNK, n = kiln_sim_least(t->n - first, KILN_SIM_CHUNK);
+    size_t first = task * KILN_SIM_CHUNK, n = kiln_least(t->n - first, KILN_SIM_CHUNK);
     const float *from = t->values + first;
     void *to = (char *)t->bytes + first * kiln_mil_scalar_bytes(t->scalar);
     (void)thread;

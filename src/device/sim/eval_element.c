@@ -204,12 +204,12 @@ static void some_elements(void *context, size_t task, size_t thread) {
     const struct element *e = context;
     float *out = kiln_sim_out(e->run, 0);
     line_fn *fn = line_of(e->run);
-    size_t first = task * KILN_SIM_CHUNK, end = kiln_sim_least(e->n, first + KILN_SIM_CHUNK);
+    size_t first = task * KILN_SIM_CHUNK, end = kiln_least(e->n, first + KILN_SIM_CHUNK);
     size_t last = e->rank - 1, at = first;
     (void)thread;
     while (at < end) {
         size_t outer = at / e->dims[last], column = at % e->dims[last];
-        struct line l = {.n = kiln_sim_least(end - at, e->dims[last] - column),
+        struct line l = {.n = kiln_least(end - at, e->dims[last] - column),
                          .out = out + at,
                          .epsilon = (float)e->run->node->epsilon};
         for (size_t k = 0; k < e->n_in; k++) {
@@ -231,7 +231,7 @@ void kiln_sim_elementwise(const struct kiln_sim_run *run) {
     const struct kiln_mil_type *result = kiln_sim_out_type(run, 0);
     struct element e = {.run = run, .n = kiln_mil_elements(result)};
     bool scaled = run->node->op == KILN_MIL_QUANTIZE || run->node->op == KILN_MIL_DEQUANTIZE;
-    e.n_in = kiln_sim_least(run->node->n_in, OPERANDS);
+    e.n_in = kiln_least(run->node->n_in, OPERANDS);
     assert(line_of(run));
     for (size_t k = 0; k < e.n_in; k++) {
         e.in[k] = kiln_sim_in(run, k);

@@ -5,6 +5,7 @@
 #ifndef KILN_DEVICE_SIM_EVAL_INT_H
 #define KILN_DEVICE_SIM_EVAL_INT_H
 
+#include "base/mem.h"
 #include "device/sim/eval.h"
 
 /* One node that runs. */
@@ -27,7 +28,6 @@ void kiln_sim_store(const struct kiln_sim_run *run, float *x, size_t n);
 
 /* Elements that a pool task takes of an array: constant, so bits do not depend on threads. */
 enum { KILN_SIM_CHUNK = 8192 };
-static inline size_t kiln_sim_least(size_t a, size_t b) { return a < b ? a : b; }
 static inline void kiln_sim_tasks(const struct kiln_sim_run *run, size_t n, kiln_task_fn fn,
                                   void *context) {
     kiln_pool_run(run->machine->workers.pool, n, fn, context);

@@ -28,14 +28,14 @@ static void turn_some(void *context, size_t task, size_t thread) {
     size_t first = task % t->stripes * BLOCK, rest = task / t->stripes;
     const float *x = t->x + kiln_sim_walk_at(&t->in, rest) + first;
     float *out = t->out + kiln_sim_walk_at(&t->to, rest) + first * t->out_row;
-    size_t rows = kiln_sim_least(t->rows - first, BLOCK);
+    size_t rows = kiln_least(t->rows - first, BLOCK);
     (void)thread;
     if (t->in_column == 1 && t->rows == 1) {
         memcpy(out, x, t->columns * sizeof *out);
         return;
     }
     for (size_t c0 = 0; c0 < t->columns; c0 += BLOCK) {
-        size_t end = kiln_sim_least(t->columns, c0 + BLOCK);
+        size_t end = kiln_least(t->columns, c0 + BLOCK);
         for (size_t r = 0; r < rows; r++) {
             for (size_t c = c0; c < end; c++) {
                 out[r * t->out_row + c] = x[c * t->in_column + r];
@@ -117,7 +117,7 @@ static void copy_row(const struct rows *r, size_t row) {
 
 static void copy_some_rows(void *context, size_t task, size_t thread) {
     const struct rows *r = context;
-    size_t first = task * r->at_once, end = kiln_sim_least(r->to.count, first + r->at_once);
+    size_t first = task * r->at_once, end = kiln_least(r->to.count, first + r->at_once);
     (void)thread;
     for (size_t row = first; row < end; row++) {
         copy_row(r, row);
@@ -189,7 +189,7 @@ struct join {
 
 static void join_some(void *context, size_t task, size_t thread) {
     const struct join *j = context;
-    size_t first = task * j->at_once, end = kiln_sim_least(j->lines, first + j->at_once);
+    size_t first = task * j->at_once, end = kiln_least(j->lines, first + j->at_once);
     (void)thread;
     for (size_t line = first; line < end; line++) {
         const float *x = j->x + line * j->dim * j->inner;

@@ -229,14 +229,14 @@ static void pack_panel(void *context, size_t task, size_t thread) {
     size_t panel = kiln_panel_elements(p->k), first = task * KILN_PANEL;
     (void)thread;
     p->run->machine->kernels.pack_f32(panels->right + task * panel, panel, panels->y + first * p->k,
-                                      p->k, kiln_sim_least(p->n - first, KILN_PANEL), p->k);
+                                      p->k, kiln_least(p->n - first, KILN_PANEL), p->k);
 }
 
 static void store_some(void *context, size_t task, size_t thread) {
     const struct matmul *p = context;
     size_t n = p->batches * p->m * p->n, first = task * KILN_SIM_CHUNK;
     (void)thread;
-    store_products(p->run, p->out + first, kiln_sim_least(n - first, KILN_SIM_CHUNK));
+    store_products(p->run, p->out + first, kiln_least(n - first, KILN_SIM_CHUNK));
 }
 
 /* A batch spread over the pool. */

@@ -108,7 +108,7 @@ static void softmax_columns(float *out, const float *x, size_t n, size_t ld, siz
 static void some_softmax(void *context, size_t task, size_t thread) {
     const struct axis *a = context;
     size_t column = task % a->pieces * COLUMNS;
-    size_t columns = kiln_sim_least(a->inner - column, COLUMNS);
+    size_t columns = kiln_least(a->inner - column, COLUMNS);
     size_t at = task / a->pieces * a->n * a->inner + column;
     (void)thread;
     if (a->inner == 1) {
@@ -177,7 +177,7 @@ static void some_reduced(void *context, size_t task, size_t thread) {
     (void)thread;
     if (a->inner == 1) {
         size_t rows = rows_at_once(a), first = task * rows;
-        rows = kiln_sim_least(rows, a->outer - first);
+        rows = kiln_least(rows, a->outer - first);
         for (size_t r = first; r < first + rows; r++) {
             reduce_row(a, a->out + r, a->x + r * a->n);
         }
@@ -185,7 +185,7 @@ static void some_reduced(void *context, size_t task, size_t thread) {
         return;
     }
     size_t outer = task / a->pieces, column = task % a->pieces * COLUMNS;
-    size_t columns = kiln_sim_least(a->inner - column, COLUMNS);
+    size_t columns = kiln_least(a->inner - column, COLUMNS);
     float *out = a->out + outer * a->inner + column;
     reduce_columns(a, out, a->x + outer * a->n * a->inner + column, columns);
     kiln_sim_store(a->run, out, columns);
