@@ -73,6 +73,9 @@ static void flush_or_stop(void) {
 static void print_step(struct watch *watch, const struct kiln_step_record *record) {
     char line[512];
     kiln_progress_line(&watch->progress, record, watch->total, line, sizeof line);
+    if (watch->silent) {
+        return; /* another process printed it; the smoothed loss goes on */
+    }
     if (!watch->terminal) {
         puts(line);
     } else {
@@ -114,7 +117,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
             end->best_val_step = record->step;
         }
     }
-    if (!watch->json && !watch->silent) {
+    if (!watch->json) {
         print_step(watch, record);
     }
 }

@@ -55,6 +55,7 @@ ends() {
 expect 0 "$KILN" train "${tiny[@]}" --steps $steps --out whole --json
 want=$(hash_of stdout)
 [ -n "$want" ] || fail 'no weights_hash'
+plain=("${tiny[@]}" --steps "$steps")
 tiny+=(--steps "$steps" --budget 7 --json)
 
 # ---- restarts ---------------------------------------------------------------------------------
@@ -65,6 +66,14 @@ ended seven stdout
 restarts=$(sed -n 's/.*"restarts":\([0-9]*\).*/\1/p' seven/metrics.jsonl)
 [ "$(sort -n <<<"$restarts")" = "$restarts" ] || fail 'restarts go back'
 [ "$(tail -n 1 <<<"$restarts")" -gt $((2 * steps)) ] || fail "only $(tail -n 1 <<<"$restarts") restarts"
+
+# what people read does not show where a process ended: the smoothed loss in brackets goes on
+losses() { grep -o 'loss [0-9.]* ([0-9.]*)' stdout; }
+expect 0 "$KILN" train "${plain[@]}" --out shown
+shown=$(losses)
+[ -n "$shown" ] || fail "no losses: $(cat stdout)"
+expect 0 "$KILN" train "${plain[@]}" --budget 7 --out shown-seven
+[ "$(losses)" = "$shown" ] || fail "losses $shown became $(losses)"
 
 # by a relative path, under another name, without an environment
 cp "$KILN" k
