@@ -41,6 +41,19 @@ for mode in '' --no-extras '--weight-mode dynamic' '--budget 30' '--no-extras --
 done
 grep -q '"restarts":[1-9]' ane-4/metrics.jsonl || fail 'a budget of 30 needed no restart'
 
+# Weights that a patch changes are patched, where it is seen to work; the bits are the same.
+expect 0 "$kiln" train "${tiny[@]}" --steps 4 --device sim --budget 1000 --out compiled --json
+want=$(hash_of stdout)
+for reload in works stale refused; do
+    expect 0 env KILN_FAKE_RELOAD=$reload "$kiln" train "${tiny[@]}" --steps 4 --device ane \
+        --budget 1000 --out "patch-$reload" --json
+    [ "$(hash_of stdout)" = "$want" ] || fail "a patch that is $reload: other weights"
+    nothing_staged
+done
+last_compiles() { tail -n 1 "$1/metrics.jsonl" | sed 's/.*"compiles":\([0-9]*\).*/\1/'; }
+[ "$(last_compiles patch-works)" = 0 ] || fail 'a patch that works did not spare the compiles'
+[ "$(last_compiles patch-stale)" -gt 0 ] || fail 'a patch without effect was used'
+
 # ---- every call fails -------------------------------------------------------------------------------
 # breaks ARM WORDS: training ends with exit 1 and these words.
 breaks() {
