@@ -33,9 +33,6 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_precision, KILN_SETTING_device, KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
     KILN_SETTING_sim_time,  KILN_SETTING_sim,    KILN_SETTING_threads,     KILN_SETTING_budget};
 
-/* What a process of Apple\'s runtime may compile. */
-enum { ANE_BUDGET = 119 };
-
 /* ---- against references --------------------------------------------------------------------- */
 
 static void print_table(const struct kiln_verify_result *r) {
@@ -74,7 +71,9 @@ static enum kiln_status verify_reference(const struct call *call, struct kiln_er
     struct kiln_verify_options how = {.reference = flags->reference,
                                       .threads = s->threads != KILN_UNSET ? s->threads : 0};
     KILN_TRY(kiln_settings_device(s, &how.device, &how.precision, err));
-    how.budget = s->budget != KILN_UNSET ? s->budget : how.device.id == KILN_ANE ? ANE_BUDGET : 0;
+    how.budget = s->budget != KILN_UNSET     ? s->budget
+                 : how.device.id == KILN_ANE ? KILN_NPU_BUDGET
+                                             : 0;
     struct kiln_verify_result result;
     KILN_TRY(kiln_verify_reference(&how, &result, err));
     enum kiln_status status = print_result(flags, &result, err);

@@ -9,6 +9,10 @@
 
 #include "kiln/status.h"
 
+/* Kernels that a process may compile on sim and ane where nothing else is said: of the published
+ * trainers. */
+enum { KILN_NPU_BUDGET = 119 };
+
 enum kiln_device_id {
     KILN_CPU, /* any x86-64 or arm64 */
     KILN_SIM, /* a simulated Neural Engine: MIL, weight blobs, limits and fp16 rounding of one */

@@ -18,8 +18,6 @@
 /* What the published trainers take where no preset says otherwise. Fine-tuning a small model wants
  * it too: stories260K at --lr 5e-4 gets better on held-out text with 4 or 10, worse with 1. */
 #define PUBLISHED_ACCUM 10
-/* Kernels a process, of the same. */
-#define NPU_BUDGET 119
 
 static enum kiln_status set_count(struct kiln_settings *s, enum kiln_setting_id id, uint64_t value,
                                   enum kiln_origin origin, struct kiln_err *err) {
@@ -89,7 +87,7 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
         KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(), KILN_FROM_MACHINE, err));
     }
     if (s->budget == KILN_UNSET && strcmp(s->device, "cpu") != 0) {
-        KILN_TRY(set_count(s, KILN_SETTING_budget, NPU_BUDGET, KILN_FROM_DEFAULT, err));
+        KILN_TRY(set_count(s, KILN_SETTING_budget, KILN_NPU_BUDGET, KILN_FROM_DEFAULT, err));
     }
     if (s->eval_every == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
@@ -220,7 +218,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,
         .threads = s->threads != KILN_UNSET ? s->threads : default_threads(),
     };
-    const uint64_t budget = cpu ? 0 : NPU_BUDGET;
+    const uint64_t budget = cpu ? 0 : KILN_NPU_BUDGET;
     out->budget = s->budget != KILN_UNSET ? s->budget : budget;
     /* A budget alone bounds what is loaded, too. */
     out->load_budget = s->load_budget != KILN_UNSET ? s->load_budget : out->budget;

@@ -136,7 +136,20 @@ uint64_t kiln_ane_staged_elements(const struct kiln_table *table, bool training)
 /* dynamic: rows of a matrix have new values. */
 void kiln_ane_stale(struct kiln_ane *ane, size_t matrix);
 
-/* Shared by both. dqkv [HK+2GK][W] gets dQ, dK, dV of one sequence; `bwd1` has run. */
+/* ---- what both have in common (half_layer.c) ---------------------------------------------------
+ */
+
+/* Take the output of a forward program: x_out = x_in + its first D rows, and the rows behind them
+ * as taps if somebody will read them (tap_rows > 0). */
+KILN_MUST_CHECK enum kiln_status kiln_ane_take(struct kiln_ane *ane, enum kiln_npu_kind kind,
+                                               const float *x_in, float *x_out, uint16_t *taps,
+                                               size_t tap_rows, struct kiln_err *err);
+/* Through the norm, whose output's gradient lies in ane->dxn, and in `second` (NULL: nothing). */
+KILN_MUST_CHECK enum kiln_status kiln_ane_norm_backward(struct kiln_ane *ane, enum kiln_half half,
+                                                        size_t layer, const float *x_in, float *dx,
+                                                        const uint16_t *second,
+                                                        struct kiln_err *err);
+/* dqkv [HK+2GK][W] gets dQ, dK, dV of one sequence; `bwd1` has run. */
 KILN_MUST_CHECK enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane,
                                                           enum kiln_npu_kind bwd1,
                                                           enum kiln_npu_kind bwd2, size_t layer,

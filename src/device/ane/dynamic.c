@@ -171,16 +171,6 @@ static const float *norm_weight(const struct kiln_ane *ane, enum kiln_half half,
     return ane->base.weights + kiln_table_find(ane->base.table, role, layer)->offset;
 }
 
-/* x_out = x + the first D rows of a program's output. */
-static enum kiln_status add_output(struct kiln_ane *ane, enum kiln_npu_kind kind, const float *x,
-                                   float *x_out, struct kiln_err *err) {
-    const size_t d = ane->base.table->dims.dim;
-    uint16_t *at;
-    KILN_TRY(kiln_ane_lock(ane, ane->from[kind][0], true, d * ane->width, &at, err));
-    kiln_host_add_half(&ane->host, x_out, x, at, d);
-    return kiln_ane_unlock(ane, ane->from[kind][0], true, err);
-}
-
 static enum kiln_status attention(struct kiln_ane *ane, size_t layer, const float *x, float *x_out,
                                   uint16_t *tap, bool keep, struct kiln_err *err) {
     const size_t w = ane->width, d = ane->base.table->dims.dim;
@@ -193,7 +183,7 @@ static enum kiln_status attention(struct kiln_ane *ane, size_t layer, const floa
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_SDPA_FWD, hk, qkv, tap, err));
     }
     KILN_TRY(run(ane, KILN_NPU_WO_FWD, layer, &att, hk, err));
-    return add_output(ane, KILN_NPU_WO_FWD, x, x_out, err);
+    return kiln_ane_take(ane, KILN_NPU_WO_FWD, x, x_out, NULL, 0, err);
 }
 
 static enum kiln_status feed_forward(struct kiln_ane *ane, size_t layer, const float *x,
@@ -202,8 +192,7 @@ static enum kiln_status feed_forward(struct kiln_ane *ane, size_t layer, const f
     const uint16_t *xn = tap + 3 * f * w;
     kiln_host_norm(&ane->host, norm_weight(ane, KILN_FEED_FORWARD, layer), x, tap + 3 * f * w);
     KILN_TRY(run(ane, KILN_NPU_FFN_FUSED, layer, &xn, d, err));
-    KILN_TRY(add_output(ane, KILN_NPU_FFN_FUSED, x, x_out, err));
-    return keep ? kiln_ane_read(ane, KILN_NPU_FFN_FUSED, d, 3 * f, tap, err) : KILN_OK;
+    return kiln_ane_take(ane, KILN_NPU_FFN_FUSED, x, x_out, tap, keep ? 3 * f : 0, err);
 }
 
 enum kiln_status kiln_ane_forward_dynamic(struct kiln_ane *ane, size_t layer, enum kiln_half half,
@@ -223,24 +212,6 @@ enum kiln_status kiln_ane_forward_dynamic(struct kiln_ane *ane, size_t layer, en
 
 /* ---- backward ---------------------------------------------------------------------------------
  */
-
-static void norm_backward(struct kiln_ane *ane, enum kiln_half half, size_t layer,
-                          const float *x_in, float *dx, const uint16_t *second) {
-    const size_t block = ane->base.table->dims.dim * ane->width;
-    const float *w = norm_weight(ane, half, layer);
-    for (size_t b = 0; b < ane->base.shape.batch; b++) {
-        const struct kiln_host_norm_bwd norm = {
-            .w = w,
-            .dw = ane->base.gradients.all + (w - ane->base.weights),
-            .add = ane->base.gradients.add || b > 0,
-            .x = x_in + b * block,
-            .dx = dx + b * block,
-            .dy = ane->dxn + b * block,
-            .dy2 = second ? second + b * block : NULL,
-        };
-        kiln_host_norm_backward(&ane->host, &norm);
-    }
-}
 
 static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer, const float *x_in,
                                               float *dx, const uint16_t *taps,
@@ -262,8 +233,7 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
     }
     kiln_ane_post(ane, KILN_MATRIX_W2, layer, out, taps, KILN_FEED_FORWARD, 2 * f);
     kiln_ane_post(ane, KILN_MATRIX_W13, layer, up, taps, KILN_FEED_FORWARD, 3 * f);
-    norm_backward(ane, KILN_FEED_FORWARD, layer, x_in, dx, NULL);
-    return KILN_OK;
+    return kiln_ane_norm_backward(ane, KILN_FEED_FORWARD, layer, x_in, dx, NULL, err);
 }
 
 static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, const float *x_in,
@@ -292,8 +262,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
     }
     kiln_ane_post(ane, KILN_MATRIX_WO, layer, out, taps, KILN_ATTENTION, qkv);
     kiln_ane_post(ane, KILN_MATRIX_QKV, layer, in, taps, KILN_ATTENTION, qkv + hk);
-    norm_backward(ane, KILN_ATTENTION, layer, x_in, dx, ane->dxn2);
-    return KILN_OK;
+    return kiln_ane_norm_backward(ane, KILN_ATTENTION, layer, x_in, dx, ane->dxn2, err);
 }
 
 enum kiln_status kiln_ane_backward_dynamic(struct kiln_ane *ane, size_t layer, enum kiln_half half,

@@ -26,7 +26,7 @@ static size_t places_of(const struct kiln_ane *ane, enum kiln_npu_kind kind) {
     const bool dynamic = kind >= KILN_NPU_SDPA_FWD;
     if ((!ane->training && !is_forward(kind)) || (is_extra(kind) && !ane->extras) ||
         (kind == KILN_NPU_SOFTMAX && !kiln_npu_has_softmax(d)) ||
-        (dynamic != ane->dynamic && !is_extra(kind)) || (ane->dynamic && is_extra(kind))) {
+        (dynamic != ane->dynamic && !is_extra(kind))) {
         return 0;
     }
     switch (kind) {
