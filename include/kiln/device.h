@@ -19,12 +19,24 @@ enum kiln_device_id {
     KILN_ANE, /* Apple's Neural Engine */
 };
 
+/* How long a Neural Engine takes: the figures of a profile (kiln/plan.h) that a simulator charges.
+ * All 0: those of the M4's. */
+struct kiln_npu_times {
+    double compile_s;    /* a program, whatever its size */
+    double compile_gb_s; /* and its weight files; 0: nothing more */
+    double load_s;
+    double dispatch_s; /* an evaluation, whatever it computes */
+    double tflops;     /* and its products, 1e12 operations a second */
+    double beside;     /* evaluations take so many times as long while something compiles; 0: 1 */
+};
+
 struct kiln_device_choice {
     enum kiln_device_id id;
     /* Of sim and ane: */
     bool extras;  /* classifier, softmax, final norm and the norms' backward on the device, too */
     bool dynamic; /* weights are inputs of programs that are compiled once a process */
-    double sim_time; /* sim: time that is charged, as a multiple of the profile's; 0: none */
+    double sim_time;             /* sim: time that is charged, as a multiple of `times`; 0: none */
+    struct kiln_npu_times times; /* sim */
     const char *sim; /* sim: "name=value,..." of limits and numbers that differ from what is
                       * believed (kiln mil limits); NULL: none. Borrowed */
 };

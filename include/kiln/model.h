@@ -78,6 +78,8 @@ struct kiln_tensor {
     int rank;          /* 1 or 2; weight decay applies to rank 2 */
     size_t offset;     /* first element in the flat parameter array */
     size_t matrix;     /* index of the matrix this tensor is part of, or KILN_NO_MATRIX */
+    size_t snapshot;   /* first element among the narrow tensors, which are the matrices of layers,
+                        * or among the wide ones, which are the others (kernel/weights.h) */
 };
 
 /* A matrix as the products see it: one tensor, or adjacent ones fused (Q,K,V; W1,W3).
@@ -111,8 +113,9 @@ struct kiln_table {
     size_t n_tensors;
     struct kiln_matrix *matrices;
     size_t n_matrices;
-    size_t size;       /* elements of the flat array, with gaps for alignment */
-    size_t parameters; /* elements that are parameters */
+    size_t size;         /* elements of the flat array, with gaps for alignment */
+    size_t parameters;   /* elements that are parameters */
+    size_t narrow, wide; /* of them in matrices of layers, and in all other tensors */
 };
 
 /* Build the table of a model. On success *out is the caller's; kiln_table_destroy it. */

@@ -47,6 +47,30 @@ struct kiln_flops {
 };
 KILN_API struct kiln_flops kiln_plan_flops(const struct kiln_dims *dims, size_t batch, size_t seq);
 
+/* What computing does while kernels compile (docs/overlap.md).
+ *
+ *   OFF      it waits
+ *   EXACT    the bits of OFF: after the update a layer's kernels compile while the layer before it
+ *            runs, those of the backward pass during the forward pass. Where a window's kernels do
+ *            not fit one process, inside each group
+ *   DELAYED  two kernel sets: while one computes a window the other is compiled from a snapshot of
+ *            the newest weights, and whole sets are swapped at the window's edge. Gradients are one
+ *            update old: W(t+1) = update(W(t), grad(W(max(t-1, 0))))
+ */
+enum kiln_overlap { KILN_OVERLAP_OFF, KILN_OVERLAP_EXACT, KILN_OVERLAP_DELAYED };
+/* EXEC: the process replaces itself. RELAY: a successor is started early and compiles within its
+ * own budgets while the old process still computes. */
+enum kiln_restart_kind { KILN_RESTART_EXEC, KILN_RESTART_RELAY };
+/* KILN_EUSAGE lists the valid names. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_overlap_parse(const char *text,
+                                                             enum kiln_overlap *out,
+                                                             struct kiln_err *err);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_restart_parse(const char *text,
+                                                             enum kiln_restart_kind *out,
+                                                             struct kiln_err *err);
+KILN_API const char *kiln_overlap_name(enum kiln_overlap overlap);
+KILN_API const char *kiln_restart_name(enum kiln_restart_kind restart);
+
 enum kiln_schedule { KILN_SCHEDULE_WHOLE, KILN_SCHEDULE_SPLIT };
 /* KILN_EUSAGE lists the valid names. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_schedule_parse(const char *text,
@@ -125,6 +149,11 @@ struct kiln_plan_request {
     bool refreshes;               /* cpu: new weights need no compile while there is no budget */
     bool forward_only;            /* evaluation: nothing is kept */
     enum kiln_schedule schedule;
+    enum kiln_overlap overlap;
+    /* DELAYED where two sets do not fit a process takes RELAY; an EXEC that was `restart_asked` for
+     * is then KILN_EUSAGE. */
+    enum kiln_restart_kind restart;
+    bool restart_asked;
     struct kiln_keep keep;
     uint64_t memory; /* bytes; 0: no limit */
     enum kiln_precision precision;
@@ -147,6 +176,7 @@ struct kiln_plan_group {
 /* What training does next. */
 enum kiln_action_kind {
     KILN_COMPILE_GROUP,
+    KILN_COMPILE_NEXT,   /* DELAYED: the set of the next generation, beside this window */
     KILN_FORWARD_GROUP,  /* one micro-batch through the group; behind the last one the loss */
     KILN_BACKWARD_GROUP, /* recomputation inside */
     KILN_UPDATE,

@@ -69,6 +69,8 @@
        "sim, ane: classifier, softmax and the norms' backward stay on the host")                  \
     XX(REAL, sim_time, "sim-time", "0", 0, 1000,                                                  \
        "sim: time charged, as a multiple of the device's; 0 is none")                             \
+    XX(TEXT, profile, "profile", "", 0, 0,                                                        \
+       "times of a device: m1-pro, m3-max, m4, m5, or a profile.json (kiln probe)")               \
     XX(TEXT, sim, "sim", "", 0, 0,                                                                \
        "sim: what to believe of the hardware, as nan=zero,single-input=on (kiln mil limits)")     \
     XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                         \
@@ -82,8 +84,10 @@
        "all, boundary, sqrt, every:N, inputs, none or auto")                                      \
     XX(SIZE, memory, "memory", "", 1, INT64_MAX,                                                  \
        "most memory to use, as 8G (80 % of what is free)")                                        \
-    XX(TEXT, overlap, "overlap", "off", 0, 0, "off: compile, then compute")                       \
-    XX(TEXT, restart, "restart", "exec", 0, 0, "exec: the process replaces itself")               \
+    XX(TEXT, overlap, "overlap", "off", 0, 0,                                                     \
+       "off, exact: compile while computing, or delayed: a step behind")                          \
+    XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
+       "exec: the process replaces itself; relay: its successor starts early")                    \
     XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")
 
 enum kiln_setting_id {

@@ -135,6 +135,40 @@ KILN_API int kiln_run_hand_over(struct kiln_run *run);
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_take_over(int descriptor, const char *folder,
                                                              struct kiln_run **out,
                                                              struct kiln_err *err);
+
+/* --restart relay: the successor of a process starts early, opens the run beside it, compiles, and
+ * waits. What starts and connects processes is the caller's; on the training thread all are called.
+ *
+ *   owner                                   successor
+ *   start(place)            ------------>   kiln_run_succeed(..., place): opens the run read-only,
+ *     goes on training                      compiles what it will need at `place`; ready
+ *   wait() is true
+ *   kiln_run_train: KILN_ERESTART
+ *   kiln_run_hand_over      ------------>   kiln_run_go: takes the state over; kiln_run_train
+ *
+ * The state has counted the owner's epoch up when kiln_run_train returns; the successor writes
+ * nothing before kiln_run_go, which refuses (KILN_EBUSY) a state whose epoch is not the one it was
+ * told. Where wait() is false the caller goes on as without a relay. */
+struct kiln_relay {
+    void *context;
+    void (*start)(void *context, const char *place); /* text without blanks, at most 200 bytes */
+    bool (*wait)(void *context); /* until the successor is ready (true) or none will be (false) */
+};
+/* Before kiln_run_train; the struct is copied. Without it restarts are those of one process. */
+KILN_API void kiln_run_set_relay(struct kiln_run *run, const struct kiln_relay *relay);
+/* Does the run's plan want a relay? */
+KILN_API bool kiln_run_relays(const struct kiln_run *run);
+/* As kiln_run_take_over, but changes no byte: the owner still trains. Returns when everything that
+ * could be compiled is. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_succeed(int descriptor, const char *folder,
+                                                           const char *place, struct kiln_run **out,
+                                                           struct kiln_err *err);
+/* The owner has handed over, at this epoch: the run is ours. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err);
+/* Epoch of the state behind a descriptor, without a lock: how far a hand-over came. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_epoch(int descriptor, uint64_t *epoch,
+                                                         struct kiln_err *err);
+
 /* CRC-32C of all weights: equal hashes of equal runs. */
 KILN_API uint32_t kiln_run_weights_hash(const struct kiln_run *run);
 KILN_API void kiln_run_close(struct kiln_run *run);

@@ -87,7 +87,8 @@ void kiln_device_traffic(const struct kiln_table *table, const struct kiln_devic
 }
 
 enum kiln_status kiln_device_open(const struct kiln_table *table, struct kiln_pool *pool,
-                                  const float *weights, const struct kiln_device_options *options,
+                                  const struct kiln_weights *weights,
+                                  const struct kiln_device_options *options,
                                   struct kiln_device **out, struct kiln_err *err) {
     if (options->device.id == KILN_CPU) {
         return kiln_cpu_open(table, pool, weights, options, out, err);

@@ -13,7 +13,12 @@
  *    token-major for tests, `verify` and the edges.
  *  - The value passed between half-layers is the stored one, whether it is kept or not, and a
  *    recomputation calls the same forward: so bits do not depend on what is kept.
- *  - Calls come from one thread, the one that owns the pool; only `refresh` runs on workers.
+ *  - Calls come from one thread, the one that owns the pool, but for `refresh`, which runs on
+ *    workers, and for `compile` and `prepare`: those may come from one other thread while the owner
+ *    computes. They then compute as a guest of the pool (base/pool.h).
+ *  - There are one or two kernel sets. What the owner runs are kernels of the active set; what is
+ *    compiled goes into either, in the active one into kernels that are not being run. Kernels
+ *    without weights belong to all sets.
  */
 #ifndef KILN_DEVICE_H
 #define KILN_DEVICE_H
@@ -23,6 +28,7 @@
 #include <stdint.h>
 
 #include "base/pool.h"
+#include "kernel/weights.h"
 #include "kiln/cpu.h"
 #include "kiln/device.h"
 #include "kiln/model.h"
@@ -95,13 +101,20 @@ struct kiln_device_ops {
     /* Bytes of a block for the device's micro-batch. */
     size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
 
-    /* Compile and load one kernel of `kind` for a layer from the flat master weights (unused for
-     * kinds without). One that is loaded is compiled again; a failure but KILN_EBUDGET leaves it
-     * unloaded. KILN_EBUDGET past a budget: nothing has changed. */
-    enum kiln_status (*compile)(struct kiln_device *device, size_t kind, size_t layer,
-                                const float *weights, struct kiln_err *err);
-    /* Unload a kernel; one that is not loaded is fine. */
-    void (*release)(struct kiln_device *device, size_t kind, size_t layer);
+    /* Compile and load one kernel of `kind` for a layer into a set, from weights (unused for kinds
+     * without). One that is loaded is compiled again; a failure but KILN_EBUDGET leaves it
+     * unloaded. KILN_EBUDGET past a budget: nothing has changed. On any thread, one at a time. */
+    enum kiln_status (*compile)(struct kiln_device *device, size_t set, size_t kind, size_t layer,
+                                const struct kiln_weights *weights, struct kiln_err *err);
+    /* Unload a kernel; one that is not loaded is fine. The owner's, while nothing compiles. */
+    void (*release)(struct kiln_device *device, size_t set, size_t kind, size_t layer);
+    /* What the host keeps of a generation beside the kernels, for a set that is not active: the
+     * packed classifier. On any thread, as compile. */
+    enum kiln_status (*prepare)(struct kiln_device *device, size_t set,
+                                const struct kiln_weights *weights, struct kiln_err *err);
+    /* From here on run the kernels of that set, which was prepared from the same weights, and read
+     * norms and embedding from them. The view is copied; what it shows is borrowed. */
+    void (*activate)(struct kiln_device *device, size_t set, const struct kiln_weights *weights);
     /* (optional) Rows first..first+rows of a matrix have new values: take them in place where the
      * device can (caps.refreshes; the classifier on cpu always). Called on pool workers by the
      * optimizer, in pieces of 64 rows. */
@@ -156,7 +169,8 @@ struct kiln_device {
     struct kiln_device_caps caps;
     const struct kiln_table *table; /* borrowed */
     struct kiln_micro_batch shape;
-    const float *weights;            /* borrowed master weights: norms, embedding */
+    size_t set;                      /* the active one */
+    struct kiln_weights weights;     /* of its generation: norms, embedding; borrowed */
     struct kiln_gradients gradients; /* where backward of this micro-batch adds */
     struct kiln_device_counts counts;
 };
@@ -168,6 +182,8 @@ struct kiln_device_options {
     bool training;      /* false: forward only, no room for backward */
     size_t budget;      /* kernels that may be compiled; 0: no limit */
     size_t load_budget; /* kernels that may be loaded at once; 0: no limit */
+    bool two_sets;      /* room for a second kernel set and a second packed classifier */
+    bool beside;        /* compile and prepare come from another thread while the device computes */
 };
 
 /* What a device computes in when `asked` is what somebody asked for: sim and ane in fp16 and
@@ -176,10 +192,12 @@ KILN_MUST_CHECK enum kiln_status kiln_device_precision(enum kiln_device_id id,
                                                        enum kiln_precision asked,
                                                        enum kiln_precision *out,
                                                        struct kiln_err *err);
-/* Open a device. Borrows table, pool and weights until close. KILN_EUNSUPPORTED: this build or
+/* Open a device; set 0 is active, and prepared from the weights. Borrows table, pool and what the
+ * weights show until close, or until others are activated. KILN_EUNSUPPORTED: this build or
  * machine has no such device. */
 KILN_MUST_CHECK enum kiln_status kiln_device_open(const struct kiln_table *table,
-                                                  struct kiln_pool *pool, const float *weights,
+                                                  struct kiln_pool *pool,
+                                                  const struct kiln_weights *weights,
                                                   const struct kiln_device_options *options,
                                                   struct kiln_device **out, struct kiln_err *err);
 /* Is what is chosen of a device possible? KILN_EUSAGE says what is not. */
@@ -194,8 +212,11 @@ size_t kiln_device_programs(const struct kiln_device_options *options);
 /* Bytes that a device would take, without opening it: for plans. */
 struct kiln_device_sizes {
     size_t activation[3];     /* by enum kiln_activation */
-    size_t forward, backward; /* the kernels of a layer */
-    size_t head;              /* classifier and whatever else is there once */
+    size_t forward, backward; /* the kernels of a layer, of one set */
+    size_t head;              /* classifier and whatever else is there once a set */
+    /* Weights that are baked into kernels: those of a layer forward and backward, those of what
+     * runs behind the last one. What a compiler reads: the law of compile times (kiln/plan.h). */
+    size_t baked_forward, baked_backward, baked_head;
     size_t workspace;
     size_t thread; /* workspace of each thread */
 };

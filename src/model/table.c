@@ -42,6 +42,9 @@ static struct kiln_tensor *add_tensor(struct builder *builder, enum kiln_role ro
                                    .rank = rank,
                                    .offset = builder->offset,
                                    .matrix = KILN_NO_MATRIX};
+    size_t *among = layer != KILN_NO_LAYER && rank == 2 ? &table->narrow : &table->wide;
+    tensor->snapshot = *among;
+    *among += rows * cols;
     if (layer == KILN_NO_LAYER) {
         snprintf(tensor->name, sizeof tensor->name, "%s", names[role]);
     } else {

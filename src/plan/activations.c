@@ -72,15 +72,38 @@ const char *kiln_plan_pass_name(enum kiln_plan_pass pass) {
     return pass == KILN_PLAN_FORWARD ? "forward" : "backward";
 }
 
+static const char *const overlaps[] = {"off", "exact", "delayed"};
+static const char *const restarts[] = {"exec", "relay"};
+
+const char *kiln_overlap_name(enum kiln_overlap overlap) { return overlaps[overlap]; }
+const char *kiln_restart_name(enum kiln_restart_kind restart) { return restarts[restart]; }
+
+enum kiln_status kiln_overlap_parse(const char *text, enum kiln_overlap *out,
+                                    struct kiln_err *err) {
+    for (int i = KILN_OVERLAP_OFF; i <= KILN_OVERLAP_DELAYED; i++) {
+        if (strcmp(text, overlaps[i]) == 0) {
+            *out = (enum kiln_overlap)i;
+            return KILN_OK;
+        }
+    }
+    return KILN_FAIL(err, KILN_EUSAGE, "--overlap %s: unknown; use off, exact or delayed", text);
+}
+
+enum kiln_status kiln_restart_parse(const char *text, enum kiln_restart_kind *out,
+                                    struct kiln_err *err) {
+    const bool relay = strcmp(text, "relay") == 0;
+    KILN_REQUIRE(relay || strcmp(text, "exec") == 0, err, KILN_EUSAGE,
+                 "--restart %s: unknown; use exec or relay", text);
+    *out = relay ? KILN_RESTART_RELAY : KILN_RESTART_EXEC;
+    return KILN_OK;
+}
+
 const char *kiln_action_name(enum kiln_action_kind what) {
     static const char *const actions[] = {
-        [KILN_COMPILE_GROUP] = "compile",
-        [KILN_FORWARD_GROUP] = "forward",
-        [KILN_BACKWARD_GROUP] = "backward",
-        [KILN_UPDATE] = "update",
-        [KILN_RESTART] = "restart",
-        [KILN_STEP_DONE] = "step done",
-        [KILN_ERROR] = "error",
+        [KILN_COMPILE_GROUP] = "compile", [KILN_COMPILE_NEXT] = "compile next",
+        [KILN_FORWARD_GROUP] = "forward", [KILN_BACKWARD_GROUP] = "backward",
+        [KILN_UPDATE] = "update",         [KILN_RESTART] = "restart",
+        [KILN_STEP_DONE] = "step done",   [KILN_ERROR] = "error",
     };
     return (size_t)what < sizeof actions / sizeof actions[0] ? actions[what] : "unknown";
 }

@@ -25,9 +25,11 @@
 struct kiln_schedule_plan {
     struct kiln_limits limits;
     size_t layers;
-    size_t held;               /* micro-batches that go through a group before the next one */
-    bool one_batch;            /* all kernels of a window fit one process */
-    bool refreshes;            /* new weights are taken in place */
+    size_t held;    /* micro-batches that go through a group before the next one */
+    bool one_batch; /* all kernels of a window fit one process */
+    bool refreshes; /* new weights are taken in place */
+    enum kiln_overlap overlap;
+    bool relay;                /* a successor starts early; else the process replaces itself */
     const unsigned char *keep; /* [layers] enum kiln_layer_keep */
     struct kiln_groups groups;
 };
@@ -38,6 +40,8 @@ struct kiln_position {
     bool updated;
     uint64_t micro_batches;             /* of the window */
     uint64_t round, group, micro_batch; /* micro_batch: within the round */
+    bool next; /* DELAYED: during this window the weights of the next generation are there to be
+                * compiled: in all windows but the first of a run */
 };
 
 /* What a process has compiled and holds. */
@@ -45,6 +49,8 @@ enum { KILN_HAS_FORWARD = 1, KILN_HAS_BACKWARD = 2 };
 struct kiln_process {
     size_t compiled, loaded; /* kernels, against the limits */
     bool shared;             /* the kernels that all layers share are here */
+    bool next;               /* DELAYED: the other set is compiled, or being compiled: all of it, of
+                              * the next generation; not part of `has` */
     unsigned char *has;      /* [layers] */
 };
 
@@ -53,6 +59,13 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
                                            const struct kiln_position *at);
 void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_process *p,
                          struct kiln_position *at, const struct kiln_plan_action *a);
+/* RELAY: where the successor of a process begins that stands at `at`, the start of a window or a
+ * place that it has just taken over: the next restart of this window, or the one at the edge behind
+ * it (*edge; then *place is the start of a window). False: the process goes on beyond that edge.
+ * `scratch` is overwritten. */
+bool kiln_schedule_successor(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                             const struct kiln_position *at, struct kiln_process *scratch,
+                             struct kiln_position *place, bool *edge);
 /* A number that differs for plans whose positions mean different things. */
 uint32_t kiln_schedule_id(const struct kiln_schedule_plan *plan);
 

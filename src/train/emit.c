@@ -65,10 +65,11 @@ static enum kiln_status emit(const struct kiln_mil_emit *request, enum kiln_npu_
     const struct kiln_npu_target target = {.version = request->program, .opset = request->opset};
     struct kiln_npu_made made;
     struct kiln_npu_port in, to;
+    const struct kiln_weights weights = kiln_weights_flat(model->table, model->weights);
     KILN_TRY(check_request(request, kind, dims, err));
     size_t seq = request->seq ? request->seq : dims->seq;
-    KILN_TRY(kiln_npu_make(kind, model->table, seq, request->layer, request->part, model->weights,
-                           0, &target, &made, err));
+    KILN_TRY(kiln_npu_make(kind, model->table, seq, request->layer, request->part, &weights, 0,
+                           &target, &made, err));
     kiln_npu_ports(kind, dims, seq, request->part, &in, &to);
     snprintf(out->model, sizeof out->model, "%s", model->name);
     snprintf(out->label, sizeof out->label, "%s", made.label);

@@ -14,7 +14,8 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     const struct kiln_plan_request *r = &e->request;
     const struct kiln_device_options options = kiln_plan_device(r);
     KILN_TRY(kiln_pool_create(r->threads > 0 ? r->threads : 1, &e->pool, err));
-    KILN_TRY(kiln_device_open(table, e->pool, memory->weights, &options, &e->device, err));
+    const struct kiln_weights weights = kiln_weights_flat(table, memory->weights);
+    KILN_TRY(kiln_device_open(table, e->pool, &weights, &options, &e->device, err));
     KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, err));
     if (r->forward_only) {
         return KILN_OK;

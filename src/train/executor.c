@@ -12,7 +12,7 @@ bool kiln_poison_dropped;
 
 static enum kiln_status compile(struct kiln_executor *x, enum kiln_kind kind, size_t layer,
                                 struct kiln_err *err) {
-    return x->device->ops->compile(x->device, kind, layer, x->device->weights, err);
+    return x->device->ops->compile(x->device, 0, kind, layer, &x->device->weights, err);
 }
 
 /* Is there one of the kind that all layers share? */
@@ -35,7 +35,7 @@ static bool layer_kind(const struct kiln_executor *x, size_t kind, size_t layer,
 static void release_layer(struct kiln_executor *x, size_t layer, unsigned set) {
     for (size_t kind = 0; kind < KILN_KINDS; kind++) {
         if (layer_kind(x, kind, layer, set)) {
-            x->device->ops->release(x->device, kind, layer);
+            x->device->ops->release(x->device, 0, kind, layer);
         }
     }
 }
@@ -53,7 +53,7 @@ static enum kiln_status compile_layer(struct kiln_executor *x, size_t layer, uns
 static void release_shared(struct kiln_executor *x) {
     for (size_t kind = 0; kind < KILN_KINDS; kind++) {
         if (shared_kind(x, kind)) {
-            x->device->ops->release(x->device, kind, 0);
+            x->device->ops->release(x->device, 0, kind, 0);
         }
     }
 }

@@ -22,8 +22,8 @@ static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
 static const char *const devices[] = {"cpu", "sim", "ane", NULL};
 static const char *const weight_modes[] = {"baked", "dynamic", NULL};
 static const char *const schedules[] = {"whole", "split", NULL};
-static const char *const overlaps[] = {"off", NULL};
-static const char *const restarts[] = {"exec", NULL};
+static const char *const overlaps[] = {"off", "exact", "delayed", NULL};
+static const char *const restarts[] = {"exec", "relay", NULL};
 
 #define SETTING_LINE(kind, name, flag_text, start, low, high, help_text) \
     {                                                                    \

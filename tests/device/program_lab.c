@@ -113,8 +113,9 @@ void run_go(struct program_run *run) {
     struct kiln_err err;
     struct kiln_npu_made made;
     struct kiln_mil_graph graph;
-    CHECK_OK(kiln_npu_make(run->kind, run->o->table, run->o->seq, run->o->layer, run->part,
-                           run->o->weights, 0, NULL, &made, &err),
+    const struct kiln_weights flat = kiln_weights_flat(run->o->table, run->o->weights);
+    CHECK_OK(kiln_npu_make(run->kind, run->o->table, run->o->seq, run->o->layer, run->part, &flat,
+                           0, NULL, &made, &err),
              &err);
     run_read(&made, &graph);
     CHECK_EQ(graph.n_inputs, 1);

@@ -165,10 +165,11 @@ static void pass_layer(const struct kiln_table *table, const float *weights, flo
     struct kiln_device *d;
     struct kiln_err err;
     CHECK_OK(kiln_pool_create(2, &pool, &err), &err);
-    CHECK_OK(kiln_device_open(table, pool, weights, &options, &d, &err), &err);
+    const struct kiln_weights flat = kiln_weights_flat(table, weights);
+    CHECK_OK(kiln_device_open(table, pool, &flat, &options, &d, &err), &err);
     for (size_t kind = 0; kind < KILN_KINDS; kind++) {
         if (d->caps.kinds[kind].compiles > 0) {
-            CHECK_OK(d->ops->compile(d, kind, 0, weights, &err), &err);
+            CHECK_OK(d->ops->compile(d, 0, kind, 0, &flat, &err), &err);
         }
     }
     void *blocks[6];

@@ -23,7 +23,8 @@ static struct kiln_device *open_cpu(const struct host_bench *x, float *gradients
     struct kiln_device *cpu;
     struct kiln_device_options options = {
         .shape = {x->b, x->t}, .precision = KILN_PRECISION_FP32, .training = true};
-    CHECK_OK(kiln_device_open(x->table, x->pool, x->weights, &options, &cpu, NULL), NULL);
+    const struct kiln_weights flat = kiln_weights_flat(x->table, x->weights);
+    CHECK_OK(kiln_device_open(x->table, x->pool, &flat, &options, &cpu, NULL), NULL);
     cpu->gradients = (struct kiln_gradients){.all = gradients};
     return cpu;
 }

@@ -71,8 +71,9 @@ TEST(mil_text_grows_beyond_its_first_room) {
 
 static void make(struct kiln_npu_made *made, const struct oracle *o, int kind, uint64_t serial) {
     struct kiln_err err;
-    CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, o->table, o->seq, o->layer, 0, o->weights,
-                           serial, NULL, made, &err),
+    const struct kiln_weights flat = kiln_weights_flat(o->table, o->weights);
+    CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, o->table, o->seq, o->layer, 0, &flat, serial,
+                           NULL, made, &err),
              &err);
 }
 
@@ -102,9 +103,9 @@ TEST(programs_are_written_for_the_version_asked_for) {
     struct kiln_err err;
     const struct kiln_npu_target target = {.version = "1.0", .opset = "ios16"};
     oracle_open(&o, 24, 4, 2, 20, 12);
-    CHECK_OK(
-        kiln_npu_make(KILN_NPU_FFN_FWD, o.table, o.seq, 1, 0, o.weights, 0, &target, &made, &err),
-        &err);
+    const struct kiln_weights flat = kiln_weights_flat(o.table, o.weights);
+    CHECK_OK(kiln_npu_make(KILN_NPU_FFN_FWD, o.table, o.seq, 1, 0, &flat, 0, &target, &made, &err),
+             &err);
     CHECK_CONTAINS(made.source.text, "program(1.0)\n");
     CHECK_CONTAINS(made.source.text, "func main<ios16>(");
     CHECK_STRING(made.source.label, "layer 1, ffn_fwd");
@@ -135,7 +136,8 @@ static void check_limits(const char *name, struct kiln_dims dims,
         struct kiln_npu_made made;
         struct kiln_mil_graph graph;
         enum kiln_sim_limit limit;
-        CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, table, dims.seq, 0, 0, weights, 1, NULL,
+        const struct kiln_weights flat = kiln_weights_flat(table, weights);
+        CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, table, dims.seq, 0, 0, &flat, 1, NULL,
                                &made, &err),
                  &err);
         run_read(&made, &graph);
@@ -309,9 +311,9 @@ static void refused(struct oracle *o, enum kiln_npu_kind kind, enum kiln_role ro
     float *weight = o->weights + kiln_table_find(o->table, role, layer)->offset + index;
     const float saved = *weight;
     *weight = value;
-    CHECK_FAILS(
-        kiln_npu_make(kind, o->table, o->seq, o->layer, 0, o->weights, 0, NULL, &made, &err),
-        KILN_EINPUT, &err);
+    const struct kiln_weights flat = kiln_weights_flat(o->table, o->weights);
+    CHECK_FAILS(kiln_npu_make(kind, o->table, o->seq, o->layer, 0, &flat, 0, NULL, &made, &err),
+                KILN_EINPUT, &err);
     CHECK_CONTAINS(err.message, words);
     CHECK(made.weights == NULL && made.source.text == NULL);
     *weight = saved;

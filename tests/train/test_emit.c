@@ -53,8 +53,9 @@ static void check_kernel(const struct kiln_mil_emit *request, const struct kiln_
     char path[4600];
     CHECK_OK(kiln_mil_emit(request, &emitted, &err), &err);
     enum kiln_npu_kind kind = (enum kiln_npu_kind)kiln_npu_kind_find(request->kernel);
+    const struct kiln_weights flat = kiln_weights_flat(table, weights);
     CHECK_OK(
-        kiln_npu_make(kind, table, request->seq, request->layer, 0, weights, 0, NULL, &made, &err),
+        kiln_npu_make(kind, table, request->seq, request->layer, 0, &flat, 0, NULL, &made, &err),
         &err);
     CHECK_EQ(emitted.n_files, made.source.n_weights);
     CHECK_EQ(emitted.file_bytes,

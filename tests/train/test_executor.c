@@ -23,8 +23,10 @@ struct fake {
 
 static struct fake *fake_of(struct kiln_device *device) { return (struct fake *)device; }
 
-static enum kiln_status fake_compile(struct kiln_device *device, size_t kind, size_t layer,
-                                     const float *weights, struct kiln_err *err) {
+static enum kiln_status fake_compile(struct kiln_device *device, size_t set, size_t kind,
+                                     size_t layer, const struct kiln_weights *weights,
+                                     struct kiln_err *err) {
+    (void)set;
     struct fake *f = fake_of(device);
     const struct kiln_kernel_kind *k = &device->caps.kinds[kind];
     (void)weights;
@@ -40,7 +42,8 @@ static enum kiln_status fake_compile(struct kiln_device *device, size_t kind, si
     return KILN_OK;
 }
 
-static void fake_release(struct kiln_device *device, size_t kind, size_t layer) {
+static void fake_release(struct kiln_device *device, size_t set, size_t kind, size_t layer) {
+    (void)set;
     struct fake *f = fake_of(device);
     if (f->loaded[kind][layer] > 0) {
         device->counts.loaded -= device->caps.kinds[kind].loads;

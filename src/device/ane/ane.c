@@ -334,7 +334,7 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
                  KILN_EUNSUPPORTED,
                  "%s: a vocabulary of %zu takes more than %d classifier programs; use --no-extras",
                  ane->base.caps.name, table->dims.vocab, KILN_ANE_PARTS);
-    KILN_TRY(kiln_host_open(&ane->host, table, pool, ane->base.weights, &host, err));
+    KILN_TRY(kiln_host_open(&ane->host, table, pool, ane->base.weights.flat, &host, err));
     if (options->training) {
         KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
     }
@@ -356,8 +356,9 @@ static uint64_t first_serial(void) {
 }
 
 enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool *pool,
-                               const float *weights, const struct kiln_device_options *options,
-                               struct kiln_device **out, struct kiln_err *err) {
+                               const struct kiln_weights *weights,
+                               const struct kiln_device_options *options, struct kiln_device **out,
+                               struct kiln_err *err) {
     *out = NULL;
     struct kiln_ane *ane = kiln_alloc(1, sizeof *ane);
     KILN_REQUIRE(ane, err, KILN_ENOMEM, "no memory for the device");
@@ -365,7 +366,7 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     ane->base.ops = &ops;
     ane->base.table = table;
     ane->base.shape = options->shape;
-    ane->base.weights = weights;
+    ane->base.weights = *weights;
     ane->training = options->training;
     ane->dynamic = options->device.dynamic;
     ane->extras = options->device.extras && !ane->dynamic;

@@ -9,7 +9,8 @@
 #include "device/device.h"
 
 KILN_MUST_CHECK enum kiln_status kiln_ane_open(const struct kiln_table *table,
-                                               struct kiln_pool *pool, const float *weights,
+                                               struct kiln_pool *pool,
+                                               const struct kiln_weights *weights,
                                                const struct kiln_device_options *options,
                                                struct kiln_device **out, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_ane_sizes(const struct kiln_table *table,

@@ -100,10 +100,11 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_read(struct kiln_ane *ane, enum kiln_n
 
 /* ---- programs (loaded.c) --------------------------------------------------------------------- */
 
-KILN_MUST_CHECK enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t kind,
-                                                  size_t layer, const float *weights,
+KILN_MUST_CHECK enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t set,
+                                                  size_t kind, size_t layer,
+                                                  const struct kiln_weights *weights,
                                                   struct kiln_err *err);
-void kiln_ane_release(struct kiln_device *device, size_t kind, size_t layer);
+void kiln_ane_release(struct kiln_device *device, size_t set, size_t kind, size_t layer);
 /* All programs of the dynamic kind: once a process. */
 KILN_MUST_CHECK enum kiln_status kiln_ane_compile_dynamic(struct kiln_ane *ane,
                                                           struct kiln_err *err);

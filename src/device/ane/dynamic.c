@@ -115,7 +115,7 @@ static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
         const struct kiln_tensor *t =
             kiln_table_find(ane->base.table, inputs[input].weights[i].role, layer);
         struct stage_job job = {.kernels = &ane->host.kernels,
-                                .weight = ane->base.weights + t->offset,
+                                .weight = kiln_weights_wide(&ane->base.weights, t),
                                 .cols = t->cols,
                                 .at = at + kiln_npu_part_at(port, inputs[input].activations + i),
                                 .stride = port->width,
@@ -168,7 +168,7 @@ static enum kiln_status run(struct kiln_ane *ane, enum kiln_npu_kind kind, size_
 
 static const float *norm_weight(const struct kiln_ane *ane, enum kiln_half half, size_t layer) {
     const enum kiln_role role = half == KILN_ATTENTION ? KILN_ATTN_NORM : KILN_FFN_NORM;
-    return ane->base.weights + kiln_table_find(ane->base.table, role, layer)->offset;
+    return kiln_weights_wide(&ane->base.weights, kiln_table_find(ane->base.table, role, layer));
 }
 
 static enum kiln_status attention(struct kiln_ane *ane, size_t layer, const float *x, float *x_out,

@@ -49,7 +49,7 @@ static enum kiln_status sequence_backward(struct kiln_ane *ane, enum kiln_half h
     const size_t block = table->dims.dim * ane->width;
     const struct kiln_tensor *t =
         kiln_table_find(table, half == KILN_ATTENTION ? KILN_ATTN_NORM : KILN_FFN_NORM, layer);
-    struct kiln_host_norm_bwd norm = {.w = ane->base.weights + t->offset,
+    struct kiln_host_norm_bwd norm = {.w = kiln_weights_wide(&ane->base.weights, t),
                                       .dw = ane->base.gradients.all + t->offset,
                                       .add = ane->base.gradients.add || b > 0,
                                       .x = x,

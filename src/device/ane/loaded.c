@@ -77,7 +77,8 @@ static enum kiln_status load_and_bind(struct kiln_ane *ane, struct kiln_npu_prog
 
 /* Make the text and weights of a program, compile, load and bind it. */
 static enum kiln_status make(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t layer,
-                             size_t place, const float *weights, struct kiln_err *err) {
+                             size_t place, const struct kiln_weights *weights,
+                             struct kiln_err *err) {
     const struct kiln_npu_runtime_ops *ops = ane->runtime->ops;
     const size_t part = kind == KILN_NPU_CLASSIFIER ? place : 0;
     struct kiln_npu_made made;
@@ -154,8 +155,8 @@ static enum kiln_status check_budgets(const struct kiln_ane *ane, size_t kind, s
     return KILN_OK;
 }
 
-enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t kind, size_t layer,
-                                  const float *weights, struct kiln_err *err) {
+enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t set, size_t kind, size_t layer,
+                                  const struct kiln_weights *weights, struct kiln_err *err) {
     struct kiln_ane *ane = kiln_ane_of(device);
     KILN_REQUIRE(kind < KILN_KINDS && device->caps.kinds[kind].compiles > 0 &&
                      layer < device->table->dims.layers,
@@ -172,12 +173,13 @@ enum kiln_status kiln_ane_compile(struct kiln_device *device, size_t kind, size_
         }
     }
     if (status != KILN_OK) {
-        kiln_ane_release(device, kind, layer); /* all of a kind or nothing */
+        kiln_ane_release(device, set, kind, layer); /* all of a kind or nothing */
     }
     return status;
 }
 
-void kiln_ane_release(struct kiln_device *device, size_t kind, size_t layer) {
+void kiln_ane_release(struct kiln_device *device, size_t set, size_t kind, size_t layer) {
+    (void)set;
     struct kiln_ane *ane = kiln_ane_of(device);
     for (size_t i = 0; i < programs_of[kind].n; i++) {
         const enum kiln_npu_kind k = (enum kiln_npu_kind)(programs_of[kind].first + i);

@@ -193,14 +193,17 @@ static void put_label(char label[64], enum kiln_npu_kind kind, size_t layer, siz
 }
 
 enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table *table, size_t seq,
-                               size_t layer, size_t part, const float *weights, uint64_t serial,
-                               const struct kiln_npu_target *target, struct kiln_npu_made *out,
-                               struct kiln_err *err) {
+                               size_t layer, size_t part, const struct kiln_weights *weights,
+                               uint64_t serial, const struct kiln_npu_target *target,
+                               struct kiln_npu_made *out, struct kiln_err *err) {
     struct kiln_kernels kernels;
     memset(out, 0, sizeof *out);
     KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, err));
-    struct kiln_npu_maker m = {
-        .table = table, .weights = weights, .half_of = kernels.half_of, .layer = layer, .err = err};
+    struct kiln_npu_maker m = {.table = table,
+                               .weights = weights ? weights->flat : NULL,
+                               .half_of = kernels.half_of,
+                               .layer = layer,
+                               .err = err};
     begin(&m, kind, &table->dims, seq, part);
     m.files = kiln_alloc(KILN_NPU_FILES, sizeof *m.files);
     put_label(out->label, kind, layer, part);

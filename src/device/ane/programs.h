@@ -49,6 +49,7 @@
 #define KILN_DEVICE_ANE_PROGRAMS_H
 
 #include "device/ane/runtime.h"
+#include "kernel/weights.h"
 #include "kiln/model.h"
 #include "model/table.h"
 
@@ -131,14 +132,14 @@ struct kiln_npu_made {
     struct kiln_npu_weight *weights; /* what source.weights points to */
     char label[64];
 };
-/* Make the program of a kind. `weights`: flat master weights of the table, read for kinds that
+/* Make the program of a kind. `weights` are read for kinds that
  * bake (may be NULL for others). `serial` makes the text of programs unique that are compiled more
  * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named.
  * On success kiln_npu_made_free. */
 KILN_MUST_CHECK enum kiln_status kiln_npu_make(enum kiln_npu_kind kind,
                                                const struct kiln_table *table, size_t seq,
-                                               size_t layer, size_t part, const float *weights,
-                                               uint64_t serial,
+                                               size_t layer, size_t part,
+                                               const struct kiln_weights *weights, uint64_t serial,
                                                const struct kiln_npu_target *target,
                                                struct kiln_npu_made *out, struct kiln_err *err);
 void kiln_npu_made_free(struct kiln_npu_made *made);

@@ -62,8 +62,10 @@ bool kiln_cpu_loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t laye
     return any;
 }
 
-static enum kiln_status cpu_compile(struct kiln_device *device, size_t kind, size_t layer,
-                                    const float *weights, struct kiln_err *err) {
+static enum kiln_status cpu_compile(struct kiln_device *device, size_t set, size_t kind,
+                                    size_t layer, const struct kiln_weights *weights,
+                                    struct kiln_err *err) {
+    (void)set;
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     const struct kiln_device_caps *caps = &device->caps;
     KILN_REQUIRE(kind < KILN_KINDS && layer < device->table->dims.layers, err, KILN_EINTERNAL,
@@ -82,7 +84,7 @@ static enum kiln_status cpu_compile(struct kiln_device *device, size_t kind, siz
                  cpu->base.caps.kinds[kind].name, layer, device->counts.loaded + 1,
                  caps->load_budget);
     for (int i = 0; i < baked[kind].n; i++) {
-        pack_matrix(cpu, baked[kind].matrices[i], layer, weights, baked[kind].forward);
+        pack_matrix(cpu, baked[kind].matrices[i], layer, weights->flat, baked[kind].forward);
     }
     device->counts.compiles++;
     device->counts.loaded += !*flag;
@@ -90,7 +92,8 @@ static enum kiln_status cpu_compile(struct kiln_device *device, size_t kind, siz
     return KILN_OK;
 }
 
-static void cpu_release(struct kiln_device *device, size_t kind, size_t layer) {
+static void cpu_release(struct kiln_device *device, size_t set, size_t kind, size_t layer) {
+    (void)set;
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     const struct kiln_table *table = device->table;
     unsigned char *flag = loaded(cpu, kind, layer);
@@ -257,8 +260,8 @@ static void set_up_head(struct kiln_cpu_device *cpu) {
         .classifier = &table->matrices[last],
         .forward = cpu->packed.forward[last],
         .backward = cpu->packed.backward[last],
-        .norm = {cpu->base.weights + norm->offset, table->dims.rms_eps, table->dims.dim, cpu->rstd,
-                 cpu->dnorm},
+        .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
+                 cpu->rstd, cpu->dnorm},
         .norm_offset = norm->offset,
         .dw = {cpu->turned, cpu->columns},
         .xn = cpu->xn,
@@ -284,21 +287,23 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
     set_up_head(cpu);
     kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
     const struct kiln_table *table = cpu->base.table;
-    struct pack_job head = {cpu, table->n_matrices - 1, cpu->base.weights, true, cpu->training};
+    struct pack_job head = {cpu, table->n_matrices - 1, cpu->base.weights.flat, true,
+                            cpu->training};
     kiln_rows(&cpu->workers, table->matrices[head.matrix].rows, KILN_PACK_ROWS, pack_piece, &head);
     return KILN_OK;
 }
 
 enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool *pool,
-                               const float *weights, const struct kiln_device_options *options,
-                               struct kiln_device **out, struct kiln_err *err) {
+                               const struct kiln_weights *weights,
+                               const struct kiln_device_options *options, struct kiln_device **out,
+                               struct kiln_err *err) {
     *out = NULL;
     struct kiln_cpu_device *cpu = kiln_alloc(1, sizeof *cpu);
     KILN_REQUIRE(cpu, err, KILN_ENOMEM, "no memory for the cpu device");
     cpu->base.ops = &ops;
     cpu->base.table = table;
     cpu->base.shape = options->shape;
-    cpu->base.weights = weights;
+    cpu->base.weights = *weights;
     cpu->training = options->training;
     cpu->tokens = options->shape.batch * options->shape.seq;
     enum kiln_status status = open_parts(cpu, pool, options, err);

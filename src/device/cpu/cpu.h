@@ -61,7 +61,8 @@ struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, cons
 size_t kiln_cpu_taps_bytes(const struct kiln_cpu_device *cpu);
 
 KILN_MUST_CHECK enum kiln_status kiln_cpu_open(const struct kiln_table *table,
-                                               struct kiln_pool *pool, const float *weights,
+                                               struct kiln_pool *pool,
+                                               const struct kiln_weights *weights,
                                                const struct kiln_device_options *options,
                                                struct kiln_device **out, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,

@@ -18,8 +18,8 @@ static void embed_rows(void *context, size_t first, size_t rows, size_t index, v
     const struct embed_job *job = context;
     const struct kiln_table *table = job->cpu->base.table;
     size_t d = table->dims.dim;
-    const float *embedding =
-        job->cpu->base.weights + kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    const float *embedding = kiln_weights_wide(&job->cpu->base.weights,
+                                               kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER));
     (void)index;
     (void)scratch;
     for (size_t i = first; i < first + rows; i++) {

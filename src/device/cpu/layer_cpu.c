@@ -15,7 +15,7 @@ static struct kiln_rows_norm norm_of(const struct kiln_cpu_device *cpu,
                                      const struct kiln_tensor *tensor) {
     const struct kiln_dims *d = &cpu->base.table->dims;
     return (struct kiln_rows_norm){
-        .w = cpu->base.weights + tensor->offset,
+        .w = kiln_weights_wide(&cpu->base.weights, tensor),
         .eps = d->rms_eps,
         .dim = d->dim,
         .rstd = cpu->rstd,
