@@ -214,7 +214,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .seq = s->seq != KILN_UNSET ? s->seq : dims->seq,
         .accum = s->accum != KILN_UNSET ? s->accum : PUBLISHED_ACCUM,
         .headroom_millionths = (uint64_t)llround(s->headroom * 1e6),
-        .refreshes = cpu,
+        .refreshes = cpu && strcmp(s->overlap, "delayed") != 0,
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,
         .threads = s->threads != KILN_UNSET ? s->threads : default_threads(),
     };
@@ -223,6 +223,9 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
     /* A budget alone bounds what is loaded, too. */
     out->load_budget = s->load_budget != KILN_UNSET ? s->load_budget : out->budget;
     KILN_TRY(kiln_schedule_parse(s->schedule, &out->schedule, err));
+    KILN_TRY(kiln_overlap_parse(s->overlap, &out->overlap, err));
+    KILN_TRY(kiln_restart_parse(s->restart, &out->restart, err));
+    out->restart_asked = s->origin[KILN_SETTING_restart] == KILN_FROM_FLAG;
     KILN_TRY(kiln_keep_parse(s->activations, &out->keep, err));
     return KILN_OK;
 }
