@@ -243,7 +243,10 @@ static enum kiln_status complete_and_plan(struct kiln_settings *s, struct kiln_p
     KILN_TRY(status);
     kiln_model_source_name(&completed.source, s->seed, name, 512);
     KILN_TRY(kiln_plan_request_of(s, &completed.dims, out, err));
-    return kiln_profile_of(&out->device, out->threads, out->precision, &out->profile, err);
+    KILN_TRY(kiln_profile_of(&out->device, s->profile, out->threads, out->precision, &out->profile,
+                             err));
+    out->device.times = out->profile.sim;
+    return KILN_OK;
 }
 
 enum kiln_status kiln_run_plan(const struct kiln_settings *settings, struct kiln_plan_request *out,

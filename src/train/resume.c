@@ -35,6 +35,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_overlap:
         case KILN_SETTING_restart:
         case KILN_SETTING_sim_time: /* time decides none either */
+        case KILN_SETTING_profile:
             return true;
         default:
             return false;
@@ -43,7 +44,7 @@ static bool may_change(enum kiln_setting_id id) {
 
 static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_settings *changes,
                                       struct kiln_dims *dims, struct kiln_err *err) {
-    char path[4200], text[512];
+    char path[4200], text[4200]; /* a profile is a path */
     kiln_run_file(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
@@ -64,6 +65,9 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
                      "others; start a new run for it",
                      text, run->settings.overlap);
         KILN_TRY(kiln_settings_set(&run->settings, i, text, KILN_FROM_FLAG, err));
+        if (i == KILN_SETTING_sim_time || i == KILN_SETTING_profile) {
+            run->profile.tflops = 0; /* that of before is not of these times */
+        }
     }
     return KILN_OK;
 }

@@ -107,10 +107,16 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
     struct kiln_plan_request request;
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
     if (run->profile.tflops <= 0) {
-        KILN_TRY(kiln_profile_of(&request.device, request.threads, request.precision, &run->profile,
-                                 err));
+        const struct kiln_profile before = run->profile;
+        KILN_TRY(kiln_profile_of(&request.device, s->profile, request.threads, request.precision,
+                                 &run->profile, err));
+        if (before.disk_write_gb_s > 0) { /* measured when the run was made */
+            run->profile.disk_write_gb_s = before.disk_write_gb_s;
+            run->profile.disk_read_gb_s = before.disk_read_gb_s;
+        }
     }
     request.profile = run->profile;
+    request.device.times = run->profile.sim;
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
 }
 
