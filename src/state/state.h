@@ -74,6 +74,7 @@ struct kiln_cursor {
     uint64_t sample;        /* training samples consumed: the data position */
     uint64_t tokens;        /* tokens trained on */
     uint64_t metrics_bytes; /* length of metrics.jsonl with the lines of all steps done */
+    uint64_t trace_bytes;   /* length of the trace with the spans of all steps done */
     uint64_t phase;         /* enum kiln_phase */
     uint64_t restarts;      /* processes before this one */
     double best_val;        /* lowest held-out loss so far; infinity before the first */
@@ -95,6 +96,7 @@ struct kiln_cursor {
     /* What the step has cost so far, in this process and those before it. */
     double ms, device_ms, compile_ms, restart_ms, update_ms;
     double dw_wait_ms, io_ms;
+    double stall_ms;
     uint64_t surface_written, surface_read; /* bytes */
     uint64_t compiles, layer_forwards;
     uint64_t peak_bytes; /* most memory held by a process since the run was begun or resumed */

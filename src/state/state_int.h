@@ -40,7 +40,7 @@ struct kiln_state_slot {
     uint32_t crc;
 };
 _Static_assert(sizeof(struct kiln_state_slot) == KILN_STATE_PAGE, "a slot is a page");
-_Static_assert(sizeof(struct kiln_cursor) == 42 * 8 + 40 + 160, "the cursor has no padding");
+_Static_assert(sizeof(struct kiln_cursor) == 44 * 8 + 40 + 160, "the cursor has no padding");
 
 /* What a worker's chunk was before it is changed. */
 struct kiln_journal_slot {

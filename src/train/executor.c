@@ -12,7 +12,10 @@ bool kiln_poison_dropped;
 
 static enum kiln_status compile(struct kiln_executor *x, enum kiln_kind kind, size_t layer,
                                 struct kiln_err *err) {
-    return x->device->ops->compile(x->device, 0, kind, layer, &x->device->weights, err);
+    const double start = kiln_now_s();
+    KILN_TRY(x->device->ops->compile(x->device, 0, kind, layer, &x->device->weights, err));
+    kiln_device_span(x->device, KILN_SPAN_COMPILE, x->device->caps.kinds[kind].name, layer, start);
+    return KILN_OK;
 }
 
 /* Is there one of the kind that all layers share? */
@@ -84,6 +87,7 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
         release_shared(x);
     }
     const double start = kiln_now_s();
+    const uint64_t compiled = x->device->counts.compiles;
     for (size_t l = 0; l < x->plan->schedule.layers; l++) {
         const unsigned fresh = has[l] & ~(unsigned)x->on_device[l];
         KILN_TRY(compile_layer(x, l, fresh, err));
@@ -97,6 +101,9 @@ static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *e
     }
     x->shared_on_device = x->process.shared;
     x->compile_s += kiln_now_s() - start;
+    if (x->device->counts.compiles > compiled) {
+        kiln_device_span(x->device, KILN_SPAN_STALL, NULL, KILN_NO_LAYER, start);
+    }
     return KILN_OK;
 }
 

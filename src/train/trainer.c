@@ -104,7 +104,7 @@ static bool can_leave(const struct kiln_trainer *t) {
 }
 
 /* Leave it: the cursor knows the place and what it took to get there. */
-static void leave(struct kiln_trainer *t) {
+static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_executor *x = &t->engine.executor;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.mid = 1;
@@ -113,11 +113,14 @@ static void leave(struct kiln_trainer *t) {
     cursor.micro_batch = x->position.micro_batch;
     *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
-    kiln_cost_spend(t, &cursor, x->position.evaluate);
+    const uint64_t trace_bytes = cursor.trace_bytes; /* until the window is done (trace.h) */
+    KILN_TRY(kiln_cost_spend(t, &cursor, x->position.evaluate, err));
+    cursor.trace_bytes = trace_bytes;
     cursor.handed_at = kiln_now_s();
     kiln_kill_point("hand-over: leaving");
     kiln_state_commit(t->state, &cursor);
     kiln_kill_point("hand-over: committed");
+    return KILN_OK;
 }
 
 /* Begin a window or evaluation, or take up the one that was left. */
@@ -142,6 +145,26 @@ static void take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batche
 
 static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *err);
 
+/* Updates in the weights that are computed with. */
+static int64_t generation(const struct kiln_trainer *t) {
+    const uint64_t step = kiln_state_cursor(t->state)->step;
+    const bool delayed = t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
+    return (int64_t)(delayed && step > 0 ? step - 1 : step);
+}
+
+/* Work of the owner outside the device; `made`: the generation it makes, or -1. */
+static void worked(const struct kiln_trainer *t, enum kiln_span_kind kind, const char *name,
+                   double start, int64_t made) {
+    const struct kiln_span span = {.start = start,
+                                   .end = kiln_now_s(),
+                                   .kind = kind,
+                                   .name = name,
+                                   .layer = -1,
+                                   .micro_batch = -1,
+                                   .generation = made};
+    kiln_spans_add(t->spans, &span);
+}
+
 /* All micro-batches; the executor's loss_sum has their losses. */
 static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches,
                                    struct kiln_err *err) {
@@ -149,6 +172,8 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
     take_up(t, evaluate, micro_batches);
     for (;;) {
         const struct kiln_plan_action a = kiln_executor_next(x);
+        const bool passes = a.what == KILN_FORWARD_GROUP || a.what == KILN_BACKWARD_GROUP;
+        kiln_spans_at(t->spans, generation(t), passes ? (int32_t)a.micro_batch : -1);
         const size_t resident = kiln_memory_resident();
         t->peak_bytes = resident > t->peak_bytes ? resident : t->peak_bytes;
         if (a.what == KILN_UPDATE || a.what == KILN_STEP_DONE) {
@@ -158,13 +183,13 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
                      "a group of %zu kernels fits no process", a.kernels);
         if (a.what == KILN_RESTART) {
             KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
-            leave(t);
+            KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_ERESTART,
                              "%zu kernels do not fit the %zu left of this process", a.kernels,
                              a.left);
         }
         if (stopping(t) && can_leave(t)) {
-            leave(t);
+            KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
                              kiln_state_cursor(t->state)->step);
         }
@@ -291,6 +316,8 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (every(record.step, t->settings->eval_every) || record.step == t->settings->steps) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
+        const bool delayed = t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
+        record.val_generation = delayed ? generation(t) : -1;
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     if (record.val_loss < cursor.best_val) {
@@ -299,10 +326,11 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     }
     KILN_TRY(write_metrics(t, &record, &cursor, err));
     kiln_cost_nothing(&cursor);
-    kiln_cost_spend(t, &cursor, true);
+    KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     cursor.phase = KILN_PHASE_WINDOW;
     kiln_scale_next(&cursor);
     kiln_state_commit(t->state, &cursor);
+    kiln_cost_begin(t);
     if (t->observer && t->observer->on_step) {
         t->observer->on_step(t->observer->context, &record);
     }
@@ -336,8 +364,8 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     if (cursor.step == 1) {
         cursor.first_loss = cursor.loss;
     }
-    cursor.update_ms += (kiln_now_s() - start) * 1e3;
-    kiln_cost_spend(t, &cursor, false);
+    worked(t, KILN_SPAN_UPDATE, NULL, start, (int64_t)cursor.step);
+    KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     kiln_state_commit(t->state, &cursor);
     kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
     if (t->table->dims.tied) {
@@ -392,10 +420,12 @@ static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     cursor = *kiln_state_cursor(t->state);
     const double computed = kiln_now_s();
     KILN_TRY(judge(t, &cursor, scale, err));
+    worked(t, KILN_SPAN_NORM, NULL, computed, -1);
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
+    const double judged = kiln_now_s();
     KILN_TRY(wait_for_save(t, err));
-    cursor.update_ms += (kiln_now_s() - computed) * 1e3;
-    kiln_cost_spend(t, &cursor, false);
+    worked(t, KILN_SPAN_UPDATE, "checkpoint wait", judged, -1);
+    KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     cursor.phase = KILN_PHASE_UPDATE;
     kiln_state_commit(t->state, &cursor);
     return KILN_OK;
@@ -415,8 +445,9 @@ static enum kiln_status start(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.phase = KILN_PHASE_WINDOW;
     kiln_cost_nothing(&cursor);
-    kiln_cost_spend(t, &cursor, true);
+    KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     kiln_state_commit(t->state, &cursor);
+    kiln_cost_begin(t);
     return KILN_OK;
 }
 
@@ -441,6 +472,8 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     t->since = kiln_now_s();
     t->counted = t->engine.device->counts;
+    KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
+    kiln_cost_begin(t);
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {
         return KILN_OK; /* nothing was being changed */
     }
@@ -451,9 +484,8 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
         kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
     } else if (cursor.mid && cursor.phase == KILN_PHASE_WINDOW && t->handed_over) {
-        const double passed = (t->since - cursor.handed_at) * 1e3;
-        cursor.restart_ms += passed;
-        cursor.ms += passed;
+        worked(t, KILN_SPAN_RESTART, NULL, cursor.handed_at, -1);
+        t->since = cursor.handed_at;
     }
     cursor.handed_at = 0;
     cursor.peak_bytes = t->handed_over ? cursor.peak_bytes : 0;
