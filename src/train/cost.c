@@ -12,7 +12,7 @@ static uint64_t step_of(const struct kiln_cursor *cursor) {
 
 void kiln_cost_begin(const struct kiln_trainer *trainer) {
     const struct kiln_cursor *cursor = kiln_state_cursor(trainer->state);
-    kiln_spans_keep(trainer->spans, step_of(cursor) <= trainer->settings->trace_steps &&
+    kiln_spans_keep(trainer->engine.spans, step_of(cursor) <= trainer->settings->trace_steps &&
                                         trainer->settings->trace_steps > 0);
 }
 
@@ -22,7 +22,7 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     const struct kiln_device_counts *before = &trainer->counted;
     const double now = kiln_now_s();
     struct kiln_spans_taken spent;
-    kiln_spans_take(trainer->spans, &spent);
+    kiln_spans_take(trainer->engine.spans, &spent);
     cursor->compiles += counts->compiles - before->compiles;
     if (!evaluating) {
         cursor->ms += (now - trainer->since) * 1e3;

@@ -31,7 +31,6 @@ void kiln_run_close(struct kiln_run *run) {
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
     kiln_trace_destroy(t->trace);
-    kiln_spans_destroy(t->spans);
     kiln_data_destroy(t->data);
     kiln_data_destroy(t->val_data);
     kiln_state_close(t->state);
@@ -152,10 +151,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         KILN_TRY(kiln_state_walk(t->state, err));
         kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
     }
-    KILN_TRY(kiln_spans_create(&t->spans, err));
     KILN_TRY(kiln_trace_create(run->folder, &t->trace, err));
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
-    t->engine.device->spans = t->spans;
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
     if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes) {
@@ -164,7 +161,7 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
                                    &t->session, err));
     }
     KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
-    kiln_saver_tell(t->saver, t->spans);
+    kiln_saver_tell(t->saver, t->engine.spans);
     t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
     return KILN_OK;
 }
