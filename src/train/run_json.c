@@ -19,7 +19,7 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
         ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
         "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
         "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
-        "  \"profile\": {\"tflops\": %.6g, \"ceiling_tflops\": %.6g, "
+        "  \"rates\": {\"tflops\": %.6g, \"ceiling_tflops\": %.6g, "
         "\"compile_s\": %.6g, \"compile_gb_s\": %.6g, \"update_gb_s\": %.6g, "
         "\"restart_s\": %.6g, \"disk_write_gb_s\": %.6g, "
         "\"disk_read_gb_s\": %.6g, \"process_gb\": %.9g, \"cache_gb\": %.6g, "
@@ -86,7 +86,7 @@ static enum kiln_status read_profile(const char *path, const json_t *from,
     for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
         const json_t *value = json_object_get(from, rates[i].name);
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
-                     "%s: \"profile\": \"%s\" is not a number from 0 up", path, rates[i].name);
+                     "%s: \"rates\": \"%s\" is not a number from 0 up", path, rates[i].name);
         *rates[i].to = json_number_value(value);
     }
     return KILN_OK;
@@ -106,7 +106,7 @@ enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *sett
     if (sizes != NULL) {
         status = read_sizes(path, sizes, dims, err);
     }
-    const json_t *rates = json_object_get(all, "profile");
+    const json_t *rates = json_object_get(all, "rates");
     if (status == KILN_OK && rates != NULL) {
         status = read_profile(path, rates, profile, err);
     }
