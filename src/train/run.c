@@ -158,9 +158,13 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }
-    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
     t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
-    return KILN_OK;
+    return run->successor ? KILN_OK : kiln_run_open_saver(run, err);
+}
+
+enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    return kiln_saver_create(run->folder, run->table, t->state, t->settings, &t->saver, err);
 }
 
 enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
@@ -183,7 +187,8 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
                       ? 0
                       : t->engine.plan.schedule.limits.compile,
-        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum};
+        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
+        .notice = run->notice};
     info->full_layers = 0;
     for (size_t l = 0; l < run->table->dims.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
