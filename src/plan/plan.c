@@ -134,6 +134,8 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->limits = kiln_limits_of(r);
     s->layers = layers;
     s->refreshes = refreshes(r);
+    s->overlap = r->overlap;
+    s->relay = r->restart == KILN_RESTART_RELAY;
     KILN_TRY(kiln_limits_check(r, &s->limits, err));
     const struct kiln_device_options device = kiln_plan_device(r);
     KILN_TRY(kiln_device_sizes(table, &device, &plan->sizes, err));

@@ -40,6 +40,10 @@ static size_t missing(const struct kiln_schedule_plan *plan, const struct kiln_p
     return n;
 }
 
+size_t kiln_schedule_set(const struct kiln_limits *limits) {
+    return kiln_all_kernels(limits, 0, limits->layers) - limits->shared;
+}
+
 static size_t n_groups(const struct kiln_schedule_plan *plan, const struct kiln_position *at) {
     return at->evaluate ? plan->groups.n_forward : plan->groups.n;
 }
@@ -56,17 +60,93 @@ static size_t missing_at_start(const struct kiln_schedule_plan *plan, const stru
     return n;
 }
 
+static bool at_start(const struct kiln_position *at) {
+    return at->round == 0 && at->group == 0 && at->micro_batch == 0;
+}
+
 /* What must fit the process before the next action runs: the group; at the start of a window that
  * is compiled once, all of it, so that it is never cut in the middle. */
 static size_t needed(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                      const struct kiln_position *at) {
-    const bool start = at->round == 0 && at->group == 0 && at->micro_batch == 0;
-    return plan->one_batch && start ? missing_at_start(plan, p, at->evaluate)
-                                    : missing(plan, p, &plan->groups.at[at->group], at->evaluate);
+    return plan->one_batch && at_start(at)
+               ? missing_at_start(plan, p, at->evaluate)
+               : missing(plan, p, &plan->groups.at[at->group], at->evaluate);
 }
 
 static size_t left(const struct kiln_schedule_plan *plan, const struct kiln_process *p) {
     return plan->limits.compile == SIZE_MAX ? SIZE_MAX : plan->limits.compile - p->compiled;
+}
+
+static size_t load_left(const struct kiln_schedule_plan *plan, const struct kiln_process *p) {
+    return plan->limits.load == SIZE_MAX ? SIZE_MAX : plan->limits.load - p->loaded;
+}
+
+/* DELAYED with a relay, at the start of a window or an evaluation whose weights nobody compiled
+ * here: a successor has. A process that has compiled nothing yet is that successor. */
+static bool leaves(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                   const struct kiln_position *at) {
+    if (plan->overlap != KILN_OVERLAP_DELAYED || !plan->relay || plan->refreshes || !at_start(at) ||
+        p->compiled == 0) {
+        return false;
+    }
+    for (size_t l = 0; l < plan->layers; l++) {
+        if (p->has[l] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The group behind the one of that round and number; false: it was the window's last. */
+static bool following(const struct kiln_schedule_plan *plan, const struct kiln_position *at,
+                      uint64_t *round, uint64_t *group) {
+    if (++*group == n_groups(plan, at)) {
+        *group = 0;
+        ++*round;
+    }
+    return *round * plan->held < at->micro_batches;
+}
+
+/* Compile ahead: the first of the groups to come that lacks kernels, if they fit beside all that is
+ * loaded. They are compiled in the order in which they would be without, and nothing is unloaded
+ * for them that would not be: windows take as many compiles and restarts. In `whole` no two groups
+ * fit side by side. */
+static bool ahead(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                  const struct kiln_position *at, struct kiln_plan_action *a) {
+    uint64_t round = at->round, group = at->group;
+    if (plan->overlap == KILN_OVERLAP_OFF || plan->refreshes || plan->limits.whole ||
+        at->micro_batch > 0) {
+        return false;
+    }
+    for (size_t i = 1; i < plan->groups.n && following(plan, at, &round, &group); i++) {
+        const struct kiln_plan_group *g = &plan->groups.at[group];
+        const size_t n = missing(plan, p, g, at->evaluate);
+        if (n > left(plan, p) || n > load_left(plan, p)) {
+            return false;
+        }
+        if (n > 0) {
+            a->what = KILN_COMPILE_GROUP;
+            a->group = *g;
+            a->kernels = n;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* DELAYED: the next generation's set, once the active one is there, if it fits beside it. */
+static bool compiles_next(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                          const struct kiln_position *at, struct kiln_plan_action *a) {
+    const size_t n = kiln_schedule_set(&plan->limits);
+    if (plan->overlap != KILN_OVERLAP_DELAYED || plan->refreshes || !plan->one_batch ||
+        at->evaluate || !at->next || p->next || n > left(plan, p) || n > load_left(plan, p) ||
+        missing_at_start(plan, p, false) > 0) {
+        return false;
+    }
+    a->what = KILN_COMPILE_NEXT;
+    a->group = (struct kiln_plan_group){.end = plan->layers, .kernels = n};
+    a->kernels = n;
+    return true;
 }
 
 struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan,
@@ -80,11 +160,16 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
     a.group = plan->groups.at[at->group];
     a.kernels = missing(plan, p, &a.group, at->evaluate);
     const size_t all = needed(plan, p, at);
-    if (all > left(plan, p)) {
+    if (leaves(plan, p, at)) {
+        a.what = KILN_RESTART;
+        a.kernels = all;
+    } else if (all > left(plan, p)) {
         a.what = p->compiled == 0 || all > plan->limits.compile ? KILN_ERROR : KILN_RESTART;
         a.kernels = all;
     } else if (a.kernels > 0) {
         a.what = KILN_COMPILE_GROUP;
+        a.left -= a.left == SIZE_MAX ? 0 : a.kernels;
+    } else if (ahead(plan, p, at, &a) || compiles_next(plan, p, at, &a)) {
         a.left -= a.left == SIZE_MAX ? 0 : a.kernels;
     } else {
         a.what = a.group.pass == KILN_PLAN_FORWARD ? KILN_FORWARD_GROUP : KILN_BACKWARD_GROUP;
@@ -126,7 +211,7 @@ static void compile(const struct kiln_schedule_plan *plan, struct kiln_process *
                     const struct kiln_plan_group *g, bool evaluate) {
     const size_t n = missing(plan, p, g, evaluate);
     make_room(plan, p, g, evaluate, n);
-    p->compiled += plan->limits.compile == SIZE_MAX ? 0 : n;
+    p->compiled += n;
     p->loaded += n;
     p->shared |= shares(plan, g);
     for (size_t l = g->first; l < g->end; l++) {
@@ -153,6 +238,26 @@ static void advance(const struct kiln_schedule_plan *plan, struct kiln_process *
     }
 }
 
+static void unload_all(const struct kiln_schedule_plan *plan, struct kiln_process *p) {
+    for (size_t l = 0; l < plan->layers; l++) {
+        unload(plan, p, l, KILN_HAS_FORWARD | KILN_HAS_BACKWARD);
+    }
+}
+
+/* New weights. DELAYED: the next window computes with those of the one before; behind the first
+ * window of a run these are the same as in it. */
+static void update(const struct kiln_schedule_plan *plan, struct kiln_process *p,
+                   const struct kiln_position *at) {
+    if (plan->refreshes || (plan->overlap == KILN_OVERLAP_DELAYED && !at->next)) {
+        return;
+    }
+    unload_all(plan, p);
+    if (p->next) { /* the sets are swapped */
+        memset(p->has, KILN_HAS_FORWARD | KILN_HAS_BACKWARD, plan->layers);
+        p->next = false;
+    }
+}
+
 void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_process *p,
                          struct kiln_position *at, const struct kiln_plan_action *a) {
     switch (a->what) {
@@ -163,20 +268,49 @@ void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_proc
         case KILN_BACKWARD_GROUP:
             advance(plan, p, at);
             break;
+        case KILN_COMPILE_NEXT:
+            p->compiled += a->kernels;
+            p->loaded += a->kernels;
+            p->next = true;
+            break;
         case KILN_RESTART:
             p->compiled = p->loaded = 0;
-            p->shared = false;
+            p->shared = p->next = false;
             memset(p->has, 0, plan->layers);
             break;
         case KILN_UPDATE:
+            update(plan, p, at);
             at->updated = true;
-            for (size_t l = 0; !plan->refreshes && l < plan->layers; l++) {
-                unload(plan, p, l, KILN_HAS_FORWARD | KILN_HAS_BACKWARD);
-            }
             break;
         case KILN_STEP_DONE:
         case KILN_ERROR:
             break;
+    }
+}
+
+bool kiln_schedule_successor(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
+                             const struct kiln_position *at, struct kiln_process *scratch,
+                             struct kiln_position *place, bool *edge) {
+    unsigned char *has = scratch->has;
+    memcpy(has, p->has, plan->layers);
+    *scratch = *p;
+    scratch->has = has;
+    *place = *at;
+    *edge = false;
+    for (;;) {
+        const struct kiln_plan_action a = kiln_schedule_next(plan, scratch, place);
+        if (a.what == KILN_RESTART || a.what == KILN_ERROR) {
+            return a.what == KILN_RESTART;
+        }
+        if (*edge) {
+            return false;
+        }
+        if (a.what == KILN_STEP_DONE) {
+            *place = (struct kiln_position){.micro_batches = at->micro_batches, .next = true};
+            *edge = true;
+        } else {
+            kiln_schedule_apply(plan, scratch, place, &a);
+        }
     }
 }
 

@@ -10,11 +10,19 @@
  *     for each group, forward groups up, backward groups down
  *       RESTART   when its kernels do not fit what is left of the process
  *       COMPILE   the kernels of the group that the process lacks
+ *                 EXACT, DELAYED: then those of the groups to come, in order, as far as they fit
+ *                 beside all that is loaded
+ *                 DELAYED: then the set of the next generation, if it fits, too (COMPILE_NEXT)
  *       FORWARD or BACKWARD, one micro-batch at a time
- *   UPDATE, STEP_DONE
+ *   UPDATE        kernels are stale; where the next set was compiled the sets are swapped
+ *   STEP_DONE
  *
  * An evaluation is a window of forward groups only. Kernels stay loaded until the load budget
- * wants their room or new weights make them stale.
+ * wants their room or new weights make them stale. Whoever carries a compile out may queue it and
+ * go on: a pass waits for the kernels that it runs.
+ *
+ * DELAYED with a relay restarts at every edge behind which the process would have to compile: the
+ * successor has done it.
  */
 #ifndef KILN_PLAN_SCHEDULE_H
 #define KILN_PLAN_SCHEDULE_H
@@ -47,7 +55,7 @@ struct kiln_position {
 /* What a process has compiled and holds. */
 enum { KILN_HAS_FORWARD = 1, KILN_HAS_BACKWARD = 2 };
 struct kiln_process {
-    size_t compiled, loaded; /* kernels, against the limits */
+    size_t compiled, loaded; /* kernels, against the limits. Compiled 0: a fresh process */
     bool shared;             /* the kernels that all layers share are here */
     bool next;               /* DELAYED: the other set is compiled, or being compiled: all of it, of
                               * the next generation; not part of `has` */
@@ -66,6 +74,8 @@ void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_proc
 bool kiln_schedule_successor(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                              const struct kiln_position *at, struct kiln_process *scratch,
                              struct kiln_position *place, bool *edge);
+/* Kernels of a set: those with weights of a window that is compiled once. */
+size_t kiln_schedule_set(const struct kiln_limits *limits);
 /* A number that differs for plans whose positions mean different things. */
 uint32_t kiln_schedule_id(const struct kiln_schedule_plan *plan);
 

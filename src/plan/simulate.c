@@ -124,6 +124,9 @@ static void count(struct simulation *s, const struct kiln_plan_action *a,
             s->sum.restarts++;
             s->sum.restart_s += s->plan->request->profile.restart_s;
             break;
+        case KILN_COMPILE_NEXT:
+            s->sum.compiles += (double)a->kernels;
+            break;
         case KILN_UPDATE:
             move(s, &s->plan->traffic.weights, 1);
             break;
@@ -135,8 +138,8 @@ static void count(struct simulation *s, const struct kiln_plan_action *a,
 
 static void window(struct simulation *s, unsigned char *before) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
-    struct kiln_position at = {.micro_batches = s->plan->accum,
-                               .evaluate = s->plan->request->forward_only};
+    struct kiln_position at = {
+        .micro_batches = s->plan->accum, .next = true, .evaluate = s->plan->request->forward_only};
     for (;;) {
         const struct kiln_plan_action a = kiln_schedule_next(plan, &s->process, &at);
         if (s->trace != NULL) {
@@ -171,7 +174,8 @@ static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *
 
 static void repeat(struct simulation *s, struct place *places, unsigned char *before) {
     for (size_t windows = 1;; windows++) {
-        struct place *place = &places[2 * s->process.compiled + s->process.shared];
+        const bool limited = s->plan->schedule.limits.compile != SIZE_MAX;
+        struct place *place = &places[2 * (limited ? s->process.compiled : 0) + s->process.shared];
         if (place->windows > 0) {
             const size_t forward = s->plan->cost.peak_forward;
             const size_t backward = s->plan->cost.peak_backward;

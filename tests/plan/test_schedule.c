@@ -239,7 +239,7 @@ static void check_process(struct checker *c, const struct kiln_process *p) {
     if (p->loaded != loaded || loaded > c->load_limit) {
         BAD("%zu kernels loaded, %zu counted, %zu allowed", loaded, p->loaded, c->load_limit);
     }
-    if (p->compiled != (c->compile_limit == SIZE_MAX ? 0 : c->compiled)) {
+    if (p->compiled != c->compiled) {
         BAD("%zu kernels compiled, %zu counted", c->compiled, p->compiled);
     }
 }
@@ -266,8 +266,9 @@ static void check_action(struct checker *c, const struct kiln_plan_action *a) {
         case KILN_STEP_DONE:
             on_step_done(c);
             break;
+        case KILN_COMPILE_NEXT:
         case KILN_ERROR:
-            BAD("an error for %zu kernels", a->kernels);
+            BAD("%s for %zu kernels", kiln_action_name(a->what), a->kernels);
     }
 }
 
@@ -420,6 +421,7 @@ static void try_plans(struct kiln_device_choice device, size_t layers, size_t vo
         for (size_t k = 0; k < ((layers + i) % 6 == 0 ? 7 : 6); k++) {
             r.accum = 1 + (layers + i / 2 + k) % 5;
             r.refreshes = device.id == KILN_CPU && (layers + k) % 2;
+            r.overlap = (layers + i + k) % 3 ? KILN_OVERLAP_EXACT : KILN_OVERLAP_OFF;
             CHECK_OK(kiln_keep_parse(policies[k], &r.keep, &err), &err);
             try_memory(table, &r, policies[k], totals);
         }
