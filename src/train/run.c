@@ -176,9 +176,14 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }
-    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
-    kiln_saver_tell(t->saver, t->engine.spans);
     t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
+    return run->successor ? KILN_OK : kiln_run_open_saver(run, err);
+}
+
+enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, t->settings, &t->saver, err));
+    kiln_saver_tell(t->saver, t->engine.spans);
     return KILN_OK;
 }
 
@@ -202,7 +207,8 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
                       ? 0
                       : t->engine.plan.schedule.limits.compile,
-        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum};
+        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
+        .notice = run->notice};
     info->full_layers = 0;
     for (size_t l = 0; l < run->table->dims.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
