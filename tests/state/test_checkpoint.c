@@ -135,6 +135,7 @@ static void check_round_trip(const struct kiln_dims *dims, enum kiln_precision p
     back.region[0][0] = was;
     close_lab(&lab);
     close_lab(&back);
+    CHECK(unlink(test_path("a.kiln")) == 0 && unlink(test_path("b.kiln")) == 0);
 }
 
 TEST(a_checkpoint_brings_back_every_bit_of_a_tied_model) {
@@ -142,7 +143,9 @@ TEST(a_checkpoint_brings_back_every_bit_of_a_tied_model) {
 }
 
 TEST(a_checkpoint_brings_back_both_snapshots_of_any_precision) {
+    check_round_trip(&small, KILN_PRECISION_FP32);
     check_round_trip(&small, KILN_PRECISION_BF16);
+    check_round_trip(&small, KILN_PRECISION_FP16);
 }
 
 TEST(a_checkpoint_brings_back_every_bit_of_an_untied_model) {
