@@ -113,18 +113,30 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_keep_parse(const char *text, stru
 /* "every:4"; at most 32 bytes. */
 KILN_API const char *kiln_keep_name(struct kiln_keep keep, char buffer[32]);
 
-/* What a device does in a second; kiln_profile_of measures or knows it. */
+/* What a device and its host do in a second; kiln_profile_of measures or knows it. A kernel takes
+ *
+ *     compile_s + load_s + bytes of its weight files / compile_gb_s     once
+ *     dispatch_s + operations / tflops                                  an evaluation
+ *
+ * and an evaluation `beside` times as long while something compiles. 0 is no time, or no limit. */
 struct kiln_profile {
-    double tflops;         /* of the model's products in a pass, 1e12/s */
+    double tflops;         /* of the device's kernels in a pass, 1e12/s */
     double ceiling_tflops; /* the most that products reach; 0: unknown */
+    double dispatch_s;     /* an evaluation, whatever it computes */
     double compile_s;      /* a kernel, whatever its size */
     double compile_gb_s;   /* and its weights, as they are on the device */
+    double load_s;         /* a kernel made ready to run */
+    double beside;         /* evaluations beside a compile take so many times as long; 0: 1 */
+    double host_tflops;    /* of products on the host of sim and ane: dW, its classifier; on the
+                            * cpu equal to tflops */
     double update_gb_s;    /* bytes that an update reads and writes */
     double restart_s;      /* a process replaced, beside its compiles */
+    double relay_s;        /* a hand-over to a successor that is ready */
     double process_gb;     /* memory of the program with nothing open */
     double walk_gb_s;      /* pages of a mapped file that come, are changed and go */
     double cache_gb;       /* memory that the system has for pages of files; 0: unknown */
     double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
+    struct kiln_npu_times sim; /* what a simulator charges, before its multiple; all 0: nothing */
 };
 /* The profile of a device: of the cpu, and of a simulator that charges no time, a short measurement
  * of this machine (a quarter of a second), else what was published (docs/plan.md), times the

@@ -32,12 +32,18 @@
 #define DISK_WRITE_GB_S 1.0
 #define DISK_READ_GB_S  1.5
 
-/* Published for the M4 (docs/plan.md): compile, exec restart, and what training reached. */
-static const struct kiln_profile npu = {.tflops = 2.2,
-                                        .ceiling_tflops = 15.8,
-                                        .compile_s = 0.053,
+/* Of profiles/m4.json. */
+static const struct kiln_profile npu = {.tflops = 3.6,
+                                        .ceiling_tflops = 11.74,
+                                        .dispatch_s = 0.000095,
+                                        .compile_s = 0.0373,
+                                        .compile_gb_s = 0.385,
+                                        .load_s = 0.0017,
+                                        .beside = 1.13,
+                                        .host_tflops = 1.17,
                                         .update_gb_s = 60,
                                         .restart_s = 0.05,
+                                        .relay_s = 0.02,
                                         .walk_gb_s = WALK_GB_S,
                                         .disk_write_gb_s = 2,
                                         .disk_read_gb_s = 3};
@@ -52,7 +58,7 @@ static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precisio
         status = kiln_ceiling_copy(pool, &copy, err);
     }
     kiln_pool_destroy(pool);
-    out->tflops = PASS_SHARE * out->ceiling_tflops;
+    out->tflops = out->host_tflops = PASS_SHARE * out->ceiling_tflops;
     out->compile_gb_s = PACK_SHARE * copy;
     out->update_gb_s = UPDATE_SHARE * copy;
     out->restart_s = CPU_RESTART_S;
@@ -79,6 +85,9 @@ enum kiln_status kiln_profile_of(const struct kiln_device_choice *device, size_t
         out->tflops /= times;
         out->ceiling_tflops /= times;
         out->compile_s *= times;
+        out->compile_gb_s /= times;
+        out->load_s *= times;
+        out->dispatch_s *= times;
     }
     out->process_gb = (double)kiln_memory_resident() * 1e-9;
     return KILN_OK;
