@@ -78,7 +78,8 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         m->moments = 2 * m->weights;
         m->gradients = m->weights + embedding;
         m->journal = kiln_state_journal_bytes(table, threads);
-        m->state_file = kiln_state_file_bytes(table, l->in_state ? l->held * l->micro_batch : 0);
+        m->state_file = kiln_state_file_bytes(table, KILN_PRECISION_AUTO,
+                                              l->in_state ? l->held * l->micro_batch : 0);
     }
     const uint64_t state = m->weights + m->moments + m->gradients;
     const uint64_t rest = m->kernels + m->journal + m->activations_kept + m->activations_live +

@@ -23,7 +23,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "resume.kiln is little-endian");
 
-enum { PAGE = 4096, VERSION = 2, PATH_ROOM = 4400 };
+enum { PAGE = 4096, VERSION = 3, PATH_ROOM = 4400 };
 #define BYTE_ORDER_MARK 0x01020304u
 #define PARTS           KILN_CHECKPOINT_PARTS
 static const char magic[8] = {'K', 'I', 'L', 'N', 'R', 'S', '0', '1'};
@@ -38,7 +38,7 @@ struct header {
     uint64_t size, file_bytes;
     uint64_t offset[PARTS], bytes[PARTS];
     uint32_t crc[PARTS];
-    uint32_t weights_crc, zero;
+    uint32_t weights_crc, snapshots; /* their precision; 0: there are none */
     struct kiln_cursor cursor;
 };
 _Static_assert(sizeof(struct header) <= PAGE - sizeof(uint32_t), "the header fits its page");
@@ -46,10 +46,9 @@ _Static_assert(sizeof(struct header) <= PAGE - sizeof(uint32_t), "the header fit
 /* In the order of enum kiln_checkpoint_part. */
 static const struct {
     const char *name, *file;
-} parts[PARTS] = {{"m", "resume.kiln"},
-                  {"v", "resume.kiln"},
-                  {"model.bin", "model.bin"},
-                  {"run.json", "run.json"}};
+} parts[PARTS] = {{"m", "resume.kiln"},          {"v", "resume.kiln"},
+                  {"snapshot 0", "resume.kiln"}, {"snapshot 1", "resume.kiln"},
+                  {"model.bin", "model.bin"},    {"run.json", "run.json"}};
 
 const char *kiln_checkpoint_part_name(enum kiln_checkpoint_part part) { return parts[part].name; }
 
@@ -63,28 +62,33 @@ static enum kiln_status file_path(const char *folder, const char *name, char out
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static struct header make_header(const struct kiln_table *table, const struct kiln_cursor *cursor) {
+static struct header make_header(const struct kiln_table *table, enum kiln_precision snapshots,
+                                 const struct kiln_cursor *cursor) {
     const struct kiln_dims *d = &table->dims;
     const uint64_t bytes = table->size * sizeof(float);
-    struct header h = {.byte_order = BYTE_ORDER_MARK,
-                       .version = VERSION,
-                       .cursor_bytes = sizeof *cursor,
-                       .dim = d->dim,
-                       .hidden = d->hidden,
-                       .layers = d->layers,
-                       .heads = d->heads,
-                       .kv_heads = d->kv_heads,
-                       .head_size = d->head_size,
-                       .vocab = d->vocab,
-                       .seq = d->seq,
-                       .tied = d->tied,
-                       .rms_eps = (double)d->rms_eps,
-                       .rope_theta = (double)d->rope_theta,
-                       .size = table->size,
-                       .file_bytes = PAGE + 2 * bytes,
-                       .offset = {PAGE, PAGE + bytes},
-                       .bytes = {bytes, bytes},
-                       .cursor = *cursor};
+    const uint64_t snapshot =
+        kiln_state_region_bytes(table, snapshots, KILN_SNAPSHOT0); /* 0: none */
+    struct header h = {
+        .byte_order = BYTE_ORDER_MARK,
+        .version = VERSION,
+        .cursor_bytes = sizeof *cursor,
+        .dim = d->dim,
+        .hidden = d->hidden,
+        .layers = d->layers,
+        .heads = d->heads,
+        .kv_heads = d->kv_heads,
+        .head_size = d->head_size,
+        .vocab = d->vocab,
+        .seq = d->seq,
+        .tied = d->tied,
+        .rms_eps = (double)d->rms_eps,
+        .rope_theta = (double)d->rope_theta,
+        .size = table->size,
+        .file_bytes = PAGE + 2 * bytes + 2 * snapshot,
+        .offset = {PAGE, PAGE + bytes, PAGE + 2 * bytes, PAGE + 2 * bytes + snapshot},
+        .bytes = {bytes, bytes, snapshot, snapshot},
+        .snapshots = snapshots,
+        .cursor = *cursor};
     memcpy(h.magic, magic, sizeof magic);
     /* What is the state file's own, or a position inside the window, begins anew. */
     h.cursor.mid = h.cursor.round = h.cursor.group = h.cursor.micro_batch = 0;
@@ -107,24 +111,31 @@ static enum kiln_status measure(const char *folder, enum kiln_checkpoint_part pa
     return KILN_OK;
 }
 
+/* Those that resume.kiln holds, one behind the other. */
+enum { ARRAYS = KILN_CHECKPOINT_SNAPSHOT1 + 1 };
+
 static enum kiln_status write_body(struct kiln_durable *file, const struct header *h,
-                                   const float *m, const float *v, struct kiln_err *err) {
+                                   const void *const arrays[ARRAYS], struct kiln_err *err) {
     unsigned char page[PAGE] = {0};
     memcpy(page, h, sizeof *h);
     const uint32_t crc = kiln_crc32c(0, page, PAGE - sizeof crc);
     memcpy(page + PAGE - sizeof crc, &crc, sizeof crc);
     KILN_TRY(kiln_durable_write(file, page, PAGE, err));
-    KILN_TRY(kiln_durable_write(file, m, h->bytes[KILN_CHECKPOINT_MOMENT1], err));
-    return kiln_durable_write(file, v, h->bytes[KILN_CHECKPOINT_MOMENT2], err);
+    for (int i = 0; i < ARRAYS; i++) {
+        if (h->bytes[i] > 0) {
+            KILN_TRY(kiln_durable_write(file, arrays[i], h->bytes[i], err));
+        }
+    }
+    return KILN_OK;
 }
 
-static enum kiln_status write_resume(const char *folder, const struct header *h, const float *m,
-                                     const float *v, struct kiln_err *err) {
+static enum kiln_status write_resume(const char *folder, const struct header *h,
+                                     const void *const arrays[ARRAYS], struct kiln_err *err) {
     char path[PATH_ROOM];
     struct kiln_durable file;
     KILN_TRY(file_path(folder, "resume.kiln", path, err));
     KILN_TRY(kiln_durable_open(&file, path, err));
-    enum kiln_status status = write_body(&file, h, m, v, err);
+    enum kiln_status status = write_body(&file, h, arrays, err);
     if (status != KILN_OK) {
         kiln_durable_abort(&file);
         return status;
@@ -134,13 +145,13 @@ static enum kiln_status write_resume(const char *folder, const struct header *h,
 
 /* All files, synced, in a folder that is still temporary. */
 static enum kiln_status write_files(const char *folder, const struct kiln_table *table,
-                                    const float *const arrays[3], struct header *h,
-                                    const char *settings, struct kiln_err *err) {
+                                    const float *weights, const void *const arrays[ARRAYS],
+                                    struct header *h, const char *settings, struct kiln_err *err) {
     char path[PATH_ROOM];
     KILN_TRY(kiln_make_dirs(folder, err));
     kiln_kill_point("checkpoint: folder made");
     KILN_TRY(file_path(folder, "model.bin", path, err));
-    KILN_TRY(kiln_checkpoint_save_llama2c(path, table, arrays[0], err));
+    KILN_TRY(kiln_checkpoint_save_llama2c(path, table, weights, err));
     KILN_TRY(measure(folder, KILN_CHECKPOINT_MODEL, h, err));
     kiln_kill_point("checkpoint: model written");
     if (settings) {
@@ -148,11 +159,12 @@ static enum kiln_status write_files(const char *folder, const struct kiln_table 
         KILN_TRY(kiln_write_file(path, settings, strlen(settings), err));
         KILN_TRY(measure(folder, KILN_CHECKPOINT_SETTINGS, h, err));
     }
-    h->weights_crc = kiln_crc32c(0, arrays[0], table->size * sizeof(float));
-    h->crc[KILN_CHECKPOINT_MOMENT1] = kiln_crc32c(0, arrays[1], table->size * sizeof(float));
-    h->crc[KILN_CHECKPOINT_MOMENT2] = kiln_crc32c(0, arrays[2], table->size * sizeof(float));
+    h->weights_crc = kiln_crc32c(0, weights, table->size * sizeof(float));
+    for (int i = 0; i < ARRAYS; i++) {
+        h->crc[i] = h->bytes[i] > 0 ? kiln_crc32c(0, arrays[i], h->bytes[i]) : 0;
+    }
     kiln_kill_point("checkpoint: summed");
-    KILN_TRY(write_resume(folder, h, arrays[1], arrays[2], err));
+    KILN_TRY(write_resume(folder, h, arrays, err));
     kiln_kill_point("checkpoint: all written");
     return KILN_OK;
 }
@@ -193,11 +205,17 @@ static enum kiln_status publish(const char *temporary, const char *path, struct 
 
 enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table *table,
                                        const float *weights, const float *m, const float *v,
+                                       const void *const snapshots[KILN_SNAPSHOTS],
+                                       enum kiln_precision precision,
                                        const struct kiln_cursor *cursor, const char *settings,
                                        struct kiln_err *err) {
     char temporary[PATH_ROOM];
-    const float *const arrays[3] = {weights, m, v};
-    struct header h = make_header(table, cursor);
+    const void *const arrays[ARRAYS] = {m, v, snapshots ? snapshots[0] : NULL,
+                                        snapshots ? snapshots[1] : NULL};
+    struct header h = make_header(table, precision, cursor);
+    KILN_REQUIRE((snapshots != NULL) == (precision != KILN_PRECISION_AUTO), err, KILN_EINTERNAL,
+                 "checkpoint %s: asked for with snapshots of no precision, or with none of one",
+                 path);
     KILN_REQUIRE(strlen(path) < PATH_ROOM - 64, err, KILN_EINPUT,
                  "checkpoint %.200s...: path too long", path);
     KILN_REQUIRE(cursor->phase == KILN_PHASE_WINDOW, err, KILN_EINTERNAL,
@@ -205,7 +223,7 @@ enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table
     kiln_kill_point("checkpoint: before");
     KILN_TRY(prepare_parent(path, err));
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    enum kiln_status status = write_files(temporary, table, arrays, &h, settings, err);
+    enum kiln_status status = write_files(temporary, table, weights, arrays, &h, settings, err);
     if (status == KILN_OK) {
         status = publish(temporary, path, err);
     }
@@ -232,6 +250,7 @@ static void info_of(const struct header *h, struct kiln_checkpoint_info *out) {
                                                   .rms_eps = (float)h->rms_eps,
                                                   .rope_theta = (float)h->rope_theta},
                                          .size = h->size,
+                                         .snapshots = (int)h->snapshots,
                                          .cursor = h->cursor,
                                          .weights_crc = h->weights_crc};
     memcpy(out->offset, h->offset, sizeof h->offset);
@@ -259,6 +278,9 @@ static enum kiln_status check_header(const struct kiln_map *map, const char *pat
     KILN_REQUIRE(map->size == h->file_bytes, err, KILN_EDAMAGED,
                  "checkpoint %s: %zu bytes, its header says %" PRIu64, path, map->size,
                  h->file_bytes);
+    KILN_REQUIRE(h->snapshots <= KILN_PRECISION_FP16, err, KILN_EDAMAGED,
+                 "checkpoint %s: snapshots of precision %u, which this kiln does not know", path,
+                 h->snapshots);
     return KILN_OK;
 }
 
@@ -296,7 +318,7 @@ enum kiln_status kiln_checkpoint_check(const char *path, const struct kiln_check
                                        enum kiln_checkpoint_part part, struct kiln_err *err) {
     char file[PATH_ROOM];
     struct kiln_map map;
-    if (part == KILN_CHECKPOINT_SETTINGS && info->bytes[part] == 0) {
+    if (info->bytes[part] == 0) { /* there is none */
         return KILN_OK;
     }
     KILN_TRY(file_path(path, parts[part].file, file, err));
@@ -490,18 +512,23 @@ static enum kiln_status restore_weights(const char *path, const struct kiln_tabl
     return KILN_OK;
 }
 
-static enum kiln_status restore_moments(const char *path, const struct kiln_checkpoint_info *info,
-                                        struct kiln_state *state, struct kiln_err *err) {
+static enum kiln_status restore_arrays(const char *path, const struct kiln_checkpoint_info *info,
+                                       struct kiln_state *state, struct kiln_err *err) {
     char file[PATH_ROOM];
     struct kiln_map map;
     KILN_TRY(file_path(path, "resume.kiln", file, err));
     KILN_TRY(kiln_map_open(&map, file, err));
     enum kiln_status status = KILN_OK;
-    for (int i = 0; i < 2 && status == KILN_OK; i++) {
-        status = check_part(&map, file, info, KILN_CHECKPOINT_MOMENT1 + i, err);
-        if (status == KILN_OK) {
-            memcpy(kiln_state_region(state, KILN_MOMENT1 + i), map.data + info->offset[i],
-                   info->bytes[i]);
+    void *const to[ARRAYS] = {
+        kiln_state_region(state, KILN_MOMENT1),
+        kiln_state_region(state, KILN_MOMENT2),
+        kiln_state_snapshot(state, 0),
+        kiln_state_snapshot(state, 1),
+    };
+    for (int i = 0; i < ARRAYS && status == KILN_OK; i++) {
+        status = check_part(&map, file, info, i, err);
+        if (status == KILN_OK && to[i]) {
+            memcpy(to[i], map.data + info->offset[i], info->bytes[i]);
         }
     }
     kiln_map_close(&map);
@@ -511,11 +538,36 @@ static enum kiln_status restore_moments(const char *path, const struct kiln_chec
 static enum kiln_status check_room(const char *path, const struct kiln_checkpoint_info *info,
                                    const struct kiln_table *table, struct kiln_err *err) {
     const uint64_t bytes = table->size * sizeof(float);
+    const uint64_t snapshot = kiln_state_region_bytes(table, info->snapshots, KILN_SNAPSHOT0);
     KILN_REQUIRE(info->size == table->size && info->bytes[KILN_CHECKPOINT_MOMENT1] == bytes &&
                      info->bytes[KILN_CHECKPOINT_MOMENT2] == bytes,
                  err, KILN_EDAMAGED,
                  "checkpoint %s: arrays of %zu numbers, its model has %zu (with gaps)", path,
                  info->size, table->size);
+    KILN_REQUIRE(info->bytes[KILN_CHECKPOINT_SNAPSHOT0] == snapshot &&
+                     info->bytes[KILN_CHECKPOINT_SNAPSHOT1] == snapshot,
+                 err, KILN_EDAMAGED,
+                 "checkpoint %s: snapshots of %" PRIu64 " and %" PRIu64
+                 " bytes, its model has %" PRIu64,
+                 path, info->bytes[KILN_CHECKPOINT_SNAPSHOT0],
+                 info->bytes[KILN_CHECKPOINT_SNAPSHOT1], snapshot);
+    return KILN_OK;
+}
+
+/* Without the snapshots of both generations a delayed run does not go on with the same bits. */
+static enum kiln_status same_snapshots(const char *path, enum kiln_precision has,
+                                       enum kiln_precision wants, struct kiln_err *err) {
+    KILN_REQUIRE(has != KILN_PRECISION_AUTO || wants == KILN_PRECISION_AUTO, err, KILN_EINPUT,
+                 "checkpoint %s: of a run without snapshots, the state needs those of a run of "
+                 "--overlap delayed in %s",
+                 path, kiln_precision_name(wants));
+    KILN_REQUIRE(has == KILN_PRECISION_AUTO || wants != KILN_PRECISION_AUTO, err, KILN_EINPUT,
+                 "checkpoint %s: of a run of --overlap delayed with snapshots in %s, the state has "
+                 "none",
+                 path, kiln_precision_name(has));
+    KILN_REQUIRE(has == wants, err, KILN_EINPUT,
+                 "checkpoint %s: snapshots in %s, the state's are in %s", path,
+                 kiln_precision_name(has), kiln_precision_name(wants));
     return KILN_OK;
 }
 
@@ -524,11 +576,12 @@ enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *st
     struct kiln_checkpoint_info info;
     KILN_TRY(kiln_checkpoint_peek(path, &info, err));
     KILN_TRY(same_model(path, &info.dims, &state->table->dims, err));
+    KILN_TRY(same_snapshots(path, info.snapshots, kiln_state_snapshots(state), err));
     KILN_TRY(check_room(path, &info, state->table, err));
     KILN_TRY(kiln_checkpoint_check(path, &info, KILN_CHECKPOINT_MODEL, err));
     KILN_TRY(
         restore_weights(path, state->table, &info, kiln_state_region(state, KILN_WEIGHTS), err));
-    KILN_TRY(restore_moments(path, &info, state, err));
+    KILN_TRY(restore_arrays(path, &info, state, err));
     kiln_state_stamp_all(state, info.cursor.updates);
     kiln_state_commit(state, &info.cursor);
     return KILN_OK;

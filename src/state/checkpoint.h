@@ -3,7 +3,8 @@
  * checkpoint.h: durable checkpoints: all a resume needs when state.kiln is lost or not trusted.
  *
  *   checkpoints/step-N/model.bin     the weights, llama2.c format: what generate and eval read
- *                     /resume.kiln   header with cursor and checksums, m, v (docs/formats.md)
+ *                     /resume.kiln   header with cursor and checksums, m, v, and in a run of
+ *                                    --overlap delayed both snapshots (docs/formats.md)
  *                     /run.json      the settings the run had then, when they are given
  *
  * A checkpoint is made as step-N.tmp, every file of it synced, then renamed and its parent synced:
@@ -24,8 +25,10 @@
 
 /* Parts with a checksum of their own. */
 enum kiln_checkpoint_part {
-    KILN_CHECKPOINT_MOMENT1,  /* m, in resume.kiln */
-    KILN_CHECKPOINT_MOMENT2,  /* v, in resume.kiln */
+    KILN_CHECKPOINT_MOMENT1,   /* m, in resume.kiln */
+    KILN_CHECKPOINT_MOMENT2,   /* v, in resume.kiln */
+    KILN_CHECKPOINT_SNAPSHOT0, /* in resume.kiln; 0 bytes where the run has none */
+    KILN_CHECKPOINT_SNAPSHOT1,
     KILN_CHECKPOINT_MODEL,    /* model.bin as a whole */
     KILN_CHECKPOINT_SETTINGS, /* run.json as a whole; 0 bytes when there is none */
     KILN_CHECKPOINT_PARTS
@@ -35,26 +38,30 @@ enum kiln_checkpoint_part {
 struct kiln_checkpoint_info {
     uint32_t version;
     struct kiln_dims dims;
-    size_t size;               /* elements of weights, m and v each: table->size */
-    struct kiln_cursor cursor; /* phase WINDOW, at its start */
-    uint32_t weights_crc;      /* of all weights as the table lays them out, gaps included */
+    size_t size;                   /* elements of weights, m and v each: table->size */
+    enum kiln_precision snapshots; /* of both; AUTO: there are none */
+    struct kiln_cursor cursor;     /* phase WINDOW, at its start */
+    uint32_t weights_crc;          /* of all weights as the table lays them out, gaps included */
     uint64_t offset[KILN_CHECKPOINT_PARTS], bytes[KILN_CHECKPOINT_PARTS];
     uint32_t crc[KILN_CHECKPOINT_PARTS];
 };
 
 /* Write a checkpoint as folder `path`, a name of the form FOLDER/step-N; FOLDER is made when it is
- * absent, a checkpoint of that name is replaced. The arrays hold table->size floats and must not
- * change meanwhile. The cursor stands at the start of a window; settings (run.json as text) may be
- * NULL. On failure there is no new checkpoint: KILN_EIO, KILN_ENOMEM. */
+ * absent, a checkpoint of that name is replaced. The arrays hold table->size floats, the two
+ * snapshots kiln_snapshot_bytes of their precision; `snapshots` is NULL, and the precision AUTO,
+ * where there are none. None of them may change meanwhile. The cursor stands at the start of a
+ * window; settings (run.json as text) may be NULL. On failure there is no new checkpoint: KILN_EIO,
+ * KILN_ENOMEM. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_write(
     const char *path, const struct kiln_table *table, const float *weights, const float *m,
-    const float *v, const struct kiln_cursor *cursor, const char *settings, struct kiln_err *err);
+    const float *v, const void *const snapshots[KILN_SNAPSHOTS], enum kiln_precision precision,
+    const struct kiln_cursor *cursor, const char *settings, struct kiln_err *err);
 
 /* Read and check the header alone. KILN_EDAMAGED names the field; KILN_EINPUT: no such file. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_peek(const char *path,
                                                       struct kiln_checkpoint_info *out,
                                                       struct kiln_err *err);
-/* "m", "v", "model.bin", "run.json". */
+/* "m", "v", "snapshot 0", "snapshot 1", "model.bin", "run.json". */
 const char *kiln_checkpoint_part_name(enum kiln_checkpoint_part part);
 /* Read one part and compare its size and checksum with the header's. KILN_EDAMAGED names the file
  * and the part. */
@@ -78,9 +85,10 @@ KILN_MUST_CHECK enum kiln_status kiln_checkpoint_find(const char *folder, uint64
                                                       char *path, size_t size, size_t *damaged,
                                                       struct kiln_err *err);
 
-/* Fill weights, m and v of a state from a checkpoint, stamp all chunks with the cursor's update
- * count, clear the journal and commit the cursor. Everything is checked on the way; KILN_EINPUT
- * when the state is of another model, with nothing changed; KILN_EDAMAGED after it changed some.
+/* Fill weights, m, v and snapshots of a state from a checkpoint, stamp all chunks with the cursor's
+ * update count, clear the journal and commit the cursor. Everything is checked on the way;
+ * KILN_EINPUT when the state is of another model, or of them one has snapshots that the other has
+ * not or of another precision, with nothing changed; KILN_EDAMAGED after it changed some.
  * The state is one just created or renewed: a renewed one is not opened until the commit, so a
  * death inside does no harm. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *state,

@@ -6,8 +6,11 @@
  * one whole slot, with the cursor before or after; once it is over, either slot will do.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/crc32c.h"
 #include "base/kill_point.h"
@@ -31,6 +34,25 @@ int kiln_state_slots_newest(const struct kiln_state_slots *slots) {
         return slots->cursor[1].generation > slots->cursor[0].generation;
     }
     return slots->whole[0] ? 0 : slots->whole[1] ? 1 : -1;
+}
+
+/* A commit is in one slot at a time, but may reach the second one while we do. */
+enum kiln_status kiln_state_slots_pread(int fd, const char *path, struct kiln_state_slots *slots,
+                                        struct kiln_err *err) {
+    enum { TRIES = 200 };
+    unsigned char pages[2 * KILN_STATE_PAGE];
+    for (int i = 0; i < TRIES; i++) {
+        const ssize_t got = pread(fd, pages, sizeof pages, KILN_STATE_PAGE);
+        KILN_REQUIRE(got == (ssize_t)sizeof pages, err, KILN_EIO,
+                     "state %s: cannot read its cursors: %s", path,
+                     got < 0 ? strerror(errno) : "the file is too short");
+        kiln_state_slots_read(pages, slots);
+        if (kiln_state_slots_newest(slots) >= 0) {
+            return KILN_OK;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    }
+    return KILN_FAIL(err, KILN_EDAMAGED, "state %s: both cursors are damaged", path);
 }
 
 void kiln_state_slot_write(struct kiln_state *state, int index, const struct kiln_cursor *cursor) {

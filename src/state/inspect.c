@@ -41,6 +41,7 @@ static const struct field cursor_fields[] = {
     CURSOR(COUNT, sample),
     CURSOR(COUNT, tokens),
     CURSOR(COUNT, metrics_bytes),
+    CURSOR(COUNT, trace_bytes),
     CURSOR(COUNT, restarts),
     CURSOR(REAL, best_val),
     CURSOR(COUNT, best_val_step),
@@ -69,6 +70,7 @@ static const struct field cursor_fields[] = {
     CURSOR(REAL, update_ms),
     CURSOR(REAL, dw_wait_ms),
     CURSOR(REAL, io_ms),
+    CURSOR(REAL, stall_ms),
     CURSOR(COUNT, surface_written),
     CURSOR(COUNT, surface_read),
     CURSOR(COUNT, compiles),
@@ -97,6 +99,8 @@ static const char *const region_names[KILN_REGIONS] = {
     [KILN_GRADIENT_EMBEDDING] = "embedding gradient",
     [KILN_STAMPS] = "stamps",
     [KILN_JOURNAL] = "journal",
+    [KILN_SNAPSHOT0] = "snapshot 0",
+    [KILN_SNAPSHOT1] = "snapshot 1",
 };
 static const char *const phase_names[] = {"start", "window", "update", "finish"};
 
@@ -180,6 +184,13 @@ static void add_cursor(struct list *list, const struct kiln_cursor *cursor) {
     add_fields(list, &c, FIELDS(cursor_fields));
 }
 
+static void add_snapshots(struct list *list, uint64_t precision) {
+    add_text(list, "snapshots",
+             precision == KILN_PRECISION_AUTO   ? "none"
+             : precision <= KILN_PRECISION_FP16 ? kiln_precision_name((int)precision)
+                                                : "unknown");
+}
+
 /* A state's header has the model in the widths of the tables above. */
 static void add_model(struct list *list, const struct kiln_state_header *header) {
     begin(list, "model");
@@ -206,7 +217,7 @@ enum kiln_status kiln_state_sums(const char *path, struct kiln_cursor *cursor, u
     KILN_TRY(kiln_state_peek(path, &dims, cursor, err));
     KILN_TRY(kiln_table_create(&dims, &table, err));
     struct kiln_state_header h;
-    kiln_state_header_make(table, &h);
+    kiln_state_header_make(table, KILN_PRECISION_AUTO, &h); /* snapshots lie behind the three */
     kiln_table_destroy(table);
     KILN_TRY(kiln_map_open(&map, path, err));
     const bool room = map.size >= h.file_bytes;
@@ -244,6 +255,7 @@ static void add_file(struct state_view *s) {
     add_text(list, "byte_order", h->byte_order == 0x01020304u ? "little-endian" : "unknown");
     add_number(list, "bytes", KILN_FACT_COUNT, s->map->size);
     add_number(list, "header_crc", KILN_FACT_HEX, h->crc);
+    add_snapshots(list, h->snapshots);
     add_model(list, h);
     for (size_t i = 0; i < KILN_REGIONS; i++) {
         begin_item(list, "regions", i);
@@ -357,6 +369,15 @@ static void add_arrays(struct state_view *s) {
         add_number(&s->list, "not_finite", KILN_FACT_COUNT,
                    count_not_finite(at, bytes / sizeof(float)));
     }
+    for (size_t i = 0; i < KILN_SNAPSHOTS; i++) {
+        const uint64_t bytes = s->header.region_bytes[KILN_SNAPSHOT0 + i];
+        if (bytes > 0) {
+            const unsigned char *at = s->map->data + s->header.region_offset[KILN_SNAPSHOT0 + i];
+            begin_item(&s->list, "arrays", KILN_MOMENT2 + 1 + i);
+            add_text(&s->list, "name", region_names[KILN_SNAPSHOT0 + i]);
+            add_number(&s->list, "crc", KILN_FACT_HEX, kiln_crc32c(0, at, bytes));
+        }
+    }
 }
 
 /* Did another process train the run while we looked? Then nothing is damaged that seems so. */
@@ -406,12 +427,13 @@ static enum kiln_status view_state(struct state_view *s, int fd, struct kiln_err
     KILN_TRY(kiln_table_create(&dims, &table, err));
     begin(&s->list, "table");
     add_number(&s->list, "parameters", KILN_FACT_COUNT, table->parameters);
-    s->chunks = kiln_state_region_bytes(table, KILN_STAMPS) / sizeof(uint64_t);
+    s->chunks = kiln_state_region_bytes(table, KILN_PRECISION_AUTO, KILN_STAMPS) / sizeof(uint64_t);
     add_number(&s->list, "chunks", KILN_FACT_COUNT, s->chunks);
     struct kiln_err why;
-    enum kiln_status status = kiln_state_header_check(fd, s->path, table, err);
+    enum kiln_precision snapshots;
+    enum kiln_status status = kiln_state_header_check(fd, s->path, table, &snapshots, err);
     /* From here on regions are where the model needs them, whatever the header says. */
-    kiln_state_header_make(table, &s->header);
+    kiln_state_header_make(table, snapshots, &s->header);
     const bool room = s->map->size >= s->header.file_bytes;
     kiln_table_destroy(table);
     if (room) {
@@ -469,7 +491,7 @@ static enum kiln_status add_parts(struct list *list, const char *path,
     enum kiln_status status = KILN_OK;
     for (int part = 0; part < KILN_CHECKPOINT_PARTS; part++) {
         struct kiln_err why;
-        if (part == KILN_CHECKPOINT_SETTINGS && info->bytes[part] == 0) {
+        if (info->bytes[part] == 0) { /* there is none */
             continue;
         }
         const enum kiln_status one = kiln_checkpoint_check(path, info, part, &why);
@@ -479,7 +501,8 @@ static enum kiln_status add_parts(struct list *list, const char *path,
         add_number(list, "bytes", KILN_FACT_COUNT, info->bytes[part]);
         add_number(list, "crc", KILN_FACT_HEX, info->crc[part]);
         add_number(list, "whole", KILN_FACT_FLAG, one == KILN_OK);
-        if (part != KILN_CHECKPOINT_SETTINGS) {
+        if (part != KILN_CHECKPOINT_SETTINGS && part != KILN_CHECKPOINT_SNAPSHOT0 &&
+            part != KILN_CHECKPOINT_SNAPSHOT1) {
             add_number(list, "not_finite", KILN_FACT_COUNT, part_not_finite(path, info, part));
         }
         status = first_failure(status, err, one, &why);
@@ -494,6 +517,7 @@ static void add_checkpoint(struct list *list, const struct kiln_checkpoint_info 
     add_text(list, "byte_order", "little-endian");
     add_number(list, "numbers", KILN_FACT_COUNT, info->size);
     add_number(list, "weights_hash", KILN_FACT_HEX, info->weights_crc);
+    add_snapshots(list, info->snapshots);
     add_model(list, &model);
     add_cursor(list, &info->cursor);
 }

@@ -15,6 +15,7 @@
 
 #include "base/crc32c.h"
 #include "base/mem.h"
+#include "kernel/weights.h"
 #include "state/state_int.h"
 
 #define BYTE_ORDER_MARK 0x01020304u
@@ -26,7 +27,8 @@
 
 static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
 
-size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_region region) {
+size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
+                               enum kiln_region region) {
     size_t chunks;
     switch (region) {
         case KILN_GRADIENT_EMBEDDING:
@@ -36,26 +38,30 @@ size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_region 
             return chunks * sizeof(uint64_t);
         case KILN_JOURNAL:
             return KILN_JOURNAL_SLOTS * sizeof(struct kiln_journal_slot);
+        case KILN_SNAPSHOT0:
+        case KILN_SNAPSHOT1:
+            return snapshots == KILN_PRECISION_AUTO ? 0 : kiln_snapshot_bytes(table, snapshots);
         default:
             return table->size * sizeof(float);
     }
 }
 
 size_t kiln_state_journal_bytes(const struct kiln_table *table, size_t threads) {
-    return kiln_state_region_bytes(table, KILN_STAMPS) +
+    return kiln_state_region_bytes(table, KILN_PRECISION_AUTO, KILN_STAMPS) +
            kiln_round_up(threads * sizeof(struct kiln_journal_slot), KILN_STATE_PAGE);
 }
 
-size_t kiln_state_bytes(const struct kiln_table *table) {
+size_t kiln_state_bytes(const struct kiln_table *table, enum kiln_precision snapshots) {
     size_t bytes = KILN_STATE_HEAD;
     for (int i = 0; i < KILN_REGIONS; i++) {
-        bytes += kiln_round_up(kiln_state_region_bytes(table, i), KILN_STATE_PAGE);
+        bytes += kiln_round_up(kiln_state_region_bytes(table, snapshots, i), KILN_STATE_PAGE);
     }
     return kiln_round_up(bytes, WINDOW_ALIGN);
 }
 
-size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window) {
-    return kiln_state_bytes(table) + kiln_round_up(window, KILN_STATE_PAGE);
+size_t kiln_state_file_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
+                             size_t window) {
+    return kiln_state_bytes(table, snapshots) + kiln_round_up(window, KILN_STATE_PAGE);
 }
 
 struct kiln_state_header kiln_state_header_of(const struct kiln_dims *d) {
@@ -72,16 +78,18 @@ struct kiln_state_header kiln_state_header_of(const struct kiln_dims *d) {
                                       .rope_theta = (double)d->rope_theta};
 }
 
-void kiln_state_header_make(const struct kiln_table *table, struct kiln_state_header *header) {
+void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision snapshots,
+                            struct kiln_state_header *header) {
     *header = kiln_state_header_of(&table->dims);
     header->byte_order = BYTE_ORDER_MARK;
     header->version = KILN_STATE_VERSION;
-    header->file_bytes = kiln_state_bytes(table);
+    header->snapshots = snapshots;
+    header->file_bytes = kiln_state_bytes(table, snapshots);
     memcpy(header->magic, magic, sizeof magic);
     size_t offset = KILN_STATE_HEAD;
     for (size_t i = 0; i < KILN_REGIONS; i++) {
         header->region_offset[i] = offset;
-        header->region_bytes[i] = kiln_state_region_bytes(table, i);
+        header->region_bytes[i] = kiln_state_region_bytes(table, snapshots, i);
         offset += kiln_round_up(header->region_bytes[i], KILN_STATE_PAGE);
     }
     header->crc = kiln_crc32c(0, header, offsetof(struct kiln_state_header, crc));
@@ -151,6 +159,15 @@ static enum kiln_status check_kind(const struct kiln_state_header *h, bool whole
     return KILN_OK;
 }
 
+static enum kiln_status check_snapshots(const struct kiln_state_header *h, const char *path,
+                                        struct kiln_err *err) {
+    KILN_REQUIRE(h->snapshots <= KILN_PRECISION_FP16, err, KILN_EDAMAGED,
+                 "state %s: snapshots of precision %" PRIu64
+                 ", which this kiln does not know: resume with the kiln that made it",
+                 path, h->snapshots);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_state_header_read(int fd, const char *path, struct kiln_state_header *header,
                                         struct kiln_err *err) {
     uint64_t length = 0;
@@ -158,6 +175,7 @@ enum kiln_status kiln_state_header_read(int fd, const char *path, struct kiln_st
     KILN_TRY(check_kind(header, crc_right(header), path, err));
     KILN_REQUIRE(crc_right(header), err, KILN_EDAMAGED,
                  "state %s: header field crc does not fit the header, which is damaged" MEND, path);
+    KILN_TRY(check_snapshots(header, path, err));
     KILN_REQUIRE(length >= header->file_bytes, err, KILN_EDAMAGED,
                  "state %s: %" PRIu64 " bytes, its header says %" PRIu64
                  ": the file is truncated" MEND,
@@ -193,6 +211,7 @@ static const struct field {
     FIELD(tied),
     REAL(rms_eps),
     REAL(rope_theta),
+    FIELD(snapshots),
     REGION(KILN_WEIGHTS, "weights"),
     REGION(KILN_MOMENT1, "m"),
     REGION(KILN_MOMENT2, "v"),
@@ -200,6 +219,8 @@ static const struct field {
     REGION(KILN_GRADIENT_EMBEDDING, "embedding gradient"),
     REGION(KILN_STAMPS, "stamps"),
     REGION(KILN_JOURNAL, "journal"),
+    REGION(KILN_SNAPSHOT0, "snapshot 0"),
+    REGION(KILN_SNAPSHOT1, "snapshot 1"),
     FIELD(file_bytes),
 };
 
@@ -272,13 +293,33 @@ static enum kiln_status check_padding(int fd, const char *path, const struct kil
     return KILN_OK;
 }
 
+/* What the header should be. It says of itself which snapshots the file has; where that very field
+ * is damaged, the checksum knows. */
+static enum kiln_precision expect(const struct kiln_table *table, const struct kiln_state_header *h,
+                                  struct kiln_state_header *expected) {
+    for (int p = KILN_PRECISION_AUTO; p <= KILN_PRECISION_FP16; p++) {
+        kiln_state_header_make(table, p, expected);
+        if (expected->crc == h->crc) {
+            return p;
+        }
+    }
+    const bool known = h->snapshots <= KILN_PRECISION_FP16;
+    const enum kiln_precision said = known ? (int)h->snapshots : KILN_PRECISION_AUTO;
+    kiln_state_header_make(table, said, expected);
+    return said;
+}
+
 enum kiln_status kiln_state_header_check(int fd, const char *path, const struct kiln_table *table,
-                                         struct kiln_err *err) {
+                                         enum kiln_precision *snapshots, struct kiln_err *err) {
     struct kiln_state_header h, expected;
     uint64_t length = 0;
-    kiln_state_header_make(table, &expected);
+    *snapshots = KILN_PRECISION_AUTO;
     KILN_TRY(read_page(fd, path, &h, &length, err));
     KILN_TRY(check_kind(&h, crc_right(&h), path, err));
+    if (crc_right(&h)) {
+        KILN_TRY(check_snapshots(&h, path, err));
+    }
+    *snapshots = expect(table, &h, &expected);
     KILN_TRY(check_fields(&h, &expected, path, err));
     KILN_REQUIRE(length >= h.file_bytes, err, KILN_EDAMAGED,
                  "state %s: %" PRIu64 " bytes, its model needs %" PRIu64

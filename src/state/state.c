@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,7 +38,6 @@ static enum kiln_status begin(const char *path, const struct kiln_table *table,
     state->fd = -1;
     state->path = copy;
     state->table = table;
-    state->bytes = kiln_state_bytes(table);
     kiln_boot_id(state->boot_id);
     *out = state;
     return KILN_OK;
@@ -60,13 +60,20 @@ static enum kiln_status lock(const struct kiln_state *state, struct kiln_err *er
     return KILN_OK;
 }
 
+/* Which snapshots it has decides how long it is. */
+static void set_snapshots(struct kiln_state *state, enum kiln_precision snapshots) {
+    state->snapshots = snapshots;
+    state->bytes = kiln_state_bytes(state->table, snapshots);
+}
+
 static enum kiln_status map(struct kiln_state *state, struct kiln_err *err) {
-    void *base = mmap(NULL, state->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, state->fd, 0);
+    const int access = state->reader ? PROT_READ : PROT_READ | PROT_WRITE;
+    void *base = mmap(NULL, state->bytes, access, MAP_SHARED, state->fd, 0);
     KILN_REQUIRE(base != MAP_FAILED, err, KILN_EIO, "state %s: cannot map %zu bytes: %s",
                  state->path, state->bytes, strerror(errno));
     state->base = base;
     struct kiln_state_header h;
-    kiln_state_header_make(state->table, &h);
+    kiln_state_header_make(state->table, state->snapshots, &h);
     for (int i = 0; i < KILN_REGIONS; i++) {
         state->region[i] = state->base + h.region_offset[i];
     }
@@ -77,7 +84,7 @@ static enum kiln_status map(struct kiln_state *state, struct kiln_err *err) {
 
 static enum kiln_status write_header(const struct kiln_state *state, struct kiln_err *err) {
     struct kiln_state_header header;
-    kiln_state_header_make(state->table, &header);
+    kiln_state_header_make(state->table, state->snapshots, &header);
     ssize_t put = pwrite(state->fd, &header, sizeof header, 0);
     KILN_REQUIRE(put == (ssize_t)sizeof header, err, KILN_EIO,
                  "state %s: cannot write its header: %s", state->path,
@@ -117,8 +124,10 @@ static enum kiln_status create(struct kiln_state *state, struct kiln_err *err) {
 }
 
 enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
-                                   struct kiln_state **out, struct kiln_err *err) {
+                                   enum kiln_precision snapshots, struct kiln_state **out,
+                                   struct kiln_err *err) {
     KILN_TRY(begin(path, table, out, err));
+    set_snapshots(*out, snapshots);
     enum kiln_status status = create(*out, err);
     if (status != KILN_OK && (*out)->fd >= 0) {
         (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
@@ -147,7 +156,7 @@ static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
                  strerror(errno));
     KILN_TRY(map(state, err));
     struct kiln_state_header h;
-    kiln_state_header_make(state->table, &h);
+    kiln_state_header_make(state->table, state->snapshots, &h);
     for (size_t i = 0; i < KILN_REGIONS; i++) { /* padding is zero, whatever lay there */
         size_t end = i + 1 < KILN_REGIONS ? h.region_offset[i + 1] : h.file_bytes;
         size_t at = h.region_offset[i] + h.region_bytes[i];
@@ -158,9 +167,11 @@ static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
 }
 
 enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *table,
-                                  struct kiln_state **out, struct kiln_err *err) {
+                                  enum kiln_precision snapshots, struct kiln_state **out,
+                                  struct kiln_err *err) {
     bool absent = !kiln_path_exists(path);
     KILN_TRY(begin(path, table, out, err));
+    set_snapshots(*out, snapshots);
     enum kiln_status status = renew(*out, err);
     if (status != KILN_OK && absent && (*out)->fd >= 0) {
         (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
@@ -224,9 +235,15 @@ static enum kiln_status check_cursor(const struct kiln_state *state, struct kiln
     return KILN_OK;
 }
 
+static enum kiln_status check_and_map(struct kiln_state *state, struct kiln_err *err) {
+    enum kiln_precision snapshots;
+    KILN_TRY(kiln_state_header_check(state->fd, state->path, state->table, &snapshots, err));
+    set_snapshots(state, snapshots);
+    return map(state, err);
+}
+
 static enum kiln_status open_locked(struct kiln_state *state, char *notice, struct kiln_err *err) {
-    KILN_TRY(kiln_state_header_check(state->fd, state->path, state->table, err));
-    KILN_TRY(map(state, err));
+    KILN_TRY(check_and_map(state, err));
     KILN_TRY(choose_cursor(state, notice, err));
     return check_cursor(state, err);
 }
@@ -246,8 +263,8 @@ enum kiln_status kiln_state_open(const char *path, const struct kiln_table *tabl
     return end(open_path(*out, notice, err), out);
 }
 
-static enum kiln_status open_inherited(struct kiln_state *state, char *notice,
-                                       struct kiln_err *err) {
+/* Is the descriptor of the file at our path? From here on it ends at an exec. */
+static enum kiln_status check_inherited(const struct kiln_state *state, struct kiln_err *err) {
     struct stat there, here;
     KILN_REQUIRE(fstat(state->fd, &there) == 0 && stat(state->path, &here) == 0, err, KILN_EINPUT,
                  "state %s: cannot take it over as descriptor %d: %s", state->path, state->fd,
@@ -258,6 +275,12 @@ static enum kiln_status open_inherited(struct kiln_state *state, char *notice,
                  state->path, state->fd);
     KILN_REQUIRE(fcntl(state->fd, F_SETFD, FD_CLOEXEC) == 0, err, KILN_EIO, "state %s: %s",
                  state->path, strerror(errno));
+    return KILN_OK;
+}
+
+static enum kiln_status open_inherited(struct kiln_state *state, char *notice,
+                                       struct kiln_err *err) {
+    KILN_TRY(check_inherited(state, err));
     KILN_TRY(lock(state, err)); /* held already where it was handed over */
     kiln_kill_point("hand-over: taken");
     return open_locked(state, notice, err);
@@ -276,19 +299,80 @@ enum kiln_status kiln_state_open_fd(int fd, const char *path, const struct kiln_
     return end(open_inherited(*out, notice, err), out);
 }
 
+/* ---- one that another process still owns -------------------------------------------------------
+ */
+
+static enum kiln_status open_beside(struct kiln_state *state, struct kiln_err *err) {
+    struct kiln_state_slots slots;
+    state->reader = true;
+    KILN_TRY(check_inherited(state, err));
+    KILN_TRY(check_and_map(state, err));
+    KILN_TRY(kiln_state_slots_pread(state->fd, state->path, &slots, err));
+    state->cursor = slots.cursor[kiln_state_slots_newest(&slots)];
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_open_reader(int fd, const char *path, const struct kiln_table *table,
+                                        struct kiln_state **out, struct kiln_err *err) {
+    enum kiln_status status = begin(path, table, out, err);
+    if (status != KILN_OK) {
+        close(fd);
+        return status;
+    }
+    (*out)->fd = fd;
+    return end(open_beside(*out, err), out);
+}
+
+enum kiln_status kiln_state_epoch(int fd, uint64_t *epoch, struct kiln_err *err) {
+    char name[40];
+    struct kiln_state_slots slots;
+    snprintf(name, sizeof name, "on descriptor %d", fd);
+    KILN_TRY(kiln_state_slots_pread(fd, name, &slots, err));
+    *epoch = slots.cursor[kiln_state_slots_newest(&slots)].owner_epoch;
+    return KILN_OK;
+}
+
+/* Everything that may refuse comes before the mapping becomes writable. */
+static enum kiln_status own(struct kiln_state *state, uint64_t epoch, char *notice,
+                            struct kiln_err *err) {
+    uint64_t found;
+    KILN_REQUIRE(state->reader, err, KILN_EUSAGE, "state %s: this process owns it already",
+                 state->path);
+    KILN_TRY(kiln_state_epoch(state->fd, &found, err));
+    KILN_REQUIRE(found == epoch, err, KILN_EBUSY,
+                 "state %s: handed over for owner epoch %" PRIu64 ", its cursor says %" PRIu64
+                 ": another process owns it",
+                 state->path, epoch, found);
+    KILN_TRY(lock(state, err)); /* held already by all that share the descriptor */
+    kiln_kill_point("hand-over: taken");
+    KILN_TRY(choose_cursor(state, notice, err));
+    KILN_TRY(check_cursor(state, err));
+    KILN_REQUIRE(mprotect(state->base, state->bytes, PROT_READ | PROT_WRITE) == 0, err, KILN_EIO,
+                 "state %s: cannot make its %zu bytes writable: %s", state->path, state->bytes,
+                 strerror(errno));
+    state->reader = false;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_state_own(struct kiln_state *state, uint64_t epoch, char notice[160],
+                                struct kiln_err *err) {
+    const struct kiln_cursor before = state->cursor;
+    notice[0] = '\0';
+    const enum kiln_status status = own(state, epoch, notice, err);
+    if (status != KILN_OK) {
+        state->cursor = before;
+    }
+    return status;
+}
+
 static enum kiln_status peek(int fd, const char *path, struct kiln_dims *dims,
                              struct kiln_cursor *cursor, struct kiln_err *err) {
     struct kiln_state_header h;
-    unsigned char pages[2 * KILN_STATE_PAGE];
     struct kiln_state_slots slots;
     KILN_TRY(kiln_state_header_read(fd, path, &h, err));
     *dims = kiln_state_header_dims(&h);
-    KILN_REQUIRE(pread(fd, pages, sizeof pages, KILN_STATE_PAGE) == (ssize_t)sizeof pages, err,
-                 KILN_EIO, "state %s: cannot read its cursors: %s", path, strerror(errno));
-    kiln_state_slots_read(pages, &slots);
-    int newest = kiln_state_slots_newest(&slots);
-    KILN_REQUIRE(newest >= 0, err, KILN_EDAMAGED, "state %s: both cursors are damaged", path);
-    *cursor = slots.cursor[newest];
+    KILN_TRY(kiln_state_slots_pread(fd, path, &slots, err));
+    *cursor = slots.cursor[kiln_state_slots_newest(&slots)];
     return KILN_OK;
 }
 
@@ -375,9 +459,16 @@ static enum kiln_status mark(struct kiln_state *state, bool clean, struct kiln_e
     return KILN_OK;
 }
 
+static enum kiln_status check_owned(const struct kiln_state *state, struct kiln_err *err) {
+    KILN_REQUIRE(!state->reader, err, KILN_EUSAGE,
+                 "state %s: another process owns it; it may be read only", state->path);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err) {
     struct stat st;
     size_t length = state->bytes + state->cursor.window_bytes;
+    KILN_TRY(check_owned(state, err));
     const bool marked = !state->cursor.clean && state->both_whole &&
                         strcmp(state->cursor.boot_id, state->boot_id) == 0;
     state->begun = marked; /* by the process that handed over, or died */
@@ -393,6 +484,7 @@ enum kiln_status kiln_state_begin(struct kiln_state *state, struct kiln_err *err
 }
 
 enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *err) {
+    KILN_TRY(check_owned(state, err));
     KILN_TRY(kiln_state_sync(state, err));
     return mark(state, true, err);
 }
@@ -404,6 +496,15 @@ float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
     bool tied = state->table->dims.tied;
     bool floats = (unsigned)region <= KILN_GRADIENTS || (region == KILN_GRADIENT_EMBEDDING && tied);
     return floats ? (float *)state->region[region] : NULL;
+}
+
+enum kiln_precision kiln_state_snapshots(const struct kiln_state *state) {
+    return state->snapshots;
+}
+
+void *kiln_state_snapshot(struct kiln_state *state, size_t slot) {
+    const bool there = state->snapshots != KILN_PRECISION_AUTO && slot < KILN_SNAPSHOTS;
+    return there ? state->region[KILN_SNAPSHOT0 + slot] : NULL;
 }
 
 enum kiln_status kiln_state_tensor(struct kiln_state *state, enum kiln_region region,
@@ -458,6 +559,7 @@ enum kiln_status kiln_state_window(struct kiln_state *state, size_t bytes, void 
     const size_t before = state->cursor.window_bytes;
     unsigned char *window = state->window;
     *out = NULL;
+    KILN_TRY(check_owned(state, err));
     bytes = kiln_round_up(bytes, KILN_STATE_PAGE);
     if (window == NULL || bytes != before) {
         enum kiln_status status = KILN_OK;

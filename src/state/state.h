@@ -6,15 +6,21 @@
  *   page 1, 2   the two cursor slots; each holds the newest cursor between commits
  *   page 3 ..   regions, each starting on a page: weights, m, v, gradients (fp32, in the table's
  *               order), gradient of the embedding lookup (tied models only), stamps (one a chunk:
- *               the update its values are of), journal slots
+ *               the update its values are of), journal slots, and in a run of --overlap delayed the
+ *               weights of two generations as devices compile from them (kernel/weights.h)
  *   behind      the window: activations that a planned restart must keep; often none
  *
  * Header and slots are whole pages; the last four bytes of each are the CRC-32C of all before.
  *
  * Training works in the mapping itself; a commit writes both slots, one after the other, so that
  * between commits either may be damaged and nothing is lost. Space is reserved when the file is
- * made, so a full disk is an error then and not a signal later. The file is locked (flock) while a
- * run owns it; mode 0600. Opening changes nothing; kiln_state_begin does, before the first change.
+ * made, so a full disk is an error then and not a signal later. Mode 0600. Opening changes nothing;
+ * kiln_state_begin does, before the first change.
+ *
+ * The file is locked (flock) while a run owns it. The lock belongs to the open file description:
+ * all processes that inherited the descriptor, a supervisor and its workers, hold the one lock, and
+ * it is free when the last of them has closed it. It keeps other runs out; which process of this
+ * run may write is told by the cursor's owner_epoch and by the hand-over (kiln_state_own).
  *
  * The process may die at any instruction. A window changes only gradients, so it is done again
  * from its start. An update changes chunk by chunk (model/pieces.h), each guarded:
@@ -38,6 +44,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kiln/cpu.h"
 #include "kiln/model.h"
 #include "kiln/status.h"
 
@@ -49,6 +56,8 @@ enum kiln_region {
     KILN_GRADIENT_EMBEDDING, /* [V, D] of a tied model; nothing otherwise */
     KILN_STAMPS,
     KILN_JOURNAL,
+    KILN_SNAPSHOT0, /* generation g lies in slot g % 2; nothing where a run has no snapshots */
+    KILN_SNAPSHOT1,
     KILN_REGIONS
 };
 
@@ -62,6 +71,7 @@ enum kiln_phase {
 
 /* Byte of the file at which the weights begin. */
 enum { KILN_STATE_WEIGHTS_AT = 3 * 4096 };
+enum { KILN_SNAPSHOTS = 2 };
 enum { KILN_JOURNAL_SLOTS = 256 }; /* one a worker: no more threads than that */
 
 /* All that a resume needs beside the settings. Fixed size, no padding: it is stored as it is.
@@ -74,6 +84,7 @@ struct kiln_cursor {
     uint64_t sample;        /* training samples consumed: the data position */
     uint64_t tokens;        /* tokens trained on */
     uint64_t metrics_bytes; /* length of metrics.jsonl with the lines of all steps done */
+    uint64_t trace_bytes;   /* length of the trace with the spans of all steps done */
     uint64_t phase;         /* enum kiln_phase */
     uint64_t restarts;      /* processes before this one */
     double best_val;        /* lowest held-out loss so far; infinity before the first */
@@ -95,6 +106,7 @@ struct kiln_cursor {
     /* What the step has cost so far, in this process and those before it. */
     double ms, device_ms, compile_ms, restart_ms, update_ms;
     double dw_wait_ms, io_ms;
+    double stall_ms;
     uint64_t surface_written, surface_read; /* bytes */
     uint64_t compiles, layer_forwards;
     uint64_t peak_bytes; /* most memory held by a process since the run was begun or resumed */
@@ -113,14 +125,16 @@ struct kiln_cursor {
 struct kiln_state;
 
 /* Make a state file of zeros and its first cursor: all zero, phase START, best_val infinity.
- * The table is borrowed until the state is closed. KILN_EEXISTS when path exists; on any failure
- * nothing stays behind. */
+ * `snapshots`: the precision of its two snapshots, or AUTO for none. The table is borrowed until
+ * the state is closed. KILN_EEXISTS when path exists; on any failure nothing stays behind. */
 KILN_MUST_CHECK enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
+                                                   enum kiln_precision snapshots,
                                                    struct kiln_state **out, struct kiln_err *err);
-/* Open an existing one; not a byte of it changes. A damaged cursor slot gives way to the other,
- * and *notice (160 bytes) says so; it is "" otherwise. KILN_EDAMAGED names the field; KILN_EINPUT
- * when it is absent or of another model; KILN_EBUSY when a live process owns it; KILN_EUNTRUSTED
- * when a power cut may have mixed its pages, or both slots are damaged. */
+/* Open an existing one, with the snapshots that its header tells of; not a byte changes. A damaged
+ * cursor slot gives way to the other, and *notice (160 bytes) says so; it is "" otherwise.
+ * KILN_EDAMAGED names the field; KILN_EINPUT when it is absent or of another model; KILN_EBUSY when
+ * a live process owns it; KILN_EUNTRUSTED when a power cut may have mixed its pages, or both slots
+ * are damaged. */
 KILN_MUST_CHECK enum kiln_status kiln_state_open(const char *path, const struct kiln_table *table,
                                                  struct kiln_state **out, char notice[160],
                                                  struct kiln_err *err);
@@ -128,9 +142,10 @@ KILN_MUST_CHECK enum kiln_status kiln_state_open(const char *path, const struct 
  * the first commit, opening it is KILN_EUNTRUSTED. It is created when absent. For a checkpoint to
  * be restored into: regions hold what they held, or zeros in a new file. */
 KILN_MUST_CHECK enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *table,
+                                                  enum kiln_precision snapshots,
                                                   struct kiln_state **out, struct kiln_err *err);
 /* Give the locked file to a program to be exec'ed: unmaps, closes `state`, and returns the
- * descriptor, which stays open through exec and keeps the lock. */
+ * descriptor, which stays open through exec and keeps the lock. Of a reader, too. */
 int kiln_state_detach(struct kiln_state *state);
 /* Open from such a descriptor. It must be of the file at `path`: KILN_EINPUT otherwise. Owns `fd`
  * from here on; a failure closes it. Else as kiln_state_open. */
@@ -138,6 +153,32 @@ KILN_MUST_CHECK enum kiln_status kiln_state_open_fd(int fd, const char *path,
                                                     const struct kiln_table *table,
                                                     struct kiln_state **out, char notice[160],
                                                     struct kiln_err *err);
+
+/* A relay's successor reads the file while the process that owns it still trains:
+ *
+ *   kiln_state_open_reader(fd, ...)      compile from the weights or a snapshot, say READY
+ *   (the owner commits owner_epoch + 1, says GO, closes its state)
+ *   kiln_state_own(state, epoch, ...)    as after kiln_state_open_fd: kiln_state_begin is next
+ *
+ * Takes no lock and waits for no cursor: the owner may commit all the while. The mapping cannot be
+ * written, so a stray write is a crash and no damage. Regions and snapshots can be read (which of
+ * them the owner leaves alone is the caller's to know); kiln_state_cursor is the one at opening;
+ * calls that change the file are KILN_EUSAGE where they can fail and may not be made where they
+ * cannot. There is no window before it owns. `fd` must be open for writing, too. It is owned from
+ * here on; a failure closes it. Errors as kiln_state_open_fd, but for KILN_EBUSY. */
+KILN_MUST_CHECK enum kiln_status kiln_state_open_reader(int fd, const char *path,
+                                                        const struct kiln_table *table,
+                                                        struct kiln_state **out,
+                                                        struct kiln_err *err);
+/* The owner said GO: read the cursor anew and make the mapping writable where it is, so that
+ * pointers into regions stay right. KILN_EBUSY when the cursor's owner_epoch is not `epoch`, or the
+ * lock is another run's; other errors as kiln_state_open_fd. After a failure the state is the
+ * reader it was, and no byte of the file has changed. */
+KILN_MUST_CHECK enum kiln_status kiln_state_own(struct kiln_state *state, uint64_t epoch,
+                                                char notice[160], struct kiln_err *err);
+/* The owner_epoch of the newest cursor in an open state file, also while it is committed to. */
+KILN_MUST_CHECK enum kiln_status kiln_state_epoch(int fd, uint64_t *epoch, struct kiln_err *err);
+
 /* Read the dims that a state file was made for, and its cursor, without locking or changing it. */
 KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
                                                  struct kiln_cursor *cursor, struct kiln_err *err);
@@ -165,6 +206,9 @@ KILN_MUST_CHECK enum kiln_status kiln_state_tensor(struct kiln_state *state,
                                                    enum kiln_region region, enum kiln_role role,
                                                    size_t layer, float **out, size_t *n,
                                                    struct kiln_err *err);
+/* The precision of the two snapshots, AUTO where there are none; snapshot 0 or 1, NULL then. */
+enum kiln_precision kiln_state_snapshots(const struct kiln_state *state);
+void *kiln_state_snapshot(struct kiln_state *state, size_t slot);
 /* Make the window `bytes` long (0: none) and map it: *out, NULL for 0. Its content is kept as far
  * as it goes; what is new is zero. A failure leaves the window as it was. */
 KILN_MUST_CHECK enum kiln_status kiln_state_window(struct kiln_state *state, size_t bytes,
@@ -197,15 +241,17 @@ bool kiln_state_walks(const struct kiln_state *state);
 /* n floats of a region from `offset` are wanted soon; are done with. Any thread. */
 void kiln_state_ahead(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
 void kiln_state_behind(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
-/* While on: weights and moments leave the memory again and again. For a reader of all of them that
- * knows nothing of walking, beside a window. */
+/* While on: weights, moments and snapshots leave the memory again and again. For a reader of all of
+ * them that knows nothing of walking, beside a window. */
 void kiln_state_sweep(struct kiln_state *state, bool on);
 /* The values of a region are not wanted any more, not even on the disk: it may read as zeros. */
 void kiln_state_forget(struct kiln_state *state, enum kiln_region region);
 
-/* Bytes of the file for a model, without and with a window of that many bytes. */
-size_t kiln_state_bytes(const struct kiln_table *table);
-size_t kiln_state_file_bytes(const struct kiln_table *table, size_t window);
+/* Bytes of the file for a model and the precision of its snapshots (AUTO: none), without and with a
+ * window of that many bytes. */
+size_t kiln_state_bytes(const struct kiln_table *table, enum kiln_precision snapshots);
+size_t kiln_state_file_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
+                             size_t window);
 /* Bytes of stamps and journal slots that so many threads touch. */
 size_t kiln_state_journal_bytes(const struct kiln_table *table, size_t threads);
 

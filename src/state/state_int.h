@@ -17,7 +17,7 @@
 enum {
     KILN_STATE_PAGE = 4096, /* of the format, whatever the system's page is */
     KILN_STATE_HEAD = KILN_STATE_WEIGHTS_AT,
-    KILN_STATE_VERSION = 4,
+    KILN_STATE_VERSION = 5,
 };
 
 /* Page 0. Every member is 8 bytes or an array of such up to `zero`: no padding. */
@@ -26,9 +26,10 @@ struct kiln_state_header {
     uint32_t byte_order, version;
     uint64_t dim, hidden, layers, heads, kv_heads, head_size, vocab, seq, tied;
     double rms_eps, rope_theta;
+    uint64_t snapshots; /* their precision, as enum kiln_precision; 0: there are none */
     uint64_t region_offset[KILN_REGIONS], region_bytes[KILN_REGIONS];
     uint64_t file_bytes; /* without the window */
-    unsigned char zero[KILN_STATE_PAGE - 4 - 16 - 8 * (12 + 2 * KILN_REGIONS)];
+    unsigned char zero[KILN_STATE_PAGE - 4 - 16 - 8 * (13 + 2 * KILN_REGIONS)];
     uint32_t crc; /* of all before it */
 };
 _Static_assert(sizeof(struct kiln_state_header) == KILN_STATE_PAGE, "the header is a page");
@@ -40,7 +41,10 @@ struct kiln_state_slot {
     uint32_t crc;
 };
 _Static_assert(sizeof(struct kiln_state_slot) == KILN_STATE_PAGE, "a slot is a page");
-_Static_assert(sizeof(struct kiln_cursor) == 42 * 8 + 40 + 160, "the cursor has no padding");
+_Static_assert(sizeof(struct kiln_cursor) == 44 * 8 + 40 + 160, "the cursor has no padding");
+_Static_assert(KILN_PRECISION_AUTO == 0 && KILN_PRECISION_FP32 == 1 && KILN_PRECISION_BF16 == 2 &&
+                   KILN_PRECISION_FP16 == 3,
+               "files hold these numbers");
 
 /* What a worker's chunk was before it is changed. */
 struct kiln_journal_slot {
@@ -53,6 +57,7 @@ struct kiln_state {
     int fd;
     char *path;
     const struct kiln_table *table;
+    enum kiln_precision snapshots; /* AUTO: none */
     unsigned char *base;
     size_t bytes; /* of the mapping at base: all but the window */
     void *region[KILN_REGIONS];
@@ -64,6 +69,7 @@ struct kiln_state {
     bool both_whole;        /* when it was opened: either slot would have done */
     struct kiln_walk *walk; /* NULL: all of it may be in memory */
     bool begun;             /* the file may be changed */
+    bool reader;            /* another process owns the file; the mapping cannot be written */
 };
 
 void kiln_state_walk_end(struct kiln_state *state);
@@ -71,21 +77,25 @@ void kiln_state_walk_end(struct kiln_state *state);
 /* ---- layout.c ---------------------------------------------------------------------------------
  */
 
-void kiln_state_header_make(const struct kiln_table *table, struct kiln_state_header *header);
+void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision snapshots,
+                            struct kiln_state_header *header);
 /* Read the header of the file at fd and check it by itself: length, magic, byte order, version,
- * checksum. */
+ * checksum, precision of the snapshots. */
 KILN_MUST_CHECK enum kiln_status kiln_state_header_read(int fd, const char *path,
                                                         struct kiln_state_header *header,
                                                         struct kiln_err *err);
 /* The same, and against a model, so that every damaged field is named; padding behind the regions
- * too, and the length of the file. */
+ * too, and the length of the file. *snapshots: the precision it was made with, as far as a damaged
+ * header tells. */
 KILN_MUST_CHECK enum kiln_status kiln_state_header_check(int fd, const char *path,
                                                          const struct kiln_table *table,
+                                                         enum kiln_precision *snapshots,
                                                          struct kiln_err *err);
 /* The sizes of a model as a header holds them, all else zero; and back. */
 struct kiln_state_header kiln_state_header_of(const struct kiln_dims *dims);
 struct kiln_dims kiln_state_header_dims(const struct kiln_state_header *header);
-size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_region region);
+size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
+                               enum kiln_region region);
 
 /* ---- cursor.c ---------------------------------------------------------------------------------
  */
@@ -96,6 +106,11 @@ struct kiln_state_slots {
     bool whole[2];
 };
 void kiln_state_slots_read(const unsigned char *pages, struct kiln_state_slots *slots);
+/* The same from an open file, whose owner may be in the middle of a commit: read until one is
+ * whole, a few milliseconds at most. */
+KILN_MUST_CHECK enum kiln_status kiln_state_slots_pread(int fd, const char *path,
+                                                        struct kiln_state_slots *slots,
+                                                        struct kiln_err *err);
 /* The one to go on from: 0, 1, or -1 for neither. */
 int kiln_state_slots_newest(const struct kiln_state_slots *slots);
 /* Write `cursor` into slot 0 or 1 as it is. */

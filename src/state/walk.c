@@ -45,10 +45,14 @@ static void serve(const struct kiln_state *state, const struct request *r) {
 #endif
 }
 
-/* Somebody reads weights and moments from end to end and says nothing: drop them now and then. */
+/* Somebody reads weights, moments and snapshots from end to end and says nothing: drop them now and
+ * then. */
 static void sweep(const struct kiln_state *state) {
-    for (int region = KILN_WEIGHTS; region <= KILN_MOMENT2; region++) {
-        const size_t bytes = kiln_state_region_bytes(state->table, region);
+    static const enum kiln_region read[] = {KILN_WEIGHTS, KILN_MOMENT1, KILN_MOMENT2,
+                                            KILN_SNAPSHOT0, KILN_SNAPSHOT1};
+    for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
+        const enum kiln_region region = read[i];
+        const size_t bytes = kiln_state_region_bytes(state->table, state->snapshots, region);
         madvise(state->region[region], bytes / KILN_STATE_PAGE * KILN_STATE_PAGE, MADV_DONTNEED);
     }
 }
@@ -168,9 +172,9 @@ void kiln_state_sweep(struct kiln_state *state, bool on) {
 
 void kiln_state_forget(struct kiln_state *state, enum kiln_region region) {
 #ifdef FALLOC_FL_ZERO_RANGE
-    const size_t bytes = kiln_state_region_bytes(state->table, region);
+    const size_t bytes = kiln_state_region_bytes(state->table, state->snapshots, region);
     const size_t start = (size_t)((unsigned char *)state->region[region] - state->base);
-    if (state->walk && bytes > 0) {
+    if (state->walk && !state->reader && bytes > 0) {
         /* A hint, too: where the file system cannot, old values are read to be overwritten. */
         (void)!fallocate(state->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)start,
                          (off_t)(bytes / KILN_STATE_PAGE * KILN_STATE_PAGE));

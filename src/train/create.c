@@ -96,7 +96,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
         KILN_TRY(place_state(run, path, err));
     }
     KILN_TRY(kiln_state_create(run->settings.state ? run->state_path : path, run->table,
-                               &run->trainer.state, err));
+                               KILN_PRECISION_AUTO, &run->trainer.state, err));
     KILN_TRY(kiln_model_source_load(source, run->table, run->settings.seed,
                                     kiln_state_region(run->trainer.state, KILN_WEIGHTS), err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));

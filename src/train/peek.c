@@ -23,7 +23,7 @@ static enum kiln_status read_weights(const char *path, const struct kiln_table *
                                      struct kiln_run_peek *out, struct kiln_err *err) {
     struct kiln_map map;
     KILN_TRY(kiln_map_open(&map, path, err));
-    const size_t expected = kiln_state_bytes(table);
+    const size_t expected = KILN_STATE_WEIGHTS_AT + table->size * sizeof(float);
     if (map.size < expected) {
         const size_t found = map.size;
         kiln_map_close(&map);

@@ -130,7 +130,9 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
     if (run->settings.state) {
         KILN_TRY(kiln_make_dirs(run->settings.state, err)); /* gone with /dev/shm, maybe */
     }
-    KILN_TRY(kiln_state_renew(state, run->table, &run->trainer.state, err));
+    struct kiln_checkpoint_info info;
+    KILN_TRY(kiln_checkpoint_peek(checkpoint, &info, err));
+    KILN_TRY(kiln_state_renew(state, run->table, info.snapshots, &run->trainer.state, err));
     KILN_TRY(kiln_checkpoint_restore(checkpoint, run->trainer.state, err));
     KILN_TRY(kiln_sync_dir(run->folder, err));
     int n =

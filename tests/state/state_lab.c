@@ -31,7 +31,7 @@ const char *lab_state(const char *name, const struct kiln_table *table, bool cle
     const char *path = test_path(name);
     struct kiln_state *state;
     struct kiln_err err;
-    CHECK_OK(kiln_state_create(path, table, &state, &err), &err);
+    CHECK_OK(kiln_state_create(path, table, KILN_PRECISION_AUTO, &state, &err), &err);
     for (size_t i = 0; i < table->size; i++) {
         kiln_state_region(state, KILN_WEIGHTS)[i] = (float)i;
     }

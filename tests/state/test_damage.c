@@ -126,7 +126,7 @@ TEST(a_truncated_file_is_told_wherever_it_is_cut) {
     size_t cuts = 0;
     struct kiln_err err;
     /* Every byte of header and slots, of the last page, and every 4099th between. */
-    const size_t size = kiln_state_bytes(table);
+    const size_t size = kiln_state_bytes(table, KILN_PRECISION_AUTO);
     for (size_t length = size; length > 0; cuts++) {
         const bool every = length <= 3 * PAGE + 4099 || length + PAGE > size;
         length -= every ? 1 : 4099;
@@ -145,7 +145,7 @@ TEST(padding_behind_every_region_is_checked) {
     struct kiln_state_header h;
     char notice[160], where[64];
     struct kiln_err err;
-    kiln_state_header_make(table, &h);
+    kiln_state_header_make(table, KILN_PRECISION_AUTO, &h);
     long flips = 0;
     for (size_t r = 0; r < KILN_REGIONS; r++) {
         long end = r + 1 < KILN_REGIONS ? (long)h.region_offset[r + 1] : (long)h.file_bytes;
@@ -207,7 +207,7 @@ TEST(a_stamp_or_journal_slot_that_no_update_leaves_is_refused) {
     char notice[160];
     struct kiln_err err;
     struct kiln_state *state;
-    kiln_state_header_make(table, &h);
+    kiln_state_header_make(table, KILN_PRECISION_AUTO, &h);
     const struct {
         enum kiln_region region;
         long at;
