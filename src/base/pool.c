@@ -20,6 +20,10 @@
  *            job, wake sleepers and the owner; unlock
  *   owner, waiting: as a worker, and sleeps while nothing is ready
  *
+ * A guest is a number: whoever of the workers comes by first while fewer rest than there are guests
+ * rests on a condition of its own, until a guest leaves. What is left to do is not its concern any
+ * more, so it wakes a sleeper in its place: a sleeper that was not woken because this one was awake.
+ *
  * A training step is hundreds of jobs, so both sides spin for a moment before they sleep. The
  * sleeping flags and the words they watch are sequentially consistent: of "I sleep, is there
  * work?" and "there is work, does somebody sleep?" at least one sees the other.
@@ -52,6 +56,7 @@ struct kiln_pool {
     size_t started; /* workers whose handle is to be joined */
     bool crowded;   /* more threads than processors: spinning would only keep others from work */
     struct worker *workers;
+    pthread_t owner;
 
     kiln_task_fn fn; /* the job: written while left and pending are 0 */
     void *context;
@@ -64,11 +69,14 @@ struct kiln_pool {
     pthread_mutex_t lock; /* guards going to sleep and waking, and background jobs */
     pthread_cond_t work;
     pthread_cond_t done;
+    pthread_cond_t guest_left;
 
     ON_OWN_LINE atomic_size_t left;
     ON_OWN_LINE atomic_size_t pending;
     ON_OWN_LINE atomic_size_t ready; /* of the first background job: tasks not taken */
     ON_OWN_LINE atomic_size_t sleepers;
+    ON_OWN_LINE atomic_size_t guests; /* changes under the lock, as does: */
+    atomic_size_t resting;            /* workers that rest for them */
     atomic_bool caller_sleeps;
     atomic_bool stop;
 };
@@ -126,11 +134,16 @@ static bool take(struct kiln_pool *pool, size_t *task) {
     return false;
 }
 
-/* Run tasks until none is left; true when this thread finished the last one of the job. */
+static bool must_rest(struct kiln_pool *pool) {
+    return atomic_load(&pool->resting) < atomic_load(&pool->guests);
+}
+
+/* Run tasks until none is left, or a worker's place is a guest's; true when this thread finished
+ * the last one of the job. */
 static bool work_off(struct kiln_pool *pool, size_t thread) {
     bool last = false;
     size_t task;
-    while (take(pool, &task)) {
+    while ((thread == 0 || !must_rest(pool)) && take(pool, &task)) {
         pool->fn(pool->context, task, thread);
         last = atomic_fetch_sub(&pool->pending, 1) == 1;
     }
@@ -160,6 +173,46 @@ static void wake_locked(struct kiln_pool *pool, size_t sleeping, size_t wanted) 
 static void wake(struct kiln_pool *pool, size_t sleeping, size_t wanted) {
     pthread_mutex_lock(&pool->lock);
     wake_locked(pool, sleeping, wanted);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* ---- guests -------------------------------------------------------------------------------- */
+
+bool kiln_pool_is_owner(const struct kiln_pool *pool) {
+    return pthread_equal(pool->owner, pthread_self()) != 0;
+}
+
+void kiln_pool_guest_enter(struct kiln_pool *pool) {
+    if (!kiln_pool_is_owner(pool)) {
+        pthread_mutex_lock(&pool->lock);
+        atomic_fetch_add(&pool->guests, 1);
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
+void kiln_pool_guest_leave(struct kiln_pool *pool) {
+    if (!kiln_pool_is_owner(pool)) {
+        pthread_mutex_lock(&pool->lock);
+        atomic_fetch_sub(&pool->guests, 1);
+        pthread_cond_signal(&pool->guest_left); /* to all that rest the same holds */
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
+/* Rest while a guest wants this worker's place. */
+static void rest(struct kiln_pool *pool) {
+    pthread_mutex_lock(&pool->lock);
+    if (must_rest(pool)) {
+        atomic_fetch_add(&pool->resting, 1);
+        if (has_work(pool)) {
+            wake_locked(pool, atomic_load(&pool->sleepers), 1);
+        }
+        while (atomic_load(&pool->resting) <= atomic_load(&pool->guests) &&
+               !atomic_load(&pool->stop)) {
+            pthread_cond_wait(&pool->guest_left, &pool->lock);
+        }
+        atomic_fetch_sub(&pool->resting, 1);
+    }
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -207,6 +260,9 @@ static void *worker_main(void *argument) {
     struct worker *self = argument;
     struct kiln_pool *pool = self->pool;
     while (!atomic_load(&pool->stop)) {
+        if (must_rest(pool)) {
+            rest(pool);
+        }
         if (!spin_until(pool, has_work_or_stop)) {
             sleep_until_work(pool);
         }
@@ -215,7 +271,7 @@ static void *worker_main(void *argument) {
             pthread_cond_signal(&pool->done);
             pthread_mutex_unlock(&pool->lock);
         }
-        if (atomic_load(&pool->ready) > 0) {
+        if (atomic_load(&pool->ready) > 0 && !must_rest(pool)) {
             pthread_mutex_lock(&pool->lock);
             run_ready(pool, self->thread);
             pthread_mutex_unlock(&pool->lock);
@@ -227,7 +283,8 @@ static void *worker_main(void *argument) {
 /* Wake as many sleepers as there are tasks for, beyond the caller and the workers awake. */
 static void wake_for(struct kiln_pool *pool, size_t n) {
     size_t sleeping = atomic_load(&pool->sleepers);
-    size_t awake = pool->threads - 1 - sleeping;
+    size_t idle = sleeping + atomic_load(&pool->resting); /* one that changes over counts twice */
+    size_t awake = pool->threads - 1 > idle ? pool->threads - 1 - idle : 0;
     if (sleeping > 0 && n - 1 > awake) {
         wake(pool, sleeping, n - 1 - awake);
     }
@@ -317,6 +374,9 @@ bool kiln_pool_idle(struct kiln_pool *pool) { return last_posted(pool) == NULL; 
 static void stop_workers(struct kiln_pool *pool) {
     atomic_store(&pool->stop, true);
     wake(pool, 0, 0);
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->guest_left);
+    pthread_mutex_unlock(&pool->lock);
     for (size_t i = 0; i < pool->started; i++) {
         pthread_join(pool->workers[i].handle, NULL);
     }
@@ -348,11 +408,13 @@ enum kiln_status kiln_pool_create(size_t threads, struct kiln_pool **out, struct
         return KILN_FAIL(err, KILN_ENOMEM, "no memory for a pool of %zu threads", threads);
     }
     pool->threads = threads;
+    pool->owner = pthread_self();
     pool->crowded = threads > kiln_cpu_count();
     pool->workers = workers;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
+    pthread_cond_init(&pool->guest_left, NULL);
     enum kiln_status status = start_workers(pool, err);
     if (status != KILN_OK) {
         kiln_pool_destroy(pool);
@@ -368,6 +430,7 @@ void kiln_pool_destroy(struct kiln_pool *pool) {
     }
     kiln_pool_finish(pool);
     stop_workers(pool);
+    pthread_cond_destroy(&pool->guest_left);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);

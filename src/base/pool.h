@@ -64,4 +64,19 @@ void kiln_pool_finish(struct kiln_pool *pool);
 /* Have all posted jobs ended? What they wrote is visible then. */
 bool kiln_pool_idle(struct kiln_pool *pool);
 
+/* ---- guests: other threads that compute ------------------------------------------------------
+ *
+ * So that a process runs no more threads than asked for: from enter to leave the calling thread
+ * computes beside the pool, and one worker less takes tasks. A worker that is in a task finishes it
+ * first; the caller of kiln_pool_run always works. Where no worker is left to rest (one thread, or
+ * more guests than workers) a guest is one thread more. Bits never depend on it: tasks are the
+ * same, whoever takes them.
+ *
+ * Any thread may call these, from outside of tasks. Of the pool's owner they do nothing: it counts
+ * already. A guest does not call kiln_pool_run and the like. */
+void kiln_pool_guest_enter(struct kiln_pool *pool);
+void kiln_pool_guest_leave(struct kiln_pool *pool);
+/* Is the calling thread the one that created the pool? */
+bool kiln_pool_is_owner(const struct kiln_pool *pool);
+
 #endif

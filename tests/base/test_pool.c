@@ -3,6 +3,7 @@
  * The thread pool (src/base/pool.h). Under the thread sanitizer these tests also show that what a
  * task writes is visible to the caller, and what the caller wrote to every task.
  */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -311,4 +312,170 @@ TEST(a_background_job_allocates_nothing) {
     kiln_pool_finish(pool);
     CHECK_EQ(kiln_alloc_count(), before);
     kiln_pool_destroy(pool);
+}
+
+/* ---- guests -------------------------------------------------------------------------------- */
+
+/* How many threads are in a task, and the most there ever were. */
+struct crowd {
+    atomic_int inside, most;
+};
+
+static void be_inside(void *context, size_t task, size_t thread) {
+    struct crowd *crowd = context;
+    (void)task;
+    (void)thread;
+    const int now = atomic_fetch_add(&crowd->inside, 1) + 1;
+    int most = atomic_load(&crowd->most);
+    while (now > most && !atomic_compare_exchange_weak(&crowd->most, &most, now)) {
+    }
+    rest(200);
+    atomic_fetch_sub(&crowd->inside, 1);
+}
+
+/* A thread that is a guest from `enter` to `leave`. */
+struct guest {
+    struct kiln_pool *pool;
+    pthread_t handle;
+    atomic_int inside, leave;
+};
+
+static void *guest_main(void *context) {
+    struct guest *guest = context;
+    CHECK(!kiln_pool_is_owner(guest->pool));
+    kiln_pool_guest_enter(guest->pool);
+    atomic_store(&guest->inside, 1);
+    await(&guest->leave);
+    kiln_pool_guest_leave(guest->pool);
+    return NULL;
+}
+
+static void invite(struct guest *guest, struct kiln_pool *pool) {
+    *guest = (struct guest){.pool = pool};
+    CHECK(pthread_create(&guest->handle, NULL, guest_main, guest) == 0);
+    await(&guest->inside);
+}
+
+static void dismiss(struct guest *guest) {
+    atomic_store(&guest->leave, 1);
+    pthread_join(guest->handle, NULL);
+}
+
+static void crowded_job(struct kiln_pool *pool, bool background, struct crowd *crowd) {
+    struct kiln_pool_job job = {.n = 12, .fn = be_inside, .context = crowd};
+    if (background) {
+        kiln_pool_post(pool, &job);
+        kiln_pool_finish(pool);
+    } else {
+        kiln_pool_run(pool, 12, be_inside, crowd);
+    }
+}
+
+/* So many threads are in tasks at once, and no more. A busy machine may take a while to show them;
+ * the first job lets workers go to rest that were awake when the guest came. */
+static void check_most(struct kiln_pool *pool, bool background, int want) {
+    struct crowd first = {0}, crowd = {0};
+    crowded_job(pool, background, &first);
+    for (int i = 0; i < 5 || (i < 200 && atomic_load(&crowd.most) < want); i++) {
+        crowded_job(pool, background, &crowd);
+    }
+    CHECK_EQ(atomic_load(&crowd.most), want);
+}
+
+TEST(a_guest_takes_the_place_of_a_worker) {
+    struct kiln_pool *pool;
+    struct guest first, second;
+    CHECK_OK(kiln_pool_create(4, &pool, NULL), NULL);
+    CHECK(kiln_pool_is_owner(pool));
+    for (int background = 0; background < 2; background++) {
+        check_most(pool, background, 4);
+        invite(&first, pool);
+        check_most(pool, background, 3);
+        invite(&second, pool);
+        check_most(pool, background, 2);
+        dismiss(&first);
+        check_most(pool, background, 3);
+        dismiss(&second);
+        check_most(pool, background, 4);
+    }
+    kiln_pool_destroy(pool);
+}
+
+TEST(guests_beyond_the_workers_are_threads_more) {
+    for (size_t threads = 1; threads <= 2; threads++) {
+        struct kiln_pool *pool;
+        struct guest guests[3];
+        CHECK_OK(kiln_pool_create(threads, &pool, NULL), NULL);
+        for (size_t i = 0; i < 3; i++) {
+            invite(&guests[i], pool);
+        }
+        check_most(pool, false, 1); /* the caller is there always */
+        check_most(pool, true, 1);
+        for (size_t i = 0; i < 3; i++) {
+            dismiss(&guests[i]);
+        }
+        check_most(pool, false, (int)threads);
+        kiln_pool_destroy(pool);
+    }
+}
+
+TEST(the_owner_is_no_guest) {
+    struct kiln_pool *pool;
+    CHECK_OK(kiln_pool_create(2, &pool, NULL), NULL);
+    kiln_pool_guest_enter(pool);
+    check_most(pool, false, 2);
+    kiln_pool_guest_leave(pool);
+    check_most(pool, false, 2);
+    kiln_pool_destroy(pool);
+}
+
+struct visits {
+    struct kiln_pool *pool;
+    atomic_int stop;
+    size_t n;
+};
+
+static void *visit(void *context) {
+    struct visits *visits = context;
+    for (; !atomic_load(&visits->stop); visits->n++) {
+        kiln_pool_guest_enter(visits->pool);
+        rest((long)(visits->n % 3) * 20);
+        kiln_pool_guest_leave(visits->pool);
+        rest((long)(visits->n % 4) * 20);
+    }
+    return NULL;
+}
+
+/* Whenever a guest comes and goes: every task once, nobody waits for ever. */
+TEST(jobs_are_done_whole_while_guests_come_and_go) {
+    for (size_t threads = 1; threads <= 5; threads += 2) {
+        struct kiln_pool *pool;
+        struct visits visits[2];
+        pthread_t handles[2];
+        static struct link links[LINKS];
+        CHECK_OK(kiln_pool_create(threads, &pool, NULL), NULL);
+        for (size_t i = 0; i < 2; i++) {
+            visits[i] = (struct visits){.pool = pool};
+            CHECK(pthread_create(&handles[i], NULL, visit, &visits[i]) == 0);
+        }
+        struct sums sums = {.threads = threads};
+        sums.input[0] = sums.input[39] = 1;
+        for (size_t round = 0; round < 300; round++) {
+            post_links(pool, links, threads);
+            for (size_t i = 0; i < 3; i++) {
+                kiln_pool_run(pool, 40, add, &sums);
+            }
+            kiln_pool_wait(pool, &links[round % LINKS].job);
+            kiln_pool_finish(pool);
+            check_links(links);
+        }
+        CHECK_EQ(sums.output[0], 900);
+        CHECK_EQ(sums.output[39], 900);
+        for (size_t i = 0; i < 2; i++) {
+            atomic_store(&visits[i].stop, 1);
+            pthread_join(handles[i], NULL);
+            CHECK(visits[i].n > 0);
+        }
+        kiln_pool_destroy(pool);
+    }
 }

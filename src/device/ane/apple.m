@@ -207,8 +207,9 @@ enum kiln_status kiln_apple_open(struct kiln_npu_runtime **out, struct kiln_err 
     if (status == KILN_OK) {
         status = kiln_npu_self_test(&apple->base, err);
     }
-    if (status == KILN_OK && apple->base.trouble.code != KILN_OK) {
-        status = CALL_FAIL(&call, apple->base.trouble.code, "%s", apple->base.trouble.message);
+    const struct kiln_err *trouble = kiln_npu_trouble(&apple->base);
+    if (status == KILN_OK && trouble) {
+        status = CALL_FAIL(&call, trouble->code, "%s", trouble->message);
     }
     if (status != KILN_OK) {
         close_runtime(&apple->base);

@@ -205,22 +205,30 @@ static enum kiln_status drop_bindings(struct call *call) {
     return KILN_OK;
 }
 
+/* What goes wrong is kept for kiln_npu_trouble. */
+static void try_to(struct call *call, enum kiln_status (*steps)(struct call *call)) {
+    if (kiln_apple_guarded(call, steps) != KILN_OK) {
+        kiln_npu_note_trouble(&call->apple->base, call->err);
+    }
+}
+
 /* Unload, then drop an image of a program; what goes wrong is kept and stops nothing. */
 static void retire(struct apple *apple, struct kiln_npu_program *program, struct image *image,
                    bool loaded) {
+    struct kiln_err err;
     struct call call = {
         .apple = apple,
         .program = program,
         .label = program->label,
         .doing = "unload",
-        .err = &apple->base.trouble,
+        .err = &err,
         .fresh = image,
     };
     if (loaded) {
-        (void)kiln_apple_guarded(&call, unload_steps);
+        try_to(&call, unload_steps);
     }
     call.doing = "release";
-    (void)kiln_apple_guarded(&call, drop_image);
+    try_to(&call, drop_image);
 }
 
 void kiln_apple_release(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program) {
@@ -230,14 +238,15 @@ void kiln_apple_release(struct kiln_npu_runtime *runtime, struct kiln_npu_progra
     if (loaded) {
         __atomic_fetch_sub(&runtime->loaded, 1, __ATOMIC_RELAXED);
     }
+    struct kiln_err err;
     struct call call = {
         .apple = apple,
         .program = program,
         .label = program->label,
         .doing = "release",
-        .err = &runtime->trouble,
+        .err = &err,
     };
-    (void)kiln_apple_guarded(&call, drop_bindings);
+    try_to(&call, drop_bindings);
     kiln_free(program->requests);
     kiln_free(program);
 }

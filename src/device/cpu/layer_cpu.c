@@ -56,7 +56,7 @@ static void forward_product(struct kiln_cpu_device *cpu, const struct kiln_matri
                                      .k = m->cols,
                                      .a = x,
                                      .lda = m->cols,
-                                     .b = cpu->packed.forward[m - cpu->base.table->matrices],
+                                     .b = kiln_cpu_packed(cpu)->forward[m - cpu->base.table->matrices],
                                      .c = y,
                                      .ldc = m->rows,
                                      .c_operand = residual == NULL,
@@ -73,7 +73,7 @@ static void backward_product(struct kiln_cpu_device *cpu, const struct kiln_matr
                                      .k = m->rows,
                                      .a = dy,
                                      .lda = m->rows,
-                                     .b = cpu->packed.backward[m - cpu->base.table->matrices],
+                                     .b = kiln_cpu_packed(cpu)->backward[m - cpu->base.table->matrices],
                                      .c = dx,
                                      .ldc = m->cols,
                                      .c_operand = operand});
