@@ -156,8 +156,8 @@ struct kiln_device_ops {
 /* What a device has done since it was opened. */
 struct kiln_device_counts {
     _Atomic uint64_t compiles; /* kernels; compile may count on another thread */
-    uint64_t layer_forwards; /* micro-batches through the attention half of a layer */
-    _Atomic size_t loaded; /* kernels loaded now, of all sets; likewise */
+    uint64_t layer_forwards;   /* micro-batches through the attention half of a layer */
+    _Atomic size_t loaded;     /* kernels loaded now, of all sets; likewise */
     uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
     double dw_wait_s;                       /* drain and a full queue: waiting for dW */
     double io_s;                            /* moving these bytes */

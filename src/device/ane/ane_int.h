@@ -10,8 +10,8 @@
  * byte, so that keeping it is one copy a sequence.
  *
  * Surfaces hold one sequence; the device takes the sequences of a micro-batch one after another.
- * The programs of a kind share their surfaces, those of both sets: only the active one runs; only inputs that hold weights (dynamic) are the
- * layer's own.
+ * The programs of a kind share their surfaces, those of both sets: only the active one runs; only
+ * inputs that hold weights (dynamic) are the layer's own.
  */
 #ifndef KILN_DEVICE_ANE_ANE_INT_H
 #define KILN_DEVICE_ANE_ANE_INT_H

@@ -72,8 +72,8 @@ static void check(struct kiln_npu_maker *m, const struct source *source, size_t 
     }
     for (size_t i = 0; i < n; i++) {
         if (!all_finite(halves + i, 1)) {
-            const double value = source->wide ? (double)source->wide[first + i]
-                                              : (double)kiln_f16_to_f32(halves[i]);
+            const double value =
+                source->wide ? (double)source->wide[first + i] : (double)kiln_f16_to_f32(halves[i]);
             m->status = KILN_FAIL(
                 m->err, KILN_EINPUT,
                 "%s: weight %s[%zu] is %g, and the Neural Engine's fp16 ends at 65504: train on "

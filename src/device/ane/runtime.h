@@ -82,11 +82,11 @@ struct kiln_npu_runtime_ops {
 /* Every runtime starts with this. */
 struct kiln_npu_runtime {
     const struct kiln_npu_runtime_ops *ops;
-    const char *name;     /* "sim", "ane" */
-    char description[96]; /* of the device, as far as it tells */
-    bool reloads;         /* weights can be changed without a compile: proved at open */
-    size_t compiles;      /* by this process through this runtime, self-test included; atomic */
-    size_t loaded;        /* programs now; atomic */
+    const char *name;        /* "sim", "ane" */
+    char description[96];    /* of the device, as far as it tells */
+    bool reloads;            /* weights can be changed without a compile: proved at open */
+    size_t compiles;         /* by this process through this runtime, self-test included; atomic */
+    size_t loaded;           /* programs now; atomic */
     struct kiln_err trouble; /* below */
     int troubled;            /* 0, 1 while it is written, 2 */
 };

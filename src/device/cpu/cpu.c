@@ -111,12 +111,12 @@ static enum kiln_status check_budgets(const struct kiln_cpu_device *cpu, size_t 
                  "cpu: %s of layer %zu would be kernel %zu of this process; its "
                  "compile budget is %zu",
                  caps->kinds[kind].name, layer, compiled + 1, caps->compile_budget);
-    KILN_REQUIRE(caps->load_budget == 0 || is_loaded(cpu, set, kind, layer) ||
-                     there < caps->load_budget,
-                 err, KILN_EBUDGET,
-                 "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
-                 "budget is %zu",
-                 caps->kinds[kind].name, layer, there + 1, caps->load_budget);
+    KILN_REQUIRE(
+        caps->load_budget == 0 || is_loaded(cpu, set, kind, layer) || there < caps->load_budget,
+        err, KILN_EBUDGET,
+        "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
+        "budget is %zu",
+        caps->kinds[kind].name, layer, there + 1, caps->load_budget);
     return KILN_OK;
 }
 
@@ -397,8 +397,7 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
         .compile_budget = options->budget,
         .load_budget = options->load_budget,
         .compiles_beside = true,
-        .refreshes =
-            options->budget == 0 && options->load_budget == 0 && !options->two_sets,
+        .refreshes = options->budget == 0 && options->load_budget == 0 && !options->two_sets,
     };
     kiln_device_kinds(&table->dims, options, cpu->base.caps.kinds);
     snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",

@@ -278,10 +278,8 @@ _Static_assert(TOKENS *COPIED * sizeof(float) <= KILN_GEMM_SCRATCH, "gathered ro
 
 void kiln_host_embed(struct kiln_host *host, const uint32_t *tokens, float *x) {
     const struct kiln_tensor *embed = kiln_table_find(host->table, KILN_EMBED, KILN_NO_LAYER);
-    struct turn_job job = {.host = host,
-                           .tokens = tokens,
-                           .in = kiln_weights_wide(&host->weights, embed),
-                           .out = x};
+    struct turn_job job = {
+        .host = host, .tokens = tokens, .in = kiln_weights_wide(&host->weights, embed), .out = x};
     kiln_rows(&host->workers, all_tokens(host), TOKENS, embed_tokens, &job);
 }
 

@@ -78,7 +78,8 @@ void kiln_host_prepare(struct kiln_host *host, size_t set, const struct kiln_wei
 void kiln_host_activate(struct kiln_host *host, size_t set, const struct kiln_weights *weights);
 
 /* Rows first..first+rows of a matrix have new values: the classifier is packed again, unless there
- * are two sets; other matrices have no copy here. For the device's `refresh`; runs on any thread. */
+ * are two sets; other matrices have no copy here. For the device's `refresh`; runs on any thread.
+ */
 void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size_t rows,
                        const float *weights);
 
