@@ -2,13 +2,18 @@
 #include "base/spans.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #include "base/mem.h"
 
-struct kiln_spans {
-    pthread_mutex_t lock;
+struct list {
     struct kiln_span *at;
     size_t n, room;
+};
+
+struct kiln_spans {
+    pthread_mutex_t lock;
+    struct list now, taken;
     bool keep;
     double sums[KILN_SPAN_KINDS];
     int64_t generation;
@@ -41,19 +46,19 @@ const char *kiln_track_name(enum kiln_track track) {
     return names[track];
 }
 
-enum { FIRST_ROOM = 4096 };
+/* Do spans of the kind belong to the micro-batch that the owner is at? */
+static bool of_micro_batch(enum kiln_span_kind kind) {
+    return kind == KILN_SPAN_EVALUATE || kind == KILN_SPAN_STALL || kind == KILN_SPAN_DW ||
+           kind == KILN_SPAN_DW_WAIT || kind == KILN_SPAN_SURFACE;
+}
+
+enum { FIRST_ROOM = 1024 };
 
 enum kiln_status kiln_spans_create(struct kiln_spans **out, struct kiln_err *err) {
     struct kiln_spans *s = *out = kiln_alloc(1, sizeof *s);
-    struct kiln_span *at = kiln_alloc(FIRST_ROOM, sizeof *at);
-    if (!s || !at) {
-        kiln_free(s);
-        kiln_free(at);
-        *out = NULL;
-        return KILN_FAIL(err, KILN_ENOMEM, "no memory for %d spans of time", FIRST_ROOM);
-    }
-    *s = (struct kiln_spans){
-        .at = at, .room = FIRST_ROOM, .keep = true, .generation = -1, .micro_batch = -1};
+    KILN_REQUIRE(s, err, KILN_ENOMEM, "no memory for spans of time");
+    s->keep = true;
+    s->generation = s->micro_batch = -1;
     pthread_mutex_init(&s->lock, NULL);
     return KILN_OK;
 }
@@ -61,22 +66,24 @@ enum kiln_status kiln_spans_create(struct kiln_spans **out, struct kiln_err *err
 void kiln_spans_destroy(struct kiln_spans *s) {
     if (s) {
         pthread_mutex_destroy(&s->lock);
-        kiln_free(s->at);
+        kiln_free(s->now.at);
+        kiln_free(s->taken.at);
         kiln_free(s);
     }
 }
 
 /* Room for one more. */
-static bool grow(struct kiln_spans *s) {
-    if (s->n < s->room) {
+static bool grow(struct list *list) {
+    if (list->n < list->room) {
         return true;
     }
-    struct kiln_span *more = kiln_realloc(s->at, s->room, 2 * s->room, sizeof *more);
+    const size_t room = list->room ? 2 * list->room : FIRST_ROOM;
+    struct kiln_span *more = kiln_realloc(list->at, list->room, room, sizeof *more);
     if (!more) {
         return false;
     }
-    s->at = more;
-    s->room *= 2;
+    list->at = more;
+    list->room = room;
     return true;
 }
 
@@ -84,15 +91,15 @@ void kiln_spans_add(struct kiln_spans *s, const struct kiln_span *span) {
     if (!s) {
         return;
     }
-    const bool owner = span->kind == KILN_SPAN_EVALUATE || span->kind == KILN_SPAN_SURFACE ||
-                       span->kind == KILN_SPAN_STALL;
     pthread_mutex_lock(&s->lock);
     s->sums[span->kind] += span->end - span->start;
-    if (s->keep && grow(s)) {
-        struct kiln_span *to = &s->at[s->n++];
+    if (s->keep && grow(&s->now)) {
+        struct kiln_span *to = &s->now.at[s->now.n++];
         *to = *span;
-        to->generation = owner && to->generation < 0 ? s->generation : to->generation;
-        to->micro_batch = owner && to->micro_batch < 0 ? s->micro_batch : to->micro_batch;
+        to->generation = to->generation < 0 ? s->generation : to->generation;
+        if (to->micro_batch < 0 && of_micro_batch(span->kind)) {
+            to->micro_batch = s->micro_batch;
+        }
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -114,22 +121,29 @@ void kiln_spans_keep(struct kiln_spans *s, bool on) {
     }
 }
 
-double kiln_spans_sum(const struct kiln_spans *s, enum kiln_span_kind kind) {
-    return s ? s->sums[kind] : 0.0;
-}
-
-const struct kiln_span *kiln_spans_list(const struct kiln_spans *s, size_t *n) {
-    *n = s ? s->n : 0;
-    return s ? s->at : NULL;
-}
-
-void kiln_spans_clear(struct kiln_spans *s) {
+double kiln_spans_sum(struct kiln_spans *s, enum kiln_span_kind kind) {
+    double sum = 0.0;
     if (s) {
         pthread_mutex_lock(&s->lock);
-        s->n = 0;
-        for (int i = 0; i < KILN_SPAN_KINDS; i++) {
-            s->sums[i] = 0.0;
-        }
+        sum = s->sums[kind];
         pthread_mutex_unlock(&s->lock);
     }
+    return sum;
+}
+
+void kiln_spans_take(struct kiln_spans *s, struct kiln_spans_taken *out) {
+    *out = (struct kiln_spans_taken){.n = 0};
+    if (!s) {
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    const struct list list = s->now;
+    s->now = s->taken; /* its memory is used again */
+    s->now.n = 0;
+    s->taken = list;
+    memcpy(out->sums, s->sums, sizeof out->sums);
+    memset(s->sums, 0, sizeof s->sums);
+    pthread_mutex_unlock(&s->lock);
+    out->list = list.at;
+    out->n = list.n;
 }

@@ -64,20 +64,25 @@ KILN_MUST_CHECK enum kiln_status kiln_spans_create(struct kiln_spans **out, stru
 void kiln_spans_destroy(struct kiln_spans *spans);
 
 /* Add one. Any thread. spans NULL: nothing. Where no memory is left for the span itself its time
- * still counts in the sums. `micro_batch` and `generation` of -1 with kind EVALUATE, SURFACE, STALL
- * are replaced by what kiln_spans_at said last. */
+ * still counts in the sums. A `generation` of -1 is replaced by what kiln_spans_at said last, and
+ * so is a `micro_batch` of -1 of a kind that is work on a micro-batch: EVALUATE, STALL, DW, DW_WAIT
+ * and SURFACE. */
 void kiln_spans_add(struct kiln_spans *spans, const struct kiln_span *span);
 /* Where the owner stands: of spans to come. */
 void kiln_spans_at(struct kiln_spans *spans, int64_t generation, int32_t micro_batch);
-/* Keep spans to be listed, not only their sums (the default): off saves memory. */
+/* Keep spans to come to be listed, not only their sums (the default). */
 void kiln_spans_keep(struct kiln_spans *spans, bool on);
 
-/* Seconds of a kind since the last kiln_spans_clear. */
-double kiln_spans_sum(const struct kiln_spans *spans, enum kiln_span_kind kind);
-/* The spans since then, in the order they were added: valid until another is added or they are
- * cleared. The owner's, while no other thread adds. */
-const struct kiln_span *kiln_spans_list(const struct kiln_spans *spans, size_t *n);
-/* Forget them; memory is kept for the next. */
-void kiln_spans_clear(struct kiln_spans *spans);
+/* Seconds of a kind since the last kiln_spans_take. */
+double kiln_spans_sum(struct kiln_spans *spans, enum kiln_span_kind kind);
+/* What was added since the last time; what comes next counts from 0. Other threads may add all the
+ * while: each span is in one taking, in its sums and its list alike. The list, in the order that
+ * spans were added, is valid until the next time. The owner's call. */
+struct kiln_spans_taken {
+    double sums[KILN_SPAN_KINDS]; /* seconds */
+    const struct kiln_span *list; /* of those that were to be kept */
+    size_t n;
+};
+void kiln_spans_take(struct kiln_spans *spans, struct kiln_spans_taken *out);
 
 #endif

@@ -124,14 +124,13 @@ enum kiln_precision kiln_plan_snapshots(const struct kiln_plan_request *r) {
 }
 
 struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
-    const struct kiln_limits limits = kiln_limits_of(r);
     return (struct kiln_device_options){.device = r->device,
                                         .shape = {r->batch, r->seq},
                                         .precision = r->precision,
                                         .training = !r->forward_only,
                                         .budget = r->budget,
                                         .load_budget = r->load_budget,
-                                        .two_sets = delayed(r) && kiln_two_sets(&limits),
+                                        .two_sets = delayed(r),
                                         .beside = r->overlap != KILN_OVERLAP_OFF && !refreshes(r)};
 }
 

@@ -103,11 +103,11 @@ void kiln_timeline_update(struct kiln_timeline *t, bool snapshot, bool swap) {
     const struct kiln_rates *r = t->rates;
     const double begin = t->now;
     t->now += r->norm + r->update_rest;
-    t->fresh[t->layers] = t->now;
     for (size_t l = 0; l < t->layers; l++) {
         t->now += r->update_layer;
         t->fresh[l] = t->now;
     }
+    t->fresh[t->layers] = t->now;
     t->now += snapshot ? r->snapshot : 0;
     t->update += t->now - begin;
     if (swap) {

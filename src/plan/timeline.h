@@ -41,7 +41,7 @@ struct kiln_timeline {
     double compiler, queue;
     double *forward, *backward; /* [L] the layer's kernels are there */
     double head, shared;
-    double *fresh; /* [L + 1] a layer's new weights are there; [L]: the others */
+    double *fresh; /* [L + 1] a layer's new weights are there; [L]: all others */
     double next;   /* DELAYED: the next set is there */
     /* A successor: started, compiles from .. to. */
     bool succeeded, knows; /* there is one; it has the weights that it compiles */
@@ -52,8 +52,8 @@ struct kiln_timeline {
 /* A kernel compiled, or several: begins when the compiler is free, not before `from`; returns when
  * it is done. */
 double kiln_timeline_compile(struct kiln_timeline *t, double from, double seconds);
-/* One micro-batch through layers: from first up, from end down. again(l): is the layer run forward
- * once more in front of its backward pass, in a segment? `keep` as in the plan. */
+/* One micro-batch through layers: from first up, from end down. What `keep` (enum kiln_layer_keep)
+ * does not have in full is run forward again, segment by segment. */
 void kiln_timeline_forward(struct kiln_timeline *t, size_t first, size_t end);
 void kiln_timeline_backward(struct kiln_timeline *t, size_t first, size_t end,
                             const unsigned char *keep);

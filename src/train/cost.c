@@ -17,7 +17,7 @@ void kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor, b
         const double evaluated = counts->evaluate_s - before->evaluate_s;
         const bool host = trainer->engine.request.device.id != KILN_CPU; /* works beside */
         cursor->device_ms += (host ? evaluated : passes) * 1e3;
-        cursor->compile_ms += x->compile_s * 1e3;
+        cursor->compile_ms += kiln_spans_sum(trainer->engine.spans, KILN_SPAN_COMPILE) * 1e3;
         cursor->dw_wait_ms += (counts->dw_wait_s - before->dw_wait_s) * 1e3;
         cursor->io_ms += (counts->io_s - before->io_s) * 1e3;
         cursor->surface_written += counts->surface_written - before->surface_written;
@@ -28,7 +28,7 @@ void kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor, b
     cursor->peak_bytes = peak > cursor->peak_bytes ? peak : cursor->peak_bytes;
     trainer->since = now;
     trainer->counted = *counts;
-    x->forward_s = x->backward_s = x->compile_s = 0.0;
+    x->forward_s = x->backward_s = 0.0;
 }
 
 void kiln_cost_nothing(struct kiln_cursor *cursor) {

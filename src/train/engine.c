@@ -9,21 +9,34 @@ enum kiln_status kiln_engine_plan(struct kiln_engine *e, const struct kiln_table
     return kiln_plan_fit(table, &e->request, &e->plan, err);
 }
 
+/* A layer has its new weights: its kernels may be compiled. */
+static void updated(void *context, size_t gate) {
+    const struct kiln_engine *e = context;
+    kiln_compiler_gate(e->executor.sets.compiler, gate);
+}
+
 enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table *table,
                                   const struct kiln_engine_memory *memory, struct kiln_err *err) {
     const struct kiln_plan_request *r = &e->request;
     const struct kiln_device_options options = kiln_plan_device(r);
     KILN_TRY(kiln_pool_create(r->threads > 0 ? r->threads : 1, &e->pool, err));
-    const struct kiln_weights weights = kiln_weights_flat(table, memory->weights);
+    const struct kiln_weights weights =
+        memory->active.table ? memory->active : kiln_weights_flat(table, memory->weights);
+    KILN_TRY(kiln_spans_create(&e->spans, err));
     KILN_TRY(kiln_device_open(table, e->pool, &weights, &options, &e->device, err));
-    KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, err));
+    KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, e->spans, err));
+    kiln_executor_generation(&e->executor, memory->generation, &weights, NULL);
     if (r->forward_only) {
         return KILN_OK;
     }
+    const bool delayed = e->plan.schedule.overlap == KILN_OVERLAP_DELAYED;
     struct kiln_optimizer_parts parts = memory->optimizer;
     parts.table = table;
     parts.pool = e->pool;
-    parts.device = e->device;
+    /* A delayed run compiles all that is new, from snapshots: nothing is taken in place. */
+    parts.device = delayed ? NULL : e->device;
+    parts.updated = e->plan.schedule.overlap == KILN_OVERLAP_EXACT ? updated : NULL;
+    parts.updated_context = e;
     parts.weights = memory->weights;
     e->executor.gradients = parts.gradients;
     return kiln_optimizer_create(&parts, &e->optimizer, err);
@@ -38,6 +51,7 @@ void kiln_engine_close(struct kiln_engine *e) {
     kiln_executor_close(&e->executor);
     kiln_device_close(e->device);
     kiln_pool_destroy(e->pool);
+    kiln_spans_destroy(e->spans);
     kiln_plan_close(&e->plan);
     memset(e, 0, sizeof *e);
 }

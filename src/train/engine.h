@@ -18,6 +18,7 @@ struct kiln_engine {
     struct kiln_device *device;
     struct kiln_executor executor;
     struct kiln_optimizer *optimizer; /* NULL where nothing is trained */
+    struct kiln_spans *spans;         /* of all of them */
 };
 
 /* Step 1: the plan. The table is borrowed until close. */
@@ -29,6 +30,9 @@ KILN_MUST_CHECK enum kiln_status kiln_engine_plan(struct kiln_engine *engine,
 /* Step 2: everything else. All is borrowed. */
 struct kiln_engine_memory {
     float *weights;
+    /* What the device opens with; table NULL: the weights above, as generation 0. */
+    struct kiln_weights active;
+    int64_t generation;
     /* To train; without an optimizer leave it zero. table, pool, device and weights are filled. */
     struct kiln_optimizer_parts optimizer;
 };

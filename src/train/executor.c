@@ -7,97 +7,10 @@
 
 bool kiln_poison_dropped;
 
-/* ---- kernels ----------------------------------------------------------------------------------
- */
-
-static enum kiln_status compile(struct kiln_executor *x, enum kiln_kind kind, size_t layer,
-                                struct kiln_err *err) {
-    return x->device->ops->compile(x->device, 0, kind, layer, &x->device->weights, err);
-}
-
-/* Is there one of the kind that all layers share? */
-static bool shared_kind(const struct kiln_executor *x, size_t kind) {
-    const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
-    return k->compiles > 0 && !k->per_layer && !k->weights && !x->plan->schedule.limits.whole;
-}
-
-/* Is one of the kind the layer's, and in this set? What runs behind the last layer is among its
- * forward kernels; in `whole` each layer has what is shared otherwise (plan/budget.c). */
-static bool layer_kind(const struct kiln_executor *x, size_t kind, size_t layer, unsigned set) {
-    const struct kiln_kernel_kind *k = &x->device->caps.kinds[kind];
-    const bool forward = k->pass == KILN_FORWARD;
-    const bool behind = !k->per_layer && (k->weights || forward);
-    return k->compiles > 0 && !shared_kind(x, kind) &&
-           (!behind || layer + 1 == x->plan->schedule.layers) &&
-           set & (forward ? KILN_HAS_FORWARD : KILN_HAS_BACKWARD);
-}
-
-static void release_layer(struct kiln_executor *x, size_t layer, unsigned set) {
-    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
-        if (layer_kind(x, kind, layer, set)) {
-            x->device->ops->release(x->device, 0, kind, layer);
-        }
-    }
-}
-
-static enum kiln_status compile_layer(struct kiln_executor *x, size_t layer, unsigned set,
-                                      struct kiln_err *err) {
-    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
-        if (layer_kind(x, kind, layer, set)) {
-            KILN_TRY(compile(x, kind, layer, err));
-        }
-    }
-    return KILN_OK;
-}
-
-static void release_shared(struct kiln_executor *x) {
-    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
-        if (shared_kind(x, kind)) {
-            x->device->ops->release(x->device, 0, kind, 0);
-        }
-    }
-}
-
-static enum kiln_status compile_shared(struct kiln_executor *x, struct kiln_err *err) {
-    for (size_t kind = 0; kind < KILN_KINDS; kind++) {
-        if (shared_kind(x, kind)) {
-            KILN_TRY(compile(x, kind, 0, err));
-        }
-    }
-    return KILN_OK;
-}
-
 static void layer_done(const struct kiln_executor *x, enum kiln_pass pass, size_t layer) {
     if (x->layer_done) {
         x->layer_done(x->layer_done_context, pass, layer);
     }
-}
-
-/* Make the device hold what the process should: first the room, then the kernels. */
-static enum kiln_status sync_kernels(struct kiln_executor *x, struct kiln_err *err) {
-    const unsigned char *has = x->process.has;
-    for (size_t l = 0; l < x->plan->schedule.layers; l++) {
-        release_layer(x, l, x->on_device[l] & ~(unsigned)has[l]);
-        x->on_device[l] &= has[l];
-    }
-    if (x->shared_on_device && !x->process.shared) {
-        release_shared(x);
-    }
-    const double start = kiln_now_s();
-    for (size_t l = 0; l < x->plan->schedule.layers; l++) {
-        const unsigned fresh = has[l] & ~(unsigned)x->on_device[l];
-        KILN_TRY(compile_layer(x, l, fresh, err));
-        x->on_device[l] = has[l];
-        if (fresh) {
-            layer_done(x, KILN_FORWARD, l);
-        }
-    }
-    if (x->process.shared && !x->shared_on_device) {
-        KILN_TRY(compile_shared(x, err));
-    }
-    x->shared_on_device = x->process.shared;
-    x->compile_s += kiln_now_s() - start;
-    return KILN_OK;
 }
 
 /* ---- where blocks lie -------------------------------------------------------------------------
@@ -185,6 +98,7 @@ static void poison_run(const struct kiln_executor *x) {
 static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer, const struct blocks *b,
                                       void *out, bool keep, struct kiln_err *err) {
     const struct kiln_device_ops *ops = x->device->ops;
+    KILN_TRY(kiln_sets_want(&x->sets, KILN_FORWARD, layer, err));
     KILN_TRY(ops->forward(x->device, layer, KILN_ATTENTION, b->in, b->mid, b->taps[0], keep, err));
     return ops->forward(x->device, layer, KILN_FEED_FORWARD, b->mid, out, b->taps[1], keep, err);
 }
@@ -192,6 +106,7 @@ static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer, con
 static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
                                        const struct blocks *b, struct kiln_err *err) {
     const struct kiln_device_ops *ops = x->device->ops;
+    KILN_TRY(kiln_sets_want(&x->sets, KILN_BACKWARD, layer, err));
     KILN_TRY(ops->backward(x->device, layer, KILN_FEED_FORWARD, b->mid, flow(x), b->taps[1], err));
     KILN_TRY(ops->backward(x->device, layer, KILN_ATTENTION, b->in, flow(x), b->taps[0], err));
     if (x->layer_done) {
@@ -280,7 +195,12 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
 
 static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_plan_action *a,
                                   struct kiln_err *err) {
+    /* The embedding is of the generation, too. */
+    KILN_TRY(kiln_sets_want(
+        &x->sets, a->group.pass == KILN_PLAN_FORWARD ? KILN_FORWARD : KILN_BACKWARD,
+        a->group.pass == KILN_PLAN_FORWARD ? a->group.first : a->group.end - 1, err));
     const double start = kiln_now_s();
+    kiln_spans_at(x->spans, x->sets.generation, (int32_t)a->micro_batch);
     x->source(x->context, a->micro_batch, x->tokens, x->targets);
     x->device->gradients = x->gradients;
     x->device->gradients.add = a->micro_batch > 0;
@@ -299,9 +219,16 @@ static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_pla
 /* ---- what the caller drives -------------------------------------------------------------------
  */
 
+void kiln_executor_generation(struct kiln_executor *x, int64_t generation,
+                              const struct kiln_weights *active, const struct kiln_weights *next) {
+    kiln_sets_generation(&x->sets, generation, active, next);
+    x->has_next = next != NULL;
+}
+
 void kiln_executor_begin(struct kiln_executor *x, bool evaluate, uint64_t micro_batches,
                          kiln_batch_source *source, void *context) {
-    x->position = (struct kiln_position){.evaluate = evaluate, .micro_batches = micro_batches};
+    x->position = (struct kiln_position){
+        .evaluate = evaluate, .micro_batches = micro_batches, .next = x->has_next && !evaluate};
     x->source = source;
     x->context = context;
     x->loss_sum = 0.0;
@@ -311,13 +238,58 @@ struct kiln_plan_action kiln_executor_next(const struct kiln_executor *x) {
     return kiln_schedule_next(&x->plan->schedule, &x->process, &x->position);
 }
 
+/* The schedule's view of the process first, then what it says. */
+static void apply(struct kiln_executor *x, const struct kiln_plan_action *a) {
+    kiln_schedule_apply(&x->plan->schedule, &x->process, &x->position, a);
+}
+
+static enum kiln_status update_done(struct kiln_executor *x, const struct kiln_plan_action *a,
+                                    struct kiln_err *err) {
+    KILN_TRY(kiln_sets_settle(&x->sets, err));
+    const bool swaps = x->process.next;
+    apply(x, a);
+    kiln_sets_update(&x->sets, &x->process, swaps && !x->process.next);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_executor_do(struct kiln_executor *x, const struct kiln_plan_action *a,
                                   struct kiln_err *err) {
-    if (a->what == KILN_FORWARD_GROUP || a->what == KILN_BACKWARD_GROUP) {
-        KILN_TRY(run_group(x, a, err));
+    switch (a->what) {
+        case KILN_FORWARD_GROUP:
+        case KILN_BACKWARD_GROUP:
+            KILN_TRY(run_group(x, a, err));
+            apply(x, a);
+            /* `whole` uses nothing twice. */
+            return kiln_sets_let_go(&x->sets, &x->process, err);
+        case KILN_COMPILE_GROUP:
+            apply(x, a);
+            return kiln_sets_compile(&x->sets, &x->process, &a->group, x->gated, err);
+        case KILN_COMPILE_NEXT:
+            apply(x, a);
+            return kiln_sets_compile_next(&x->sets, err);
+        case KILN_UPDATE:
+            return update_done(x, a, err);
+        case KILN_RESTART:
+        case KILN_STEP_DONE:
+        case KILN_ERROR:
+            break;
     }
-    kiln_schedule_apply(&x->plan->schedule, &x->process, &x->position, a);
-    return sync_kernels(x, err);
+    apply(x, a);
+    return kiln_sets_let_go(&x->sets, &x->process, err);
+}
+
+enum kiln_status kiln_executor_compile(struct kiln_executor *x, bool gated, struct kiln_err *err) {
+    enum kiln_status status = KILN_OK;
+    x->gated = gated;
+    for (;;) {
+        const struct kiln_plan_action a = kiln_executor_next(x);
+        if (status != KILN_OK || a.what != KILN_COMPILE_GROUP) {
+            break;
+        }
+        status = kiln_executor_do(x, &a, err);
+    }
+    x->gated = false;
+    return status;
 }
 
 enum kiln_status kiln_executor_window(struct kiln_executor *x, struct kiln_err *err) {
@@ -333,10 +305,12 @@ enum kiln_status kiln_executor_window(struct kiln_executor *x, struct kiln_err *
 }
 
 enum kiln_status kiln_executor_load_forward(struct kiln_executor *x, struct kiln_err *err) {
-    for (size_t l = 0; l < x->plan->schedule.layers; l++) {
+    const struct kiln_plan_group all = {.end = x->plan->schedule.layers};
+    for (size_t l = 0; l < all.end; l++) {
         x->process.has[l] |= KILN_HAS_FORWARD;
     }
-    return sync_kernels(x, err);
+    KILN_TRY(kiln_sets_compile(&x->sets, &x->process, &all, false, err));
+    return kiln_sets_settle(&x->sets, err);
 }
 
 /* ---- memory -----------------------------------------------------------------------------------
@@ -373,19 +347,26 @@ static enum kiln_status open_memory(struct kiln_executor *x, struct kiln_err *er
     return KILN_OK;
 }
 
+static void layer_compiled(void *context, size_t layer) {
+    layer_done(context, KILN_FORWARD, layer);
+}
+
 enum kiln_status kiln_executor_open(struct kiln_executor *x, const struct kiln_plan *plan,
-                                    struct kiln_device *device, struct kiln_err *err) {
-    *x = (struct kiln_executor){.plan = plan, .device = device};
+                                    struct kiln_device *device, struct kiln_spans *spans,
+                                    struct kiln_err *err) {
+    *x = (struct kiln_executor){.plan = plan, .device = device, .spans = spans};
     x->process.has = kiln_alloc(plan->schedule.layers, 1);
-    x->on_device = kiln_alloc(plan->schedule.layers, 1);
-    KILN_REQUIRE(x->process.has && x->on_device, err, KILN_ENOMEM, "no memory for %zu layers",
+    KILN_REQUIRE(x->process.has, err, KILN_ENOMEM, "no memory for %zu layers",
                  plan->schedule.layers);
+    KILN_TRY(kiln_sets_open(&x->sets, plan, device, spans, err));
+    x->sets.compiled = layer_compiled;
+    x->sets.compiled_context = x;
     return open_memory(x, err);
 }
 
 void kiln_executor_close(struct kiln_executor *x) {
+    kiln_sets_close(&x->sets);
     kiln_arena_close(&x->arena);
     kiln_free(x->process.has);
-    kiln_free(x->on_device);
     *x = (struct kiln_executor){0};
 }

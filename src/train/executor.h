@@ -14,7 +14,7 @@
 
 #include "base/mem.h"
 #include "device/device.h"
-#include "plan/plan.h"
+#include "train/sets.h"
 
 /* Fill tokens and targets [N] of micro-batch `index` of the window. */
 typedef void kiln_batch_source(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets);
@@ -24,8 +24,9 @@ struct kiln_executor {
     struct kiln_device *device;   /* borrowed */
     struct kiln_process process;
     struct kiln_position position;
-    unsigned char *on_device; /* [L] of process.has, what the device holds */
-    bool shared_on_device;
+    struct kiln_sets sets;    /* of process, what the device holds */
+    struct kiln_spans *spans; /* borrowed; NULL: none */
+    bool has_next, gated;
     struct kiln_gradients gradients; /* of a training window */
     kiln_batch_source *source;
     void *context;
@@ -33,10 +34,10 @@ struct kiln_executor {
      * been added to (BACKWARD); KILN_NO_LAYER: the parameters outside the layers. */
     void (*layer_done)(void *context, enum kiln_pass pass, size_t layer);
     void *layer_done_context;
-    float scale;                             /* of the loss, in its gradient */
-    double loss_sum;                         /* over the tokens of the micro-batches so far */
-    double forward_s, backward_s, compile_s; /* so far, of the caller to reset */
-    double head_s;                           /* of the last micro-batch's loss */
+    float scale;                  /* of the loss, in its gradient */
+    double loss_sum;              /* over the tokens of the micro-batches so far */
+    double forward_s, backward_s; /* so far, of the caller to reset */
+    double head_s;                /* of the last micro-batch's loss */
 
     uint32_t *tokens, *targets; /* [N] */
     struct kiln_arena arena;
@@ -44,14 +45,19 @@ struct kiln_executor {
     unsigned char *scratch[2], *run_inputs, *run_mids, *run_taps[KILN_HALVES];
 };
 
-/* Borrows plan and device, which was opened for the plan's micro-batch. Where the plan's layout is
- * `in_state` the caller sets x->held before it begins a window. */
+/* Borrows plan, device, which was opened for the plan's micro-batch, and spans (NULL: none). Where
+ * the plan's layout is `in_state` the caller sets x->held before it begins a window. */
 KILN_MUST_CHECK enum kiln_status kiln_executor_open(struct kiln_executor *x,
                                                     const struct kiln_plan *plan,
                                                     struct kiln_device *device,
-                                                    struct kiln_err *err);
+                                                    struct kiln_spans *spans, struct kiln_err *err);
 void kiln_executor_close(struct kiln_executor *x);
 
+/* The generation to compute with and, in a delayed run, the next one, which windows to come compile
+ * (NULL: there is none). What the views show stays until they are replaced. At first it is what
+ * the device was opened with, as generation 0, and no next one. */
+void kiln_executor_generation(struct kiln_executor *x, int64_t generation,
+                              const struct kiln_weights *active, const struct kiln_weights *next);
 /* Begin a window (or an evaluation) of so many micro-batches. */
 void kiln_executor_begin(struct kiln_executor *x, bool evaluate, uint64_t micro_batches,
                          kiln_batch_source *source, void *context);
@@ -59,6 +65,10 @@ struct kiln_plan_action kiln_executor_next(const struct kiln_executor *x);
 KILN_MUST_CHECK enum kiln_status kiln_executor_do(struct kiln_executor *x,
                                                   const struct kiln_plan_action *action,
                                                   struct kiln_err *err);
+/* Compile what comes before the first pass at the place where x stands, and do not wait for it.
+ * gated: each kernel as soon as the compiler's gate says that its weights have been updated. */
+KILN_MUST_CHECK enum kiln_status kiln_executor_compile(struct kiln_executor *x, bool gated,
+                                                       struct kiln_err *err);
 /* All actions of the window up to its UPDATE or end; KILN_EBUDGET where it would restart. */
 KILN_MUST_CHECK enum kiln_status kiln_executor_window(struct kiln_executor *x,
                                                       struct kiln_err *err);

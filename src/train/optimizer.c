@@ -14,6 +14,7 @@ struct kiln_optimizer {
     size_t n_pieces;
     struct kiln_adamw constants, constants_no_decay;
     uint64_t update; /* the one being run */
+    size_t first;    /* piece of task 0 */
 };
 
 enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
@@ -96,8 +97,9 @@ double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
 }
 
 /* Chunk by chunk, guarded where there is a state that outlives the process. */
-static void update_piece(void *context, size_t task, size_t thread) {
+static void update_piece(void *context, size_t index, size_t thread) {
     struct kiln_optimizer *o = context;
+    const size_t task = o->first + index;
     const struct kiln_piece *p = &o->pieces[task];
     const struct kiln_optimizer_parts *parts = &o->parts;
     const struct kiln_adamw *constants = p->decay ? &o->constants : &o->constants_no_decay;
@@ -124,6 +126,33 @@ static void update_piece(void *context, size_t task, size_t thread) {
     walk(o, task, KILN_GRADIENTS);
 }
 
+/* Pieces first..end-1. */
+static void update_range(struct kiln_optimizer *o, size_t first, size_t end) {
+    o->first = first;
+    kiln_pool_run(o->parts.pool, end - first, update_piece, o);
+}
+
+/* Pieces lie in the order of the table: what is in front of the layers, layer by layer, the rest.
+ */
+static void update_layers(struct kiln_optimizer *o) {
+    const struct kiln_table *table = o->parts.table;
+    size_t piece = 0;
+    for (size_t l = 0; l < table->dims.layers; l++) {
+        const bool last = l + 1 == table->dims.layers;
+        const size_t next = kiln_table_find(table, last ? KILN_FINAL_NORM : KILN_ATTN_NORM,
+                                            last ? KILN_NO_LAYER : l + 1)
+                                ->offset;
+        const size_t first = piece;
+        while (piece < o->n_pieces && o->pieces[piece].offset < next) {
+            piece++;
+        }
+        update_range(o, first, piece);
+        o->parts.updated(o->parts.updated_context, l + 1);
+    }
+    update_range(o, piece, o->n_pieces);
+    o->parts.updated(o->parts.updated_context, table->dims.layers + 1);
+}
+
 void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr, double norm,
                            double loss_scale) {
     const struct kiln_optimizer_parts *p = &o->parts;
@@ -140,7 +169,11 @@ void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr,
     o->constants_no_decay = o->constants;
     o->constants_no_decay.decay = 0.0f;
     o->update = update;
-    kiln_pool_run(p->pool, o->n_pieces, update_piece, o);
+    if (p->updated) {
+        update_layers(o);
+    } else {
+        update_range(o, 0, o->n_pieces);
+    }
 }
 
 double kiln_learning_rate(const struct kiln_settings *s, uint64_t step) {

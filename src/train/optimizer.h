@@ -26,6 +26,10 @@ struct kiln_optimizer_parts {
     struct kiln_gradients gradients;
     struct kiln_state *state; /* that holds the arrays and guards each chunk; NULL: unguarded */
     double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */
+    /* NULL, or told on the way through an update, in this order: l+1 when the parameters of layer l
+     * have their new values, layers+1 when all have. Whoever compiles from them may begin. */
+    void (*updated)(void *context, size_t gate);
+    void *updated_context;
 };
 KILN_MUST_CHECK enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
                                                        struct kiln_optimizer **out,

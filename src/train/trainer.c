@@ -18,6 +18,7 @@
 #include "base/kill_point.h"
 #include "base/machine.h"
 #include "train/cost.h"
+#include "train/generation.h"
 #include "train/scale.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
@@ -96,6 +97,110 @@ static size_t val_batches(const struct kiln_trainer *t) {
     return wanted == 0 ? 0 : wanted < batch ? 1 : wanted / batch;
 }
 
+/* ---- generations ------------------------------------------------------------------------------
+ */
+
+static bool delayed(const struct kiln_trainer *t) {
+    return t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
+}
+
+/* Compute with what is due when `step` steps are done. */
+static void set_generation(struct kiln_trainer *t, uint64_t step) {
+    const uint64_t g = kiln_generation_of(step, delayed(t));
+    const struct kiln_weights active = kiln_generation_weights(t->state, t->table, g);
+    const struct kiln_weights next = kiln_generation_weights(t->state, t->table, step);
+    kiln_executor_generation(&t->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
+}
+
+void kiln_trainer_generation(struct kiln_trainer *t) {
+    set_generation(t, kiln_state_cursor(t->state)->step);
+}
+
+static void span(struct kiln_trainer *t, enum kiln_span_kind kind, double start) {
+    const struct kiln_span s = {.start = start,
+                                .end = kiln_now_s(),
+                                .kind = kind,
+                                .layer = -1,
+                                .micro_batch = -1,
+                                .generation = (int64_t)kiln_state_cursor(t->state)->step};
+    kiln_spans_add(t->engine.spans, &s);
+}
+
+/* ---- the successor ----------------------------------------------------------------------------
+ */
+
+#define PLACE \
+    "step=%" PRIu64 ",evaluate=%d,round=%" PRIu64 ",group=%" PRIu64 ",micro-batch=%" PRIu64
+
+/* Start the process that will go on where this one must end. */
+static void call(struct kiln_trainer *t, const struct kiln_position *place, bool edge) {
+    char text[200];
+    snprintf(text, sizeof text, PLACE, kiln_state_cursor(t->state)->step + edge, place->evaluate,
+             place->round, place->group, place->micro_batch);
+    t->relay.start(t->relay.context, text);
+    t->called = true;
+}
+
+/* The same, if the schedule sees that end from here. */
+static void call_ahead(struct kiln_trainer *t) {
+    const struct kiln_executor *x = &t->engine.executor;
+    struct kiln_position place;
+    bool edge;
+    if (!t->relay.start || t->called ||
+        !kiln_schedule_successor(&t->engine.plan.schedule, &x->process, &x->position, &t->scratch,
+                                 &place, &edge)) {
+        return;
+    }
+    const bool last = kiln_state_cursor(t->state)->step + 1 >= t->settings->steps;
+    if (!edge || (!x->position.evaluate && (!last || val_batches(t) > 0))) {
+        call(t, &place, edge);
+    }
+}
+
+/* At the place: is the successor ready to go on? */
+static bool successor_ready(struct kiln_trainer *t) {
+    if (!t->relay.start) {
+        return false;
+    }
+    const double start = kiln_now_s();
+    if (!t->called) {
+        call(t, &t->engine.executor.position, false);
+    }
+    const bool ready = t->relay.wait(t->relay.context);
+    span(t, KILN_SPAN_STALL, start);
+    return ready;
+}
+
+enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
+                                    struct kiln_err *err) {
+    struct kiln_executor *x = &t->engine.executor;
+    struct kiln_position at = {.next = false};
+    uint64_t step;
+    int evaluate;
+    const int n = sscanf(place,
+                         "step=%" SCNu64 ",evaluate=%d,round=%" SCNu64 ",group=%" SCNu64
+                         ",micro-batch=%" SCNu64,
+                         &step, &evaluate, &at.round, &at.group, &at.micro_batch);
+    KILN_REQUIRE(n == 5 && at.group < t->engine.plan.schedule.groups.n, err, KILN_EINTERNAL,
+                 "take over at %s: no place of this run", place);
+    /* Without delay the weights behind an edge are not there yet: nothing to compile. */
+    const bool edge = step != kiln_state_cursor(t->state)->step;
+    t->counted = t->engine.device->counts;
+    if (edge && !delayed(t)) {
+        return KILN_OK;
+    }
+    set_generation(t, step);
+    kiln_executor_begin(x, evaluate != 0, evaluate ? val_batches(t) : t->settings->accum, NULL, t);
+    at.evaluate = evaluate != 0;
+    at.micro_batches = x->position.micro_batches;
+    x->position = at;
+    KILN_TRY(kiln_executor_compile(x, false, err));
+    return kiln_compiler_finish(x->sets.compiler, err);
+}
+
+/* ---- windows, cut and taken up again -----------------------------------------------------------
+ */
+
 /* May the window be left here? Its gradients lie in the state; what is held from forward to
  * backward does where the plan says so. */
 static bool can_leave(const struct kiln_trainer *t) {
@@ -115,6 +220,7 @@ static void leave(struct kiln_trainer *t) {
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
     kiln_cost_spend(t, &cursor, x->position.evaluate);
     cursor.handed_at = kiln_now_s();
+    cursor.owner_epoch++;
     kiln_kill_point("hand-over: leaving");
     kiln_state_commit(t->state, &cursor);
     kiln_kill_point("hand-over: committed");
@@ -124,8 +230,10 @@ static void leave(struct kiln_trainer *t) {
 static void take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches) {
     struct kiln_executor *x = &t->engine.executor;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    set_generation(t, cursor.step);
     kiln_executor_begin(x, evaluate, micro_batches, evaluate ? val_batch : train_batch, t);
     if (!cursor.mid) {
+        call_ahead(t);
         return;
     }
     if (cursor.plan_id == kiln_schedule_id(&t->engine.plan.schedule)) {
@@ -138,6 +246,7 @@ static void take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batche
     cursor.mid = 0;
     kiln_state_commit(t->state, &cursor);
     kiln_kill_point("hand-over: taken up");
+    call_ahead(t);
 }
 
 static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *err);
@@ -158,6 +267,7 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
                      "a group of %zu kernels fits no process", a.kernels);
         if (a.what == KILN_RESTART) {
             KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
+            (void)successor_ready(t);        /* or none: whoever we return to knows */
             leave(t);
             return KILN_FAIL(err, KILN_ERESTART,
                              "%zu kernels do not fit the %zu left of this process", a.kernels,
@@ -275,6 +385,11 @@ static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_
 
 static bool every(uint64_t step, uint64_t interval) { return interval > 0 && step % interval == 0; }
 
+/* Is the model evaluated when so many steps are done? */
+static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
+    return every(step, t->settings->eval_every) || step == t->settings->steps;
+}
+
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
     if (t->tokenizer && every(step, t->settings->sample_every)) {
@@ -289,7 +404,7 @@ static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct
 /* Phase FINISH: evaluation, the line of metrics, and the cursor that ends the step. */
 static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
-    if (every(record.step, t->settings->eval_every) || record.step == t->settings->steps) {
+    if (evaluates(t, record.step)) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
@@ -309,23 +424,75 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     return after_step(t, cursor.step, err);
 }
 
+static enum kiln_status kernels_are_old(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_plan_action action = {.what = KILN_UPDATE};
+    return kiln_executor_do(&t->engine.executor, &action, err);
+}
+
+static void change_weights(struct kiln_trainer *t, const struct kiln_cursor *cursor) {
+    const double start = kiln_now_s();
+    kiln_optimizer_update(t->engine.optimizer, cursor->updates + 1, cursor->lr, cursor->grad_norm,
+                          cursor->loss_scale > 0 ? cursor->loss_scale : 1);
+    span(t, KILN_SPAN_UPDATE, start);
+}
+
+/* The kernels that come first after the step, each to be compiled as soon as its weights are there:
+ * those of the evaluation, those of the window. */
+static enum kiln_status compile_behind_update(struct kiln_trainer *t, uint64_t step,
+                                              struct kiln_err *err) {
+    struct kiln_executor *x = &t->engine.executor;
+    if (evaluates(t, step)) {
+        kiln_executor_begin(x, true, val_batches(t), NULL, NULL);
+        KILN_TRY(kiln_executor_compile(x, true, err));
+    }
+    if (step < t->settings->steps) {
+        kiln_executor_begin(x, false, t->settings->accum, NULL, NULL);
+        KILN_TRY(kiln_executor_compile(x, true, err));
+    }
+    return KILN_OK;
+}
+
+/* Kernels are compiled behind the update, or beside it, layer by layer. */
+static enum kiln_status update_now(struct kiln_trainer *t, const struct kiln_cursor *cursor,
+                                   struct kiln_err *err) {
+    KILN_TRY(kernels_are_old(t, err));
+    if (t->engine.plan.schedule.overlap == KILN_OVERLAP_EXACT) {
+        set_generation(t, cursor->step + 1); /* of these weights, as they will be */
+        KILN_TRY(compile_behind_update(t, cursor->step + 1, err));
+    }
+    change_weights(t, cursor);
+    return KILN_OK;
+}
+
+/* A window that is skipped makes a generation, too: that of the same weights. The sets are swapped
+ * last: what is still being compiled has the time of the update. */
+static enum kiln_status update_delayed(struct kiln_trainer *t, const struct kiln_cursor *cursor,
+                                       struct kiln_err *err) {
+    if (cursor->skip == 0) {
+        change_weights(t, cursor);
+    }
+    const double start = kiln_now_s();
+    kiln_kill_point("update: snapshot");
+    KILN_TRY(kiln_generation_take(t->state, t->table, t->engine.pool, cursor->step + 1, err));
+    span(t, KILN_SPAN_SNAPSHOT, start);
+    kiln_kill_point("update: swap");
+    return kernels_are_old(t, err);
+}
+
 /* Phase UPDATE: new weights from the gradients of the window, at the rate, norm and loss scale in
  * the cursor; or none, where the window is skipped. */
 static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
-    const struct kiln_plan_action action = {.what = KILN_UPDATE};
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double start = kiln_now_s();
     kiln_kill_point("update: before");
-    if (cursor.skip == 0) {
-        kiln_optimizer_update(t->engine.optimizer, cursor.updates + 1, cursor.lr, cursor.grad_norm,
-                              cursor.loss_scale > 0 ? cursor.loss_scale : 1);
-        /* Kernels are of old weights. */
-        KILN_TRY(kiln_executor_do(&t->engine.executor, &action, err));
-        cursor.updates++;
-    } else {
-        cursor.skipped++; /* all stays as it is, the kernels too */
+    if (delayed(t)) {
+        KILN_TRY(update_delayed(t, &cursor, err));
+    } else if (cursor.skip == 0) {
+        KILN_TRY(update_now(t, &cursor, err));
     }
+    cursor.updates += cursor.skip == 0;
+    cursor.skipped += cursor.skip > 0; /* all stays as it is */
     kiln_kill_point("update: done");
     const size_t samples = shape->batch * t->settings->accum;
     cursor.phase = KILN_PHASE_FINISH;
@@ -360,7 +527,9 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
         kiln_state_region(t->state, KILN_GRADIENTS)[0] = INFINITY;
     }
     cursor->loss = t->engine.executor.loss_sum / window_tokens(t);
+    const double start = kiln_now_s();
     cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scale);
+    span(t, KILN_SPAN_NORM, start);
     cursor->loss_scale = scaled ? scale : 0;
     if (isfinite(cursor->loss) && isfinite(cursor->grad_norm)) {
         cursor->skip = 0;

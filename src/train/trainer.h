@@ -30,6 +30,9 @@ struct kiln_trainer {
     const struct kiln_observer *observer;
     const volatile sig_atomic_t *stop;
     bool handed_over;                  /* by a process that restarted */
+    struct kiln_relay relay;           /* start NULL: restarts are those of one process */
+    bool called;                       /* the successor has been started */
+    struct kiln_process scratch;       /* of the schedule */
     double since;                      /* up to when the cursor knows what the step cost ... */
     struct kiln_device_counts counted; /* ... and how much of what the device has done */
     uint64_t peak_bytes;               /* resident memory, sampled before each action */
@@ -39,6 +42,14 @@ struct kiln_trainer {
  * spent and the state is ready for a successor. KILN_EINTERRUPTED: stopped, ready to be resumed. */
 KILN_MUST_CHECK enum kiln_status kiln_trainer_run(struct kiln_trainer *trainer,
                                                   struct kiln_err *err);
+
+/* Which generation the state's cursor asks for, to the executor: before training, and for whom
+ * opens the engine. */
+void kiln_trainer_generation(struct kiln_trainer *trainer);
+/* The successor of another process, which still trains: compile what will be needed where it takes
+ * over. `place` is what the owner gave its relay (KILN_EINTERNAL: none of ours). */
+KILN_MUST_CHECK enum kiln_status kiln_trainer_ahead(struct kiln_trainer *trainer, const char *place,
+                                                    struct kiln_err *err);
 
 /* A line of metrics.jsonl without the newline; heap, free with kiln_free; NULL: out of memory. */
 char *kiln_metrics_line(const struct kiln_step_record *record);

@@ -191,7 +191,7 @@ static size_t run_plan(const struct kiln_table *table, const struct kiln_plan *p
     f.base.ops = &fake_ops;
     f.base.table = table;
     kiln_device_kinds(&table->dims, &options, f.base.caps.kinds);
-    CHECK_OK(kiln_executor_open(&x, plan, &f.base, &err), &err);
+    CHECK_OK(kiln_executor_open(&x, plan, &f.base, NULL, &err), &err);
     const size_t held_bytes = plan->layout.held * plan->layout.micro_batch;
     unsigned char *held = plan->layout.in_state ? kiln_alloc(held_bytes, 1) : NULL;
     x.held = held != NULL ? held : x.held;
