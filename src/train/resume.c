@@ -59,12 +59,12 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
                      kiln_setting(i)->flag);
         kiln_settings_text(changes, i, text, sizeof text);
         const bool delays = strcmp(text, "delayed") == 0;
-        KILN_REQUIRE(i != KILN_SETTING_overlap ||
-                         delays == (strcmp(run->settings.overlap, "delayed") == 0),
-                     err, KILN_EUSAGE,
-                     "--overlap %s: this run was begun with --overlap %s, and delayed gradients are "
-                     "others; start a new run for it",
-                     text, run->settings.overlap);
+        KILN_REQUIRE(
+            i != KILN_SETTING_overlap || delays == (strcmp(run->settings.overlap, "delayed") == 0),
+            err, KILN_EUSAGE,
+            "--overlap %s: this run was begun with --overlap %s, and delayed gradients are "
+            "others; start a new run for it",
+            text, run->settings.overlap);
         KILN_TRY(kiln_settings_set(&run->settings, i, text, KILN_FROM_FLAG, err));
         if (i == KILN_SETTING_sim_time || i == KILN_SETTING_profile) {
             run->profile.tflops = 0; /* that of before is not of these times */
