@@ -110,6 +110,7 @@ static void set_generation(struct kiln_trainer *t, uint64_t step) {
     const struct kiln_weights active = kiln_generation_weights(t->state, t->table, g);
     const struct kiln_weights next = kiln_generation_weights(t->state, t->table, step);
     kiln_executor_generation(&t->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
+    kiln_spans_at(t->engine.spans, (int64_t)g, -1);
 }
 
 void kiln_trainer_generation(struct kiln_trainer *t) {
