@@ -138,11 +138,47 @@ struct kiln_profile {
     double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
     struct kiln_npu_times sim; /* what a simulator charges, before its multiple; all 0: nothing */
 };
-/* The profile of a device: of the cpu, and of a simulator that charges no time, a short measurement
- * of this machine (a quarter of a second), else what was published (docs/plan.md), times the
- * simulator's multiple. */
+
+/* A profile as a file, profile.json: what was measured or published of a device, each figure with
+ * where it is from. docs/probe.md has the form. Files may lack figures and may have others. */
+enum { KILN_FIGURES = 14 };
+struct kiln_figure {
+    const char *name, *unit;
+    double least, most;
+    size_t at; /* in struct kiln_profile */
+};
+struct kiln_profile_file {
+    char device[128]; /* "Apple M4" */
+    bool npu;         /* of sim and ane; else of a cpu */
+    struct kiln_profile profile;
+    bool known[KILN_FIGURES];
+    char source[KILN_FIGURES][400];
+};
+KILN_API const struct kiln_figure *kiln_figure(size_t i);
+KILN_API double *kiln_figure_of(struct kiln_profile *profile, size_t i);
+/* Read one that ships (m1-pro, m3-max, m4, m5), or a file. KILN_EUSAGE: `name` is neither.
+ * KILN_EINPUT names the file and the figure that cannot be. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_read(const char *name,
+                                                            struct kiln_profile_file *out,
+                                                            struct kiln_err *err);
+/* Write the figures that are known, durably. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_write(const char *path,
+                                                             const struct kiln_profile_file *file,
+                                                             struct kiln_err *err);
+
+/* The profile of a device that plans take. `name` (NULL: none) is one that kiln_profile_read knows;
+ * figures that it lacks are those without a name:
+ *
+ *   cpu                 this machine, measured (a quarter of a second)
+ *   sim without time    the same
+ *   ane                 the M4's
+ *   sim with time       the device of the M4's times the simulator's multiple, but never faster
+ *                       than this machine simulates; the host of this machine
+ *
+ * KILN_EUSAGE: a profile of a cpu for sim or ane, of an NPU for the cpu or for a simulator that
+ * charges no time. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_of(const struct kiln_device_choice *device,
-                                                          size_t threads,
+                                                          const char *name, size_t threads,
                                                           enum kiln_precision precision,
                                                           struct kiln_profile *out,
                                                           struct kiln_err *err);

@@ -100,6 +100,8 @@ struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
                                         .shape = {r->batch, r->seq},
                                         .precision = r->precision,
                                         .training = !r->forward_only,
+                                        .two_sets = r->overlap == KILN_OVERLAP_DELAYED,
+                                        .beside = r->overlap != KILN_OVERLAP_OFF,
                                         .budget = r->budget,
                                         .load_budget = r->load_budget};
 }
@@ -134,6 +136,8 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->limits = kiln_limits_of(r);
     s->layers = layers;
     s->refreshes = refreshes(r);
+    s->overlap = r->overlap;
+    s->relay = r->restart == KILN_RESTART_RELAY;
     s->overlap = r->overlap;
     s->relay = r->restart == KILN_RESTART_RELAY;
     KILN_TRY(kiln_limits_check(r, &s->limits, err));

@@ -35,6 +35,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_overlap:
         case KILN_SETTING_restart:
         case KILN_SETTING_sim_time: /* time decides none either */
+        case KILN_SETTING_profile:
             return true;
         default:
             return false;
@@ -43,7 +44,7 @@ static bool may_change(enum kiln_setting_id id) {
 
 static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_settings *changes,
                                       struct kiln_dims *dims, struct kiln_err *err) {
-    char path[4200], text[512];
+    char path[4200], text[4200]; /* a profile is a path */
     kiln_run_file(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
@@ -56,7 +57,17 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
                      "--%s cannot change when a run is resumed; start a new run for it",
                      kiln_setting(i)->flag);
         kiln_settings_text(changes, i, text, sizeof text);
+        const bool delays = strcmp(text, "delayed") == 0;
+        KILN_REQUIRE(i != KILN_SETTING_overlap ||
+                         delays == (strcmp(run->settings.overlap, "delayed") == 0),
+                     err, KILN_EUSAGE,
+                     "--overlap %s: this run was begun with --overlap %s, and delayed gradients are "
+                     "others; start a new run for it",
+                     text, run->settings.overlap);
         KILN_TRY(kiln_settings_set(&run->settings, i, text, KILN_FROM_FLAG, err));
+        if (i == KILN_SETTING_sim_time || i == KILN_SETTING_profile) {
+            run->profile.tflops = 0; /* that of before is not of these times */
+        }
     }
     return KILN_OK;
 }

@@ -305,6 +305,9 @@ static enum kiln_status open_sim(struct kiln_ane *ane, struct kiln_pool *pool,
     sim.limits.value[KILN_SIM_COMPILE_BUDGET] = options->budget;
     sim.limits.value[KILN_SIM_LOAD_BUDGET] = options->load_budget;
     sim.times.scale = options->device.sim_time;
+    if (options->device.times.tflops > 0) {
+        sim.times.device = options->device.times;
+    }
     if (options->device.sim) {
         KILN_TRY(kiln_sim_options_set(&sim, options->device.sim, err));
     }
