@@ -63,6 +63,7 @@ struct watch {
     struct kiln_progress progress;
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
+    double stall_ms, overlap_ms;
     uint64_t tokens_before;
     double val_loss;
 };
@@ -117,6 +118,8 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     end->peak_bytes = record->peak_bytes;
     end->skipped += record->skipped;
     watch->milliseconds += record->ms;
+    watch->stall_ms += record->stall_ms;
+    watch->overlap_ms += isfinite(record->overlap_ms) ? record->overlap_ms : 0;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (end->steps == 1) {
         const double in_step = record->tokens_per_s * record->ms / 1e3;
@@ -244,7 +247,11 @@ static void complete_end(struct watch *watch, double seconds) {
     end->seconds = seconds;
     end->tokens_per_s = busy > 0 ? tokens / busy : 0;
     end->tflops = busy > 0 ? watch->tflop / busy : 0;
-    end->step_s = end->steps > 0 ? busy / (double)end->steps : 0;
+    if (end->steps > 0) {
+        end->step_s = busy / (double)end->steps;
+        end->stall_s = watch->stall_ms / 1e3 / (double)end->steps;
+        end->overlap_s = watch->overlap_ms / 1e3 / (double)end->steps;
+    }
 }
 
 static enum kiln_status print_json(const struct kiln_run *run, const struct watch *watch,

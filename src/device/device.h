@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 #include "base/pool.h"
+#include "base/spans.h"
 #include "kernel/weights.h"
 #include "kiln/cpu.h"
 #include "kiln/device.h"
@@ -158,9 +159,6 @@ struct kiln_device_counts {
     uint64_t layer_forwards; /* micro-batches through the attention half of a layer */
     size_t loaded;           /* kernels loaded now */
     uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
-    double dw_wait_s;                       /* drain and a full queue: waiting for dW */
-    double io_s;                            /* moving these bytes */
-    double evaluate_s; /* in programs; 0 on the cpu, where all of a pass is the device's */
 };
 
 /* Every device starts with this. */
@@ -173,7 +171,14 @@ struct kiln_device {
     struct kiln_weights weights;     /* of its generation: norms, embedding; borrowed */
     struct kiln_gradients gradients; /* where backward of this micro-batch adds */
     struct kiln_device_counts counts;
+    /* Set by who opened it; NULL: nobody asks. The device adds what it runs (EVALUATE), bytes moved
+     * (SURFACE), weight gradients in the background (DW) and waiting for them (DW_WAIT). */
+    struct kiln_spans *spans;
 };
+
+/* For devices: a span from `start` (kiln_now_s) till now. layer: KILN_NO_LAYER or a layer. */
+void kiln_device_span(const struct kiln_device *device, enum kiln_span_kind kind, const char *name,
+                      size_t layer, double start);
 
 struct kiln_device_options {
     struct kiln_device_choice device;

@@ -26,6 +26,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_save_every:
         case KILN_SETTING_keep_checkpoints:
         case KILN_SETTING_prompt:
+        case KILN_SETTING_trace_steps:
         case KILN_SETTING_budget: /* the plan: it decides no bits */
         case KILN_SETTING_load_budget:
         case KILN_SETTING_headroom:

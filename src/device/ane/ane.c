@@ -73,7 +73,6 @@ static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *e
     struct kiln_ane *ane = kiln_ane_of(device);
     if (ane->dw) {
         kiln_dw_drain(ane->dw);
-        device->counts.dw_wait_s = kiln_dw_waited_s(ane->dw);
     }
     const struct kiln_err *trouble = &ane->runtime->trouble; /* of releases, which return nothing */
     KILN_REQUIRE(trouble->code == KILN_OK, err, trouble->code, "%s", trouble->message);
@@ -340,6 +339,7 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     KILN_TRY(kiln_host_open(&ane->host, table, pool, ane->base.weights.flat, &host, err));
     if (options->training) {
         KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
+        kiln_dw_tell(ane->dw, &ane->base);
     }
     KILN_TRY(kiln_arena_open(&ane->arena, lay_out(ane, &table->dims, options, NULL), err));
     lay_out(ane, &table->dims, options, ane->arena.base);
