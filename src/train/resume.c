@@ -59,12 +59,12 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
                      kiln_setting(i)->flag);
         kiln_settings_text(changes, i, text, sizeof text);
         const bool delays = strcmp(text, "delayed") == 0;
-        KILN_REQUIRE(i != KILN_SETTING_overlap ||
-                         delays == (strcmp(run->settings.overlap, "delayed") == 0),
-                     err, KILN_EUSAGE,
-                     "--overlap %s: this run was begun with --overlap %s, and delayed gradients are "
-                     "others; start a new run for it",
-                     text, run->settings.overlap);
+        KILN_REQUIRE(
+            i != KILN_SETTING_overlap || delays == (strcmp(run->settings.overlap, "delayed") == 0),
+            err, KILN_EUSAGE,
+            "--overlap %s: this run was begun with --overlap %s, and delayed gradients are "
+            "others; start a new run for it",
+            text, run->settings.overlap);
         KILN_TRY(kiln_settings_set(&run->settings, i, text, KILN_FROM_FLAG, err));
         if (i == KILN_SETTING_sim_time || i == KILN_SETTING_profile) {
             run->profile.tflops = 0; /* that of before is not of these times */
@@ -286,14 +286,26 @@ enum kiln_status kiln_run_succeed(int descriptor, const char *folder, const char
     return kiln_run_end_open(status, out);
 }
 
+/* The device was opened while the owner trained on: has an update come since, or was one under way?
+ * A delayed run's device reads snapshots, and its sets know of which generation. */
+static void catch_up(struct kiln_run *run, uint64_t opened_at) {
+    const struct kiln_engine *e = &run->trainer.engine;
+    if (e->plan.schedule.overlap != KILN_OVERLAP_DELAYED &&
+        kiln_state_cursor(run->trainer.state)->step != opened_at) {
+        kiln_optimizer_refresh(e->optimizer);
+    }
+}
+
 enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err) {
     char notice[160];
+    const uint64_t opened_at = kiln_state_cursor(run->trainer.state)->step;
     KILN_TRY(kiln_state_own(run->trainer.state, run->epoch + 1, notice, err));
     if (notice[0]) {
         snprintf(run->notice, sizeof run->notice, "%s", notice);
     }
     run->successor = false;
     run->resumed = true;
+    catch_up(run, opened_at);
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(kiln_run_open_saver(run, err));
     KILN_TRY(kiln_run_open_metrics(run, err));
