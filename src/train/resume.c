@@ -286,14 +286,26 @@ enum kiln_status kiln_run_succeed(int descriptor, const char *folder, const char
     return kiln_run_end_open(status, out);
 }
 
+/* The device was opened while the owner trained on: has an update come since, or was one under way?
+ * A delayed run's device reads snapshots, and its sets know of which generation. */
+static void catch_up(struct kiln_run *run, uint64_t opened_at) {
+    const struct kiln_engine *e = &run->trainer.engine;
+    if (e->plan.schedule.overlap != KILN_OVERLAP_DELAYED &&
+        kiln_state_cursor(run->trainer.state)->step != opened_at) {
+        kiln_optimizer_refresh(e->optimizer);
+    }
+}
+
 enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err) {
     char notice[160];
+    const uint64_t opened_at = kiln_state_cursor(run->trainer.state)->step;
     KILN_TRY(kiln_state_own(run->trainer.state, run->epoch + 1, notice, err));
     if (notice[0]) {
         snprintf(run->notice, sizeof run->notice, "%s", notice);
     }
     run->successor = false;
     run->resumed = true;
+    catch_up(run, opened_at);
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(kiln_run_open_saver(run, err));
     KILN_TRY(kiln_run_open_metrics(run, err));
