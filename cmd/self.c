@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 extern char **environ;
 
 static char path[4096];
+#define OWN_PATH path
 
 enum kiln_status self_open(struct kiln_err *err) {
     uint32_t size = sizeof path;
@@ -25,6 +27,7 @@ enum kiln_status self_open(struct kiln_err *err) {
 
 static void replace(char *const arguments[]) { execve(path, arguments, environ); }
 #else
+#define OWN_PATH "/proc/self/exe"
 static int self = -1;
 
 enum kiln_status self_open(struct kiln_err *err) {
@@ -49,4 +52,29 @@ enum kiln_status self_replace(char *const arguments[], struct kiln_err *err) {
                      "cannot start a fresh process in place of this one: %s; to go "
                      "on: kiln train --resume %s",
                      strerror(why), arguments[3]);
+}
+
+enum kiln_status self_spawn(char *const arguments[], pid_t *child, int *out, struct kiln_err *err) {
+    posix_spawn_file_actions_t actions;
+    int ends[2];
+    KILN_TRY(self_open(err));
+    KILN_REQUIRE(pipe(ends) == 0, err, KILN_EIO, "no pipe: %s", strerror(errno));
+    (void)fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+    (void)fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+    int why = posix_spawn_file_actions_init(&actions);
+    if (why == 0) {
+        why = posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+        if (why == 0) {
+            why = posix_spawn(child, OWN_PATH, &actions, NULL, arguments, environ);
+        }
+        posix_spawn_file_actions_destroy(&actions);
+    }
+    close(ends[1]);
+    if (why != 0) {
+        close(ends[0]);
+        return KILN_FAIL(err, KILN_EIO, "cannot start a process of this program: %s",
+                         strerror(why));
+    }
+    *out = ends[0];
+    return KILN_OK;
 }

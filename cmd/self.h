@@ -5,6 +5,8 @@
 #ifndef KILN_CMD_SELF_H
 #define KILN_CMD_SELF_H
 
+#include <sys/types.h>
+
 #include "kiln/status.h"
 
 /* Take hold of the program's file, so that it can be run again whatever becomes of its name, PATH
@@ -13,5 +15,9 @@ KILN_MUST_CHECK enum kiln_status self_open(struct kiln_err *err);
 /* Replace the process by the program with these arguments (NULL at the end). Returns only when that
  * failed. Signals that stop a run wait for the successor. */
 enum kiln_status self_replace(char *const arguments[], struct kiln_err *err);
+/* Start the program with these arguments beside this process; *out reads what it prints. The caller
+ * closes it and waits for the child. */
+KILN_MUST_CHECK enum kiln_status self_spawn(char *const arguments[], pid_t *child, int *out,
+                                            struct kiln_err *err);
 
 #endif
