@@ -131,7 +131,8 @@ static void span(struct kiln_trainer *t, enum kiln_span_kind kind, const char *n
 /* ---- the successor ----------------------------------------------------------------------------
  */
 
-#define PLACE "step=%" PRIu64 ",evaluate=%d,round=%" PRIu64 ",group=%" PRIu64 ",micro-batch=%" PRIu64
+#define PLACE \
+    "step=%" PRIu64 ",evaluate=%d,round=%" PRIu64 ",group=%" PRIu64 ",micro-batch=%" PRIu64
 
 /* Start the process that will go on where this one must end. */
 static void call(struct kiln_trainer *t, const struct kiln_position *place, bool edge) {
@@ -178,10 +179,10 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     struct kiln_position at = {.next = false};
     uint64_t step;
     int evaluate;
-    const int n =
-        sscanf(place, "step=%" SCNu64 ",evaluate=%d,round=%" SCNu64 ",group=%" SCNu64
-                      ",micro-batch=%" SCNu64,
-               &step, &evaluate, &at.round, &at.group, &at.micro_batch);
+    const int n = sscanf(place,
+                         "step=%" SCNu64 ",evaluate=%d,round=%" SCNu64 ",group=%" SCNu64
+                         ",micro-batch=%" SCNu64,
+                         &step, &evaluate, &at.round, &at.group, &at.micro_batch);
     KILN_REQUIRE(n == 5 && at.group < t->engine.plan.schedule.groups.n, err, KILN_EINTERNAL,
                  "take over at %s: no place of this run", place);
     /* Without delay the weights behind an edge are not there yet: nothing to compile. */
@@ -411,8 +412,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (evaluates(t, record.step)) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
-        record.val_generation =
-            delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
+        record.val_generation = delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     if (record.val_loss < cursor.best_val) {
