@@ -66,7 +66,8 @@ WARN  := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prot
          -Wcast-qual -Wdouble-promotion -Wno-sign-conversion -Wno-psabi
 # Paths are cut by snprintf only beyond lengths that are refused at the edge; gcc cannot know.
 WARN += $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
-FLAGS := $(STD) $(WARN) -Iinclude -Isrc -Itests $(DEFS)
+MADE  := $(BUILD)/made
+FLAGS := $(STD) $(WARN) -Iinclude -Isrc -Itests -I$(MADE) $(DEFS)
 COMPILE := $(CC) $(FLAGS) $(OPT) $(CPPFLAGS) $(CFLAGS)
 COMPILE_OBJC := $(OBJC) $(FLAGS) $(OBJC_FLAGS) $(OPT) $(CPPFLAGS) $(CFLAGS)
 # Names what is made; with V=1 shows the command.
@@ -78,7 +79,8 @@ CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
 LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
-TEST_SRC  := $(filter-out tests/device/fake_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+TEST_SRC  := $(filter-out tests/device/fake_% tests/program_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
 BENCH_SRC := $(wildcard bench/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
@@ -96,7 +98,7 @@ SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(patsubst %.m,$(OBJ)/%.o,$(1:%.c=$(OBJ)/%.o))
-LIB_OBJ := $(call objects,$(LIB_SRC))
+LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c)
 
 # The release build is what people use: it lies in build/ itself.
 BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
@@ -117,7 +119,7 @@ $(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
-$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) tests/kill_points.c $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
+$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
@@ -133,9 +135,23 @@ $(OBJ)/%.o: %.m $(OBJ)/flags
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE_OBJC) -MMD -MP -c -o $@ $<
 
+# The profiles that ship, as C: their texts for the library, the M4's times for the simulator.
+$(MADE)/profiles.c: $(wildcard profiles/*.json) Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "plan/profile_file.h"'; \
+	   echo 'const struct kiln_shipped_profile kiln_shipped_profiles[] = {'; \
+	   for file in $(sort $(wildcard profiles/*.json)); do \
+	       echo "{\"$$(basename $$file .json)\","; \
+	       sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $$file; echo '},'; \
+	   done; echo '{0, 0}};'; } >$@
+$(MADE)/m4_times.h: profiles/m4.json Makefile
+	@mkdir -p $(@D)
+	@sed -nE 's/^ *"(compile_s|compile_gb_s|load_s|dispatch_s|tflops|beside)": \{"value": ([0-9.e-]+),.*/#define M4_\1 \2/p' $< >$@
+$(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
+
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
 $(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
-$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
+$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(now)' | cmp -s - $@ || echo '$(now)' >$@
@@ -143,7 +159,7 @@ $(OBJ)/flags $(OBJ)/sources: FORCE
 FORCE:
 
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call objects,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
 
 # ---- to use it -----------------------------------------------------------------------------------
 
@@ -199,7 +215,7 @@ check:
 	@$(MAKE) -O check-format check-lint check-shell check-build
 	@$(MAKE) MODE=check run-tests
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style

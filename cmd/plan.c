@@ -32,7 +32,7 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_activations, KILN_SETTING_memory,      KILN_SETTING_overlap,
     KILN_SETTING_restart,     KILN_SETTING_precision,   KILN_SETTING_threads,
     KILN_SETTING_weight_mode, KILN_SETTING_no_extras,   KILN_SETTING_sim_time,
-    KILN_SETTING_sim};
+    KILN_SETTING_sim,         KILN_SETTING_profile};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -78,8 +78,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     if (s->accum == KILN_UNSET && preset != NULL) {
         request.accum = preset->accum;
     }
-    KILN_TRY(kiln_profile_of(&request.device, request.threads, request.precision, &request.profile,
-                             err));
+    KILN_TRY(kiln_profile_of(&request.device, s->profile, request.threads, request.precision,
+                             &request.profile, err));
     KILN_TRY(estimate(call, &request, &result, err));
     const struct plan_shown shown = {dims_name(s), s->device, &request, &result};
     const enum kiln_status status = print(&shown, flags, err);

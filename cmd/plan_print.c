@@ -159,6 +159,9 @@ static void print_action(const struct kiln_plan_action *a) {
             printf(" %9s %s: %zu kernels not in this process", layers, kiln_plan_pass_name(g->pass),
                    a->kernels);
             break;
+        case KILN_COMPILE_NEXT:
+            printf(" %9s the next generation: %zu kernels beside this window", layers, a->kernels);
+            break;
         case KILN_FORWARD_GROUP:
             printf(" %9s micro-batch %zu", layers, a->micro_batch);
             break;

@@ -138,11 +138,47 @@ struct kiln_profile {
     double disk_write_gb_s, disk_read_gb_s; /* of a state that is larger than the memory */
     struct kiln_npu_times sim; /* what a simulator charges, before its multiple; all 0: nothing */
 };
-/* The profile of a device: of the cpu, and of a simulator that charges no time, a short measurement
- * of this machine (a quarter of a second), else what was published (docs/plan.md), times the
- * simulator's multiple. */
+
+/* A profile as a file, profile.json: what was measured or published of a device, each figure with
+ * where it is from. docs/probe.md has the form. Files may lack figures and may have others. */
+enum { KILN_FIGURES = 14 };
+struct kiln_figure {
+    const char *name, *unit;
+    double least, most;
+    size_t at; /* in struct kiln_profile */
+};
+struct kiln_profile_file {
+    char device[128]; /* "Apple M4" */
+    bool npu;         /* of sim and ane; else of a cpu */
+    struct kiln_profile profile;
+    bool known[KILN_FIGURES];
+    char source[KILN_FIGURES][400];
+};
+KILN_API const struct kiln_figure *kiln_figure(size_t i);
+KILN_API double *kiln_figure_of(struct kiln_profile *profile, size_t i);
+/* Read one that ships (m1-pro, m3-max, m4, m5), or a file. KILN_EUSAGE: `name` is neither.
+ * KILN_EINPUT names the file and the figure that cannot be. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_read(const char *name,
+                                                            struct kiln_profile_file *out,
+                                                            struct kiln_err *err);
+/* Write the figures that are known, durably. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_write(const char *path,
+                                                             const struct kiln_profile_file *file,
+                                                             struct kiln_err *err);
+
+/* The profile of a device that plans take. `name` (NULL: none) is one that kiln_profile_read knows;
+ * figures that it lacks are those without a name:
+ *
+ *   cpu                 this machine, measured (a quarter of a second)
+ *   sim without time    the same
+ *   ane                 the M4's
+ *   sim with time       the device of the M4's times the simulator's multiple, but never faster
+ *                       than this machine simulates; the host of this machine
+ *
+ * KILN_EUSAGE: a profile of a cpu for sim or ane, of an NPU for the cpu or for a simulator that
+ * charges no time. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_of(const struct kiln_device_choice *device,
-                                                          size_t threads,
+                                                          const char *name, size_t threads,
                                                           enum kiln_precision precision,
                                                           struct kiln_profile *out,
                                                           struct kiln_err *err);
@@ -215,18 +251,19 @@ struct kiln_memory {
     uint64_t activations_kept; /* from forward to backward */
     uint64_t activations_live; /* while one micro-batch passes; the gradient that flows back */
     uint64_t workspace;        /* of the device and its threads */
-    uint64_t process;          /* the program, its libraries and their data */
+    uint64_t process;          /* the program, its libraries and their data; with a relay those of
+                                * three processes, and pages of weights that two of them map */
     uint64_t total;            /* all of the above, but not more of the state than the memory */
     uint64_t state_file;       /* exact size; holds parts of the above, so not added */
 };
 
-/* Seconds of a window. Model FLOPs over the profile's rate; nothing overlaps yet. */
+/* Seconds of a window, from the schedule simulated in virtual time (docs/overlap.md). */
 struct kiln_plan_time {
-    double compile;
+    double compile; /* kernels compiled, hidden or not, by whatever process */
     double compute; /* passes, update, disk */
-    double stall;   /* the device waits for compiles */
-    double restart;
-    double step; /* all of it */
+    double stall;   /* the device waits for compiles; the rest of `compile` is hidden */
+    double restart; /* processes started and hand-overs, as far as the device waits for them */
+    double step;    /* compute, stall and restart */
 };
 
 /* One line of the table of policies. */
@@ -247,6 +284,14 @@ struct kiln_estimate {
     size_t programs;            /* compiled when the device is opened, and never again */
     size_t usable, load_usable; /* 0: no limit */
     size_t load_budget;         /* as asked for, or what the memory has room for on cpu */
+    enum kiln_overlap overlap;
+    enum kiln_restart_kind restart; /* as asked for, or what DELAYED needs */
+    const char *restart_why;        /* static text: why a relay was chosen; NULL: it was asked for,
+                                     * or there is none */
+    size_t staleness;               /* updates between the weights a gradient is of and those that
+                                     * it is applied to: 1 in DELAYED */
+    bool two_sets;                  /* DELAYED: both sets in one process */
+    size_t kernels_two_sets;        /* kernels that takes, or would take */
     struct kiln_plan_group *groups;
     size_t n_groups;
     double compiles, restarts; /* a window, mean over repeating windows */
@@ -257,7 +302,8 @@ struct kiln_estimate {
     struct kiln_memory memory;
     struct kiln_flops flops;
     struct kiln_plan_time time;
-    size_t zero_stall_accum; /* smallest accum at which compiling could hide behind computing */
+    size_t zero_stall_accum; /* smallest accum at which DELAYED has no stall once windows repeat;
+                              * 0: none was found */
     uint64_t disk_bytes_per_step;
     uint64_t surface_written, surface_read; /* sim, ane: bytes of a window */
     struct kiln_plan_action *actions;       /* of one steady window; NULL unless asked for */

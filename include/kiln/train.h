@@ -77,6 +77,8 @@ struct kiln_run_info {
     size_t budget;                     /* kernels that may be compiled; 0: no limit */
     size_t full_layers;                /* layers that are not run forward again */
     double flops_per_step;             /* model FLOPs of one step */
+    const char *notice; /* what the user should know before training, "" for nothing: told to an
+                         * observer when training begins, by whoever has none then otherwise */
 };
 
 /* Observers of training; any may be NULL. They run on the training thread and must not fail. */

@@ -118,7 +118,8 @@ struct kiln_device_ops {
     void (*activate)(struct kiln_device *device, size_t set, const struct kiln_weights *weights);
     /* (optional) Rows first..first+rows of a matrix have new values: take them in place where the
      * device can (caps.refreshes; the classifier on cpu always). Called on pool workers by the
-     * optimizer, in pieces of 64 rows. */
+     * optimizer, in pieces of 64 rows. With two sets nothing is taken: the active one stays of
+     * its generation. */
     void (*refresh)(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
                     const float *weights);
 
@@ -155,9 +156,9 @@ struct kiln_device_ops {
 
 /* What a device has done since it was opened. */
 struct kiln_device_counts {
-    uint64_t compiles;       /* kernels */
-    uint64_t layer_forwards; /* micro-batches through the attention half of a layer */
-    size_t loaded;           /* kernels loaded now */
+    _Atomic uint64_t compiles; /* kernels; compile may count on another thread */
+    uint64_t layer_forwards;   /* micro-batches through the attention half of a layer */
+    _Atomic size_t loaded;     /* kernels loaded now, of all sets; likewise */
     uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
 };
 

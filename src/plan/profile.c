@@ -11,11 +11,8 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "kernel/ceiling.h"
-#include "kiln/plan.h"
+#include "plan/profile_file.h"
 
-/* A pass reaches this share of what products reach on operands in cache: the rest is attention,
- * norms, packing of activations, and memory (bench: stories15m to stories110m, 1 and 2 threads). */
-#define PASS_SHARE 0.80
 /* The update and packing reach these shares of what copying reaches. */
 #define UPDATE_SHARE 1.0
 #define PACK_SHARE   0.18
@@ -25,28 +22,14 @@
 #define SIM_BAKE_GB_S  1.05
 /* A process that replaces itself on cpu: exec, libraries, opening the state. */
 #define CPU_RESTART_S 0.06
+/* Two commits of the state and a word each way. */
+#define CPU_RELAY_S 0.02
 /* What the system does for a page of a mapped file that comes, is changed and goes: 1.6 to 3 GB/s
  * on ext4, the less the larger the file. */
 #define WALK_GB_S 1.6
 /* Of a disk that nobody measured. */
 #define DISK_WRITE_GB_S 1.0
 #define DISK_READ_GB_S  1.5
-
-/* Of profiles/m4.json. */
-static const struct kiln_profile npu = {.tflops = 3.6,
-                                        .ceiling_tflops = 11.74,
-                                        .dispatch_s = 0.000095,
-                                        .compile_s = 0.0373,
-                                        .compile_gb_s = 0.385,
-                                        .load_s = 0.0017,
-                                        .beside = 1.13,
-                                        .host_tflops = 1.17,
-                                        .update_gb_s = 60,
-                                        .restart_s = 0.05,
-                                        .relay_s = 0.02,
-                                        .walk_gb_s = WALK_GB_S,
-                                        .disk_write_gb_s = 2,
-                                        .disk_read_gb_s = 3};
 
 static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precision,
                                     struct kiln_profile *out, struct kiln_err *err) {
@@ -58,10 +41,11 @@ static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precisio
         status = kiln_ceiling_copy(pool, &copy, err);
     }
     kiln_pool_destroy(pool);
-    out->tflops = out->host_tflops = PASS_SHARE * out->ceiling_tflops;
+    out->tflops = out->host_tflops = KILN_PASS_SHARE * out->ceiling_tflops;
     out->compile_gb_s = PACK_SHARE * copy;
     out->update_gb_s = UPDATE_SHARE * copy;
     out->restart_s = CPU_RESTART_S;
+    out->relay_s = CPU_RELAY_S;
     out->walk_gb_s = WALK_GB_S;
     out->cache_gb = (double)kiln_memory_available() * 1e-9;
     out->disk_write_gb_s = DISK_WRITE_GB_S;
@@ -69,25 +53,91 @@ static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precisio
     return status;
 }
 
-enum kiln_status kiln_profile_of(const struct kiln_device_choice *device, size_t threads,
-                                 enum kiln_precision precision, struct kiln_profile *out,
-                                 struct kiln_err *err) {
+/* The figures that a file has. */
+static void take(const struct kiln_profile_file *file, struct kiln_profile *out) {
+    struct kiln_profile from = file->profile;
+    for (size_t i = 0; i < KILN_FIGURES; i++) {
+        if (file->known[i]) {
+            *kiln_figure_of(out, i) = *kiln_figure_of(&from, i);
+        }
+    }
+}
+
+/* A Neural Engine: the M4, but for what is known of the one that is named. */
+static enum kiln_status known_npu(const struct kiln_profile_file *named, struct kiln_profile *out,
+                                  struct kiln_err *err) {
+    struct kiln_profile_file m4;
+    KILN_TRY(kiln_profile_read("m4", &m4, err));
+    take(&m4, out);
+    if (named != NULL) {
+        take(named, out);
+    }
+    out->sim = (struct kiln_npu_times){.compile_s = out->compile_s,
+                                       .compile_gb_s = out->compile_gb_s,
+                                       .load_s = out->load_s,
+                                       .dispatch_s = out->dispatch_s,
+                                       .tflops = out->tflops,
+                                       .beside = out->beside};
+    return KILN_OK;
+}
+
+static double smaller_rate(double a, double b) { return a > 0 && (b <= 0 || a < b) ? a : b; }
+
+/* A simulator that charges an engine's time, `times` as long, and takes its own where that is
+ * longer. What the host does is real. */
+static void simulate(const struct kiln_profile *npu, double times, struct kiln_profile *out) {
+    out->host_tflops = out->tflops;
+    out->ceiling_tflops = npu->ceiling_tflops / times;
+    out->tflops = smaller_rate(npu->tflops / times, out->tflops * SIM_PASS_SHARE / KILN_PASS_SHARE);
+    out->compile_gb_s = smaller_rate(npu->compile_gb_s / times, SIM_BAKE_GB_S);
+    out->compile_s = npu->compile_s * times;
+    out->load_s = npu->load_s * times;
+    out->dispatch_s = npu->dispatch_s * times;
+    out->beside = npu->beside;
+    out->sim = npu->sim;
+}
+
+/* Is the profile one of what shall compute? */
+static enum kiln_status check_kind(const struct kiln_device_choice *device, const char *name,
+                                   bool npu, struct kiln_err *err) {
+    const char *id = kiln_device_name(device->id);
+    KILN_REQUIRE(npu == (device->id != KILN_CPU), err, KILN_EUSAGE,
+                 "--profile %s is of a %s, and --device is %s; choose another of the two", name,
+                 npu ? "Neural Engine" : "cpu", id);
+    KILN_REQUIRE(device->id != KILN_SIM || device->sim_time > 0, err, KILN_EUSAGE,
+                 "--profile %s: --device sim charges no time; add --sim-time 1, or use --device "
+                 "ane",
+                 name);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_profile_of(const struct kiln_device_choice *device, const char *name,
+                                 size_t threads, enum kiln_precision precision,
+                                 struct kiln_profile *out, struct kiln_err *err) {
     const double times = device->id == KILN_SIM ? device->sim_time : 1;
-    *out = (struct kiln_profile){.tflops = 0};
+    struct kiln_profile_file named;
+    struct kiln_profile npu = {.tflops = 0};
+    *out = npu;
+    if (name != NULL) {
+        KILN_TRY(kiln_profile_read(name, &named, err));
+        KILN_TRY(check_kind(device, name, named.npu, err));
+    }
     if (device->id == KILN_CPU) {
         KILN_TRY(measure_cpu(threads, precision, out, err));
-    } else if (times <= 0) {
+        if (name != NULL) {
+            take(&named, out);
+        }
+    } else if (device->id == KILN_SIM) {
         KILN_TRY(measure_cpu(threads, KILN_PRECISION_FP32, out, err));
-        out->tflops *= SIM_PASS_SHARE / PASS_SHARE;
         out->compile_gb_s = SIM_BAKE_GB_S;
+        if (times > 0) {
+            KILN_TRY(known_npu(name != NULL ? &named : NULL, &npu, err));
+            simulate(&npu, times, out);
+        } else {
+            out->tflops *= SIM_PASS_SHARE / KILN_PASS_SHARE;
+        }
     } else {
-        *out = npu;
-        out->tflops /= times;
-        out->ceiling_tflops /= times;
-        out->compile_s *= times;
-        out->compile_gb_s /= times;
-        out->load_s *= times;
-        out->dispatch_s *= times;
+        KILN_TRY(known_npu(name != NULL ? &named : NULL, out, err));
     }
     out->process_gb = (double)kiln_memory_resident() * 1e-9;
     return KILN_OK;

@@ -122,7 +122,12 @@ enum kiln_status kiln_compiler_create(struct kiln_device *device, struct kiln_sp
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->work, NULL);
     pthread_cond_init(&c->news, NULL);
-    c->beside = beside && start(c); /* no thread to be had: the owner compiles */
+    c->beside = beside && start(c);
+    if (c->beside != beside) {
+        kiln_compiler_destroy(c);
+        *out = NULL;
+        return KILN_FAIL(err, KILN_ENOMEM, "the system gives no thread to compile on");
+    }
     return KILN_OK;
 }
 

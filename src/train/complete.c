@@ -214,7 +214,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .seq = s->seq != KILN_UNSET ? s->seq : dims->seq,
         .accum = s->accum != KILN_UNSET ? s->accum : PUBLISHED_ACCUM,
         .headroom_millionths = (uint64_t)llround(s->headroom * 1e6),
-        .refreshes = cpu,
+        .refreshes = cpu && strcmp(s->overlap, "delayed") != 0,
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,
         .threads = s->threads != KILN_UNSET ? s->threads : default_threads(),
     };
@@ -223,6 +223,9 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
     /* A budget alone bounds what is loaded, too. */
     out->load_budget = s->load_budget != KILN_UNSET ? s->load_budget : out->budget;
     KILN_TRY(kiln_schedule_parse(s->schedule, &out->schedule, err));
+    KILN_TRY(kiln_overlap_parse(s->overlap, &out->overlap, err));
+    KILN_TRY(kiln_restart_parse(s->restart, &out->restart, err));
+    out->restart_asked = s->origin[KILN_SETTING_restart] == KILN_FROM_FLAG;
     KILN_TRY(kiln_keep_parse(s->activations, &out->keep, err));
     return KILN_OK;
 }
@@ -240,7 +243,10 @@ static enum kiln_status complete_and_plan(struct kiln_settings *s, struct kiln_p
     KILN_TRY(status);
     kiln_model_source_name(&completed.source, s->seed, name, 512);
     KILN_TRY(kiln_plan_request_of(s, &completed.dims, out, err));
-    return kiln_profile_of(&out->device, out->threads, out->precision, &out->profile, err);
+    KILN_TRY(kiln_profile_of(&out->device, s->profile, out->threads, out->precision, &out->profile,
+                             err));
+    out->device.times = out->profile.sim;
+    return KILN_OK;
 }
 
 enum kiln_status kiln_run_plan(const struct kiln_settings *settings, struct kiln_plan_request *out,

@@ -14,6 +14,7 @@
 #include "base/leftovers.h"
 #include "train/complete.h"
 #include "train/data_source.h"
+#include "train/generation.h"
 #include "train/run_int.h"
 
 /* runs/MODEL-DATA from the names of the two, with a number where that is taken. */
@@ -81,6 +82,22 @@ static enum kiln_status measure_disk(struct kiln_run *run, const char *folder,
     return kiln_run_make_plan(run, err);
 }
 
+/* A delayed run computes from snapshots, in the operands of its device. */
+static enum kiln_precision snapshot_precision(const struct kiln_run *run) {
+    const struct kiln_plan_request *request = &run->trainer.engine.request;
+    return request->overlap == KILN_OVERLAP_DELAYED ? kiln_precision_resolve(request->precision)
+                                                    : KILN_PRECISION_AUTO;
+}
+
+static enum kiln_status take_first_snapshot(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_pool *pool;
+    KILN_TRY(kiln_pool_create((size_t)run->settings.threads, &pool, err));
+    const enum kiln_status status =
+        kiln_generation_take(run->trainer.state, run->table, pool, 0, err);
+    kiln_pool_destroy(pool);
+    return status;
+}
+
 /* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
 static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_source *source,
                                 const char *folder, struct kiln_err *err) {
@@ -96,9 +113,10 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
         KILN_TRY(place_state(run, path, err));
     }
     KILN_TRY(kiln_state_create(run->settings.state ? run->state_path : path, run->table,
-                               KILN_PRECISION_AUTO, &run->trainer.state, err));
+                               snapshot_precision(run), &run->trainer.state, err));
     KILN_TRY(kiln_model_source_load(source, run->table, run->settings.seed,
                                     kiln_state_region(run->trainer.state, KILN_WEIGHTS), err));
+    KILN_TRY(take_first_snapshot(run, err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));
     return kiln_run_write_settings(run, folder, err);
 }

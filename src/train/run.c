@@ -12,6 +12,7 @@
 #include "base/io_hook.h"
 #include "train/complete.h"
 #include "train/data_source.h"
+#include "train/generation.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
 
@@ -30,6 +31,7 @@ void kiln_run_close(struct kiln_run *run) {
     kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
+    kiln_free(t->scratch.has);
     kiln_trace_destroy(t->trace);
     kiln_data_destroy(t->data);
     kiln_data_destroy(t->val_data);
@@ -106,18 +108,25 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
     struct kiln_plan_request request;
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
     if (run->profile.tflops <= 0) {
-        KILN_TRY(kiln_profile_of(&request.device, request.threads, request.precision, &run->profile,
-                                 err));
+        const struct kiln_profile before = run->profile;
+        KILN_TRY(kiln_profile_of(&request.device, s->profile, request.threads, request.precision,
+                                 &run->profile, err));
+        if (before.disk_write_gb_s > 0) { /* measured when the run was made */
+            run->profile.disk_write_gb_s = before.disk_write_gb_s;
+            run->profile.disk_read_gb_s = before.disk_read_gb_s;
+        }
     }
     request.profile = run->profile;
+    request.device.times = run->profile.sim;
     return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
 }
 
 /* device, batch, accum, seq: what decides bits beside the settings. */
 static void set_numerics(struct kiln_run *run) {
-    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64,
+    const bool delayed = run->trainer.engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
+    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s",
              run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq);
+             run->settings.seq, delayed ? "/delayed" : "");
 }
 
 /* Everything between an open state and the first step. */
@@ -130,8 +139,12 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->tokenizer = run->tokenizer;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    const uint64_t generation = kiln_generation_of(
+        kiln_state_cursor(t->state)->step, t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
     const struct kiln_engine_memory memory = {
         .weights = kiln_state_region(t->state, KILN_WEIGHTS),
+        .active = kiln_generation_weights(t->state, run->table, generation),
+        .generation = (int64_t)generation,
         .optimizer = {
             .m = kiln_state_region(t->state, KILN_MOMENT1),
             .v = kiln_state_region(t->state, KILN_MOMENT2),
@@ -153,6 +166,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     }
     KILN_TRY(kiln_trace_create(run->folder, &t->trace, err));
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
+    t->scratch.has = kiln_alloc(run->table->dims.layers, 1);
+    KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
     if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes) {
@@ -160,9 +175,14 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }
-    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
-    kiln_saver_tell(t->saver, t->engine.spans);
     t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
+    return run->successor ? KILN_OK : kiln_run_open_saver(run, err);
+}
+
+enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, t->settings, &t->saver, err));
+    kiln_saver_tell(t->saver, t->engine.spans);
     return KILN_OK;
 }
 
@@ -186,7 +206,8 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
                       ? 0
                       : t->engine.plan.schedule.limits.compile,
-        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum};
+        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
+        .notice = run->notice};
     info->full_layers = 0;
     for (size_t l = 0; l < run->table->dims.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;

@@ -3,32 +3,59 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
 #include "base/mem.h"
 
+/* What "figures" holds: the profile that the run is planned with, whatever became of its file. */
+#define AT(member) offsetof(struct kiln_profile, member)
+static const struct {
+    const char *name;
+    size_t at;
+} rates[] = {{"tflops", AT(tflops)},
+             {"ceiling_tflops", AT(ceiling_tflops)},
+             {"compile_s", AT(compile_s)},
+             {"compile_gb_s", AT(compile_gb_s)},
+             {"update_gb_s", AT(update_gb_s)},
+             {"restart_s", AT(restart_s)},
+             {"disk_write_gb_s", AT(disk_write_gb_s)},
+             {"disk_read_gb_s", AT(disk_read_gb_s)},
+             {"process_gb", AT(process_gb)},
+             {"cache_gb", AT(cache_gb)},
+             {"walk_gb_s", AT(walk_gb_s)},
+             {"dispatch_s", AT(dispatch_s)},
+             {"load_s", AT(load_s)},
+             {"beside", AT(beside)},
+             {"host_tflops", AT(host_tflops)},
+             {"relay_s", AT(relay_s)},
+             {"sim_compile_s", AT(sim.compile_s)},
+             {"sim_compile_gb_s", AT(sim.compile_gb_s)},
+             {"sim_load_s", AT(sim.load_s)},
+             {"sim_dispatch_s", AT(sim.dispatch_s)},
+             {"sim_tflops", AT(sim.tflops)},
+             {"sim_beside", AT(sim.beside)}};
+
 enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
                                      const struct kiln_dims *dims,
                                      const struct kiln_profile *profile, struct kiln_err *err) {
-    char sizes[1400];
+    char sizes[2400];
     char *json = kiln_settings_to_json(settings);
     KILN_REQUIRE(json, err, KILN_ENOMEM, "write %s: not enough memory", path);
-    int n = snprintf(
-        sizes, sizeof sizes,
-        ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
-        "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
-        "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
-        "  \"rates\": {\"tflops\": %.6g, \"ceiling_tflops\": %.6g, "
-        "\"compile_s\": %.6g, \"compile_gb_s\": %.6g, \"update_gb_s\": %.6g, "
-        "\"restart_s\": %.6g, \"disk_write_gb_s\": %.6g, "
-        "\"disk_read_gb_s\": %.6g, \"process_gb\": %.9g, \"cache_gb\": %.6g, "
-        "\"walk_gb_s\": %.6g}\n}",
-        dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads, dims->head_size,
-        dims->vocab, dims->seq, (int)dims->tied, (double)dims->rms_eps, (double)dims->rope_theta,
-        profile->tflops, profile->ceiling_tflops, profile->compile_s, profile->compile_gb_s,
-        profile->update_gb_s, profile->restart_s, profile->disk_write_gb_s, profile->disk_read_gb_s,
-        profile->process_gb, profile->cache_gb, profile->walk_gb_s);
+    int n = snprintf(sizes, sizeof sizes,
+                     ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
+                     "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
+                     "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
+                     "  \"figures\": {",
+                     dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads,
+                     dims->head_size, dims->vocab, dims->seq, (int)dims->tied,
+                     (double)dims->rms_eps, (double)dims->rope_theta);
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        n += snprintf(sizes + n, sizeof sizes - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "",
+                      rates[i].name, *(const double *)((const char *)profile + rates[i].at));
+    }
+    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}\n}");
     /* In front of the brace that ends the settings. */
     size_t kept = strlen(json);
     while (kept > 0 && (json[kept - 1] == '}' || json[kept - 1] == '\n')) {
@@ -69,27 +96,27 @@ static enum kiln_status read_sizes(const char *path, const json_t *sizes, struct
 
 static enum kiln_status read_profile(const char *path, const json_t *from,
                                      struct kiln_profile *profile, struct kiln_err *err) {
-    const struct {
-        const char *name;
-        double *to;
-    } rates[] = {{"tflops", &profile->tflops},
-                 {"ceiling_tflops", &profile->ceiling_tflops},
-                 {"compile_s", &profile->compile_s},
-                 {"compile_gb_s", &profile->compile_gb_s},
-                 {"update_gb_s", &profile->update_gb_s},
-                 {"restart_s", &profile->restart_s},
-                 {"disk_write_gb_s", &profile->disk_write_gb_s},
-                 {"disk_read_gb_s", &profile->disk_read_gb_s},
-                 {"process_gb", &profile->process_gb},
-                 {"cache_gb", &profile->cache_gb},
-                 {"walk_gb_s", &profile->walk_gb_s}};
     for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
         const json_t *value = json_object_get(from, rates[i].name);
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
-                     "%s: \"rates\": \"%s\" is not a number from 0 up", path, rates[i].name);
-        *rates[i].to = json_number_value(value);
+                     "%s: \"figures\": \"%s\" is not a number from 0 up", path, rates[i].name);
+        *(double *)((char *)profile + rates[i].at) = json_number_value(value);
     }
     return KILN_OK;
+}
+
+/* Runs of an older kiln have an object "profile", in which tflops meant something else: theirs is
+ * measured anew. The setting of that name is a text. */
+static enum kiln_status read_settings(const char *path, json_t *all, struct kiln_settings *settings,
+                                      struct kiln_err *err) {
+    if (json_is_object(json_object_get(all, "profile"))) {
+        json_object_del(all, "profile");
+    }
+    char *text = json_dumps(all, JSON_REAL_PRECISION(17));
+    KILN_REQUIRE(text, err, KILN_ENOMEM, "read %s: not enough memory", path);
+    const enum kiln_status status = kiln_settings_from_json(settings, text, strlen(text), err);
+    free(text);
+    return status;
 }
 
 enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *settings,
@@ -100,15 +127,18 @@ enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *sett
     memset(dims, 0, sizeof *dims);
     memset(profile, 0, sizeof *profile);
     KILN_TRY(kiln_read_file(path, &json, &size, err));
-    enum kiln_status status = kiln_settings_from_json(settings, json, size, err);
-    json_t *all = status == KILN_OK ? json_loadb(json, size, 0, NULL) : NULL;
+    json_t *all = json_loadb(json, size, 0, NULL);
+    /* What is no JSON at all is told by who reads settings. */
+    enum kiln_status status = json_is_object(all)
+                                  ? read_settings(path, all, settings, err)
+                                  : kiln_settings_from_json(settings, json, size, err);
     const json_t *sizes = json_object_get(all, "sizes");
-    if (sizes != NULL) {
+    if (status == KILN_OK && sizes != NULL) {
         status = read_sizes(path, sizes, dims, err);
     }
-    const json_t *rates = json_object_get(all, "rates");
-    if (status == KILN_OK && rates != NULL) {
-        status = read_profile(path, rates, profile, err);
+    const json_t *figures = json_object_get(all, "figures");
+    if (status == KILN_OK && figures != NULL) {
+        status = read_profile(path, figures, profile, err);
     }
     json_decref(all);
     kiln_free(json);

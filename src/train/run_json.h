@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * run_json.h: run.json: every setting of a run; under "sizes" the sizes of its model, from which
- * the header of its state file can be told when it is damaged or gone; under "profile" what its
+ * the header of its state file can be told when it is damaged or gone; under "figures" what its
  * machine did in a second when it began, so that every process of the run makes the same plan.
  */
 #ifndef KILN_TRAIN_RUN_JSON_H

@@ -335,24 +335,6 @@ TEST(traffic_is_summed_over_the_passes_of_a_window) {
     kiln_table_destroy(table);
 }
 
-TEST(a_profile_is_of_what_computes) {
-    struct kiln_device_choice device = {.id = KILN_ANE};
-    struct kiln_profile ane, slow, cpu, sim;
-    struct kiln_err err;
-    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP16, &ane, &err), &err);
-    device = (struct kiln_device_choice){.id = KILN_SIM, .sim_time = 4};
-    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP16, &slow, &err), &err);
-    CHECK_CLOSE(slow.tflops, ane.tflops / 4, 1e-12);
-    CHECK_CLOSE(slow.compile_s, ane.compile_s * 4, 1e-12);
-    device.sim_time = 0; /* this machine, in fp32: as fast as the cpu, give or take */
-    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP16, &sim, &err), &err);
-    device.id = KILN_CPU;
-    CHECK_OK(kiln_profile_of(&device, 1, KILN_PRECISION_FP32, &cpu, &err), &err);
-    CHECK(sim.tflops < 10 * cpu.tflops && cpu.tflops < 10 * sim.tflops);
-    CHECK_CLOSE(sim.compile_s, cpu.compile_s, 0);
-    CHECK(sim.compile_gb_s > 0 && ane.compile_gb_s > 0);
-}
-
 /* ---- FLOPs and bytes ---------------------------------------------------------------------------
  */
 

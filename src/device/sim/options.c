@@ -9,13 +9,16 @@
 
 #include "device/sim/sim.h"
 #include "kiln/mil.h"
+#include "m4_times.h" /* made from profiles/m4.json */
 
-/* Times are those of the plan's profile of such a device (src/plan/profile.c); a dispatch and a
- * load take what is published for an M4 and an M5. */
 void kiln_sim_options_default(struct kiln_sim_options *out) {
-    *out = (struct kiln_sim_options){
-        .numbers = {.nan = KILN_SIM_NAN_INF, .matmul_limit = 32752.0f},
-        .times = {.compile_s = 0.053, .load_s = 0.0017, .dispatch_s = 0.0002, .tflops = 2.2}};
+    *out = (struct kiln_sim_options){.numbers = {.nan = KILN_SIM_NAN_INF, .matmul_limit = 32752.0f},
+                                     .times.device = {.compile_s = M4_compile_s,
+                                                      .compile_gb_s = M4_compile_gb_s,
+                                                      .load_s = M4_load_s,
+                                                      .dispatch_s = M4_dispatch_s,
+                                                      .tflops = M4_tflops,
+                                                      .beside = M4_beside}};
     kiln_sim_limits_default(&out->limits);
 }
 

@@ -80,16 +80,43 @@ static void give_back(size_t *counter) {
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
-/* Sleep until `seconds` of device time have passed since `start`. */
+/* A sleep ends some 60 us late, so the last of it is waited for. */
+#define SPIN_S 1e-4
+
+/* Return when `seconds` of device time have passed since `start`. */
 static void charge(const struct sim *sim, double start, double seconds) {
-    double left = start + seconds * sim->options.times.scale - kiln_now_s();
-    if (sim->options.times.scale <= 0.0 || left <= 0.0) {
+    const double end = start + seconds * sim->options.times.scale;
+    if (sim->options.times.scale <= 0.0) {
         return;
     }
-    struct timespec rest = {.tv_sec = (time_t)left};
-    rest.tv_nsec = (long)((left - (double)rest.tv_sec) * 1e9);
-    while (nanosleep(&rest, &rest) != 0) { /* a signal came: sleep the rest */
+    for (double left; (left = end - kiln_now_s()) > 0.0;) {
+        if (left > SPIN_S) { /* a signal may end it early */
+            left -= SPIN_S;
+            struct timespec rest = {.tv_sec = (time_t)left};
+            rest.tv_nsec = (long)((left - (double)rest.tv_sec) * 1e9);
+            nanosleep(&rest, NULL);
+        }
     }
+}
+
+/* Programs of this process that are being compiled: device time of the others. */
+static unsigned compiling;
+
+static double compile_seconds(const struct kiln_npu_times *times,
+                              const struct kiln_npu_source *source) {
+    double bytes = 0;
+    for (size_t i = 0; i < source->n_weights; i++) {
+        bytes += (double)source->weights[i].bytes;
+    }
+    return times->compile_s + (times->compile_gb_s > 0 ? bytes / (times->compile_gb_s * 1e9) : 0);
+}
+
+/* Beside a compile the device takes longer. */
+static double evaluate_seconds(const struct kiln_npu_times *times, double flop) {
+    const double seconds =
+        times->dispatch_s + (times->tflops > 0 ? flop / (times->tflops * 1e12) : 0);
+    const bool beside = __atomic_load_n(&compiling, __ATOMIC_RELAXED) > 0;
+    return beside && times->beside > 0 ? seconds * times->beside : seconds;
 }
 
 /* ---- compile -------------------------------------------------------------------------------- */
@@ -115,9 +142,9 @@ static const void *find_weight(void *context, const char *path, size_t *bytes) {
 }
 
 /* Read, check and plan a text with its weights. */
-static enum kiln_status build(const struct sim *sim, const char *label, const char *text,
-                              size_t bytes, struct shelf shelf, struct kiln_mil_graph *graph,
-                              struct kiln_sim_plan *plan, struct kiln_err *err) {
+static enum kiln_status bake(const struct sim *sim, const char *label, const char *text,
+                             size_t bytes, struct shelf shelf, struct kiln_mil_graph *graph,
+                             struct kiln_sim_plan *plan, struct kiln_err *err) {
     KILN_TRY(kiln_mil_parse(label, text, bytes, find_weight, &shelf, graph, err));
     enum kiln_status status = kiln_sim_check(graph, label, &sim->options.limits, NULL, err);
     if (status == KILN_OK) {
@@ -126,6 +153,16 @@ static enum kiln_status build(const struct sim *sim, const char *label, const ch
     if (status != KILN_OK) {
         kiln_mil_close(graph);
     }
+    return status;
+}
+
+/* Another thread than the pool's owner does that as a guest. */
+static enum kiln_status build(const struct sim *sim, const char *label, const char *text,
+                              size_t bytes, struct shelf shelf, struct kiln_mil_graph *graph,
+                              struct kiln_sim_plan *plan, struct kiln_err *err) {
+    kiln_pool_guest_enter(sim->machine.workers.pool);
+    const enum kiln_status status = bake(sim, label, text, bytes, shelf, graph, plan, err);
+    kiln_pool_guest_leave(sim->machine.workers.pool);
     return status;
 }
 
@@ -142,9 +179,9 @@ static void free_program(struct kiln_npu_program *program) {
     kiln_free(program);
 }
 
-static enum kiln_status sim_compile(struct kiln_npu_runtime *runtime,
-                                    const struct kiln_npu_source *source,
-                                    struct kiln_npu_program **out, struct kiln_err *err) {
+static enum kiln_status compile(struct kiln_npu_runtime *runtime,
+                                const struct kiln_npu_source *source, struct kiln_npu_program **out,
+                                struct kiln_err *err) {
     struct sim *sim = sim_of(runtime);
     uint64_t budget = sim->options.limits.value[KILN_SIM_COMPILE_BUDGET];
     double start = kiln_now_s();
@@ -176,9 +213,18 @@ static enum kiln_status sim_compile(struct kiln_npu_runtime *runtime,
         return status;
     }
     __atomic_fetch_add(&sim->base.compiles, 1, __ATOMIC_RELAXED);
-    charge(sim, start, sim->options.times.compile_s);
+    charge(sim, start, compile_seconds(&sim->options.times.device, source));
     *out = program;
     return KILN_OK;
+}
+
+static enum kiln_status sim_compile(struct kiln_npu_runtime *runtime,
+                                    const struct kiln_npu_source *source,
+                                    struct kiln_npu_program **out, struct kiln_err *err) {
+    __atomic_fetch_add(&compiling, 1, __ATOMIC_RELAXED);
+    const enum kiln_status status = compile(runtime, source, out, err);
+    __atomic_fetch_sub(&compiling, 1, __ATOMIC_RELAXED);
+    return status;
 }
 
 /* ---- load, bind, evaluate ------------------------------------------------------------------- */
@@ -193,16 +239,19 @@ static enum kiln_status sim_load(struct kiln_npu_runtime *runtime, struct kiln_n
                  "load %s: this process has %llu programs loaded, and load-budget allows no more; "
                  "release some",
                  program->label, (unsigned long long)budget);
-    pthread_mutex_lock(&sim->running);
-    enum kiln_status status = kiln_sim_machine_grow(&sim->machine, program->plan.floats, err);
-    pthread_mutex_unlock(&sim->running);
+    enum kiln_status status = KILN_OK;
+    if (program->plan.floats > sim->machine.floats) { /* only loads change it: one at a time */
+        pthread_mutex_lock(&sim->running);
+        status = kiln_sim_machine_grow(&sim->machine, program->plan.floats, err);
+        pthread_mutex_unlock(&sim->running);
+    }
     if (status != KILN_OK) {
         give_back(&used.loads);
         return status;
     }
     program->loaded = true;
     __atomic_fetch_add(&sim->base.loaded, 1, __ATOMIC_RELAXED);
-    charge(sim, start, sim->options.times.load_s);
+    charge(sim, start, sim->options.times.device.load_s);
     return KILN_OK;
 }
 
@@ -287,8 +336,7 @@ static enum kiln_status sim_evaluate(struct kiln_npu_runtime *runtime,
     if (at != few) {
         kiln_free(at);
     }
-    double computing = program->plan.flop / (sim->options.times.tflops * 1e12);
-    charge(sim, start, sim->options.times.dispatch_s + computing);
+    charge(sim, start, evaluate_seconds(&sim->options.times.device, program->plan.flop));
     return KILN_OK;
 }
 
@@ -325,7 +373,7 @@ static enum kiln_status sim_reload(struct kiln_npu_runtime *runtime,
         kiln_mil_close(graph);
     }
     kiln_free(graph);
-    charge(sim, start, sim->options.times.load_s);
+    charge(sim, start, sim->options.times.device.load_s);
     return status;
 }
 

@@ -11,6 +11,7 @@
 #include "base/pool.h"
 #include "device/ane/runtime.h"
 #include "device/sim/limits.h"
+#include "kiln/device.h"
 
 /* Numbers where the sources disagree (docs/neural-engine.md). */
 enum kiln_sim_nan { KILN_SIM_NAN_INF, KILN_SIM_NAN_ZERO, KILN_SIM_NAN_KEEP };
@@ -22,11 +23,12 @@ struct kiln_sim_numbers {
     bool inf_product_quirk; /* mul(+inf, x) gives -52416 */
 };
 
-/* Time that is charged when `scale` > 0: the call takes at least that long. */
+/* Time that is charged: a call takes at least `scale` times as long as `device` would, to a tenth
+ * of a millisecond. The law is that of plans (kiln/plan.h); what compiles anywhere in the process
+ * slows evaluations down. */
 struct kiln_sim_times {
     double scale; /* 0: none; 1: as the device; 0.1: a tenth of it */
-    double compile_s, load_s, dispatch_s;
-    double tflops;
+    struct kiln_npu_times device;
 };
 
 struct kiln_sim_options {
@@ -37,7 +39,7 @@ struct kiln_sim_options {
      * the call succeeds and the old weights go on computing, so a self-test must find out. */
     bool reload_is_visible;
 };
-/* What is believed of current hardware. */
+/* What is believed of current hardware: of times, the M4's that ships with kiln (profiles/). */
 void kiln_sim_options_default(struct kiln_sim_options *out);
 /* Change some: "name=value,name=value", names of limits (limits.h: on, off or a number) and
  *   nan=inf|zero|keep        what a NaN becomes
@@ -49,9 +51,10 @@ void kiln_sim_options_default(struct kiln_sim_options *out);
 KILN_MUST_CHECK enum kiln_status kiln_sim_options_set(struct kiln_sim_options *options,
                                                       const char *texts, struct kiln_err *err);
 
-/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller, which
- * may be another thread. The two budgets count what the process does through all its simulators;
- * a child process starts with none of it. runtime->reloads is what `reload_is_visible` says. */
+/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller;
+ * another thread is a guest of the pool then, but not while time is charged. The two budgets count
+ * what the process does through all its simulators; a child process starts with none of it.
+ * runtime->reloads is what `reload_is_visible` says. */
 KILN_MUST_CHECK enum kiln_status kiln_sim_open(struct kiln_pool *pool,
                                                const struct kiln_sim_options *options,
                                                struct kiln_npu_runtime **out, struct kiln_err *err);
