@@ -412,8 +412,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (evaluates(t, record.step)) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
-        record.val_generation =
-            delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
+        record.val_generation = delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     if (record.val_loss < cursor.best_val) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * trace.json: what a reader of the Chrome trace event format needs, rows whose spans do not overlap,
- * sums that are the times of metrics.jsonl, and every step's spans once, however often the run was
- * killed.
+ * trace.json: what a reader of the Chrome trace event format needs, rows whose spans do not
+ * overlap, sums that are the times of metrics.jsonl, and every step's spans once, however often the
+ * run was killed.
  */
 #include <jansson.h>
 #include <math.h>
@@ -134,9 +134,8 @@ static void check_rows(const json_t *trace) {
     for (size_t i = 0; i < n; i++) {
         const json_t *e = json_array_get(trace, i);
         if (is_span(e)) {
-            spans[used++] =
-                (struct at){whole(e, "pid"), whole(e, "tid"), kind_of(e), number(e, "ts"),
-                            number(e, "ts") + number(e, "dur")};
+            spans[used++] = (struct at){whole(e, "pid"), whole(e, "tid"), kind_of(e),
+                                        number(e, "ts"), number(e, "ts") + number(e, "dur")};
         }
     }
     qsort(spans, used, sizeof *spans, by_row);
@@ -179,10 +178,10 @@ static void check_trace(const json_t *trace) {
 
 /* The key that reports a kind, or NULL. */
 static const char *const reported[KILN_SPAN_KINDS] = {
-    [KILN_SPAN_EVALUATE] = "device_ms",  [KILN_SPAN_STALL] = "stall_ms",
-    [KILN_SPAN_COMPILE] = "compile_ms",  [KILN_SPAN_DW_WAIT] = "dw_wait_ms",
-    [KILN_SPAN_NORM] = "update_ms",      [KILN_SPAN_UPDATE] = "update_ms",
-    [KILN_SPAN_SNAPSHOT] = "update_ms",  [KILN_SPAN_SURFACE] = "io_ms",
+    [KILN_SPAN_EVALUATE] = "device_ms", [KILN_SPAN_STALL] = "stall_ms",
+    [KILN_SPAN_COMPILE] = "compile_ms", [KILN_SPAN_DW_WAIT] = "dw_wait_ms",
+    [KILN_SPAN_NORM] = "update_ms",     [KILN_SPAN_UPDATE] = "update_ms",
+    [KILN_SPAN_SNAPSHOT] = "update_ms", [KILN_SPAN_SURFACE] = "io_ms",
     [KILN_SPAN_RESTART] = "restart_ms",
 };
 
@@ -205,8 +204,8 @@ static double sum_of(const json_t *trace, int64_t step, const char *key) {
 }
 
 static void check_sums(const char *folder, const json_t *trace, int64_t listed) {
-    static const char *const keys[] = {"device_ms", "stall_ms",  "compile_ms", "dw_wait_ms",
-                                       "update_ms", "io_ms",     "restart_ms"};
+    static const char *const keys[] = {"device_ms", "stall_ms", "compile_ms", "dw_wait_ms",
+                                       "update_ms", "io_ms",    "restart_ms"};
     struct kiln_err err;
     char path[4200], *text, *rest = NULL;
     size_t size;
@@ -428,11 +427,12 @@ static void check_tally(const char *folder, const struct tally *want, const char
         if (got.passes[step] != want->passes[step] || got.norms[step] != want->norms[step] ||
             got.updates[step] != want->updates[step] ||
             got.evaluations[step] != want->evaluations[step]) {
-            FAIL("after %s %ld step %zu has %zu passes, %zu norms, %zu updates, %zu evaluations, "
-                 "not %zu, %zu, %zu, %zu",
-                 after, n, step, got.passes[step], got.norms[step], got.updates[step],
-                 got.evaluations[step], want->passes[step], want->norms[step],
-                 want->updates[step], want->evaluations[step]);
+            FAIL(
+                "after %s %ld step %zu has %zu passes, %zu norms, %zu updates, %zu evaluations, "
+                "not %zu, %zu, %zu, %zu",
+                after, n, step, got.passes[step], got.norms[step], got.updates[step],
+                got.evaluations[step], want->passes[step], want->norms[step], want->updates[step],
+                want->evaluations[step]);
         }
     }
     json_decref(trace);
