@@ -222,7 +222,8 @@ static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
     const uint64_t trace_bytes = cursor.trace_bytes; /* until the window is done (trace.h) */
-    /* A hand-over before an evaluation is the step's: its weights are what the successor compiled. */
+    /* A hand-over before an evaluation is the step's: its weights are what the successor compiled.
+     */
     const bool evaluating =
         x->position.evaluate && x->position.round + x->position.group + x->position.micro_batch > 0;
     KILN_TRY(kiln_cost_spend(t, &cursor, evaluating, err));
