@@ -197,8 +197,13 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     at.evaluate = evaluate != 0;
     at.micro_batches = x->position.micro_batches;
     x->position = at;
-    KILN_TRY(kiln_executor_compile(x, false, err));
-    return kiln_compiler_finish(x->sets.compiler, err);
+    kiln_compiler_stalls(x->sets.compiler, false);
+    enum kiln_status status = kiln_executor_compile(x, false, err);
+    if (status == KILN_OK) {
+        status = kiln_compiler_finish(x->sets.compiler, err);
+    }
+    kiln_compiler_stalls(x->sets.compiler, true);
+    return status;
 }
 
 /* ---- windows, cut and taken up again -----------------------------------------------------------
