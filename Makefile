@@ -79,7 +79,8 @@ CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
 LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
-TEST_SRC  := $(filter-out tests/device/fake_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+TEST_SRC  := $(filter-out tests/device/fake_% tests/program_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
 BENCH_SRC := $(wildcard bench/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
@@ -118,7 +119,7 @@ $(OBJ)/libkiln.a: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
-$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) tests/kill_points.c $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
+$(OBJ)/kiln-test: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
@@ -150,7 +151,7 @@ $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MAD
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
 $(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
-$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
+$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(now)' | cmp -s - $@ || echo '$(now)' >$@
@@ -158,7 +159,7 @@ $(OBJ)/flags $(OBJ)/sources: FORCE
 FORCE:
 
 .SECONDARY:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
 
 # ---- to use it -----------------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ check:
 	@$(MAKE) -O check-format check-lint check-shell check-build
 	@$(MAKE) MODE=check run-tests
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style

@@ -8,19 +8,20 @@
 #include <string.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t stop;
+const char stop_words[] =
+    "\nkiln: stopping: the current action is finished and the state saved; once more to leave at "
+    "once\n";
+
+static volatile sig_atomic_t stop, quiet;
 
 /* Only what a signal handler may do: write and _exit. */
 static void on_signal(int signal) {
-    static const char first[] =
-        "\nkiln: stopping: the current action is finished and the state saved; once more to "
-        "leave at once\n";
     (void)signal;
     if (stop != 0) {
         _exit(EXIT_STOPPED);
     }
     stop = 1;
-    if (write(STDERR_FILENO, first, sizeof first - 1) < 0) {
+    if (!quiet && write(STDERR_FILENO, stop_words, sizeof stop_words - 1) < 0) {
         return; /* nobody listens; the run is saved all the same */
     }
 }
@@ -39,11 +40,15 @@ const volatile sig_atomic_t *stop_on_signals(void) {
     return &stop;
 }
 
+void stop_signals(sigset_t *set) {
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+}
+
 static void mask(int how) {
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
+    stop_signals(&set);
     sigprocmask(how, &set, NULL);
     if (how == SIG_BLOCK && stop != 0) {
         raise(SIGTERM); /* it came before: it waits with the others */
@@ -59,5 +64,7 @@ void stop_as_usual(void) {
     signal(SIGTERM, SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
 }
+
+void stop_quietly(void) { quiet = 1; }
 
 void stop_now(void) { stop = 1; }

@@ -16,6 +16,12 @@
 const volatile sig_atomic_t *stop_on_signals(void);
 /* The signals do again what they do to any process. */
 void stop_as_usual(void);
+/* In a worker (relay.h) the supervisor has said it all: the first signal prints nothing. */
+void stop_quietly(void);
+/* What is said at the first signal, to be written to stderr. */
+extern const char stop_words[];
+/* SIGINT and SIGTERM. */
+void stop_signals(sigset_t *set);
 /* Hold SIGINT and SIGTERM back, while the process replaces itself; a flag that is set already is
  * held back with them. stop_on_signals lets them through. */
 void stop_hold(void);

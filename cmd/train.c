@@ -10,8 +10,10 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "kiln/report.h"
@@ -19,10 +21,13 @@
 #include "plan.h"
 #include "self.h"
 #include "stop.h"
+#include "supervisor.h"
+#include "worker.h"
 
 struct flags {
-    const char *resume;
-    uint64_t take_over, since;
+    const char *resume, *successor;
+    uint64_t take_over, since, worker;
+    double began;
     bool dry_run, json;
 };
 
@@ -35,6 +40,12 @@ static const struct option options[] = {
      offsetof(struct flags, take_over)}, /* of a process that replaced itself */
     {"since", 0, OPTION_COUNT, "STEP", NULL, NULL, GROUP_RUN, 0, 1e15,
      offsetof(struct flags, since)}, /* the last step before the first of these processes */
+    {"began", 0, OPTION_REAL, "SECONDS", NULL, NULL, GROUP_RUN, 0, 1e15,
+     offsetof(struct flags, began)}, /* when that one began to train */
+    {"worker", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 1, INT32_MAX,
+     offsetof(struct flags, worker)}, /* of a supervisor (relay.h) */
+    {"successor", 0, OPTION_TEXT, "PLACE", NULL, NULL, GROUP_RUN, 0, 0,
+     offsetof(struct flags, successor)}, /* of an owner that still trains */
     OPTION_JSON(struct flags),
     OPTION_END,
 };
@@ -52,6 +63,7 @@ struct watch {
     struct kiln_progress progress;
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
+    double stall_ms, overlap_ms;
     uint64_t tokens_before;
     double val_loss;
 };
@@ -72,16 +84,17 @@ static void flush_or_stop(void) {
 
 static void print_step(struct watch *watch, const struct kiln_step_record *record) {
     char line[512];
+    const bool stays = !isnan(record->val_loss) || record->step == watch->total;
     kiln_progress_line(&watch->progress, record, watch->total, line, sizeof line);
-    if (watch->silent) {
-        return; /* another process printed it; the smoothed loss goes on */
+    if (watch->silent) { /* another process printed it; the smoothed loss goes on */
+        watch->unfinished = watch->terminal && !stays;
+        return;
     }
     if (!watch->terminal) {
         puts(line);
     } else {
         /* A line that wraps cannot be rewritten. */
         const size_t columns = terminal_columns();
-        const bool stays = !isnan(record->val_loss) || record->step == watch->total;
         printf("\r%.*s\033[K", (int)(columns > 1 ? columns - 1 : 1), line);
         watch->unfinished = true;
         if (stays) {
@@ -105,6 +118,8 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     end->peak_bytes = record->peak_bytes;
     end->skipped += record->skipped;
     watch->milliseconds += record->ms;
+    watch->stall_ms += record->stall_ms;
+    watch->overlap_ms += isfinite(record->overlap_ms) ? record->overlap_ms : 0;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (end->steps == 1) {
         const double in_step = record->tokens_per_s * record->ms / 1e3;
@@ -119,6 +134,9 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     }
     if (!watch->json) {
         print_step(watch, record);
+    }
+    if (!watch->silent) {
+        worker_step();
     }
 }
 
@@ -147,11 +165,64 @@ static void on_notice(void *context, const char *text) {
     fprintf(stderr, "kiln: note: %s\n", text);
 }
 
+/* ---- a successor that starts early (relay.h) --------------------------------------------------
+ */
+
+static void relay_start(void *context, const char *place) {
+    (void)context;
+    worker_start(place);
+}
+
+static bool relay_wait(void *context) {
+    char why[RELAY_LINE], text[RELAY_LINE + 80];
+    if (worker_wait(why)) {
+        return true;
+    }
+    if (why[0] != '\0') {
+        snprintf(text, sizeof text, "no successor could be started (%s); this process is replaced",
+                 why);
+        on_notice(context, text);
+    }
+    return false;
+}
+
+/* Opened beside the owner, and ours when this returns. A failure beside it is for the supervisor to
+ * tell. */
+static enum kiln_status succeed(const struct flags *flags, struct kiln_run **run,
+                                struct kiln_err *err) {
+    relay_point("relay: begun");
+    const enum kiln_status status =
+        kiln_run_succeed((int)flags->take_over, flags->resume, flags->successor, run, err);
+    if (status != KILN_OK) {
+        worker_failed(err->message);
+        exit(1);
+    }
+    worker_ready();
+    KILN_TRY(kiln_run_go(*run, err));
+    relay_point("relay: taken over");
+    relay_role("owner");
+    return KILN_OK;
+}
+
+/* The successor is ready and the state is committed for it: it is told, and this process leaves. */
+static enum kiln_status relieve(struct kiln_run *run, struct kiln_err *err) {
+    uint64_t epoch;
+    fflush(NULL);
+    const int descriptor = kiln_run_hand_over(run);
+    KILN_TRY(kiln_run_epoch(descriptor, &epoch, err));
+    worker_go(epoch);
+    close(descriptor);
+    return KILN_OK;
+}
+
 /* ---- the run -------------------------------------------------------------------------------- */
 
 static enum kiln_status open_run(const struct call *call, struct kiln_run **run,
                                  struct kiln_err *err) {
     const struct flags *flags = call->flags;
+    if (flags->successor != NULL) {
+        return succeed(flags, run, err);
+    }
     if (flags->take_over != KILN_UNSET) {
         return kiln_run_take_over((int)flags->take_over, flags->resume, run, err);
     }
@@ -176,7 +247,11 @@ static void complete_end(struct watch *watch, double seconds) {
     end->seconds = seconds;
     end->tokens_per_s = busy > 0 ? tokens / busy : 0;
     end->tflops = busy > 0 ? watch->tflop / busy : 0;
-    end->step_s = end->steps > 0 ? busy / (double)end->steps : 0;
+    if (end->steps > 0) {
+        end->step_s = busy / (double)end->steps;
+        end->stall_s = watch->stall_ms / 1e3 / (double)end->steps;
+        end->overlap_s = watch->overlap_ms / 1e3 / (double)end->steps;
+    }
 }
 
 static enum kiln_status print_json(const struct kiln_run *run, const struct watch *watch,
@@ -238,7 +313,7 @@ static enum kiln_status device_failed(const struct kiln_run_info *info, const st
                      words, watch->end.step, info->folder);
 }
 
-static enum kiln_status train(const struct call *call, struct kiln_run *run,
+static enum kiln_status train(const struct call *call, struct kiln_run *run, double began,
                               const volatile sig_atomic_t *stop, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_run_info *info = kiln_run_info(run);
@@ -260,13 +335,16 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
         KILN_TRY(kiln_run_history(info->folder, flags->since, &observer, err));
         watch.silent = false;
     }
-    const double start = now_s() - watch.milliseconds / 1e3;
+    if (worker_is() && kiln_run_relays(run)) {
+        const struct kiln_relay relay = {&watch, relay_start, relay_wait};
+        kiln_run_set_relay(run, &relay);
+    }
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
     if (status == KILN_ERESTART) {
         return status; /* the line goes on in the next process */
     }
     finish_line(&watch);
-    complete_end(&watch, now_s() - start);
+    complete_end(&watch, now_s() - began);
     if (status == KILN_EDEVICE) {
         return device_failed(info, &watch, err);
     }
@@ -282,19 +360,46 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run,
 }
 
 /* The run goes on in a fresh process: this program again, told where to go on. */
-static enum kiln_status restart(const struct call *call, struct kiln_run *run_now,
-                                struct kiln_err *err) {
+static struct self_task hand_over(const struct call *call, struct kiln_run *run, double began) {
     const struct flags *flags = call->flags;
-    char folder[4200], descriptor[16], since[24];
-    const uint64_t first = kiln_run_info(run_now)->first_step;
-    snprintf(since, sizeof since, "%" PRIu64, flags->since != KILN_UNSET ? flags->since : first);
-    snprintf(folder, sizeof folder, "%s", kiln_run_info(run_now)->folder);
-    snprintf(descriptor, sizeof descriptor, "%d", kiln_run_hand_over(run_now));
-    char *const arguments[] = {"kiln",    "train",       "--resume",
-                               folder,    "--take-over", descriptor,
-                               "--since", since,         flags->json ? "--json" : NULL,
-                               NULL};
-    return self_replace(arguments, err);
+    struct self_task task = {.began = began, .json = flags->json, .worker = -1};
+    task.since = flags->since != KILN_UNSET ? flags->since : kiln_run_info(run)->first_step;
+    snprintf(task.folder, sizeof task.folder, "%s", kiln_run_info(run)->folder);
+    task.descriptor = kiln_run_hand_over(run);
+    return task;
+}
+
+static enum kiln_status restart(const struct call *call, struct kiln_run *run, double began,
+                                struct kiln_err *err) {
+    if (worker_is_relieved()) {
+        return relieve(run, err);
+    }
+    struct self_task task = hand_over(call, run, began);
+    if (worker_is()) {
+        task.worker = worker_socket();
+        worker_keep_socket();
+    }
+    return self_replace(&task, err);
+}
+
+/* The run is made or opened, and trained by others. */
+static enum kiln_status supervise(const struct call *call, struct kiln_run *run, double began,
+                                  struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    int code = 1;
+    KILN_TRY(supervisor_listen(err));
+    if (!flags->json) {
+        KILN_TRY(print_start(kiln_run_info(run), err));
+    }
+    if (kiln_run_info(run)->notice[0] != '\0') {
+        fprintf(stderr, "kiln: note: %s\n", kiln_run_info(run)->notice);
+    }
+    const struct self_task task = hand_over(call, run, began);
+    KILN_TRY(supervisor_run(&task, &code, err));
+    if (code != 0) {
+        exit(code); /* the worker has said why */
+    }
+    return KILN_OK;
 }
 
 static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
@@ -324,10 +429,18 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         return dry_run(call, err);
     }
     KILN_TRY(self_open(err));
+    if (flags->worker != KILN_UNSET) {
+        stop_quietly();
+        KILN_TRY(worker_begin((int)flags->worker, flags->successor != NULL, err));
+    }
     KILN_TRY(open_run(call, &run_now, err));
-    const enum kiln_status status = train(call, run_now, stop_on_signals(), err);
+    const double began = isnan(flags->began) ? now_s() : flags->began;
+    if (flags->take_over == KILN_UNSET && kiln_run_relays(run_now)) {
+        return supervise(call, run_now, began, err);
+    }
+    const enum kiln_status status = train(call, run_now, began, stop_on_signals(), err);
     if (status == KILN_ERESTART) {
-        return restart(call, run_now, err);
+        return restart(call, run_now, began, err);
     }
     kiln_run_close(run_now);
     return status;

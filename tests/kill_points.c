@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "kill_points.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/kill_point.h"
 
@@ -22,9 +25,19 @@ static struct counts {
     atomic_long passed_at[SINGLE], deaths_at[SINGLE];
 } * counts;
 static const char *const kinds[KINDS] = {"commit",  "chunk",      "update",    "metrics", "window",
-                                         "durable", "checkpoint", "hand-over", "other"};
+                                         "durable", "checkpoint", "hand-over", "relay",   "other"};
+enum { OTHER = 9 };
 static int wanted = -1; /* kind */
 static long wanted_at;
+static const char *once; /* file that says that a process has died already */
+
+static bool first_death(void) {
+    const int file = once != NULL ? open(once, O_WRONLY | O_CREAT | O_EXCL, 0600) : -1;
+    if (file >= 0) {
+        close(file);
+    }
+    return once == NULL || file >= 0;
+}
 
 static int kind_of(const char *where) {
     const size_t length = strcspn(where, ":");
@@ -33,7 +46,7 @@ static int kind_of(const char *where) {
             return i;
         }
     }
-    return 8;
+    return OTHER;
 }
 
 static int single_of(const char *where) {
@@ -49,7 +62,8 @@ static void pass(const char *where) {
     const int kind = kind_of(where), one = single_of(where);
     counts->passed_at[one < 0 ? 0 : one] += one >= 0;
     const long all = ++counts->all, own = ++counts->passed[kind];
-    if (wanted_at > 0 && (wanted < 0 ? all == wanted_at : kind == wanted && own == wanted_at)) {
+    if (wanted_at > 0 && (wanted < 0 ? all == wanted_at : kind == wanted && own == wanted_at) &&
+        first_death()) {
         ++counts->deaths[kind];
         counts->deaths_at[one < 0 ? 0 : one] += one >= 0;
         raise(SIGKILL);
@@ -117,13 +131,29 @@ static void write_counts(void) {
     }
 }
 
-__attribute__((constructor)) static void read_environment(void) {
+static void arm_as_asked(void) {
     const char *at = getenv("KILN_KILL_AT"), *count = getenv("KILN_KILL_COUNT");
     const char *colon = at ? strchr(at, ':') : NULL;
+    once = getenv("KILN_KILL_ONCE");
     if (at || count) {
         kill_points_arm(colon ? at : NULL, at ? atol(colon ? colon + 1 : at) : 0);
     }
     if (count && counts) {
         atexit(write_counts);
+    }
+}
+
+__attribute__((constructor)) static void read_environment(void) {
+    if (!getenv("KILN_KILL_ROLE")) {
+        arm_as_asked();
+    }
+}
+
+void kill_points_role(const char *role) {
+    const char *asked = getenv("KILN_KILL_ROLE");
+    if (asked && strcmp(asked, role) == 0) {
+        arm_as_asked();
+    } else if (asked) {
+        kill_points_disarm();
     }
 }

@@ -6,6 +6,10 @@
  *
  *   KILN_KILL_AT=n, KILN_KILL_AT=kind:n   SIGKILL at the n-th point, or at the n-th of that kind
  *   KILN_KILL_COUNT=file                  write how many of each kind were passed, at exit
+ *   KILN_KILL_ROLE=role                   only of an owner, a successor or a supervisor
+ *                                         (cmd/relay.h), from when it becomes one
+ *   KILN_KILL_ONCE=file                   only where there is no such file, which is made then: of
+ *                                         many processes one dies
  */
 #ifndef KILL_POINTS_H
 #define KILL_POINTS_H
@@ -23,5 +27,8 @@ long kill_points_deaths_at(const char *where);
 /* "commit 28, chunk 64, ..." of deaths so far, or of points passed. */
 const char *kill_points_deaths(void);
 const char *kill_points_text(void);
+
+/* This process has that role from now on, for KILN_KILL_ROLE. */
+void kill_points_role(const char *role);
 
 #endif

@@ -38,6 +38,8 @@ struct kiln_report_end {
     uint64_t best_val_step;
     double tokens_per_s, tflops;
     double step_s;       /* mean, evaluations left out; 0: unknown */
+    double stall_s;      /* mean of a step: the device waited for kernels */
+    double overlap_s;    /* mean of a step: kernels were compiled, and nobody waited */
     uint64_t peak_bytes; /* resident, sampled before each action */
     uint64_t skipped;    /* of the steps: without an update, since the gradient overflowed */
 };

@@ -84,10 +84,12 @@
        "all, boundary, sqrt, every:N, inputs, none or auto")                                      \
     XX(SIZE, memory, "memory", "", 1, INT64_MAX,                                                  \
        "most memory to use, as 8G (80 % of what is free)")                                        \
-    XX(TEXT, overlap, "overlap", "off", 0, 0,                                                     \
+    XX(TEXT, overlap, "overlap", "exact", 0, 0,                                                   \
        "off, exact: compile while computing, or delayed: a step behind")                          \
     XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
        "exec: the process replaces itself; relay: its successor starts early")                    \
+    XX(COUNT, trace_steps, "trace-steps", "10", 0, 1000000000,                                    \
+       "first steps of the run that trace.json lists; 0 is none")                                 \
     XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")
 
 enum kiln_setting_id {

@@ -9,8 +9,8 @@
  *   kiln_run_close(run);
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
- * metrics.jsonl, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at the end,
- * tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
+ * metrics.jsonl, trace.json, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at
+ * the end, tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
  */
 #ifndef KILN_TRAIN_H
 #define KILN_TRAIN_H
@@ -30,7 +30,7 @@
 
 /* What a step was like: a line of metrics.jsonl. Times in milliseconds. The cpu device takes new
  * weights in place where it has no budget: it compiles in the first step only. The times of I/O and
- * of waiting for dW are 0 there; staleness is 0 everywhere yet. A window that a death cut short is
+ * of waiting for dW are 0 there. A window that a death cut short is
  * timed from its new start. A skipped step may have a loss or gradient norm that is not finite. */
 struct kiln_step_record {
     uint64_t step; /* 1 for the first */
@@ -41,7 +41,10 @@ struct kiln_step_record {
     double ms, ms_per_micro_batch, tokens_per_s;
     double tflops;      /* model FLOPs of the step over its time, 1e12/s */
     double utilization; /* of the machine's ceiling, 0 when that is unknown */
-    double compile_ms, stall_ms, device_ms, host_ms, io_ms, dw_wait_ms, update_ms;
+    /* compile_ms may pass beside all else, in threads and in processes; what the device waited of
+     * it is stall_ms, what it did not is overlap_ms. ms is device, host, update, stall and restart:
+     * I/O and waiting for dW are inside host_ms. */
+    double compile_ms, stall_ms, overlap_ms, device_ms, host_ms, io_ms, dw_wait_ms, update_ms;
     double restart_ms; /* processes replaced inside the step, without their compiles */
     uint64_t compiles, restarts;
     uint64_t peak_bytes;     /* most memory resident since the run was begun or resumed */
@@ -51,6 +54,8 @@ struct kiln_step_record {
     double loss_scale; /* of the window; 0: the device wants none */
     bool skipped;      /* the update was left out: the gradient overflowed */
     double val_loss;   /* NaN where the step was not followed by an evaluation */
+    /* --overlap delayed: updates in the weights that val_loss is of; else -1 */
+    int64_t val_generation;
 };
 
 /* What a run is, for the lines printed at its start. Strings live as long as the run. */
@@ -72,6 +77,8 @@ struct kiln_run_info {
     size_t budget;                     /* kernels that may be compiled; 0: no limit */
     size_t full_layers;                /* layers that are not run forward again */
     double flops_per_step;             /* model FLOPs of one step */
+    const char *notice; /* what the user should know before training, "" for nothing: told to an
+                         * observer when training begins, by whoever has none then otherwise */
 };
 
 /* Observers of training; any may be NULL. They run on the training thread and must not fail. */

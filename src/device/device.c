@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "base/machine.h"
 #include "device/ane/ane.h"
 #include "device/ane/programs.h"
 #include "device/cpu/cpu.h"
@@ -76,6 +77,18 @@ enum kiln_status kiln_device_check(const struct kiln_device_choice *device, stru
         err, KILN_EUSAGE,
         "--sim %s: budgets are planned for; set them with --budget and --load-budget", device->sim);
     return device->sim ? kiln_sim_options_set(&options, device->sim, err) : KILN_OK;
+}
+
+void kiln_device_span(const struct kiln_device *device, enum kiln_span_kind kind, const char *name,
+                      size_t layer, double start) {
+    const struct kiln_span span = {.start = start,
+                                   .end = kiln_now_s(),
+                                   .kind = kind,
+                                   .name = name,
+                                   .layer = layer == KILN_NO_LAYER ? -1 : (int32_t)layer,
+                                   .micro_batch = -1,
+                                   .generation = -1};
+    kiln_spans_add(device->spans, &span);
 }
 
 void kiln_device_traffic(const struct kiln_table *table, const struct kiln_device_options *options,

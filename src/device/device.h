@@ -18,7 +18,10 @@
  *    computes. They then compute as a guest of the pool (base/pool.h).
  *  - There are one or two kernel sets. What the owner runs are kernels of the active set; what is
  *    compiled goes into either, in the active one into kernels that are not being run. Kernels
- *    without weights belong to all sets.
+ *    without weights belong to all sets, whichever is named: one that is loaded is not compiled
+ *    again, and not released, while another set needs it. Budgets count all sets together.
+ *  - A kernel that another thread has compiled may be run once that call has returned: the caller
+ *    sees to it that the owner knows.
  */
 #ifndef KILN_DEVICE_H
 #define KILN_DEVICE_H
@@ -28,6 +31,7 @@
 #include <stdint.h>
 
 #include "base/pool.h"
+#include "base/spans.h"
 #include "kernel/weights.h"
 #include "kiln/cpu.h"
 #include "kiln/device.h"
@@ -102,8 +106,9 @@ struct kiln_device_ops {
     size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
 
     /* Compile and load one kernel of `kind` for a layer into a set, from weights (unused for kinds
-     * without). One that is loaded is compiled again; a failure but KILN_EBUDGET leaves it
-     * unloaded. KILN_EBUDGET past a budget: nothing has changed. On any thread, one at a time. */
+     * without): fp32, or a narrow snapshot in the device's operands, which gives the same bits. One
+     * that is loaded is compiled again; a failure but KILN_EBUDGET leaves it unloaded. KILN_EBUDGET
+     * past a budget: nothing has changed. On any thread, one at a time. */
     enum kiln_status (*compile)(struct kiln_device *device, size_t set, size_t kind, size_t layer,
                                 const struct kiln_weights *weights, struct kiln_err *err);
     /* Unload a kernel; one that is not loaded is fine. The owner's, while nothing compiles. */
@@ -159,9 +164,6 @@ struct kiln_device_counts {
     uint64_t layer_forwards;   /* micro-batches through the attention half of a layer */
     _Atomic size_t loaded;     /* kernels loaded now, of all sets; likewise */
     uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
-    double dw_wait_s;                       /* drain and a full queue: waiting for dW */
-    double io_s;                            /* moving these bytes */
-    double evaluate_s; /* in programs; 0 on the cpu, where all of a pass is the device's */
 };
 
 /* Every device starts with this. */
@@ -174,7 +176,14 @@ struct kiln_device {
     struct kiln_weights weights;     /* of its generation: norms, embedding; borrowed */
     struct kiln_gradients gradients; /* where backward of this micro-batch adds */
     struct kiln_device_counts counts;
+    /* Set by who opened it; NULL: nobody asks. The device adds what it runs (EVALUATE), bytes moved
+     * (SURFACE), weight gradients in the background (DW) and waiting for them (DW_WAIT). */
+    struct kiln_spans *spans;
 };
+
+/* For devices: a span from `start` (kiln_now_s) till now. layer: KILN_NO_LAYER or a layer. */
+void kiln_device_span(const struct kiln_device *device, enum kiln_span_kind kind, const char *name,
+                      size_t layer, double start);
 
 struct kiln_device_options {
     struct kiln_device_choice device;

@@ -257,6 +257,15 @@ static void say_next(struct text *text, const struct kiln_run_info *info,
     add(text, " --steps %" PRIu64 "\n", 2 * (done > 0 ? done : 1));
 }
 
+/* A time that may be a small share of a second. */
+static const char *fine_time(double seconds, char *buffer, size_t size) {
+    if (!(seconds < 0.9995)) {
+        return kiln_human_time(seconds, buffer, size);
+    }
+    snprintf(buffer, size, seconds < 0.00995 ? "%.1f ms" : "%.0f ms", seconds * 1e3);
+    return buffer;
+}
+
 /* The plan's figures beside what was measured. */
 static void say_prediction(struct text *text, const struct kiln_run_info *info,
                            const struct kiln_report_end *end) {
@@ -270,6 +279,13 @@ static void say_prediction(struct text *text, const struct kiln_run_info *info,
         kiln_human_bytes((double)info->memory.total, planned, sizeof planned));
     add(text, "measured %s\n",
         kiln_human_bytes((double)end->peak_bytes, measured, sizeof measured));
+    if (info->time.compile <= 0 && end->stall_s + end->overlap_s <= 0) {
+        return; /* nothing is compiled again */
+    }
+    add(text, "compiling: planned to be waited for %s a step, ",
+        fine_time(info->time.stall, planned, sizeof planned));
+    add(text, "measured %s", fine_time(end->stall_s, measured, sizeof measured));
+    add(text, "; hidden %s\n", fine_time(end->overlap_s, measured, sizeof measured));
 }
 
 char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_report_end *end) {

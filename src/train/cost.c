@@ -5,21 +5,39 @@
 
 #include "base/machine.h"
 
-void kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor, bool evaluating) {
-    struct kiln_executor *x = &trainer->engine.executor;
+/* The step that is being taken, or after which is evaluated: 0 before the first. */
+static uint64_t step_of(const struct kiln_cursor *cursor) {
+    return cursor->step +
+           (cursor->phase == KILN_PHASE_WINDOW || cursor->phase == KILN_PHASE_UPDATE);
+}
+
+void kiln_cost_begin(const struct kiln_trainer *trainer) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(trainer->state);
+    kiln_spans_keep(trainer->engine.spans, step_of(cursor) <= trainer->settings->trace_steps &&
+                                               trainer->settings->trace_steps > 0);
+}
+
+enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor,
+                                 bool evaluating, struct kiln_err *err) {
     const struct kiln_device_counts *counts = &trainer->engine.device->counts;
     const struct kiln_device_counts *before = &trainer->counted;
     const double now = kiln_now_s();
-    cursor->compiles += counts->compiles - before->compiles;
+    struct kiln_spans_taken spent;
+    kiln_spans_take(trainer->engine.spans, &spent);
+    /* What is compiled beside an update is of the step to come. */
+    cursor->compiles += kiln_compiler_take_count(trainer->engine.executor.sets.compiler,
+                                                 cursor->phase != KILN_PHASE_FINISH || evaluating);
     if (!evaluating) {
         cursor->ms += (now - trainer->since) * 1e3;
-        const double passes = x->forward_s + x->backward_s;
-        const double evaluated = counts->evaluate_s - before->evaluate_s;
-        const bool host = trainer->engine.request.device.id != KILN_CPU; /* works beside */
-        cursor->device_ms += (host ? evaluated : passes) * 1e3;
-        cursor->compile_ms += kiln_spans_sum(trainer->engine.spans, KILN_SPAN_COMPILE) * 1e3;
-        cursor->dw_wait_ms += (counts->dw_wait_s - before->dw_wait_s) * 1e3;
-        cursor->io_ms += (counts->io_s - before->io_s) * 1e3;
+        cursor->device_ms += spent.sums[KILN_SPAN_EVALUATE] * 1e3;
+        cursor->compile_ms += spent.sums[KILN_SPAN_COMPILE] * 1e3;
+        cursor->stall_ms += spent.sums[KILN_SPAN_STALL] * 1e3;
+        cursor->dw_wait_ms += spent.sums[KILN_SPAN_DW_WAIT] * 1e3;
+        cursor->io_ms += spent.sums[KILN_SPAN_SURFACE] * 1e3;
+        cursor->restart_ms += spent.sums[KILN_SPAN_RESTART] * 1e3;
+        cursor->update_ms += (spent.sums[KILN_SPAN_NORM] + spent.sums[KILN_SPAN_UPDATE] +
+                              spent.sums[KILN_SPAN_SNAPSHOT]) *
+                             1e3;
         cursor->surface_written += counts->surface_written - before->surface_written;
         cursor->surface_read += counts->surface_read - before->surface_read;
         cursor->layer_forwards += counts->layer_forwards - before->layer_forwards;
@@ -28,11 +46,14 @@ void kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor, b
     cursor->peak_bytes = peak > cursor->peak_bytes ? peak : cursor->peak_bytes;
     trainer->since = now;
     trainer->counted = *counts;
-    x->forward_s = x->backward_s = 0.0;
+    KILN_TRY(kiln_trace_add(trainer->trace, spent.list, spent.n,
+                            step_of(kiln_state_cursor(trainer->state)), evaluating, err));
+    cursor->trace_bytes = kiln_trace_bytes(trainer->trace);
+    return KILN_OK;
 }
 
 void kiln_cost_nothing(struct kiln_cursor *cursor) {
-    cursor->ms = cursor->device_ms = cursor->compile_ms = 0.0;
+    cursor->ms = cursor->device_ms = cursor->compile_ms = cursor->stall_ms = 0.0;
     cursor->restart_ms = cursor->update_ms = 0.0;
     cursor->dw_wait_ms = cursor->io_ms = 0.0;
     cursor->surface_written = cursor->surface_read = 0;
@@ -44,14 +65,16 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
     const struct kiln_cursor *c = cursor;
     const struct kiln_plan *plan = &trainer->engine.plan;
     const double accum = (double)trainer->settings->accum, seconds = c->ms * 1e-3;
+    const bool delayed = plan->schedule.overlap == KILN_OVERLAP_DELAYED;
     struct kiln_step_record r = {.step = c->step,
                                  .loss = c->loss,
                                  .grad_norm = c->grad_norm,
                                  .lr = c->lr,
                                  .tokens = c->tokens,
+                                 .staleness = delayed && c->step > 1, /* W(0) begins both */
                                  .ms = c->ms,
                                  .compile_ms = c->compile_ms,
-                                 .stall_ms = c->compile_ms, /* nothing runs beside a compile yet */
+                                 .stall_ms = c->stall_ms,
                                  .device_ms = c->device_ms,
                                  .io_ms = c->io_ms,
                                  .dw_wait_ms = c->dw_wait_ms,
@@ -66,8 +89,10 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
                                  .peak_bytes = c->peak_bytes,
                                  .loss_scale = c->loss_scale,
                                  .skipped = c->skip > 0,
-                                 .val_loss = (double)NAN};
-    r.host_ms = r.ms - r.device_ms - r.update_ms - r.compile_ms - r.restart_ms;
+                                 .val_loss = (double)NAN,
+                                 .val_generation = -1};
+    r.overlap_ms = r.compile_ms > r.stall_ms ? r.compile_ms - r.stall_ms : 0.0;
+    r.host_ms = r.ms - r.device_ms - r.update_ms - r.stall_ms - r.restart_ms;
     r.ms_per_micro_batch = (r.ms - r.update_ms) / accum;
     if (seconds > 0) {
         r.tokens_per_s = (double)(plan->shape.batch * plan->shape.seq) * accum / seconds;

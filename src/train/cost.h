@@ -1,16 +1,24 @@
 /* SPDX-License-Identifier: MIT
  *
- * cost.h: what a step costs: from the device's and the executor's counts to the cursor, which sums
- * them over the processes of a step, and from there to the line of metrics.
+ * cost.h: what a step costs: from the spans of this process, and the device's counts, to the
+ * cursor, which sums them over the processes of a step, and from there to the line of metrics. The
+ * same spans are what trace.json lists.
  */
 #ifndef KILN_TRAIN_COST_H
 #define KILN_TRAIN_COST_H
 
 #include "train/trainer.h"
 
-/* Move what was spent since the last time into the cursor. Evaluations are not part of a step's
- * time; their compiles count, since the next window finds the kernels. */
-void kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor, bool evaluating);
+/* Spans to come are those of the step where the state's cursor stands: are they to be listed? At
+ * the start, and when a step has ended. */
+void kiln_cost_begin(const struct kiln_trainer *trainer);
+/* Move what was spent since the last time into the cursor, which is to be committed, and list its
+ * spans. They belong to the step where the state's cursor stands. Evaluations are not part of a
+ * step's time; their compiles count, since the next window finds the kernels. KILN_EIO when the
+ * trace cannot be written. */
+KILN_MUST_CHECK enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer,
+                                                 struct kiln_cursor *cursor, bool evaluating,
+                                                 struct kiln_err *err);
 /* The next step has cost nothing yet. */
 void kiln_cost_nothing(struct kiln_cursor *cursor);
 /* A step as the cursor knows it. */

@@ -24,6 +24,8 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
         memory->active.table ? memory->active : kiln_weights_flat(table, memory->weights);
     KILN_TRY(kiln_spans_create(&e->spans, err));
     KILN_TRY(kiln_device_open(table, e->pool, &weights, &options, &e->device, err));
+    kiln_spans_keep(e->spans, false); /* unless somebody lists them */
+    e->device->spans = e->spans;
     KILN_TRY(kiln_executor_open(&e->executor, &e->plan, e->device, e->spans, err));
     kiln_executor_generation(&e->executor, memory->generation, &weights, NULL);
     if (r->forward_only) {
@@ -35,7 +37,7 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     parts.pool = e->pool;
     /* A delayed run compiles all that is new, from snapshots: nothing is taken in place. */
     parts.device = delayed ? NULL : e->device;
-    parts.updated = e->plan.schedule.overlap == KILN_OVERLAP_EXACT ? updated : NULL;
+    parts.updated = options.beside && !delayed ? updated : NULL;
     parts.updated_context = e;
     parts.weights = memory->weights;
     e->executor.gradients = parts.gradients;

@@ -40,6 +40,7 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
     set_real(line, "utilization", r->utilization);
     set_real(line, "compile_ms", r->compile_ms);
     set_real(line, "stall_ms", r->stall_ms);
+    set_real(line, "overlap_ms", r->overlap_ms);
     set_real(line, "device_ms", r->device_ms);
     set_real(line, "host_ms", r->host_ms);
     set_real(line, "io_ms", r->io_ms);
@@ -59,6 +60,9 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
     }
     if (!isnan(r->val_loss)) {
         set_real(line, "val_loss", r->val_loss);
+        if (r->val_generation >= 0) {
+            set_count(line, "val_generation", (uint64_t)r->val_generation);
+        }
     }
     if (r->skipped) {
         json_object_set_new(line, "skipped", json_true());
@@ -76,6 +80,11 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
 static double real(const json_t *line, const char *key) {
     const json_t *value = json_object_get(line, key);
     return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+static int64_t generation(const json_t *line, const char *key) {
+    const json_t *value = json_object_get(line, key);
+    return json_is_integer(value) ? (int64_t)json_integer_value(value) : -1;
 }
 
 static uint64_t count(const json_t *line, const char *key) {
@@ -98,6 +107,7 @@ static struct kiln_step_record record_of(const json_t *line) {
         .utilization = real(line, "utilization"),
         .compile_ms = real(line, "compile_ms"),
         .stall_ms = real(line, "stall_ms"),
+        .overlap_ms = real(line, "overlap_ms"),
         .device_ms = real(line, "device_ms"),
         .host_ms = real(line, "host_ms"),
         .io_ms = real(line, "io_ms"),
@@ -113,7 +123,8 @@ static struct kiln_step_record record_of(const json_t *line) {
         .surface_read_bytes = count(line, "surface_read_bytes"),
         .loss_scale = json_number_value(json_object_get(line, "loss_scale")),
         .skipped = json_is_true(json_object_get(line, "skipped")),
-        .val_loss = real(line, "val_loss")};
+        .val_loss = real(line, "val_loss"),
+        .val_generation = generation(line, "val_generation")};
 }
 
 enum kiln_status kiln_run_history(const char *folder, uint64_t after,

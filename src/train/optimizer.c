@@ -96,6 +96,24 @@ double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
     return sqrt(sum) / loss_scale;
 }
 
+static void refresh(const struct kiln_optimizer *o, const struct kiln_piece *p) {
+    const struct kiln_optimizer_parts *parts = &o->parts;
+    if (p->matrix != KILN_NO_MATRIX && parts->device && parts->device->ops->refresh) {
+        parts->device->ops->refresh(parts->device, p->matrix, p->first, p->rows, parts->weights);
+    }
+}
+
+static void refresh_piece(void *context, size_t task, size_t thread) {
+    struct kiln_optimizer *o = context;
+    (void)thread;
+    refresh(o, &o->pieces[task]);
+    walk(o, task, KILN_WEIGHTS);
+}
+
+void kiln_optimizer_refresh(struct kiln_optimizer *o) {
+    kiln_pool_run(o->parts.pool, o->n_pieces, refresh_piece, o);
+}
+
 /* Chunk by chunk, guarded where there is a state that outlives the process. */
 static void update_piece(void *context, size_t index, size_t thread) {
     struct kiln_optimizer *o = context;
@@ -117,9 +135,7 @@ static void update_piece(void *context, size_t index, size_t thread) {
             kiln_state_chunk_end(parts->state, thread, chunk, o->update);
         }
     }
-    if (p->matrix != KILN_NO_MATRIX && parts->device && parts->device->ops->refresh) {
-        parts->device->ops->refresh(parts->device, p->matrix, p->first, p->rows, parts->weights);
-    }
+    refresh(o, p);
     walk(o, task, KILN_WEIGHTS);
     walk(o, task, KILN_MOMENT1);
     walk(o, task, KILN_MOMENT2);

@@ -45,6 +45,10 @@ double kiln_optimizer_norm(struct kiln_optimizer *optimizer, double loss_scale);
 void kiln_optimizer_update(struct kiln_optimizer *optimizer, uint64_t update, double lr,
                            double norm, double loss_scale);
 
+/* The weights are others than those the device was opened with, and nobody updated them here: what
+ * the device refreshes is made anew. */
+void kiln_optimizer_refresh(struct kiln_optimizer *optimizer);
+
 /* The learning rate of step 0, 1, 2, ...: linear warm-up to lr, then constant, or linear or
  * cosine down to min_lr at the last step. */
 double kiln_learning_rate(const struct kiln_settings *settings, uint64_t step);

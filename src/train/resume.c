@@ -26,6 +26,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_save_every:
         case KILN_SETTING_keep_checkpoints:
         case KILN_SETTING_prompt:
+        case KILN_SETTING_trace_steps:
         case KILN_SETTING_budget: /* the plan: it decides no bits */
         case KILN_SETTING_load_budget:
         case KILN_SETTING_headroom:
@@ -183,8 +184,9 @@ static enum kiln_status reopen_state(struct kiln_run *run, const char *path, str
     return status;
 }
 
-static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
-                               struct kiln_err *err) {
+/* All but the state and what is made of it. */
+static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_settings *changes,
+                                     struct kiln_err *err) {
     char path[4200];
     struct kiln_dims dims;
     KILN_TRY(read_settings(run, changes, &dims, err));
@@ -198,6 +200,16 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     bool own = kiln_path_exists(path);
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
+    if (run->inherited >= 0) {
+        run->notice[0] = '\0'; /* the process before said it */
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
+                               struct kiln_err *err) {
+    char path[4200];
+    KILN_TRY(reopen_parts(run, changes, err));
     kiln_run_file(run, "state.kiln", path, sizeof path);
     KILN_TRY(reopen_state(run, path, err));
     KILN_TRY(trim_metrics(run, err));
@@ -218,15 +230,20 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     return kiln_run_describe(run, err);
 }
 
+/* Make a run of this folder; what is opened is for the caller. */
+static enum kiln_status begin_old(const char *folder, int inherited, struct kiln_run **out,
+                                  struct kiln_err *err) {
+    KILN_TRY(kiln_run_begin(NULL, out, err));
+    (*out)->inherited = inherited;
+    KILN_TRY(kiln_run_check_name(folder, err));
+    snprintf((*out)->folder, sizeof(*out)->folder, "%s", folder);
+    return KILN_OK;
+}
+
 static enum kiln_status open_old(const char *folder, const struct kiln_settings *changes,
                                  int inherited, struct kiln_run **out, struct kiln_err *err) {
-    enum kiln_status status = kiln_run_begin(NULL, out, err);
+    enum kiln_status status = begin_old(folder, inherited, out, err);
     if (status == KILN_OK) {
-        (*out)->inherited = inherited;
-        status = kiln_run_check_name(folder, err);
-    }
-    if (status == KILN_OK) {
-        snprintf((*out)->folder, sizeof(*out)->folder, "%s", folder);
         status = resume(*out, changes, err);
     }
     return kiln_run_end_open(status, out);
@@ -240,4 +257,57 @@ enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings 
 enum kiln_status kiln_run_take_over(int descriptor, const char *folder, struct kiln_run **out,
                                     struct kiln_err *err) {
     return open_old(folder, NULL, descriptor, out, err);
+}
+
+/* ---- beside an owner that still trains ---------------------------------------------------------
+ */
+
+static enum kiln_status succeed(struct kiln_run *run, const char *place, struct kiln_err *err) {
+    char path[4200];
+    run->successor = run->trainer.handed_over = true;
+    KILN_TRY(reopen_parts(run, NULL, err));
+    kiln_run_file(run, "state.kiln", path, sizeof path);
+    const int fd = run->inherited;
+    run->inherited = -1;
+    KILN_TRY(kiln_state_open_reader(fd, path, run->table, &run->trainer.state, err));
+    run->epoch = kiln_state_cursor(run->trainer.state)->owner_epoch;
+    KILN_TRY(kiln_run_make_plan(run, err));
+    KILN_TRY(kiln_run_open_trainer(run, err));
+    KILN_TRY(kiln_run_describe(run, err));
+    return kiln_trainer_ahead(&run->trainer, place, err);
+}
+
+enum kiln_status kiln_run_succeed(int descriptor, const char *folder, const char *place,
+                                  struct kiln_run **out, struct kiln_err *err) {
+    enum kiln_status status = begin_old(folder, descriptor, out, err);
+    if (status == KILN_OK) {
+        status = succeed(*out, place, err);
+    }
+    return kiln_run_end_open(status, out);
+}
+
+/* The device was opened while the owner trained on: has an update come since, or was one under way?
+ * A delayed run's device reads snapshots, and its sets know of which generation. */
+static void catch_up(struct kiln_run *run, uint64_t opened_at) {
+    const struct kiln_engine *e = &run->trainer.engine;
+    if (e->plan.schedule.overlap != KILN_OVERLAP_DELAYED &&
+        kiln_state_cursor(run->trainer.state)->step != opened_at) {
+        kiln_optimizer_refresh(e->optimizer);
+    }
+}
+
+enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err) {
+    char notice[160];
+    const uint64_t opened_at = kiln_state_cursor(run->trainer.state)->step;
+    KILN_TRY(kiln_state_own(run->trainer.state, run->epoch + 1, notice, err));
+    if (notice[0]) {
+        snprintf(run->notice, sizeof run->notice, "%s", notice);
+    }
+    run->successor = false;
+    run->resumed = true;
+    catch_up(run, opened_at);
+    KILN_TRY(trim_metrics(run, err));
+    KILN_TRY(kiln_run_open_saver(run, err));
+    KILN_TRY(kiln_run_open_metrics(run, err));
+    return kiln_run_describe(run, err);
 }

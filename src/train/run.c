@@ -32,6 +32,7 @@ void kiln_run_close(struct kiln_run *run) {
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
     kiln_free(t->scratch.has);
+    kiln_trace_destroy(t->trace);
     kiln_data_destroy(t->data);
     kiln_data_destroy(t->val_data);
     kiln_state_close(t->state);
@@ -163,6 +164,7 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         KILN_TRY(kiln_state_walk(t->state, err));
         kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
     }
+    KILN_TRY(kiln_trace_create(run->folder, &t->trace, err));
     KILN_TRY(kiln_engine_open(&t->engine, run->table, &memory, err));
     t->scratch.has = kiln_alloc(run->table->dims.layers, 1);
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
@@ -173,8 +175,14 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }
-    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, s, &t->saver, err));
     t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
+    return run->successor ? KILN_OK : kiln_run_open_saver(run, err);
+}
+
+enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, t->settings, &t->saver, err));
+    kiln_saver_tell(t->saver, t->engine.spans);
     return KILN_OK;
 }
 
@@ -198,7 +206,8 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
                       ? 0
                       : t->engine.plan.schedule.limits.compile,
-        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum};
+        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
+        .notice = run->notice};
     info->full_layers = 0;
     for (size_t l = 0; l < run->table->dims.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
@@ -261,11 +270,15 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     return KILN_OK;
 }
 
-/* The lines of metrics.jsonl that the cursor counts are on the disk before it says "clean". */
+/* What the cursor counts of metrics.jsonl and trace.json is on the disk before it says "clean". */
 static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     kiln_run_file(run, "metrics.jsonl", path, sizeof path);
     KILN_TRY(kiln_sync_file(path, err));
+    kiln_run_file(run, "trace.json", path, sizeof path);
+    if (kiln_path_exists(path)) {
+        KILN_TRY(kiln_sync_file(path, err));
+    }
     return kiln_state_finish(run->trainer.state, err);
 }
 

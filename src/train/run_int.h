@@ -16,6 +16,8 @@ struct kiln_run {
     struct kiln_tokenizer *tokenizer;
     struct kiln_profile profile; /* tflops 0: not known yet */
     bool resumed;                /* and not trained yet */
+    bool successor;              /* of an owner that still trains: no byte of the run may change */
+    uint64_t epoch;              /* then: of that owner */
     int inherited;               /* descriptor of the state, or -1 */
     char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
@@ -40,6 +42,8 @@ KILN_MUST_CHECK enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct
 KILN_MUST_CHECK enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
                                                     struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *err);
+/* Part of kiln_run_open_trainer, but for a successor: it cleans up what is the owner's. */
+KILN_MUST_CHECK enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_open_metrics(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_write_settings(const struct kiln_run *run,
                                                          const char *folder, struct kiln_err *err);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "state/checkpoint.h"
 
@@ -20,6 +21,7 @@ struct kiln_saver {
     const struct kiln_table *table;
     struct kiln_state *state;
     const struct kiln_settings *settings;
+    struct kiln_spans *spans;
     char *json; /* the settings, as run.json */
     char folder[4096], checkpoints[4128], path[4200], model[4224];
     struct kiln_cursor cursor; /* of the save under way */
@@ -50,11 +52,19 @@ enum kiln_status kiln_saver_create(const char *folder, const struct kiln_table *
     return status;
 }
 
-/* The lines of metrics.jsonl that the cursor counts are on the disk before the cursor is. */
+void kiln_saver_tell(struct kiln_saver *s, struct kiln_spans *spans) { s->spans = spans; }
+
+/* What the cursor counts of metrics.jsonl and trace.json is on the disk before the cursor is. */
 static enum kiln_status sync_metrics(const struct kiln_saver *s, struct kiln_err *err) {
-    char path[4200];
-    snprintf(path, sizeof path, "%s/metrics.jsonl", s->folder);
-    return kiln_path_exists(path) ? kiln_sync_file(path, err) : KILN_OK;
+    static const char *const names[] = {"metrics.jsonl", "trace.json"};
+    for (size_t i = 0; i < 2; i++) {
+        char path[4200];
+        snprintf(path, sizeof path, "%s/%s", s->folder, names[i]);
+        if (kiln_path_exists(path)) {
+            KILN_TRY(kiln_sync_file(path, err));
+        }
+    }
+    return KILN_OK;
 }
 
 static enum kiln_status save(struct kiln_saver *s, struct kiln_err *err) {
@@ -74,7 +84,16 @@ static enum kiln_status save(struct kiln_saver *s, struct kiln_err *err) {
 
 static void *run(void *context) {
     struct kiln_saver *s = context;
+    const double start = kiln_now_s();
     s->status = save(s, &s->err);
+    const struct kiln_span span = {.start = start,
+                                   .end = kiln_now_s(),
+                                   .kind = KILN_SPAN_CHECKPOINT,
+                                   .thread = 1, /* beside the owner's surfaces */
+                                   .layer = -1,
+                                   .micro_batch = -1,
+                                   .generation = (int64_t)s->cursor.step};
+    kiln_spans_add(s->spans, &span);
     return NULL;
 }
 

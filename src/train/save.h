@@ -11,6 +11,7 @@
 #ifndef KILN_TRAIN_SAVE_H
 #define KILN_TRAIN_SAVE_H
 
+#include "base/spans.h"
 #include "kiln/settings.h"
 #include "kiln/status.h"
 #include "state/state.h"
@@ -24,6 +25,8 @@ KILN_MUST_CHECK enum kiln_status kiln_saver_create(const char *folder,
                                                    struct kiln_state *state,
                                                    const struct kiln_settings *settings,
                                                    struct kiln_saver **out, struct kiln_err *err);
+/* Tell of each save (CHECKPOINT) from here on. */
+void kiln_saver_tell(struct kiln_saver *saver, struct kiln_spans *spans);
 /* Waits for a save under way; its outcome is lost. NULL is fine. */
 void kiln_saver_destroy(struct kiln_saver *saver);
 

@@ -110,16 +110,18 @@ static void set_generation(struct kiln_trainer *t, uint64_t step) {
     const struct kiln_weights active = kiln_generation_weights(t->state, t->table, g);
     const struct kiln_weights next = kiln_generation_weights(t->state, t->table, step);
     kiln_executor_generation(&t->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
+    kiln_spans_at(t->engine.spans, (int64_t)g, -1);
 }
 
 void kiln_trainer_generation(struct kiln_trainer *t) {
     set_generation(t, kiln_state_cursor(t->state)->step);
 }
 
-static void span(struct kiln_trainer *t, enum kiln_span_kind kind, double start) {
+static void span(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name, double start) {
     const struct kiln_span s = {.start = start,
                                 .end = kiln_now_s(),
                                 .kind = kind,
+                                .name = name,
                                 .layer = -1,
                                 .micro_batch = -1,
                                 .generation = (int64_t)kiln_state_cursor(t->state)->step};
@@ -167,7 +169,7 @@ static bool successor_ready(struct kiln_trainer *t) {
         call(t, &t->engine.executor.position, false);
     }
     const bool ready = t->relay.wait(t->relay.context);
-    span(t, KILN_SPAN_STALL, start);
+    span(t, KILN_SPAN_STALL, NULL, start);
     return ready;
 }
 
@@ -186,6 +188,7 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     /* Without delay the weights behind an edge are not there yet: nothing to compile. */
     const bool edge = step != kiln_state_cursor(t->state)->step;
     t->counted = t->engine.device->counts;
+    kiln_cost_begin(t);
     if (edge && !delayed(t)) {
         return KILN_OK;
     }
@@ -209,7 +212,7 @@ static bool can_leave(const struct kiln_trainer *t) {
 }
 
 /* Leave it: the cursor knows the place and what it took to get there. */
-static void leave(struct kiln_trainer *t) {
+static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_executor *x = &t->engine.executor;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.mid = 1;
@@ -218,12 +221,19 @@ static void leave(struct kiln_trainer *t) {
     cursor.micro_batch = x->position.micro_batch;
     *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
-    kiln_cost_spend(t, &cursor, x->position.evaluate);
+    const uint64_t trace_bytes = cursor.trace_bytes; /* until the window is done (trace.h) */
+    /* A hand-over before an evaluation is the step's: its weights are what the successor compiled.
+     */
+    const bool evaluating =
+        x->position.evaluate && x->position.round + x->position.group + x->position.micro_batch > 0;
+    KILN_TRY(kiln_cost_spend(t, &cursor, evaluating, err));
+    cursor.trace_bytes = trace_bytes;
     cursor.handed_at = kiln_now_s();
     cursor.owner_epoch++;
     kiln_kill_point("hand-over: leaving");
     kiln_state_commit(t->state, &cursor);
     kiln_kill_point("hand-over: committed");
+    return KILN_OK;
 }
 
 /* Begin a window or evaluation, or take up the one that was left. */
@@ -268,13 +278,13 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
         if (a.what == KILN_RESTART) {
             KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
             (void)successor_ready(t);        /* or none: whoever we return to knows */
-            leave(t);
+            KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_ERESTART,
                              "%zu kernels do not fit the %zu left of this process", a.kernels,
                              a.left);
         }
         if (stopping(t) && can_leave(t)) {
-            leave(t);
+            KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
                              kiln_state_cursor(t->state)->step);
         }
@@ -406,6 +416,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (evaluates(t, record.step)) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
+        record.val_generation = delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     if (record.val_loss < cursor.best_val) {
@@ -414,10 +425,11 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     }
     KILN_TRY(write_metrics(t, &record, &cursor, err));
     kiln_cost_nothing(&cursor);
-    kiln_cost_spend(t, &cursor, true);
+    KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     cursor.phase = KILN_PHASE_WINDOW;
     kiln_scale_next(&cursor);
     kiln_state_commit(t->state, &cursor);
+    kiln_cost_begin(t);
     if (t->observer && t->observer->on_step) {
         t->observer->on_step(t->observer->context, &record);
     }
@@ -433,7 +445,7 @@ static void change_weights(struct kiln_trainer *t, const struct kiln_cursor *cur
     const double start = kiln_now_s();
     kiln_optimizer_update(t->engine.optimizer, cursor->updates + 1, cursor->lr, cursor->grad_norm,
                           cursor->loss_scale > 0 ? cursor->loss_scale : 1);
-    span(t, KILN_SPAN_UPDATE, start);
+    span(t, KILN_SPAN_UPDATE, NULL, start);
 }
 
 /* The kernels that come first after the step, each to be compiled as soon as its weights are there:
@@ -474,7 +486,7 @@ static enum kiln_status update_delayed(struct kiln_trainer *t, const struct kiln
     const double start = kiln_now_s();
     kiln_kill_point("update: snapshot");
     KILN_TRY(kiln_generation_take(t->state, t->table, t->engine.pool, cursor->step + 1, err));
-    span(t, KILN_SPAN_SNAPSHOT, start);
+    span(t, KILN_SPAN_SNAPSHOT, NULL, start);
     kiln_kill_point("update: swap");
     return kernels_are_old(t, err);
 }
@@ -484,7 +496,6 @@ static enum kiln_status update_delayed(struct kiln_trainer *t, const struct kiln
 static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    const double start = kiln_now_s();
     kiln_kill_point("update: before");
     if (delayed(t)) {
         KILN_TRY(update_delayed(t, &cursor, err));
@@ -503,8 +514,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     if (cursor.step == 1) {
         cursor.first_loss = cursor.loss;
     }
-    cursor.update_ms += (kiln_now_s() - start) * 1e3;
-    kiln_cost_spend(t, &cursor, false);
+    KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     kiln_state_commit(t->state, &cursor);
     kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
     if (t->table->dims.tied) {
@@ -529,7 +539,7 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
     cursor->loss = t->engine.executor.loss_sum / window_tokens(t);
     const double start = kiln_now_s();
     cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scale);
-    span(t, KILN_SPAN_NORM, start);
+    span(t, KILN_SPAN_NORM, NULL, start);
     cursor->loss_scale = scaled ? scale : 0;
     if (isfinite(cursor->loss) && isfinite(cursor->grad_norm)) {
         cursor->skip = 0;
@@ -558,13 +568,14 @@ static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     const double scale = kiln_scale_of(&cursor, t->engine.request.precision, tokens);
     t->engine.executor.scale = (float)(scale / tokens);
     KILN_TRY(run_window(t, false, t->settings->accum, err));
+    kiln_spans_at(t->engine.spans, (int64_t)kiln_generation_of(cursor.step, delayed(t)), -1);
     cursor = *kiln_state_cursor(t->state);
-    const double computed = kiln_now_s();
     KILN_TRY(judge(t, &cursor, scale, err));
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
+    const double judged = kiln_now_s();
     KILN_TRY(wait_for_save(t, err));
-    cursor.update_ms += (kiln_now_s() - computed) * 1e3;
-    kiln_cost_spend(t, &cursor, false);
+    span(t, KILN_SPAN_UPDATE, "checkpoint wait", judged);
+    KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     cursor.phase = KILN_PHASE_UPDATE;
     kiln_state_commit(t->state, &cursor);
     return KILN_OK;
@@ -584,8 +595,9 @@ static enum kiln_status start(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.phase = KILN_PHASE_WINDOW;
     kiln_cost_nothing(&cursor);
-    kiln_cost_spend(t, &cursor, true);
+    KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     kiln_state_commit(t->state, &cursor);
+    kiln_cost_begin(t);
     return KILN_OK;
 }
 
@@ -610,6 +622,8 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     t->since = kiln_now_s();
     t->counted = t->engine.device->counts;
+    KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
+    kiln_cost_begin(t);
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {
         return KILN_OK; /* nothing was being changed */
     }
@@ -619,10 +633,9 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     }
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
         kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
-    } else if (cursor.mid && cursor.phase == KILN_PHASE_WINDOW && t->handed_over) {
-        const double passed = (t->since - cursor.handed_at) * 1e3;
-        cursor.restart_ms += passed;
-        cursor.ms += passed;
+    } else if (cursor.mid && t->handed_over && cursor.phase != KILN_PHASE_START) {
+        span(t, KILN_SPAN_RESTART, NULL, cursor.handed_at);
+        t->since = cursor.handed_at;
     }
     cursor.handed_at = 0;
     cursor.peak_bytes = t->handed_over ? cursor.peak_bytes : 0;

@@ -14,6 +14,7 @@
 #include "state/state.h"
 #include "train/engine.h"
 #include "train/save.h"
+#include "train/trace.h"
 
 struct kiln_trainer {
     const struct kiln_settings *settings; /* complete */
@@ -26,6 +27,7 @@ struct kiln_trainer {
     struct kiln_data *data, *val_data; /* val_data NULL: the validation split of data, if any */
     struct kiln_session *session;      /* for samples, from the device's kernels; or NULL */
     FILE *metrics;
+    struct kiln_trace *trace;
     double ceiling_tflops; /* of products, for utilization */
     const struct kiln_observer *observer;
     const volatile sig_atomic_t *stop;

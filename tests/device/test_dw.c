@@ -222,21 +222,25 @@ TEST(a_full_queue_waits_for_its_oldest_and_counts_the_time) {
     struct kiln_pool *pool;
     struct kiln_dw *dw;
     CHECK_OK(kiln_pool_create(1, &pool, NULL), NULL);
+    struct kiln_device device = {.ops = NULL};
+    CHECK_OK(kiln_spans_create(&device.spans, NULL), NULL);
     CHECK_OK(kiln_dw_open(&w.shape, pool, &dw, NULL), NULL);
+    kiln_dw_tell(dw, &device);
     post(dw, &w, w.dw, false);
     post(dw, &w, second, false);
     CHECK(isnan(w.dw[0]) && isnan(second[0])); /* one thread: nothing has run */
-    CHECK_CLOSE(kiln_dw_waited_s(dw), 0.0, 0.0);
+    CHECK_CLOSE(kiln_spans_sum(device.spans, KILN_SPAN_DW_WAIT), 0.0, 0.0);
     struct kiln_dw_slot *slot = kiln_dw_slot(dw);
     CHECK(slot->dy != NULL);
     check_sums(&w, false);
     CHECK(isnan(second[0]));
-    double waited = kiln_dw_waited_s(dw);
+    const double waited = kiln_spans_sum(device.spans, KILN_SPAN_DW_WAIT);
     CHECK(waited > 0.0);
     kiln_dw_drain(dw);
     CHECK_BYTES(second, w.dw, w.rows * w.cols * sizeof *second);
-    CHECK(kiln_dw_waited_s(dw) > waited);
+    CHECK(kiln_spans_sum(device.spans, KILN_SPAN_DW_WAIT) > waited);
     kiln_dw_close(dw);
+    kiln_spans_destroy(device.spans);
     kiln_pool_destroy(pool);
     lab_check_guards();
 }

@@ -73,7 +73,6 @@ static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *e
     struct kiln_ane *ane = kiln_ane_of(device);
     if (ane->dw) {
         kiln_dw_drain(ane->dw);
-        device->counts.dw_wait_s = kiln_dw_waited_s(ane->dw);
     }
     const struct kiln_err *trouble = kiln_npu_trouble(ane->runtime); /* of releases */
     KILN_REQUIRE(!trouble, err, trouble->code, "%s", trouble->message);
@@ -366,6 +365,9 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     const struct kiln_table *table = ane->base.table;
     const struct kiln_host_options host = host_options(options);
     const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape);
+    KILN_REQUIRE(!ane->dynamic || ane->base.weights.flat, err, KILN_EINTERNAL,
+                 "%s: weights on surfaces are staged from fp32, and this is a snapshot in %s",
+                 ane->base.caps.name, kiln_precision_name(ane->base.weights.precision));
     KILN_REQUIRE(!ane->extras || kiln_npu_classifier_parts(&table->dims) <= KILN_ANE_PARTS, err,
                  KILN_EUNSUPPORTED,
                  "%s: a vocabulary of %zu takes more than %d classifier programs; use --no-extras",
@@ -373,6 +375,7 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     KILN_TRY(kiln_host_open(&ane->host, table, pool, &ane->base.weights, &host, err));
     if (options->training) {
         KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
+        kiln_dw_tell(ane->dw, &ane->base);
     }
     KILN_TRY(kiln_arena_open(&ane->arena, lay_out(ane, &table->dims, options, NULL), err));
     lay_out(ane, &table->dims, options, ane->arena.base);

@@ -62,6 +62,11 @@ static inline struct kiln_ane *kiln_ane_of(struct kiln_device *device) {
     return (struct kiln_ane *)device;
 }
 
+/* A span from `start` till now, of the program of that kind at a place: a layer, for kinds of which
+ * each layer has one. */
+void kiln_ane_span(const struct kiln_ane *ane, enum kiln_span_kind what, enum kiln_npu_kind kind,
+                   size_t place, double start);
+
 /* Rows of blocks. */
 static inline size_t kiln_ane_hk(const struct kiln_ane *ane) {
     return ane->base.table->dims.heads * ane->base.table->dims.head_size;

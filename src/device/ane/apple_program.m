@@ -161,7 +161,7 @@ static enum kiln_status evaluate_steps(struct call *call) {
     const struct apple *apple = call->apple;
     NSError *error = nil;
     const BOOL done = KILN_SEND(BOOL, (id, SEL, unsigned, id, id, NSError **),
-                                call->program->image.model, apple->sel[EVALUATE], QOS,
+                                call->program->image.model, apple->sel[EVALUATE], call->qos,
                                 apple->options, call->program->requests[call->binding], &error);
     CALL_REQUIRE(done, call, KILN_EDEVICE,
                  "evaluateWithQoS failed: %s; its outputs are not to be used. Status 0x1d: a "
@@ -361,9 +361,9 @@ enum kiln_status kiln_apple_bind(struct kiln_npu_runtime *runtime, struct kiln_n
     return KILN_OK;
 }
 
-enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
-                                     struct kiln_npu_program *program, size_t binding,
-                                     struct kiln_err *err) {
+enum kiln_status kiln_apple_evaluate_at(struct kiln_npu_runtime *runtime,
+                                        struct kiln_npu_program *program, size_t binding,
+                                        unsigned qos, struct kiln_err *err) {
     struct call call = {
         .apple = (struct apple *)runtime,
         .program = program,
@@ -371,9 +371,16 @@ enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
         .doing = "evaluate",
         .err = err,
         .binding = binding,
+        .qos = qos,
     };
     CALL_REQUIRE(program->loaded && binding < program->n_requests, &call, KILN_EINTERNAL,
                  "binding %zu of %zu of a program that is%s loaded", binding, program->n_requests,
                  program->loaded ? "" : " not");
     return kiln_apple_guarded(&call, evaluate_steps);
+}
+
+enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
+                                     struct kiln_npu_program *program, size_t binding,
+                                     struct kiln_err *err) {
+    return kiln_apple_evaluate_at(runtime, program, binding, QOS, err);
 }

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "base/machine.h"
 #include "device/ane/ane_int.h"
 
 static enum kiln_status gather_parts(struct kiln_ane *ane, uint16_t *to, struct kiln_err *err) {
@@ -24,6 +25,7 @@ static enum kiln_status gather_parts(struct kiln_ane *ane, uint16_t *to, struct 
 /* The classifier's parts, side by side as softmax wants them. */
 static enum kiln_status gather(struct kiln_ane *ane, struct kiln_err *err) {
     struct kiln_npu_surface *all = ane->to[KILN_NPU_SOFTMAX][0];
+    const double start = kiln_now_s();
     struct kiln_err later;
     uint16_t *to;
     if (ane->n_parts == 1) {
@@ -33,6 +35,7 @@ static enum kiln_status gather(struct kiln_ane *ane, struct kiln_err *err) {
     const enum kiln_status status = gather_parts(ane, to, err);
     const enum kiln_status unlocked =
         kiln_ane_unlock(ane, all, false, status == KILN_OK ? err : &later);
+    kiln_ane_span(ane, KILN_SPAN_SURFACE, KILN_NPU_SOFTMAX, 0, start);
     return status == KILN_OK ? unlocked : status;
 }
 

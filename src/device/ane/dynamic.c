@@ -123,8 +123,8 @@ static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
                                 .beyond = &beyond};
         kiln_rows(&ane->host.workers, t->rows, TURNED_ROWS, stage_rows, &job);
     }
-    ane->base.counts.io_s += kiln_now_s() - start;
     KILN_TRY(kiln_ane_unlock(ane, surface, false, err));
+    kiln_ane_span(ane, KILN_SPAN_SURFACE, kind, layer, start);
     KILN_REQUIRE(!beyond, err, KILN_EDIVERGED,
                  "%s: a weight of layer %zu for %s is beyond what fp16 holds (65504); lower --lr, "
                  "or train on --device cpu",

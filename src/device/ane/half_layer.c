@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "base/machine.h"
 #include "device/ane/ane_int.h"
 
 size_t kiln_ane_tap_rows(const struct kiln_dims *d, enum kiln_half half) {
@@ -16,18 +17,22 @@ enum kiln_status kiln_ane_take(struct kiln_ane *ane, enum kiln_npu_kind kind, co
                                struct kiln_err *err) {
     const size_t d = ane->base.table->dims.dim, w = ane->width;
     struct kiln_npu_surface *surface = ane->from[kind][0];
+    const double start = kiln_now_s();
     uint16_t *at;
     KILN_TRY(kiln_ane_lock(ane, surface, true, (d + tap_rows) * w, &at, err));
     kiln_host_add_half(&ane->host, x_out, x_in, at, d);
     if (tap_rows > 0) {
         memcpy(taps, at + d * w, tap_rows * w * sizeof *taps);
     }
-    return kiln_ane_unlock(ane, surface, true, err);
+    KILN_TRY(kiln_ane_unlock(ane, surface, true, err));
+    kiln_device_span(&ane->base, KILN_SPAN_SURFACE, kiln_npu_kind_name(kind), KILN_NO_LAYER, start);
+    return KILN_OK;
 }
 
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,
                    size_t row) {
+    static const char *const names[KILN_MATRIX_KINDS] = {"qkv", "wo", "w13", "w2", "head"};
     const struct kiln_table *table = ane->base.table;
     const struct kiln_matrix *m = kiln_table_matrix(table, kind, layer);
     const struct kiln_dw_product product = {
@@ -37,6 +42,8 @@ void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t laye
         .x = taps + row * ane->width,
         .x_sequence = kiln_ane_tap_rows(&table->dims, half) * ane->width,
         .add = ane->base.gradients.add,
+        .name = names[kind],
+        .layer = layer,
     };
     kiln_dw_post(ane->dw, slot, &product);
 }

@@ -286,6 +286,6 @@ enum kiln_status kiln_ane_run(struct kiln_ane *ane, enum kiln_npu_kind kind, siz
     const double start = kiln_now_s();
     const enum kiln_status status =
         ane->runtime->ops->evaluate(ane->runtime, program, ane->dynamic ? place : 0, err);
-    ane->base.counts.evaluate_s += kiln_now_s() - start;
+    kiln_ane_span(ane, KILN_SPAN_EVALUATE, kind, place, start);
     return status;
 }

@@ -68,6 +68,17 @@ struct kiln_npu_runtime_ops {
                                const struct kiln_npu_weight *weights, size_t n_weights,
                                struct kiln_err *err);
 
+    /* (optional) evaluate at another quality of service, 0 to 63. For probes. */
+    enum kiln_status (*evaluate_at)(struct kiln_npu_runtime *runtime,
+                                    struct kiln_npu_program *program, size_t binding, unsigned qos,
+                                    struct kiln_err *err);
+    /* (optional) Prepare a chain, by which the device would run a loaded program on these surfaces
+     * and go on by itself: does it say yes? KILN_EUNSUPPORTED: the system has no chains;
+     * KILN_EDEVICE: what it answered. Nothing runs, nothing stays. For probes. */
+    enum kiln_status (*chain)(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program,
+                              struct kiln_npu_surface *in, struct kiln_npu_surface *out,
+                              struct kiln_err *err);
+
     enum kiln_status (*surface_open)(struct kiln_npu_runtime *runtime, size_t bytes,
                                      struct kiln_npu_surface **out, struct kiln_err *err);
     void (*surface_close)(struct kiln_npu_runtime *runtime, struct kiln_npu_surface *surface);

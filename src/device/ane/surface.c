@@ -119,6 +119,15 @@ void kiln_ane_close_surfaces(struct kiln_ane *ane) {
     kiln_free(ane->surfaces);
 }
 
+void kiln_ane_span(const struct kiln_ane *ane, enum kiln_span_kind what, enum kiln_npu_kind kind,
+                   size_t place, double start) {
+    const bool layer = kind != KILN_NPU_FINAL_NORM && kind != KILN_NPU_CLASSIFIER &&
+                       kind != KILN_NPU_SOFTMAX && kind != KILN_NPU_SDPA_BWD1 &&
+                       kind != KILN_NPU_SDPA_BWD2;
+    kiln_device_span(&ane->base, what, kiln_npu_kind_name(kind), layer ? place : KILN_NO_LAYER,
+                     start);
+}
+
 /* ---- moving bytes -----------------------------------------------------------------------------
  */
 
@@ -172,8 +181,9 @@ enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind, s
                  port->width, &pieces[i]);
         row += pieces[i].rows;
     }
-    ane->base.counts.io_s += kiln_now_s() - start;
-    return kiln_ane_unlock(ane, surface, false, err);
+    KILN_TRY(kiln_ane_unlock(ane, surface, false, err));
+    kiln_ane_span(ane, KILN_SPAN_SURFACE, kind, place, start);
+    return KILN_OK;
 }
 
 enum kiln_status kiln_ane_read(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t first,
@@ -183,6 +193,7 @@ enum kiln_status kiln_ane_read(struct kiln_ane *ane, enum kiln_npu_kind kind, si
     uint16_t *at;
     KILN_TRY(kiln_ane_lock(ane, surface, true, rows * ane->width, &at, err));
     memcpy(out, at + first * ane->width, rows * ane->width * sizeof *out);
-    ane->base.counts.io_s += kiln_now_s() - start;
-    return kiln_ane_unlock(ane, surface, true, err);
+    KILN_TRY(kiln_ane_unlock(ane, surface, true, err));
+    kiln_device_span(&ane->base, KILN_SPAN_SURFACE, kiln_npu_kind_name(kind), KILN_NO_LAYER, start);
+    return KILN_OK;
 }

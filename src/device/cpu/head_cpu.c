@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "base/machine.h"
 #include "device/cpu/cpu.h"
 
 struct embed_job {
@@ -31,8 +32,10 @@ enum kiln_status kiln_cpu_embed(struct kiln_device *device, const uint32_t *toke
                                 struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     struct embed_job job = {.cpu = cpu, .tokens = tokens, .x = x};
+    const double start = kiln_now_s();
     (void)err;
     kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, embed_rows, &job);
+    kiln_device_span(device, KILN_SPAN_EVALUATE, "embed", KILN_NO_LAYER, start);
     return KILN_OK;
 }
 
@@ -61,8 +64,10 @@ enum kiln_status kiln_cpu_embed_backward(struct kiln_device *device, const uint3
                                          const void *dx, struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     struct embed_job job = {.cpu = cpu, .tokens = tokens, .dx = dx};
+    const double start = kiln_now_s();
     (void)err;
     kiln_rows(&cpu->workers, device->table->dims.dim, 64, scatter_columns, &job);
+    kiln_device_span(device, KILN_SPAN_EVALUATE, "embed_bwd", KILN_NO_LAYER, start);
     return KILN_OK;
 }
 
@@ -70,6 +75,7 @@ enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const 
                                float scale, void *dx, double *loss, struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     size_t d = device->table->dims.dim;
+    const double start = kiln_now_s();
     (void)err;
     for (size_t first = 0; first < cpu->tokens; first += KILN_HEAD_ROWS) {
         size_t n = cpu->tokens - first < KILN_HEAD_ROWS ? cpu->tokens - first : KILN_HEAD_ROWS;
@@ -85,5 +91,6 @@ enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const 
     for (size_t i = 0; i < cpu->tokens; i++) {
         *loss += (double)cpu->losses[i];
     }
+    kiln_device_span(device, KILN_SPAN_EVALUATE, "head", KILN_NO_LAYER, start);
     return KILN_OK;
 }

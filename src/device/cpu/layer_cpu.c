@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "base/machine.h"
 #include "device/cpu/cpu.h"
 
 /* ---- norms --------------------------------------------------------------------------------- */
@@ -241,7 +242,9 @@ enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum
                                   struct kiln_err *err) {
     (void)keep; /* they are workspace, too */
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    if (half == KILN_ATTENTION) {
+    const bool attention = half == KILN_ATTENTION;
+    const double start = kiln_now_s();
+    if (attention) {
         KILN_TRY(require(cpu, KILN_ATTN_FWD, layer, err));
         attention_forward(cpu, layer, x_in, x_out, taps);
         device->counts.layer_forwards++;
@@ -249,6 +252,7 @@ enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum
         KILN_TRY(require(cpu, KILN_FFN_FWD, layer, err));
         feed_forward(cpu, layer, x_in, x_out, taps);
     }
+    kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_fwd" : "ffn_fwd", layer, start);
     return KILN_OK;
 }
 
@@ -256,7 +260,9 @@ enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enu
                                    const void *x_in, void *dx, const void *taps,
                                    struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    if (half == KILN_ATTENTION) {
+    const bool attention = half == KILN_ATTENTION;
+    const double start = kiln_now_s();
+    if (attention) {
         KILN_TRY(require(cpu, KILN_ATTN_BWD1, layer, err));
         KILN_TRY(require(cpu, KILN_ATTN_BWD2, layer, err));
         KILN_TRY(require(cpu, KILN_QKV_BWD, layer, err));
@@ -265,5 +271,6 @@ enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enu
         KILN_TRY(require(cpu, KILN_FFN_BWD, layer, err));
         feed_forward_backward(cpu, layer, x_in, dx, taps);
     }
+    kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_bwd" : "ffn_bwd", layer, start);
     return KILN_OK;
 }

@@ -19,6 +19,15 @@ struct entry {
     struct kiln_pool_job pack, multiply;
 };
 
+/* What a thread has worked on last, not told yet; a cache line of its own. */
+struct worked {
+    double start, end;
+    const char *name;
+    size_t layer;
+    bool any;
+    char apart[64 - 2 * sizeof(double) - sizeof(char *) - 2 * sizeof(size_t)];
+};
+
 struct kiln_dw {
     struct kiln_dw_shape shape;
     size_t width;
@@ -28,10 +37,11 @@ struct kiln_dw {
     float *packed;
     float *scratch; /* [threads], each: */
     size_t thread_floats;
-    struct entry *entries; /* [slots] */
-    size_t next;           /* entry to be handed out */
-    struct entry *last;    /* posted */
-    double waited_s;
+    struct entry *entries;            /* [slots] */
+    size_t next;                      /* entry to be handed out */
+    struct entry *last;               /* posted */
+    const struct kiln_device *device; /* that is told; or NULL */
+    struct worked *worked;            /* [threads] */
 };
 
 enum { GEMM_FLOATS = KILN_GEMM_SCRATCH / 4 };
@@ -56,6 +66,46 @@ struct kiln_dw_sizes kiln_dw_sizes(const struct kiln_dw_shape *shape) {
     };
 }
 
+/* ---- spans ---------------------------------------------------------------------------------- */
+
+static void tell_worked(const struct kiln_dw *dw, size_t thread) {
+    struct worked *w = &dw->worked[thread];
+    if (w->any) {
+        const struct kiln_span span = {.start = w->start,
+                                       .end = w->end,
+                                       .kind = KILN_SPAN_DW,
+                                       .thread = (uint32_t)thread + 1, /* 0: the owner's waits */
+                                       .name = w->name,
+                                       .layer = (int32_t)w->layer,
+                                       .micro_batch = -1,
+                                       .generation = -1};
+        kiln_spans_add(dw->device->spans, &span);
+        w->any = false;
+    }
+}
+
+/* Seconds between tasks that are no break: a job that is run now takes longer. */
+#define BREAK 50e-6
+
+/* A task of a product has ended. There are hundreds of them in a layer; those that follow each
+ * other make one span. */
+static void task_done(const struct kiln_dw *dw, const struct kiln_dw_product *product,
+                      size_t thread, double start) {
+    struct worked *w = &dw->worked[thread];
+    if (!dw->device || !dw->device->spans) {
+        return;
+    }
+    if (w->any &&
+        (w->name != product->name || w->layer != product->layer || start - w->end > BREAK)) {
+        tell_worked(dw, thread);
+    }
+    w->start = w->any ? w->start : start;
+    w->end = kiln_now_s();
+    w->name = product->name;
+    w->layer = product->layer;
+    w->any = true;
+}
+
 /* ---- the two jobs of a product ------------------------------------------------------------- */
 
 /* n rows of fp16, `width` apart, to fp32 rows of T. */
@@ -71,12 +121,14 @@ static void pack_panel(void *context, size_t task, size_t thread) {
     const struct entry *entry = context;
     const struct kiln_dw *dw = entry->dw;
     const struct kiln_dw_product *product = &entry->product;
+    const double start = kiln_now_s();
     size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
     size_t panels = blocks(product->cols, KILN_PANEL), b = task / panels, at = task % panels;
     size_t first = at * KILN_PANEL, n = kiln_least(product->cols - first, KILN_PANEL);
     float *rows = dw->scratch + thread * dw->thread_floats + GEMM_FLOATS;
     widen(dw, rows, product->x + b * product->x_sequence + first * dw->width, n);
     dw->kernels.pack_f32(dw->packed + (b * panels + at) * panel, panel, rows, seq, n, seq);
+    task_done(dw, product, thread, start);
 }
 
 /* One block of dw: the sequences in order, so that its sums depend on nothing else. */
@@ -84,6 +136,7 @@ static void multiply_block(void *context, size_t task, size_t thread) {
     const struct entry *entry = context;
     const struct kiln_dw *dw = entry->dw;
     const struct kiln_dw_product *product = &entry->product;
+    const double start = kiln_now_s();
     size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
     size_t down = blocks(product->rows, KILN_GEMM_M);
     size_t i = task % down * KILN_GEMM_M, j = task / down * KILN_GEMM_N;
@@ -107,15 +160,19 @@ static void multiply_block(void *context, size_t task, size_t thread) {
         block.add = product->add || b > 0 ? out : NULL;
         dw->kernels.gemm(&block);
     }
+    task_done(dw, product, thread, start);
 }
 
 /* ---- the queue ----------------------------------------------------------------------------- */
 
 static void wait_for(struct kiln_dw *dw, struct entry *entry) {
     if (atomic_load(&entry->multiply.posted)) {
-        double start = kiln_now_s();
+        const double start = kiln_now_s();
         kiln_pool_wait(dw->pool, &entry->multiply);
-        dw->waited_s += kiln_now_s() - start;
+        if (dw->device) {
+            kiln_device_span(dw->device, KILN_SPAN_DW_WAIT, entry->product.name,
+                             entry->product.layer, start);
+        }
     }
 }
 
@@ -141,10 +198,13 @@ void kiln_dw_drain(struct kiln_dw *dw) {
     if (dw->last) {
         wait_for(dw, dw->last); /* jobs end in the order of their posts */
         dw->last = NULL;
+        for (size_t i = 0; i < kiln_pool_threads(dw->pool); i++) {
+            tell_worked(dw, i); /* no task of theirs is running */
+        }
     }
 }
 
-double kiln_dw_waited_s(const struct kiln_dw *dw) { return dw->waited_s; }
+void kiln_dw_tell(struct kiln_dw *dw, const struct kiln_device *device) { dw->device = device; }
 
 /* ---- opening and closing ------------------------------------------------------------------- */
 
@@ -156,7 +216,8 @@ static enum kiln_status open_parts(struct kiln_dw *dw, struct kiln_err *err) {
     dw->packed = kiln_arena_take(&dw->arena, packed_bytes(shape));
     dw->entries = kiln_alloc(shape->slots, sizeof *dw->entries);
     dw->scratch = kiln_alloc(threads * dw->thread_floats, sizeof *dw->scratch);
-    KILN_REQUIRE(dw->entries && dw->scratch, err, KILN_ENOMEM,
+    dw->worked = kiln_alloc(threads, sizeof *dw->worked);
+    KILN_REQUIRE(dw->entries && dw->scratch && dw->worked, err, KILN_ENOMEM,
                  "no memory for a queue of %zu weight gradients on %zu threads", shape->slots,
                  threads);
     for (size_t i = 0; i < shape->slots; i++) {
@@ -197,5 +258,6 @@ void kiln_dw_close(struct kiln_dw *dw) {
     kiln_arena_close(&dw->arena);
     kiln_free(dw->entries);
     kiln_free(dw->scratch);
+    kiln_free(dw->worked);
     kiln_free(dw);
 }

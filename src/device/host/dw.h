@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #include "base/pool.h"
+#include "device/device.h"
 #include "kiln/status.h"
 
 struct kiln_dw_shape {
@@ -49,6 +50,8 @@ struct kiln_dw_product {
     const uint16_t *x; /* channel 0 of sequence 0 */
     size_t x_sequence; /* elements from one sequence's x to the next */
     bool add;          /* false: write */
+    const char *name;  /* of the spans: static text, and the layer */
+    size_t layer;
 };
 
 struct kiln_dw;
@@ -60,6 +63,10 @@ struct kiln_dw_slot {
 KILN_MUST_CHECK enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape,
                                               struct kiln_pool *pool, struct kiln_dw **out,
                                               struct kiln_err *err);
+/* Spans go where the device's go from here on: one for what a thread works on a product without a
+ * break (DW), at the latest when kiln_dw_drain returns; one for each wait of the owner (DW_WAIT).
+ */
+void kiln_dw_tell(struct kiln_dw *dw, const struct kiln_device *device);
 /* What is posted is finished first. NULL is fine. */
 void kiln_dw_close(struct kiln_dw *dw);
 
@@ -73,7 +80,5 @@ void kiln_dw_post(struct kiln_dw *dw, struct kiln_dw_slot *slot,
                   const struct kiln_dw_product *product);
 /* Return when all is done that was posted. */
 void kiln_dw_drain(struct kiln_dw *dw);
-/* Seconds that kiln_dw_slot and kiln_dw_drain have waited since open. */
-double kiln_dw_waited_s(const struct kiln_dw *dw);
 
 #endif
