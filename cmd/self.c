@@ -146,7 +146,8 @@ enum kiln_status self_spawn(const struct self_task *task, pid_t *pid, struct kil
     return KILN_OK;
 }
 
-enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out, struct kiln_err *err) {
+enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
+                              struct kiln_err *err) {
     posix_spawn_file_actions_t actions;
     int ends[2];
     KILN_TRY(self_open(err));

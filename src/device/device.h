@@ -18,7 +18,10 @@
  *    computes. They then compute as a guest of the pool (base/pool.h).
  *  - There are one or two kernel sets. What the owner runs are kernels of the active set; what is
  *    compiled goes into either, in the active one into kernels that are not being run. Kernels
- *    without weights belong to all sets.
+ *    without weights belong to all sets, whichever is named: one that is loaded is not compiled
+ *    again, and not released, while another set needs it. Budgets count all sets together.
+ *  - A kernel that another thread has compiled may be run once that call has returned: the caller
+ *    sees to it that the owner knows.
  */
 #ifndef KILN_DEVICE_H
 #define KILN_DEVICE_H
@@ -103,8 +106,9 @@ struct kiln_device_ops {
     size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
 
     /* Compile and load one kernel of `kind` for a layer into a set, from weights (unused for kinds
-     * without). One that is loaded is compiled again; a failure but KILN_EBUDGET leaves it
-     * unloaded. KILN_EBUDGET past a budget: nothing has changed. On any thread, one at a time. */
+     * without): fp32, or a narrow snapshot in the device's operands, which gives the same bits. One
+     * that is loaded is compiled again; a failure but KILN_EBUDGET leaves it unloaded. KILN_EBUDGET
+     * past a budget: nothing has changed. On any thread, one at a time. */
     enum kiln_status (*compile)(struct kiln_device *device, size_t set, size_t kind, size_t layer,
                                 const struct kiln_weights *weights, struct kiln_err *err);
     /* Unload a kernel; one that is not loaded is fine. The owner's, while nothing compiles. */

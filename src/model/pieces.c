@@ -36,8 +36,10 @@ size_t kiln_pieces(const struct kiln_table *table, struct kiln_piece *out, size_
             const struct kiln_matrix *m = &table->matrices[t->matrix];
             const bool tied = m->kind == KILN_MATRIX_HEAD && table->dims.tied;
             cut(&c,
-                (struct kiln_piece){
-                    .offset = m->offset, .matrix = t->matrix, .decay = true, .adds_embedding = tied},
+                (struct kiln_piece){.offset = m->offset,
+                                    .matrix = t->matrix,
+                                    .decay = true,
+                                    .adds_embedding = tied},
                 m->rows, m->cols);
         }
     }

@@ -223,9 +223,10 @@ static enum kiln_status ask_reload(struct asked *a, struct kiln_err *err) {
     char *memory = kiln_alloc(3, bytes);
     KILN_REQUIRE(memory, err, KILN_ENOMEM, "probe: no memory for three outputs");
     kiln_probe_doing(a->options, "rewritten weights");
-    enum kiln_status status = kiln_probe_open(a->runtime, 256, WIDTH, 1, 1, &one, err);
+    /* The fresh one first: a device that computes with what it compiled last is seen through. */
+    enum kiln_status status = kiln_probe_open(a->runtime, 256, WIDTH, 1, 2, &two, err);
     if (status == KILN_OK) {
-        status = kiln_probe_open(a->runtime, 256, WIDTH, 1, 2, &two, err);
+        status = kiln_probe_open(a->runtime, 256, WIDTH, 1, 1, &one, err);
     }
     if (status == KILN_OK) {
         status = output_of(a->runtime, &one, memory, bytes, err);

@@ -59,7 +59,7 @@ void kiln_timeline_forward(struct kiln_timeline *t, size_t first, size_t end) {
         run(t, t->rates->forward);
     }
     if (end == t->layers) {
-        stall(t, later(t->head, t->shared));
+        stall(t, t->head_shares ? later(t->head, t->shared) : t->head);
         run(t, t->rates->head);
         t->now += t->rates->host_head;
         t->compute += t->rates->host_head;

@@ -36,8 +36,9 @@ struct kiln_rates {
 struct kiln_timeline {
     const struct kiln_rates *rates;
     size_t layers;
-    bool waits; /* OFF: for every compile, at once */
-    double now; /* the device */
+    bool waits;       /* OFF: for every compile, at once */
+    bool head_shares; /* a shared kernel runs behind the last layer, too */
+    double now;       /* the device */
     double compiler, queue;
     double *forward, *backward; /* [L] the layer's kernels are there */
     double head, shared;

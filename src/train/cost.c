@@ -24,7 +24,9 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     const double now = kiln_now_s();
     struct kiln_spans_taken spent;
     kiln_spans_take(trainer->engine.spans, &spent);
-    cursor->compiles += counts->compiles - before->compiles;
+    /* What is compiled beside an update is of the step to come. */
+    cursor->compiles += kiln_compiler_take_count(trainer->engine.executor.sets.compiler,
+                                                 cursor->phase != KILN_PHASE_FINISH || evaluating);
     if (!evaluating) {
         cursor->ms += (now - trainer->since) * 1e3;
         cursor->device_ms += spent.sums[KILN_SPAN_EVALUATE] * 1e3;

@@ -222,7 +222,11 @@ static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
     const uint64_t trace_bytes = cursor.trace_bytes; /* until the window is done (trace.h) */
-    KILN_TRY(kiln_cost_spend(t, &cursor, x->position.evaluate, err));
+    /* A hand-over before an evaluation is the step's: its weights are what the successor compiled.
+     */
+    const bool evaluating =
+        x->position.evaluate && x->position.round + x->position.group + x->position.micro_batch > 0;
+    KILN_TRY(kiln_cost_spend(t, &cursor, evaluating, err));
     cursor.trace_bytes = trace_bytes;
     cursor.handed_at = kiln_now_s();
     cursor.owner_epoch++;
@@ -631,7 +635,7 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     }
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
         kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
-    } else if (cursor.mid && cursor.phase == KILN_PHASE_WINDOW && t->handed_over) {
+    } else if (cursor.mid && t->handed_over && cursor.phase != KILN_PHASE_START) {
         span(t, KILN_SPAN_RESTART, NULL, cursor.handed_at);
         t->since = cursor.handed_at;
     }

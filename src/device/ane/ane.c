@@ -365,6 +365,9 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     const struct kiln_table *table = ane->base.table;
     const struct kiln_host_options host = host_options(options);
     const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape);
+    KILN_REQUIRE(!ane->dynamic || ane->base.weights.flat, err, KILN_EINTERNAL,
+                 "%s: weights on surfaces are staged from fp32, and this is a snapshot in %s",
+                 ane->base.caps.name, kiln_precision_name(ane->base.weights.precision));
     KILN_REQUIRE(!ane->extras || kiln_npu_classifier_parts(&table->dims) <= KILN_ANE_PARTS, err,
                  KILN_EUNSUPPORTED,
                  "%s: a vocabulary of %zu takes more than %d classifier programs; use --no-extras",

@@ -30,22 +30,26 @@ static enum kiln_status find(struct call *call, Class *classes) {
     return KILN_OK;
 }
 
-static id buffer(struct call *call, Class class, struct kiln_npu_surface *surface, long source) {
+static enum kiln_status buffer(struct call *call, Class class, struct kiln_npu_surface *surface,
+                               long source, id *out) {
     const struct apple *apple = call->apple;
     id wrapper = KILN_SEND(id, (id, SEL, IOSurfaceRef), (id)apple->classes[SURFACE],
                            apple->sel[WRAP], surface->surface);
-    return KILN_SEND(id, (id, SEL, id, id, long long), (id) class,
+    CALL_REQUIRE(wrapper, call, KILN_EDEVICE, "objectWithIOSurface gave nothing");
+    *out = KILN_SEND(id, (id, SEL, id, id, long long), (id) class,
                      selector("bufferWithIOSurfaceObject:symbolIndex:source:"), wrapper,
                      [NSNumber numberWithInt:0], source);
+    CALL_REQUIRE(*out, call, KILN_EDEVICE, "bufferWithIOSurfaceObject gave no buffer");
+    return KILN_OK;
 }
 
 static enum kiln_status chain_steps(struct call *call) {
     Class classes[CHAIN_CLASSES];
     KILN_TRY(find(call, classes));
     NSNumber *zero = [NSNumber numberWithInt:0];
-    id in = buffer(call, classes[BUFFER], call->inputs[0], 0);
-    id out = buffer(call, classes[BUFFER], call->outputs[0], 1);
-    CALL_REQUIRE(in && out, call, KILN_EDEVICE, "bufferWithIOSurfaceObject gave no buffer");
+    id in = nil, out = nil;
+    KILN_TRY(buffer(call, classes[BUFFER], call->inputs[0], 0, &in));
+    KILN_TRY(buffer(call, classes[BUFFER], call->outputs[0], 1, &out));
     id set = KILN_SEND(id, (id, SEL, IOSurfaceRef, id), (id)classes[SETS],
                        selector("objectWithstatsSurRef:outputBuffer:"), call->surface->surface,
                        [NSArray arrayWithObject:out]);

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# A supervisor and its workers: whoever dies when, the same weights, and nobody is left behind.
+. "$ROOT/tests/lib.sh"
+. "$ROOT/tests/relay_lib.sh"
+
+want 60
+# ---- killed -----------------------------------------------------------------------------------
+
+started orphans "$KILN" train "${relay[@]}" --steps 60 --out "$PWD/orphans"
+kill -KILL $pid
+ends 137
+gone orphans
+go_on orphans
+ended orphans stdout
+
+started owners "$KILN" train "${relay[@]}" --steps 60 --out "$PWD/owners"
+deaths=0
+for at in 5 10 15 20 25 30; do
+    lines owners $at
+    victim=$(workers owners | sort -R | head -n 1)
+    ! kill -KILL "$victim" 2>/dev/null || deaths=$((deaths + 1))
+done
+ends 0
+ended owners stdout
+[ $deaths -gt 0 ] || fail 'nobody was killed'
+
+# a worker by the wrong command line is refused and hurts nobody
+expect 2 "$KILN" train --resume "$PWD/owners" --take-over 99 --worker 98
+
+# ---- at every point ---------------------------------------------------------------------------
+
+want 4
+small=("${relay[@]}" --steps 4 --out "$PWD/point")
+# dies ROLE KIND N: the run with such a death, resumed where it ends with it. False: there is no
+# such point.
+dies() {
+    local got=0
+    rm -rf point died
+    KILN_KILL_ROLE=$1 KILN_KILL_AT=$2:$3 KILN_KILL_ONCE=$PWD/died \
+        "$KILN_TEST_PROGRAM" train "${small[@]}" >stdout 2>stderr || got=$?
+    gone point
+    if [ -e died ] && [ "$1" = supervisor ]; then
+        [ $got = 137 ] || { cat stderr; fail "$1 killed at $2:$3: exit $got"; }
+        go_on point
+    else
+        [ $got = 0 ] || { cat stderr; fail "$1 killed at $2:$3: exit $got"; }
+    fi
+    ended point stdout
+    [ -e died ]
+}
+deaths=0
+for case in owner:relay owner:hand-over owner:commit successor:relay successor:hand-over \
+    supervisor:relay; do
+    for n in $(seq 16); do
+        [ "$case" = owner:commit ] && [ $((n % 5)) != 1 ] && continue
+        dies "${case%:*}" "${case#*:}" "$n" || break
+        deaths=$((deaths + 1))
+    done
+done
+echo "$deaths deaths"
+[ $deaths -ge 35 ] || fail "only $deaths deaths"
+
+# three owners in a row
+rm -rf point
+KILN_KILL_ROLE=owner KILN_KILL_AT=relay:1 expect 1 "$KILN_TEST_PROGRAM" train "${small[@]}"
+says stderr 'died 3 times'
+says stderr "kiln train --resume $PWD/point"
+gone point
+go_on point
+ended point stdout
+
+# no successor ever: the process replaces itself, and says why
+rm -rf point
+KILN_KILL_ROLE=successor KILN_KILL_AT=relay:2 expect 0 "$KILN_TEST_PROGRAM" train "${small[@]}"
+says stderr 'no successor could be started (signal 9'
+ended point stdout
