@@ -93,8 +93,7 @@ const struct command command_plan = {
     .summary = "which kernels are compiled when, what is kept, what it takes; nothing runs",
     .details =
         "Without --model: stories15m. Of a .bin only the sizes are read. kiln train with the same\n"
-        "flags does what is printed here; its --dry-run prints it, too. Not modelled yet: "
-        "overlap.\n\n"
+        "flags does what is printed here; its --dry-run prints it, too.\n\n"
         "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n",
     .flags_size = sizeof(struct flags),
     .options = options,

@@ -124,7 +124,8 @@ static json_t *trace_json(const struct kiln_estimate *e) {
         const bool of_group = a->group.end > 0;
         json_t *one = of_group ? group_json(&a->group) : json_object();
         json_object_set_new(one, "action", json_string(kiln_action_name(a->what)));
-        if (a->what == KILN_RESTART || a->what == KILN_COMPILE_GROUP) {
+        if (a->what == KILN_RESTART || a->what == KILN_COMPILE_GROUP ||
+            a->what == KILN_COMPILE_NEXT) {
             json_object_set_new(one, "kernels", json_integer((json_int_t)a->kernels));
         } else if (of_group) {
             json_object_set_new(one, "micro_batch", json_integer((json_int_t)a->micro_batch));
@@ -151,6 +152,17 @@ static void add_npu(json_t *object, const struct plan_shown *shown) {
                                   (json_int_t)e->surface_read));
 }
 
+static void add_overlap(json_t *object, const struct kiln_estimate *e) {
+    json_object_set_new(object, "overlap", json_string(kiln_overlap_name(e->overlap)));
+    json_object_set_new(object, "restart", json_string(kiln_restart_name(e->restart)));
+    json_object_set_new(object, "restart_why",
+                        e->restart_why != NULL ? json_string(e->restart_why) : json_null());
+    json_object_set_new(object, "staleness", json_integer((json_int_t)e->staleness));
+    json_object_set_new(object, "kernel_sets",
+                        json_pack("{s:I, s:b}", "kernels", (json_int_t)e->kernels_two_sets,
+                                  "one_process", (int)e->two_sets));
+}
+
 json_t *plan_json(const struct plan_shown *shown, bool trace) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -167,6 +179,9 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
         flops_json(&e->flops), "time_s", time_json(&e->time), "zero_stall_accum",
         (json_int_t)e->zero_stall_accum, "disk_bytes_per_step", (json_int_t)e->disk_bytes_per_step,
         "memory_limit", (json_int_t)r->memory);
+    if (object != NULL) {
+        add_overlap(object, e);
+    }
     add_npu(object, shown);
     if (object != NULL && trace) {
         json_object_set_new(object, "trace", trace_json(e));

@@ -60,6 +60,7 @@ static void print_memory(const struct kiln_memory *m) {
                  {"moments", m->moments},
                  {"gradients", m->gradients},
                  {"kernels", m->kernels},
+                 {"snapshots", m->snapshots},
                  {"journal", m->journal},
                  {"activations kept", m->activations_kept},
                  {"activations live", m->activations_live},
@@ -82,6 +83,25 @@ static void print_flops(const struct kiln_flops *f) {
            f->host * 1e-9);
 }
 
+/* What hides, and what cannot. */
+static void print_hidden(const struct kiln_estimate *e) {
+    const struct kiln_plan_time *t = &e->time;
+    printf("  overlap %s: %.3g of %.3g seconds of compiling hide\n", kiln_overlap_name(e->overlap),
+           t->compile - t->stall, t->compile);
+    if (e->overlap == KILN_OVERLAP_EXACT && t->stall > 0) {
+        printf(
+            "  what exact cannot hide: clipping wants the norm of all gradients in front of the "
+            "first\n  update, so no kernel of the next window compiles before the last backward "
+            "pass; and the\n  first micro-batch wants every kernel of its window\n");
+    }
+    if (e->zero_stall_accum > 0) {
+        printf("  with --overlap delayed --restart relay nothing stalls from --accum %zu on\n",
+               e->zero_stall_accum);
+    } else {
+        printf("  --overlap delayed stalls at any --accum: kernels are compiled every round\n");
+    }
+}
+
 static void print_time(const struct kiln_estimate *e) {
     const struct kiln_plan_time *t = &e->time;
     char size[32];
@@ -89,8 +109,7 @@ static void print_time(const struct kiln_estimate *e) {
     printf("  compute %.3g, compile %.3g (stall %.3g), restart %.3g: step %.3g\n", t->compute,
            t->compile, t->stall, t->restart, t->step);
     if (t->compile > 0) {
-        printf("  compiling could hide behind computing from --accum %zu on\n",
-               e->zero_stall_accum);
+        print_hidden(e);
     }
     if (e->disk_bytes_per_step > 0) {
         printf("  the state is larger than its memory: %s a step to and from the disk\n",
@@ -116,6 +135,21 @@ static void print_surfaces(const struct kiln_estimate *e) {
     }
 }
 
+static void print_overlap(const struct kiln_estimate *e) {
+    const char *const what[] = {
+        [KILN_OVERLAP_OFF] = "off: compile, then compute",
+        [KILN_OVERLAP_EXACT] = "exact: kernels compile beside update and passes, bits as off",
+        [KILN_OVERLAP_DELAYED] = "delayed: gradients are one update old",
+    };
+    printf("  %-16s %s\n", "overlap", what[e->overlap]);
+    if (e->overlap == KILN_OVERLAP_DELAYED) {
+        printf("  %-16s two, %zu kernels, %s\n", "kernel sets", e->kernels_two_sets,
+               e->two_sets ? "in one process" : "in two processes");
+    }
+    printf("  %-16s %s%s%s\n", "restarts by", kiln_restart_name(e->restart),
+           e->restart_why != NULL ? ": " : "", e->restart_why != NULL ? e->restart_why : "");
+}
+
 void plan_print(const struct plan_shown *shown) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -133,6 +167,7 @@ void plan_print(const struct plan_shown *shown) {
            r->schedule == KILN_SCHEDULE_WHOLE ? "whole" : "split", e->held, r->accum);
     printf("  %-16s %s: %zu layers full, %zu run forward again\n", "activations",
            kiln_keep_name(e->keep, name), e->kept_count, e->extra_forward_layers);
+    print_overlap(e);
     printf("  %-16s %.6g compiles, %.6g restarts\n", "a window", e->compiles, e->restarts);
     print_groups(e);
     print_policies(shown);
@@ -142,22 +177,37 @@ void plan_print(const struct plan_shown *shown) {
     print_surfaces(e);
 }
 
-static void print_action(const struct kiln_plan_action *a) {
+/* Is the action a compile for a group that is not reached yet? The next pass is of another. */
+static bool is_ahead(const struct kiln_estimate *e, size_t at) {
+    const struct kiln_plan_group *g = &e->actions[at].group;
+    while (++at < e->n_actions && (e->actions[at].what == KILN_COMPILE_GROUP ||
+                                   e->actions[at].what == KILN_COMPILE_NEXT)) {
+    }
+    return at < e->n_actions &&
+           (e->actions[at].group.pass != g->pass || e->actions[at].group.first != g->first);
+}
+
+static void print_action(const struct kiln_estimate *e, size_t at) {
+    const struct kiln_plan_action *a = &e->actions[at];
     char left[32] = "no limit", layers[48];
     const struct kiln_plan_group *g = &a->group;
     if (a->left != SIZE_MAX) {
         snprintf(left, sizeof left, "%zu left", a->left);
     }
     snprintf(layers, sizeof layers, "[%zu,%zu)", g->first, g->end);
-    printf("  %-9s", kiln_action_name(a->what));
+    printf("  %-12s", kiln_action_name(a->what));
     switch (a->what) {
         case KILN_RESTART:
-            printf(" %9s %s: %zu kernels do not fit", layers, kiln_plan_pass_name(g->pass),
-                   a->kernels);
+            printf(" %9s %s: %zu kernels %s", layers, kiln_plan_pass_name(g->pass), a->kernels,
+                   a->kernels > a->left ? "do not fit" : "that the successor has compiled");
             break;
         case KILN_COMPILE_GROUP:
-            printf(" %9s %s: %zu kernels not in this process", layers, kiln_plan_pass_name(g->pass),
-                   a->kernels);
+            printf(" %9s %s: %zu kernels not in this process%s", layers,
+                   kiln_plan_pass_name(g->pass), a->kernels,
+                   is_ahead(e, at) ? ", ahead: they fit beside what is loaded" : "");
+            break;
+        case KILN_COMPILE_NEXT:
+            printf(" %9s the next generation: %zu kernels beside this window", layers, a->kernels);
             break;
         case KILN_FORWARD_GROUP:
             printf(" %9s micro-batch %zu", layers, a->micro_batch);
@@ -180,6 +230,6 @@ void plan_print_trace(const struct plan_shown *shown) {
     const struct kiln_estimate *e = shown->estimate;
     printf("\nA window, once windows repeat\n");
     for (size_t i = 0; i < e->n_actions; i++) {
-        print_action(&e->actions[i]);
+        print_action(e, i);
     }
 }

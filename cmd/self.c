@@ -145,3 +145,29 @@ enum kiln_status self_spawn(const struct self_task *task, pid_t *pid, struct kil
                  strerror(failed), task->folder);
     return KILN_OK;
 }
+
+enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
+                              struct kiln_err *err) {
+    posix_spawn_file_actions_t actions;
+    int ends[2];
+    KILN_TRY(self_open(err));
+    KILN_REQUIRE(pipe(ends) == 0, err, KILN_EIO, "no pipe: %s", strerror(errno));
+    (void)fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+    (void)fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+    int why = posix_spawn_file_actions_init(&actions);
+    if (why == 0) {
+        why = posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+        if (why == 0) {
+            why = posix_spawn(child, path, &actions, NULL, arguments, environ);
+        }
+        posix_spawn_file_actions_destroy(&actions);
+    }
+    close(ends[1]);
+    if (why != 0) {
+        close(ends[0]);
+        return KILN_FAIL(err, KILN_EIO, "cannot start a process of this program: %s",
+                         strerror(why));
+    }
+    *out = ends[0];
+    return KILN_OK;
+}

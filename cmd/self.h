@@ -37,4 +37,9 @@ KILN_MUST_CHECK enum kiln_status self_spawn(const struct self_task *task, pid_t 
  * is closed. -1: the system has none left; the old one is closed, too. */
 int self_aside(int descriptor);
 
+/* Start the program with these arguments beside this process; *out reads what it prints. The caller
+ * closes it and waits for the child. */
+KILN_MUST_CHECK enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
+                                              struct kiln_err *err);
+
 #endif

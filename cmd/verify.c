@@ -30,8 +30,9 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_precision, KILN_SETTING_device, KILN_SETTING_weight_mode, KILN_SETTING_no_extras,
-    KILN_SETTING_sim_time,  KILN_SETTING_sim,    KILN_SETTING_threads,     KILN_SETTING_budget};
+    KILN_SETTING_precision, KILN_SETTING_device,   KILN_SETTING_weight_mode,
+    KILN_SETTING_no_extras, KILN_SETTING_sim_time, KILN_SETTING_sim,
+    KILN_SETTING_threads,   KILN_SETTING_budget,   KILN_SETTING_overlap};
 
 /* ---- against references --------------------------------------------------------------------- */
 
@@ -71,6 +72,7 @@ static enum kiln_status verify_reference(const struct call *call, struct kiln_er
     struct kiln_verify_options how = {.reference = flags->reference,
                                       .threads = s->threads != KILN_UNSET ? s->threads : 0};
     KILN_TRY(kiln_settings_device(s, &how.device, &how.precision, err));
+    KILN_TRY(kiln_overlap_parse(s->overlap, &how.overlap, err));
     how.budget = s->budget != KILN_UNSET     ? s->budget
                  : how.device.id == KILN_ANE ? KILN_NPU_BUDGET
                                              : 0;
@@ -167,8 +169,10 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     }
     KILN_REQUIRE(reference || (call->settings.origin[KILN_SETTING_sim_time] != KILN_FROM_FLAG &&
                                call->settings.origin[KILN_SETTING_sim] != KILN_FROM_FLAG &&
-                               call->settings.origin[KILN_SETTING_budget] != KILN_FROM_FLAG),
-                 err, KILN_EUSAGE, "verify: --sim, --sim-time and --budget are for --reference");
+                               call->settings.origin[KILN_SETTING_budget] != KILN_FROM_FLAG &&
+                               call->settings.origin[KILN_SETTING_overlap] != KILN_FROM_FLAG),
+                 err, KILN_EUSAGE,
+                 "verify: --sim, --sim-time, --budget and --overlap are for --reference");
     return reference ? verify_reference(call, err) : verify_run(call, err);
 }
 

@@ -40,10 +40,11 @@ struct kiln_facts {
     size_t n, room;
 };
 
-/* A state.kiln: file, model, regions, table, slots, cursor, trust (clean, of this boot), stamps
- * (how many chunks are of which update), journal, arrays (checksum and numbers that are not finite
- * of weights, m, v), reading (did it change meanwhile). KILN_EDAMAGED names what is damaged; `out`
- * then holds what could be read, and is to be freed too. KILN_EINPUT: no such file. */
+/* A state.kiln: file (with the precision of its snapshots), model, regions, table, slots, cursor,
+ * trust (clean, of this boot), stamps (how many chunks are of which update), journal, arrays
+ * (checksum and numbers that are not finite of weights, m, v; of snapshots the checksum), reading
+ * (did it change meanwhile). KILN_EDAMAGED names what is damaged; `out` then holds what could be
+ * read, and is to be freed too. KILN_EINPUT: no such file. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_inspect_state(const char *path,
                                                              struct kiln_facts *out,
                                                              struct kiln_err *err);

@@ -251,18 +251,19 @@ struct kiln_memory {
     uint64_t activations_kept; /* from forward to backward */
     uint64_t activations_live; /* while one micro-batch passes; the gradient that flows back */
     uint64_t workspace;        /* of the device and its threads */
-    uint64_t process;          /* the program, its libraries and their data */
+    uint64_t process;          /* the program, its libraries and their data; with a relay those of
+                                * three processes, and pages of weights that two of them map */
     uint64_t total;            /* all of the above, but not more of the state than the memory */
     uint64_t state_file;       /* exact size; holds parts of the above, so not added */
 };
 
-/* Seconds of a window. Model FLOPs over the profile's rate; nothing overlaps yet. */
+/* Seconds of a window, from the schedule simulated in virtual time (docs/overlap.md). */
 struct kiln_plan_time {
-    double compile;
+    double compile; /* kernels compiled, hidden or not, by whatever process */
     double compute; /* passes, update, disk */
-    double stall;   /* the device waits for compiles */
-    double restart;
-    double step; /* all of it */
+    double stall;   /* the device waits for compiles; the rest of `compile` is hidden */
+    double restart; /* processes started and hand-overs, as far as the device waits for them */
+    double step;    /* compute, stall and restart */
 };
 
 /* One line of the table of policies. */
@@ -283,6 +284,14 @@ struct kiln_estimate {
     size_t programs;            /* compiled when the device is opened, and never again */
     size_t usable, load_usable; /* 0: no limit */
     size_t load_budget;         /* as asked for, or what the memory has room for on cpu */
+    enum kiln_overlap overlap;
+    enum kiln_restart_kind restart; /* as asked for, or what DELAYED needs */
+    const char *restart_why;        /* static text: why a relay was chosen; NULL: it was asked for,
+                                     * or there is none */
+    size_t staleness;               /* updates between the weights a gradient is of and those that
+                                     * it is applied to: 1 in DELAYED */
+    bool two_sets;                  /* DELAYED: both sets in one process */
+    size_t kernels_two_sets;        /* kernels that takes, or would take */
     struct kiln_plan_group *groups;
     size_t n_groups;
     double compiles, restarts; /* a window, mean over repeating windows */
@@ -293,7 +302,8 @@ struct kiln_estimate {
     struct kiln_memory memory;
     struct kiln_flops flops;
     struct kiln_plan_time time;
-    size_t zero_stall_accum; /* smallest accum at which compiling could hide behind computing */
+    size_t zero_stall_accum; /* smallest accum at which DELAYED has no stall once windows repeat;
+                              * 0: none was found */
     uint64_t disk_bytes_per_step;
     uint64_t surface_written, surface_read; /* sim, ane: bytes of a window */
     struct kiln_plan_action *actions;       /* of one steady window; NULL unless asked for */

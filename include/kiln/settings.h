@@ -84,7 +84,7 @@
        "all, boundary, sqrt, every:N, inputs, none or auto")                                      \
     XX(SIZE, memory, "memory", "", 1, INT64_MAX,                                                  \
        "most memory to use, as 8G (80 % of what is free)")                                        \
-    XX(TEXT, overlap, "overlap", "off", 0, 0,                                                     \
+    XX(TEXT, overlap, "overlap", "exact", 0, 0,                                                   \
        "off, exact: compile while computing, or delayed: a step behind")                          \
     XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
        "exec: the process replaces itself; relay: its successor starts early")                    \

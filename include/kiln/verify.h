@@ -3,9 +3,9 @@
  * verify.h: is the arithmetic right, and is it the same again? Compare a device with float64
  * reference vectors; train a part of a run once more and compare the bits.
  *
- * A reference folder holds reference.json (dims, batch, steps, adamw, loss[], tensor_order,
- * grad_l2), model.bin (llama2.c), tokens.u16 (per step batch rows of seq+1 ids) and grads.f32
- * (gradients of step 0 in the file's tensor order).
+ * A reference folder holds reference.json (dims, batch, steps, adamw, loss[], loss_delayed[],
+ * tensor_order, grad_l2), model.bin (llama2.c), tokens.u16 (per step batch rows of seq+1 ids) and
+ * grads.f32 (gradients of step 0 in the file's tensor order).
  */
 #ifndef KILN_VERIFY_H
 #define KILN_VERIFY_H
@@ -17,6 +17,7 @@
 
 #include "kiln/cpu.h"
 #include "kiln/device.h"
+#include "kiln/plan.h"
 #include "kiln/settings.h"
 #include "kiln/status.h"
 
@@ -26,6 +27,8 @@ struct kiln_verify_options {
     size_t threads; /* 0: all */
     struct kiln_device_choice device;
     size_t budget; /* kernels that may be compiled, a tenth of them left unused; 0: no limit */
+    /* DELAYED compares with the losses of the delayed rule (loss_delayed[] of the reference). */
+    enum kiln_overlap overlap;
 };
 
 /* One gradient tensor of step 0: |g - reference| / |reference|, 2-norms. */

@@ -22,7 +22,8 @@
  *
  * A guest is a number: whoever of the workers comes by first while fewer rest than there are guests
  * rests on a condition of its own, until a guest leaves. What is left to do is not its concern any
- * more, so it wakes a sleeper in its place: a sleeper that was not woken because this one was awake.
+ * more, so it wakes a sleeper in its place: a sleeper that was not woken because this one was
+ * awake.
  *
  * A training step is hundreds of jobs, so both sides spin for a moment before they sleep. The
  * sleeping flags and the words they watch are sequentially consistent: of "I sleep, is there

@@ -64,9 +64,9 @@ KILN_MUST_CHECK enum kiln_status kiln_spans_create(struct kiln_spans **out, stru
 void kiln_spans_destroy(struct kiln_spans *spans);
 
 /* Add one. Any thread. spans NULL: nothing. Where no memory is left for the span itself its time
- * still counts in the sums. A `generation` of -1 is replaced by what kiln_spans_at said last, and so
- * is a `micro_batch` of -1 of a kind that is work on a micro-batch: EVALUATE, STALL, DW, DW_WAIT and
- * SURFACE. */
+ * still counts in the sums. A `generation` of -1 is replaced by what kiln_spans_at said last, and
+ * so is a `micro_batch` of -1 of a kind that is work on a micro-batch: EVALUATE, STALL, DW, DW_WAIT
+ * and SURFACE. */
 void kiln_spans_add(struct kiln_spans *spans, const struct kiln_span *span);
 /* Where the owner stands: of spans to come. */
 void kiln_spans_at(struct kiln_spans *spans, int64_t generation, int32_t micro_batch);

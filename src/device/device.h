@@ -18,7 +18,10 @@
  *    computes. They then compute as a guest of the pool (base/pool.h).
  *  - There are one or two kernel sets. What the owner runs are kernels of the active set; what is
  *    compiled goes into either, in the active one into kernels that are not being run. Kernels
- *    without weights belong to all sets.
+ *    without weights belong to all sets, whichever is named: one that is loaded is not compiled
+ *    again, and not released, while another set needs it. Budgets count all sets together.
+ *  - A kernel that another thread has compiled may be run once that call has returned: the caller
+ *    sees to it that the owner knows.
  */
 #ifndef KILN_DEVICE_H
 #define KILN_DEVICE_H
@@ -103,8 +106,9 @@ struct kiln_device_ops {
     size_t (*activation_bytes)(const struct kiln_device *device, enum kiln_activation what);
 
     /* Compile and load one kernel of `kind` for a layer into a set, from weights (unused for kinds
-     * without). One that is loaded is compiled again; a failure but KILN_EBUDGET leaves it
-     * unloaded. KILN_EBUDGET past a budget: nothing has changed. On any thread, one at a time. */
+     * without): fp32, or a narrow snapshot in the device's operands, which gives the same bits. One
+     * that is loaded is compiled again; a failure but KILN_EBUDGET leaves it unloaded. KILN_EBUDGET
+     * past a budget: nothing has changed. On any thread, one at a time. */
     enum kiln_status (*compile)(struct kiln_device *device, size_t set, size_t kind, size_t layer,
                                 const struct kiln_weights *weights, struct kiln_err *err);
     /* Unload a kernel; one that is not loaded is fine. The owner's, while nothing compiles. */
@@ -118,7 +122,8 @@ struct kiln_device_ops {
     void (*activate)(struct kiln_device *device, size_t set, const struct kiln_weights *weights);
     /* (optional) Rows first..first+rows of a matrix have new values: take them in place where the
      * device can (caps.refreshes; the classifier on cpu always). Called on pool workers by the
-     * optimizer, in pieces of 64 rows. */
+     * optimizer, in pieces of 64 rows. With two sets nothing is taken: the active one stays of
+     * its generation. */
     void (*refresh)(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
                     const float *weights);
 
@@ -155,9 +160,9 @@ struct kiln_device_ops {
 
 /* What a device has done since it was opened. */
 struct kiln_device_counts {
-    uint64_t compiles;       /* kernels */
-    uint64_t layer_forwards; /* micro-batches through the attention half of a layer */
-    size_t loaded;           /* kernels loaded now */
+    _Atomic uint64_t compiles; /* kernels; compile may count on another thread */
+    uint64_t layer_forwards;   /* micro-batches through the attention half of a layer */
+    _Atomic size_t loaded;     /* kernels loaded now, of all sets; likewise */
     uint64_t surface_written, surface_read; /* bytes that the host moved to and from surfaces */
 };
 

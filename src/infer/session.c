@@ -100,8 +100,9 @@ static void pack_rows(void *context, size_t first, size_t rows, size_t index, vo
     const struct pack_job *job = context;
     (void)index;
     (void)scratch;
-    kiln_packed_rows(&job->session->own_packed, job->matrix, first, rows, job->session->weights,
-                     true, false);
+    const struct kiln_weights weights =
+        kiln_weights_flat(job->session->table, job->session->weights);
+    kiln_packed_rows(&job->session->own_packed, job->matrix, first, rows, &weights, true, false);
 }
 
 static enum kiln_status pack_all(struct kiln_session *s, struct kiln_err *err) {

@@ -102,3 +102,53 @@ enum kiln_status kiln_ceiling_copy(struct kiln_pool *pool, double *gb_s, struct 
     kiln_arena_close(&arena);
     return KILN_OK;
 }
+
+/* A matrix [PACK_ROWS, PACK_COLS], 64 rows a task. */
+enum { PACK_ROWS = 8192, PACK_COLS = 2048, PACK_PIECE = 64 };
+struct pack_job {
+    const struct kiln_kernels *kernels;
+    const float *from;
+    char *forward, *backward;
+};
+
+static void pack_piece(void *context, size_t task, size_t thread) {
+    const struct pack_job *job = context;
+    const struct kiln_kernels *kernels = job->kernels;
+    const size_t first = task * PACK_PIECE, operand = kernels->operand_bytes;
+    const float *from = job->from + first * PACK_COLS;
+    (void)thread;
+    kernels->pack_f32(job->forward + kiln_packed_elements(first, PACK_COLS) * operand,
+                      kiln_panel_elements(PACK_COLS), from, PACK_COLS, PACK_PIECE, PACK_COLS);
+    kernels->pack_t_f32(job->backward + first * KILN_PANEL * operand,
+                        kiln_panel_elements(PACK_ROWS), from, PACK_COLS, PACK_PIECE, PACK_COLS);
+}
+
+enum kiln_status kiln_ceiling_pack(struct kiln_pool *pool, enum kiln_precision precision,
+                                   double *gb_s, struct kiln_err *err) {
+    struct kiln_kernels kernels;
+    struct kiln_arena source, target;
+    KILN_TRY(kiln_kernels_choose(precision, &kernels, err));
+    const size_t one = kiln_packed_elements(PACK_ROWS, PACK_COLS) * kernels.operand_bytes;
+    const size_t other = kiln_packed_elements(PACK_COLS, PACK_ROWS) * kernels.operand_bytes;
+    const size_t elements = (size_t)PACK_ROWS * PACK_COLS;
+    KILN_TRY(kiln_arena_open(&source, elements * sizeof(float), err));
+    float *from = (float *)(void *)source.base;
+    for (size_t i = 0; i < elements; i++) {
+        from[i] = (float)(i % 251);
+    }
+    enum kiln_status status = KILN_OK;
+    *gb_s = 0;
+    for (int i = 0; i < 3 && status == KILN_OK; i++) {
+        status = kiln_arena_open(&target, one + other, err);
+        if (status == KILN_OK) {
+            struct pack_job job = {&kernels, from, (char *)target.base, (char *)target.base + one};
+            const double start = kiln_now_s();
+            kiln_pool_run(pool, PACK_ROWS / PACK_PIECE, pack_piece, &job);
+            const double rate = (double)(one + other) / (kiln_now_s() - start) * 1e-9;
+            *gb_s = rate > *gb_s ? rate : *gb_s;
+            kiln_arena_close(&target);
+        }
+    }
+    kiln_arena_close(&source);
+    return status;
+}

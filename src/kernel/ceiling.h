@@ -15,5 +15,10 @@ KILN_MUST_CHECK enum kiln_status kiln_ceiling_products(struct kiln_pool *pool,
 /* Best rate of copying memory beyond the caches, read plus write, all threads. */
 KILN_MUST_CHECK enum kiln_status kiln_ceiling_copy(struct kiln_pool *pool, double *gb_s,
                                                    struct kiln_err *err);
+/* Rate of packing a matrix both ways, as compiling on the cpu does, into memory that is fresh:
+ * bytes written, all threads. */
+KILN_MUST_CHECK enum kiln_status kiln_ceiling_pack(struct kiln_pool *pool,
+                                                   enum kiln_precision precision, double *gb_s,
+                                                   struct kiln_err *err);
 
 #endif

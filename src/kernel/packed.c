@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/packed.h"
 
+#include <assert.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -73,21 +74,30 @@ void kiln_packed_release(const struct kiln_packed *packed, size_t matrix, bool f
 }
 
 void kiln_packed_rows(const struct kiln_packed *packed, size_t matrix, size_t first, size_t rows,
-                      const float *weights, bool forward, bool backward) {
+                      const struct kiln_weights *weights, bool forward, bool backward) {
     const struct kiln_matrix *m = &packed->table->matrices[matrix];
     const struct kiln_kernels *kernels = packed->kernels;
-    const float *from = weights + m->offset + first * m->cols;
-    size_t operand = kernels->operand_bytes;
+    const size_t operand = kernels->operand_bytes;
+    const float *wide;
+    const uint16_t *narrow;
+    kiln_weights_rows(weights, m, first, &wide, &narrow);
+    assert(wide || weights->precision == kernels->precision);
     if (forward && packed->forward[matrix]) {
-        size_t panel = kiln_panel_elements(m->cols);
-        char *out = packed->forward[matrix];
-        kernels->pack_f32(out + first / KILN_PANEL * panel * operand, panel, from, m->cols, rows,
-                          m->cols);
+        const size_t panel = kiln_panel_elements(m->cols);
+        char *out = (char *)packed->forward[matrix] + first / KILN_PANEL * panel * operand;
+        if (wide) {
+            kernels->pack_f32(out, panel, wide, m->cols, rows, m->cols);
+        } else {
+            kernels->pack(out, panel, narrow, m->cols, rows, m->cols);
+        }
     }
     if (backward && packed->backward[matrix]) {
-        size_t panel = kiln_panel_elements(m->rows);
-        char *out = packed->backward[matrix];
-        kernels->pack_t_f32(out + first * KILN_PANEL * operand, panel, from, m->cols, rows,
-                            m->cols);
+        const size_t panel = kiln_panel_elements(m->rows);
+        char *out = (char *)packed->backward[matrix] + first * KILN_PANEL * operand;
+        if (wide) {
+            kernels->pack_t_f32(out, panel, wide, m->cols, rows, m->cols);
+        } else {
+            kernels->pack_t(out, panel, narrow, m->cols, rows, m->cols);
+        }
     }
 }

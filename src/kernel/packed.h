@@ -4,13 +4,15 @@
  *
  * Each matrix W [rows, cols] (kiln/model.h) may have two copies: `forward`, contraction over
  * cols, for y = x W^T, and `backward`, contraction over rows, for dx = dy W. There is one way to
- * fill them, kiln_packed_rows, which compile and the optimizer both call.
+ * fill them, kiln_packed_rows, which compile and the optimizer both call, from fp32 weights or from
+ * a snapshot of them in operands: the same bits.
  */
 #ifndef KILN_KERNEL_PACKED_H
 #define KILN_KERNEL_PACKED_H
 
 #include "base/mem.h"
 #include "kernel/kernel.h"
+#include "kernel/weights.h"
 #include "kiln/model.h"
 
 enum { KILN_PACK_ROWS = 64 }; /* rows packed at a time: one panel forward, two k-blocks backward */
@@ -35,9 +37,10 @@ void kiln_packed_sizes(const struct kiln_matrix *matrix, size_t operand_bytes, s
 /* Give the memory of one copy back; packing it again takes new. */
 void kiln_packed_release(const struct kiln_packed *packed, size_t matrix, bool forward);
 
-/* Pack rows first..first+rows of a matrix from the flat parameter array into the copies that
- * `forward` and `backward` select. first is a multiple of KILN_PACK_ROWS, rows at most that. */
+/* Pack rows first..first+rows of a matrix from the weights into the copies that `forward` and
+ * `backward` select. first is a multiple of KILN_PACK_ROWS, rows at most that. A narrow snapshot is
+ * one of the kernels' operands. Runs on any thread. */
 void kiln_packed_rows(const struct kiln_packed *packed, size_t matrix, size_t first, size_t rows,
-                      const float *weights, bool forward, bool backward);
+                      const struct kiln_weights *weights, bool forward, bool backward);
 
 #endif

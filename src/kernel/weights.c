@@ -30,13 +30,23 @@ const float *kiln_weights_wide(const struct kiln_weights *weights, const struct 
     return weights->flat ? weights->flat + t->offset : weights->wide + t->snapshot;
 }
 
-/* A matrix of a layer is narrow; the head is a tensor that is wide. */
+/* Matrices of layers are narrow; norms and the head, which is of no layer, are wide. */
+static bool is_narrow(const struct kiln_tensor *t) {
+    return t->rank == 2 && t->layer != KILN_NO_LAYER;
+}
+
+void kiln_weights_tensor(const struct kiln_weights *weights, const struct kiln_tensor *t,
+                         const float **wide, const uint16_t **narrow) {
+    const bool half = !weights->flat && is_narrow(t);
+    *narrow = half ? weights->narrow + t->snapshot : NULL;
+    *wide = half ? NULL : kiln_weights_wide(weights, t);
+}
+
 void kiln_weights_rows(const struct kiln_weights *weights, const struct kiln_matrix *m,
                        size_t first, const float **wide, const uint16_t **narrow) {
-    const struct kiln_tensor *t = &weights->table->tensors[m->first_tensor];
-    const bool half = !weights->flat && m->layer != KILN_NO_LAYER;
-    *narrow = half ? weights->narrow + t->snapshot + first * m->cols : NULL;
-    *wide = half ? NULL : kiln_weights_wide(weights, t) + first * m->cols;
+    kiln_weights_tensor(weights, &weights->table->tensors[m->first_tensor], wide, narrow);
+    *wide += *wide ? first * m->cols : 0;
+    *narrow += *narrow ? first * m->cols : 0;
 }
 
 size_t kiln_snapshot_bytes(const struct kiln_table *table, enum kiln_precision precision) {
@@ -66,7 +76,7 @@ static void take(void *context, size_t task, size_t thread) {
     const size_t n = t->rows * t->cols;
     const float *from = s->weights + t->offset;
     (void)thread;
-    if (t->layer == KILN_NO_LAYER || t->rank == 1) {
+    if (!is_narrow(t)) {
         memcpy((float *)(void *)s->at + t->snapshot, from, n * sizeof *from);
         return;
     }

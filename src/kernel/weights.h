@@ -36,6 +36,9 @@ struct kiln_weights kiln_weights_snapshot(const struct kiln_table *table,
 
 /* A tensor in fp32: any of flat weights, of a narrow snapshot one that is no matrix of a layer. */
 const float *kiln_weights_wide(const struct kiln_weights *weights, const struct kiln_tensor *t);
+/* Where a tensor begins: in *wide, or a narrow one in *narrow; the other is NULL. */
+void kiln_weights_tensor(const struct kiln_weights *weights, const struct kiln_tensor *t,
+                         const float **wide, const uint16_t **narrow);
 /* Where element (first, 0) of a matrix lies: fp32 in *wide, or bf16 or fp16 in *narrow; the other
  * is NULL. Rows lie m->cols apart. */
 void kiln_weights_rows(const struct kiln_weights *weights, const struct kiln_matrix *m,

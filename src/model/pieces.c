@@ -25,14 +25,6 @@ static void cut(struct cutter *c, struct kiln_piece piece, size_t rows, size_t c
 
 size_t kiln_pieces(const struct kiln_table *table, struct kiln_piece *out, size_t *chunks) {
     struct cutter c = {.out = out};
-    for (size_t i = 0; i < table->n_matrices; i++) {
-        const struct kiln_matrix *m = &table->matrices[i];
-        bool tied = m->kind == KILN_MATRIX_HEAD && table->dims.tied;
-        cut(&c,
-            (struct kiln_piece){
-                .offset = m->offset, .matrix = i, .decay = true, .adds_embedding = tied},
-            m->rows, m->cols);
-    }
     for (size_t i = 0; i < table->n_tensors; i++) {
         const struct kiln_tensor *t = &table->tensors[i];
         if (t->matrix == KILN_NO_MATRIX) {
@@ -40,6 +32,15 @@ size_t kiln_pieces(const struct kiln_table *table, struct kiln_piece *out, size_
                 (struct kiln_piece){
                     .offset = t->offset, .matrix = KILN_NO_MATRIX, .decay = t->rank == 2},
                 t->rows, t->cols);
+        } else if (table->matrices[t->matrix].first_tensor == i) {
+            const struct kiln_matrix *m = &table->matrices[t->matrix];
+            const bool tied = m->kind == KILN_MATRIX_HEAD && table->dims.tied;
+            cut(&c,
+                (struct kiln_piece){.offset = m->offset,
+                                    .matrix = t->matrix,
+                                    .decay = true,
+                                    .adds_embedding = tied},
+                m->rows, m->cols);
         }
     }
     if (chunks) {

@@ -4,7 +4,8 @@
  *
  * A piece is up to 64 rows of a matrix, or of a tensor that is no matrix: contiguous, and what a
  * device packs at a time. A chunk is up to 2048 parameters of a piece: what an update changes as
- * one. Both depend on the table alone, so sums over them have one order.
+ * one. Both depend on the table alone, in the order of its parameters, so sums over them have one
+ * order, and a layer's pieces lie side by side.
  */
 #ifndef KILN_MODEL_PIECES_H
 #define KILN_MODEL_PIECES_H

@@ -8,6 +8,9 @@
 #include "base/mem.h"
 #include "plan/plan.h"
 
+/* Where so many micro-batches stall, more will, too. */
+#define MOST_ACCUM 16384
+
 static const struct kiln_keep policies[KILN_POLICIES] = {
     {KILN_KEEP_ALL, 0},   {KILN_KEEP_BOUNDARY, 0}, {KILN_KEEP_SQRT, 0},
     {KILN_KEEP_EVERY, 4}, {KILN_KEEP_INPUTS, 0},   {KILN_KEEP_NONE, 0},
@@ -69,19 +72,63 @@ static enum kiln_status tell_trace(struct kiln_plan *plan, struct kiln_estimate 
     return KILN_OK;
 }
 
-/* The smallest accum whose passes take as long as the compiles of a window: more cannot hide. */
-static size_t zero_stall_accum(const struct kiln_plan *plan) {
-    const double micro_batch = plan->cost.compute_s / (double)plan->accum;
-    const double compile = plan->schedule.limits.whole ? plan->cost.compile_s / (double)plan->accum
-                                                       : plan->cost.compile_s;
-    if (compile <= 0 || micro_batch <= 0) {
-        return 1;
-    }
-    return (size_t)fmax(1, ceil(compile / micro_batch));
+/* Does DELAYED stall at that accum? With a relay, whatever was asked for: without one every restart
+ * is a stall, however large the window. */
+static enum kiln_status stalls(const struct kiln_table *table, const struct kiln_plan *plan,
+                               size_t accum, bool *out, struct kiln_err *err) {
+    struct kiln_plan_request request = *plan->request;
+    struct kiln_plan delayed;
+    request.overlap = KILN_OVERLAP_DELAYED;
+    request.restart = KILN_RESTART_RELAY;
+    request.accum = accum;
+    KILN_TRY(kiln_plan_layers(table, &request, plan->keep_of, &delayed, err));
+    *out = delayed.cost.stall_s > 1e-9 * delayed.cost.compile_s;
+    kiln_plan_close(&delayed);
+    return KILN_OK;
 }
 
-static enum kiln_status tell(struct kiln_plan *plan, bool trace, struct kiln_estimate *out,
-                             struct kiln_err *err) {
+/* Simulated, not divided: kernels wait for each other, for hand-overs and for what is held. Larger
+ * windows never stall more, so the place is found by halving. */
+static enum kiln_status zero_stall_accum(const struct kiln_table *table,
+                                         const struct kiln_plan *plan, size_t *out,
+                                         struct kiln_err *err) {
+    size_t low = 0, high = 1; /* low stalls */
+    bool stall = plan->cost.compiles > 0 && !plan->request->forward_only;
+    *out = 1;
+    if (!stall) {
+        return KILN_OK;
+    }
+    for (;; low = high, high *= 2) {
+        KILN_TRY(stalls(table, plan, high, &stall, err));
+        if (!stall) {
+            break;
+        }
+        if (high >= MOST_ACCUM) {
+            *out = 0;
+            return KILN_OK;
+        }
+    }
+    while (high - low > 1) {
+        const size_t accum = low + (high - low) / 2;
+        KILN_TRY(stalls(table, plan, accum, &stall, err));
+        *(stall ? &low : &high) = accum;
+    }
+    *out = high;
+    return KILN_OK;
+}
+
+static void tell_overlap(const struct kiln_plan *plan, struct kiln_estimate *out) {
+    const bool delayed = plan->schedule.overlap == KILN_OVERLAP_DELAYED;
+    out->overlap = plan->schedule.overlap;
+    out->restart = plan->schedule.relay ? KILN_RESTART_RELAY : KILN_RESTART_EXEC;
+    out->restart_why = plan->restart_why;
+    out->staleness = delayed && !plan->request->forward_only;
+    out->two_sets = plan->two_sets;
+    out->kernels_two_sets = plan->kernels_two;
+}
+
+static enum kiln_status tell(const struct kiln_table *table, struct kiln_plan *plan, bool trace,
+                             struct kiln_estimate *out, struct kiln_err *err) {
     const struct kiln_schedule_plan *s = &plan->schedule;
     out->keep = plan->keep;
     out->groups = kiln_alloc(s->groups.n, sizeof *out->groups);
@@ -102,7 +149,8 @@ static enum kiln_status tell(struct kiln_plan *plan, bool trace, struct kiln_est
     out->memory = plan->memory;
     out->flops = plan->flops;
     out->time = kiln_plan_seconds(plan);
-    out->zero_stall_accum = zero_stall_accum(plan);
+    tell_overlap(plan, out);
+    KILN_TRY(zero_stall_accum(table, plan, &out->zero_stall_accum, err));
     out->disk_bytes_per_step = plan->disk_written + plan->disk_read;
     return trace ? tell_trace(plan, out, err) : KILN_OK;
 }
@@ -131,7 +179,7 @@ static enum kiln_status estimate(const struct kiln_table *table,
     if (fitted.load_budget > 0) {
         out->load_usable = kiln_usable_budget(fitted.load_budget, fitted.headroom_millionths);
     }
-    const enum kiln_status status = tell(&plan, trace, out, err);
+    const enum kiln_status status = tell(table, &plan, trace, out, err);
     kiln_plan_close(&plan);
     return status;
 }

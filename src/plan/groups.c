@@ -20,6 +20,15 @@ bool kiln_one_batch(const struct kiln_limits *limits) {
     return !limits->whole && kiln_all_kernels(limits, 0, limits->layers) <= limits->group;
 }
 
+size_t kiln_two_sets_kernels(const struct kiln_limits *limits) {
+    const size_t all = kiln_all_kernels(limits, 0, limits->layers);
+    return 2 * all - (limits->whole ? 0 : limits->shared);
+}
+
+bool kiln_two_sets(const struct kiln_limits *limits) {
+    return kiln_one_batch(limits) && kiln_two_sets_kernels(limits) <= limits->group;
+}
+
 /* Kernels of a forward group in a fresh process. */
 static size_t forward_group(const struct kiln_limits *limits, size_t first, size_t end) {
     return limits->whole ? kiln_all_kernels(limits, first, end)

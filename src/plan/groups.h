@@ -35,6 +35,10 @@ KILN_MUST_CHECK enum kiln_status kiln_limits_check(const struct kiln_plan_reques
                                                    struct kiln_err *err);
 /* Do the kernels of both passes fit one process? Then a window is compiled once. */
 bool kiln_one_batch(const struct kiln_limits *limits);
+/* Kernels of two sets, what has no weights once: 2 * (kernels - 1) + 1 of a model without extras;
+ * and whether a window is compiled once and they fit both limits. */
+size_t kiln_two_sets_kernels(const struct kiln_limits *limits);
+bool kiln_two_sets(const struct kiln_limits *limits);
 
 /* What the forward pass keeps of a layer. A segment is what is recomputed together: a layer whose
  * input is kept, or layer 0, whose input comes from the token ids, and the dropped layers behind

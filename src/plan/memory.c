@@ -57,17 +57,29 @@ enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) 
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* With a relay: the successor, whose kernels are compiled while the owner's are loaded still, the
+ * weights that it compiles from, whose pages count for both, and the supervisor. */
+static void add_successor(struct kiln_plan *plan) {
+    struct kiln_memory *m = &plan->memory;
+    const uint64_t read = m->snapshots > 0 ? m->snapshots / 2 : m->weights;
+    m->kernels *= 2;
+    m->workspace *= 2;
+    m->process = 3 * m->process + read;
+}
+
 void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     const struct kiln_plan_request *r = plan->request;
     const struct kiln_layout *l = &plan->layout;
     const struct kiln_device_sizes *sizes = &plan->sizes;
     const size_t threads = r->threads > 0 ? r->threads : 1;
+    const enum kiln_precision snapshots = kiln_plan_snapshots(r);
     struct kiln_memory *m = &plan->memory;
     const uint64_t embedding =
         table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
     *m = (struct kiln_memory){
         .weights = table->size * sizeof(float),
-        .kernels = sizes->head + plan->cost.peak_forward * sizes->forward +
+        .kernels = (plan->two_sets ? 2 : 1) * sizes->head +
+                   plan->cost.peak_forward * sizes->forward +
                    plan->cost.peak_backward * sizes->backward,
         .activations_kept = l->held * (l->micro_batch - l->residual),
         .activations_live = l->held * l->residual + l->scratch,
@@ -78,12 +90,18 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         m->moments = 2 * m->weights;
         m->gradients = m->weights + embedding;
         m->journal = kiln_state_journal_bytes(table, threads);
-        m->state_file = kiln_state_file_bytes(table, KILN_PRECISION_AUTO,
-                                              l->in_state ? l->held * l->micro_batch : 0);
+        m->state_file =
+            kiln_state_file_bytes(table, snapshots, l->in_state ? l->held * l->micro_batch : 0);
+        m->snapshots = snapshots != KILN_PRECISION_AUTO
+                           ? 2 * (uint64_t)kiln_snapshot_bytes(table, snapshots)
+                           : 0;
+    }
+    if (plan->schedule.relay && !r->forward_only) {
+        add_successor(plan);
     }
     const uint64_t state = m->weights + m->moments + m->gradients;
-    const uint64_t rest = m->kernels + m->journal + m->activations_kept + m->activations_live +
-                          m->workspace + m->process;
+    const uint64_t rest = m->kernels + m->snapshots + m->journal + m->activations_kept +
+                          m->activations_live + m->workspace + m->process;
     /* A state that does not fit beside the rest is walked: read ahead, written out behind. */
     /* Whole tensors: the two gradients of the embedding while the loss is taken, then a layer's. */
     const uint64_t layer = table->size * sizeof(float) / (table->dims.layers + 1);

@@ -34,25 +34,36 @@ static double disk_seconds(const struct kiln_plan *plan, double computing) {
     return walking + waiting + missed * (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
 }
 
+/* W, m, v are read and written, the gradients read twice; packed weights where they are taken in
+ * place. */
+static void update_bytes(const struct kiln_table *table, struct kiln_plan *plan) {
+    const double weights = (double)(table->size * sizeof(float));
+    const double embedding = (double)(table->dims.vocab * table->dims.dim * sizeof(float));
+    const double gradients = weights + (table->dims.tied ? embedding : 0);
+    const double layers = (double)table->dims.layers;
+    struct kiln_update_bytes *u = &plan->update;
+    const double all = 6 * weights + gradients;
+    const double packed =
+        plan->schedule.refreshes ? (double)(plan->sizes.forward + plan->sizes.backward) : 0;
+    u->norm = gradients;
+    u->layer = all * (double)table->narrow / (double)table->size / layers;
+    u->rest = all - u->layer * layers + (plan->schedule.refreshes ? (double)plan->sizes.head : 0);
+    u->layer += packed;
+    const enum kiln_precision snapshots = kiln_plan_snapshots(plan->request);
+    if (snapshots != KILN_PRECISION_AUTO) {
+        u->snapshot = weights + (double)kiln_snapshot_bytes(table, snapshots);
+    }
+}
+
 struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan) {
-    const struct kiln_profile *f = &plan->request->profile;
-    const double weights = (double)plan->memory.weights, layers = (double)plan->schedule.layers;
-    /* W, m, v are read and written, the gradients read twice; packed weights where they are taken
-     * in place. */
-    double update = 6 * weights + 2 * (double)plan->memory.gradients;
-    if (plan->schedule.refreshes) {
-        update += (double)plan->sizes.head +
-                  layers * (double)(plan->sizes.forward + plan->sizes.backward);
-    }
-    const double update_s = f->update_gb_s > 0 ? update / f->update_gb_s * 1e-9 : 0;
-    const double disk_s = disk_seconds(plan, plan->cost.compute_s + update_s);
-    struct kiln_plan_time t = {.compile = plan->cost.compile_s,
-                               .compute = plan->cost.compute_s,
-                               .restart = plan->cost.restart_s};
+    const struct kiln_cost *c = &plan->cost;
+    struct kiln_plan_time t = {.compile = c->compile_s,
+                               .compute = c->compute_s + c->update_s,
+                               .stall = c->stall_s,
+                               .restart = c->restart_s};
     if (!plan->request->forward_only) {
-        t.compute += update_s + disk_s;
+        t.compute += disk_seconds(plan, t.compute);
     }
-    t.stall = t.compile;
     t.step = t.compute + t.stall + t.restart;
     return t;
 }
@@ -95,15 +106,59 @@ static enum kiln_status hold(const struct kiln_table *table, struct kiln_plan *p
     return KILN_OK;
 }
 
+/* New weights are inputs, or they are taken in place where there is no budget; with two sets they
+ * are compiled. */
+static bool refreshes(const struct kiln_plan_request *r) {
+    return r->device.dynamic || (r->refreshes && r->budget == 0 && r->load_budget == 0 &&
+                                 r->overlap != KILN_OVERLAP_DELAYED);
+}
+
+static bool delayed(const struct kiln_plan_request *r) {
+    return r->overlap == KILN_OVERLAP_DELAYED && !r->forward_only;
+}
+
+enum kiln_precision kiln_plan_snapshots(const struct kiln_plan_request *r) {
+    return !delayed(r)                ? KILN_PRECISION_AUTO
+           : r->device.id == KILN_CPU ? kiln_precision_resolve(r->precision)
+                                      : KILN_PRECISION_FP16;
+}
+
 struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
     return (struct kiln_device_options){.device = r->device,
                                         .shape = {r->batch, r->seq},
                                         .precision = r->precision,
                                         .training = !r->forward_only,
-                                        .two_sets = r->overlap == KILN_OVERLAP_DELAYED,
-                                        .beside = r->overlap != KILN_OVERLAP_OFF,
                                         .budget = r->budget,
-                                        .load_budget = r->load_budget};
+                                        .load_budget = r->load_budget,
+                                        .two_sets = delayed(r),
+                                        .beside = r->overlap != KILN_OVERLAP_OFF && !refreshes(r)};
+}
+
+/* DELAYED computes with one set while another is compiled: beside it in the process, or in the next
+ * one. */
+static enum kiln_status choose_relay(struct kiln_plan *plan, struct kiln_err *err) {
+    const struct kiln_plan_request *r = plan->request;
+    struct kiln_schedule_plan *s = &plan->schedule;
+    s->relay = r->restart == KILN_RESTART_RELAY;
+    plan->kernels_two = kiln_two_sets_kernels(&s->limits);
+    plan->two_sets = delayed(r) && kiln_two_sets(&s->limits);
+    if (!delayed(r)) {
+        return KILN_OK;
+    }
+    KILN_REQUIRE(!r->device.dynamic, err, KILN_EUSAGE,
+                 "--overlap delayed: with --weight-mode dynamic no window compiles, and there is "
+                 "nothing to hide; use --overlap exact");
+    const bool fits = plan->kernels_two <= s->limits.group;
+    KILN_REQUIRE(fits || s->relay || !r->restart_asked, err, KILN_EUSAGE,
+                 "--overlap delayed --restart exec: two kernel sets take %zu kernels in a process "
+                 "and %zu may be used; use --restart relay, or raise --budget and --load-budget",
+                 plan->kernels_two, s->limits.group);
+    if (!plan->two_sets && !s->relay && !r->restart_asked) {
+        s->relay = true;
+        plan->restart_why =
+            fits ? "windows are compiled group by group" : "two kernel sets do not fit a process";
+    }
+    return KILN_OK;
 }
 
 /* A layer that is recomputed shares a process with its backward kernels. */
@@ -123,11 +178,6 @@ static enum kiln_status check_recompute(const struct kiln_plan *plan, struct kil
     return KILN_OK;
 }
 
-/* New weights are inputs, or they are taken in place where there is no budget. */
-static bool refreshes(const struct kiln_plan_request *r) {
-    return r->device.dynamic || (r->refreshes && r->budget == 0 && r->load_budget == 0);
-}
-
 static enum kiln_status make(const struct kiln_table *table, const unsigned char *keep,
                              struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_plan_request *r = plan->request;
@@ -137,13 +187,12 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->layers = layers;
     s->refreshes = refreshes(r);
     s->overlap = r->overlap;
-    s->relay = r->restart == KILN_RESTART_RELAY;
-    s->overlap = r->overlap;
-    s->relay = r->restart == KILN_RESTART_RELAY;
     KILN_TRY(kiln_limits_check(r, &s->limits, err));
+    KILN_TRY(choose_relay(plan, err));
     const struct kiln_device_options device = kiln_plan_device(r);
     KILN_TRY(kiln_device_sizes(table, &device, &plan->sizes, err));
     kiln_device_traffic(table, &device, &plan->traffic);
+    update_bytes(table, plan);
     s->groups.at = kiln_alloc(kiln_groups_room(layers), sizeof *s->groups.at);
     s->keep = plan->keep_of = kiln_alloc(layers, 1);
     KILN_REQUIRE(s->groups.at && plan->keep_of, err, KILN_ENOMEM,
@@ -295,7 +344,7 @@ enum kiln_status kiln_plan_fit(const struct kiln_table *table, struct kiln_plan_
                                struct kiln_plan *out, struct kiln_err *err) {
     enum kiln_status status = kiln_plan_open(table, request, out, err);
     const bool free_kernels =
-        request->refreshes && request->budget == 0 && request->load_budget == 0;
+        refreshes(request) && request->budget == 0 && request->load_budget == 0;
     if (status != KILN_ENOMEM || !free_kernels || request->forward_only) {
         return status;
     }

@@ -14,6 +14,7 @@
 #include "kiln/model.h"
 #include "kiln/plan.h"
 #include "plan/schedule.h"
+#include "plan/timeline.h"
 
 /* Blocks of activations.
  *
@@ -37,9 +38,17 @@ struct kiln_layout {
 /* What a window costs, mean over the windows that repeat. */
 struct kiln_cost {
     double compiles, restarts;
-    double compile_s, compute_s, restart_s; /* compute: the passes */
-    double written, read;                   /* bytes to and from surfaces */
-    size_t peak_forward, peak_backward;     /* layers whose kernels are loaded at once, at most */
+    double compile_s;           /* kernels compiled, by whomever */
+    double compute_s, update_s; /* the passes; the update, without the disk */
+    double stall_s, restart_s;
+    double written, read;               /* bytes to and from surfaces */
+    size_t peak_forward, peak_backward; /* layers whose kernels are loaded at once, at most */
+};
+
+/* Bytes that an update reads and writes: for the norm of all gradients; then for what is no layer,
+ * and for each layer; then for the snapshot of DELAYED. */
+struct kiln_update_bytes {
+    double norm, rest, layer, snapshot;
 };
 
 struct kiln_plan {
@@ -51,6 +60,11 @@ struct kiln_plan {
     struct kiln_keep keep; /* the policy it came from; AUTO: chosen layer by layer */
     struct kiln_device_sizes sizes;
     struct kiln_device_traffic traffic;
+    bool two_sets;      /* DELAYED: the next generation is compiled in this process */
+    size_t kernels_two; /* kernels that two sets would take, for messages */
+    const char
+        *restart_why; /* static text: why a relay was chosen that nobody asked for; or NULL */
+    struct kiln_update_bytes update;
     struct kiln_layout layout;
     struct kiln_cost cost;
     struct kiln_memory memory;
@@ -96,6 +110,8 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_auto(const struct kiln_table *table,
 
 /* The device that a request asks for. */
 struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *request);
+/* Precision of the snapshots of a run; AUTO: it has none. */
+enum kiln_precision kiln_plan_snapshots(const struct kiln_plan_request *request);
 /* The plan of a device without limits: bench, verify, evaluation of a file. */
 struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
                                           const struct kiln_device_options *options, size_t accum,
@@ -109,6 +125,11 @@ struct kiln_trace {
 };
 KILN_MUST_CHECK enum kiln_status kiln_simulate(struct kiln_plan *plan, struct kiln_trace *trace,
                                                struct kiln_err *err);
+/* The same where passes, compiles and the update take what `rates` says. */
+KILN_MUST_CHECK enum kiln_status kiln_simulate_with(struct kiln_plan *plan,
+                                                    const struct kiln_rates *rates,
+                                                    struct kiln_trace *trace, struct kiln_err *err);
+struct kiln_rates kiln_plan_rates(const struct kiln_plan *plan);
 size_t kiln_trace_room(const struct kiln_plan *plan);
 
 /* Blocks and bytes of a plan whose schedule is made. */

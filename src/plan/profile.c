@@ -11,11 +11,8 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "kernel/ceiling.h"
-#include "kiln/plan.h"
+#include "plan/profile_file.h"
 
-/* A pass reaches this share of what products reach on operands in cache: the rest is attention,
- * norms, packing of activations, and memory (bench: stories15m to stories110m, 1 and 2 threads). */
-#define PASS_SHARE 0.80
 /* The update and packing reach these shares of what copying reaches. */
 #define UPDATE_SHARE 1.0
 #define PACK_SHARE   0.18
@@ -44,7 +41,7 @@ static enum kiln_status measure_cpu(size_t threads, enum kiln_precision precisio
         status = kiln_ceiling_copy(pool, &copy, err);
     }
     kiln_pool_destroy(pool);
-    out->tflops = out->host_tflops = PASS_SHARE * out->ceiling_tflops;
+    out->tflops = out->host_tflops = KILN_PASS_SHARE * out->ceiling_tflops;
     out->compile_gb_s = PACK_SHARE * copy;
     out->update_gb_s = UPDATE_SHARE * copy;
     out->restart_s = CPU_RESTART_S;
@@ -91,7 +88,7 @@ static double smaller_rate(double a, double b) { return a > 0 && (b <= 0 || a < 
 static void simulate(const struct kiln_profile *npu, double times, struct kiln_profile *out) {
     out->host_tflops = out->tflops;
     out->ceiling_tflops = npu->ceiling_tflops / times;
-    out->tflops = smaller_rate(npu->tflops / times, out->tflops * SIM_PASS_SHARE / PASS_SHARE);
+    out->tflops = smaller_rate(npu->tflops / times, out->tflops * SIM_PASS_SHARE / KILN_PASS_SHARE);
     out->compile_gb_s = smaller_rate(npu->compile_gb_s / times, SIM_BAKE_GB_S);
     out->compile_s = npu->compile_s * times;
     out->load_s = npu->load_s * times;
@@ -137,7 +134,7 @@ enum kiln_status kiln_profile_of(const struct kiln_device_choice *device, const 
             KILN_TRY(known_npu(name != NULL ? &named : NULL, &npu, err));
             simulate(&npu, times, out);
         } else {
-            out->tflops *= SIM_PASS_SHARE / PASS_SHARE;
+            out->tflops *= SIM_PASS_SHARE / KILN_PASS_SHARE;
         }
     } else {
         KILN_TRY(known_npu(name != NULL ? &named : NULL, out, err));

@@ -7,67 +7,151 @@
 #include "base/mem.h"
 #include "plan/plan.h"
 
-/* Seconds of one micro-batch through one layer, and of what comes once a window. */
-struct rates {
-    double forward, backward;               /* a layer */
-    double head;                            /* classifier and loss, forward and backward */
-    double kernel_forward, kernel_backward; /* compiles of a layer's kernels */
-    double kernel_head;                     /* and of the classifier's */
-};
+/* Programs that a layer evaluates for a sequence where weights are inputs. */
+enum { DYNAMIC_FORWARD = 3, DYNAMIC_BACKWARD = 7 };
 
 static double compile_seconds(const struct kiln_profile *f, size_t kernels, size_t bytes) {
     const double rate = f->compile_gb_s * 1e9;
-    return (double)kernels * f->compile_s + (rate > 0 ? (double)bytes / rate : 0);
+    return (double)kernels * (f->compile_s + f->load_s) + (rate > 0 ? (double)bytes / rate : 0);
 }
 
-static struct rates rates_of(const struct kiln_plan *plan) {
+static double over(double work, double rate) { return rate > 0 ? work / rate : 0; }
+
+/* The host computes beside a Neural Engine; a simulator that charges no time is this very CPU. */
+static bool host_beside(const struct kiln_plan_request *r) {
+    return r->device.id == KILN_ANE || (r->device.id == KILN_SIM && r->device.sim_time > 0);
+}
+
+static void pass_rates(const struct kiln_plan *plan, struct kiln_rates *r) {
+    const struct kiln_plan_request *request = plan->request;
+    const struct kiln_profile *f = &request->profile;
+    const struct kiln_flops *flops = &plan->flops;
+    const double layers = (double)plan->schedule.layers, rate = f->tflops * 1e12;
+    /* Of attention's five products two are forward, three backward. */
+    r->forward = over((flops->forward + 0.4 * flops->attention) / layers, rate);
+    r->backward = over((flops->dx + 0.6 * flops->attention) / layers, rate);
+    const double head = request->device.extras ? flops->classifier / 3 : 0;
+    if (!host_beside(request)) {
+        r->backward += over(flops->dw / layers, rate);
+        r->head = over(flops->classifier, rate);
+        return;
+    }
+    r->head = over(head, rate);
+    r->host_head = over(flops->classifier - head, f->host_tflops * 1e12);
+    r->dw = over(flops->dw / layers, f->host_tflops * 1e12);
+    const struct kiln_limits *limits = &plan->schedule.limits;
+    const bool dynamic = request->device.dynamic;
+    const size_t softmax = limits->shared_forward;
+    const size_t forward = dynamic ? DYNAMIC_FORWARD : limits->forward;
+    const size_t backward =
+        dynamic ? DYNAMIC_BACKWARD : limits->backward + limits->shared - softmax;
+    const double dispatch = f->dispatch_s * (double)request->batch;
+    r->forward += (double)forward * dispatch;
+    r->backward += (double)backward * dispatch;
+    r->head += (double)(dynamic ? 0 : limits->head + softmax) * dispatch;
+}
+
+struct kiln_rates kiln_plan_rates(const struct kiln_plan *plan) {
     const struct kiln_profile *f = &plan->request->profile;
     const struct kiln_limits *limits = &plan->schedule.limits;
-    const double layers = (double)plan->schedule.layers, rate = f->tflops * 1e12;
-    const struct kiln_flops *flops = &plan->flops;
-    struct rates r = {0};
-    if (rate > 0) {
-        /* Of attention's five products two are forward, three backward. */
-        r.forward = (flops->forward + 0.4 * flops->attention) / layers / rate;
-        r.backward = (flops->dx + flops->dw + 0.6 * flops->attention) / layers / rate;
-        r.head = flops->classifier / rate;
+    const struct kiln_device_sizes *sizes = &plan->sizes;
+    const bool delayed = plan->schedule.overlap == KILN_OVERLAP_DELAYED;
+    const double bytes = f->update_gb_s * 1e9;
+    struct kiln_rates r = {
+        .restart = f->restart_s, .relay = f->relay_s, .beside = f->beside > 1 ? f->beside : 1};
+    pass_rates(plan, &r);
+    r.kernel_forward = compile_seconds(f, limits->forward, sizes->baked_forward);
+    r.kernel_backward = compile_seconds(f, limits->backward, sizes->baked_backward);
+    r.kernel_shared = compile_seconds(f, limits->shared, 0);
+    r.kernel_head = limits->head > 0 ? compile_seconds(f, limits->head, sizes->baked_head) : 0;
+    if (delayed) {
+        r.prepare = plan->request->device.id == KILN_CPU ? compile_seconds(f, 0, sizes->baked_head)
+                                                         : over((double)sizes->head, bytes);
     }
-    r.kernel_forward = compile_seconds(f, limits->forward, plan->sizes.forward);
-    r.kernel_backward = compile_seconds(f, limits->backward, plan->sizes.backward);
-    r.kernel_head = limits->head > 0 ? compile_seconds(f, limits->head, plan->sizes.head) : 0;
+    if (!plan->request->forward_only) {
+        r.norm = over(plan->update.norm, bytes);
+        r.update_rest = over(plan->update.rest, bytes);
+        r.update_layer = over(plan->update.layer, bytes);
+        r.snapshot = over(plan->update.snapshot, bytes);
+    }
     return r;
 }
 
 struct simulation {
     struct kiln_plan *plan;
-    struct rates rates;
+    struct kiln_timeline time;
     struct kiln_process process;
+    struct kiln_process scratch; /* of what is to come */
+    unsigned char *before;       /* [L] has, before an action */
     struct kiln_cost sum;
     struct kiln_trace *trace; /* NULL: not written */
+    bool ready;               /* what is compiled next a successor has compiled */
 };
 
-static void count_compile(struct simulation *s, const struct kiln_plan_action *a,
-                          const unsigned char *before) {
-    const struct kiln_schedule_plan *plan = &s->plan->schedule;
-    const struct kiln_limits *limits = &plan->limits;
-    size_t forward = 0, backward = 0, head = 0, kernels = 0;
-    for (size_t l = a->group.first; l < a->group.end; l++) {
-        const unsigned now = s->process.has[l] & ~(unsigned)before[l];
-        forward += (now & KILN_HAS_FORWARD) != 0;
-        backward += (now & KILN_HAS_BACKWARD) != 0;
-        head += (now & KILN_HAS_FORWARD) != 0 && l + 1 == limits->layers;
-    }
-    kernels = forward * limits->forward + backward * limits->backward + head * limits->head;
-    s->sum.compiles += (double)a->kernels;
-    s->sum.compile_s += (double)forward * s->rates.kernel_forward +
-                        (double)backward * s->rates.kernel_backward +
-                        (double)head * s->rates.kernel_head +
-                        (double)(a->kernels - kernels) * s->plan->request->profile.compile_s;
+/* What a kernel's compile waits for, beside the compiler: at the start of a window of EXACT for the
+ * update of its layer, else for whoever wants it. */
+static double begins(struct simulation *s, const struct kiln_position *at, size_t layer) {
+    const bool start = at->round == 0 && at->group == 0 && at->micro_batch == 0;
+    const bool early = s->plan->schedule.overlap == KILN_OVERLAP_EXACT && start && !at->evaluate;
+    return early ? s->time.fresh[layer] : s->time.now;
 }
 
+static double compile_layer(struct simulation *s, const struct kiln_position *at, size_t layer,
+                            unsigned set) {
+    const struct kiln_rates *r = s->time.rates;
+    const size_t layers = s->plan->schedule.layers;
+    double seconds = 0;
+    if (set & KILN_HAS_FORWARD) {
+        seconds += r->kernel_forward;
+        if (at != NULL) {
+            s->time.forward[layer] =
+                kiln_timeline_compile(&s->time, begins(s, at, layer), r->kernel_forward);
+        }
+    }
+    if ((set & KILN_HAS_FORWARD) && layer + 1 == layers && r->kernel_head > 0) {
+        seconds += r->kernel_head;
+        if (at != NULL) {
+            s->time.head = kiln_timeline_compile(&s->time, begins(s, at, layers), r->kernel_head);
+        }
+    }
+    if (set & KILN_HAS_BACKWARD) {
+        const double more = s->plan->schedule.limits.whole ? r->kernel_shared : 0;
+        seconds += r->kernel_backward + more;
+        if (at != NULL) {
+            s->time.backward[layer] =
+                kiln_timeline_compile(&s->time, begins(s, at, layer), r->kernel_backward + more);
+        }
+    }
+    return seconds;
+}
+
+static double compile_shared(struct simulation *s, const struct kiln_position *at) {
+    if (at != NULL) {
+        s->time.shared = kiln_timeline_compile(&s->time, s->time.now, s->time.rates->kernel_shared);
+    }
+    return s->time.rates->kernel_shared;
+}
+
+/* The kernels that a process has and had not, in the order in which the group wants them. With a
+ * position they are compiled on the timeline; else only the seconds are counted. */
+static double compile(struct simulation *s, const struct kiln_plan_group *g,
+                      const struct kiln_process *p, bool shared_before,
+                      const struct kiln_position *at) {
+    const bool backward = g->pass == KILN_PLAN_BACKWARD;
+    const bool shared = p->shared && !shared_before && !s->plan->schedule.limits.whole;
+    double seconds = shared && backward ? compile_shared(s, at) : 0;
+    for (size_t i = g->first; i < g->end; i++) {
+        const size_t l = backward ? g->first + g->end - 1 - i : i;
+        seconds += compile_layer(s, at, l, p->has[l] & ~(unsigned)s->before[l]);
+    }
+    return seconds + (shared && !backward ? compile_shared(s, at) : 0);
+}
+
+/* Layers whose kernels are loaded at once, those of the next set counted again. */
 static void note_peak(struct simulation *s) {
-    size_t forward = 0, backward = 0;
-    for (size_t l = 0; l < s->plan->schedule.layers; l++) {
+    const size_t layers = s->plan->schedule.layers;
+    size_t forward = s->process.next ? layers : 0, backward = forward;
+    for (size_t l = 0; l < layers; l++) {
         forward += (s->process.has[l] & KILN_HAS_FORWARD) != 0;
         backward += (s->process.has[l] & KILN_HAS_BACKWARD) != 0;
     }
@@ -100,35 +184,108 @@ static void move_backward(struct simulation *s, const struct kiln_plan_group *g)
     move(s, &s->plan->traffic.backward, g->end - g->first);
 }
 
-/* Time and counts of an action that has just been applied; before: kernels there were. */
-static void count(struct simulation *s, const struct kiln_plan_action *a,
-                  const unsigned char *before) {
+/* ---- relay ------------------------------------------------------------------------------------
+ */
+
+/* Seconds that a fresh process compiles at a place before it is ready. */
+static double compiles_at(struct simulation *s, const struct kiln_position *place) {
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
+    struct kiln_process *p = &s->scratch;
+    struct kiln_position at = *place;
+    double seconds = 0;
+    p->compiled = p->loaded = 0;
+    p->shared = p->next = false;
+    memset(p->has, 0, plan->layers);
+    for (;;) {
+        const struct kiln_plan_action a = kiln_schedule_next(plan, p, &at);
+        if (a.what != KILN_COMPILE_GROUP) {
+            return seconds;
+        }
+        const bool shared = p->shared;
+        memcpy(s->before, p->has, plan->layers);
+        kiln_schedule_apply(plan, p, &at, &a);
+        seconds += compile(s, &a.group, p, shared, NULL);
+    }
+}
+
+/* A successor is started early. At the edge it knows the weights that it will compile only where
+ * they are of a generation that is there already. */
+static void succeed(struct simulation *s, const struct kiln_position *at) {
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
+    struct kiln_position place;
+    bool edge;
+    if (!plan->relay || s->time.succeeded ||
+        !kiln_schedule_successor(plan, &s->process, at, &s->scratch, &place, &edge)) {
+        return;
+    }
+    const bool knows = !edge || plan->overlap == KILN_OVERLAP_DELAYED;
+    kiln_timeline_succeed(&s->time, knows ? compiles_at(s, &place) : 0, knows);
+}
+
+/* ---- actions ----------------------------------------------------------------------------------
+ */
+
+static void compile_group(struct simulation *s, const struct kiln_plan_action *a,
+                          const struct kiln_position *at, bool shared_before) {
+    s->sum.compiles += (double)a->kernels;
+    if (s->ready) {
+        s->time.compile += compile(s, &a->group, &s->process, shared_before, NULL);
+    } else {
+        compile(s, &a->group, &s->process, shared_before, at);
+    }
+    note_peak(s);
+}
+
+/* All kernels with weights, in the order of a window. */
+static void compile_next(struct simulation *s, const struct kiln_plan_action *a) {
+    const struct kiln_rates *r = s->time.rates;
+    const double layers = (double)s->plan->schedule.layers;
+    s->sum.compiles += (double)a->kernels;
+    s->time.next = kiln_timeline_compile(
+        &s->time, s->time.now,
+        r->prepare + layers * (r->kernel_forward + r->kernel_backward) + r->kernel_head);
+    note_peak(s);
+}
+
+static void update(struct simulation *s, bool swap) {
+    move(s, &s->plan->traffic.weights, 1);
+    kiln_timeline_update(&s->time, s->plan->schedule.overlap == KILN_OVERLAP_DELAYED, swap);
+}
+
+/* Time and counts of an action. */
+static void act(struct simulation *s, struct kiln_position *at, const struct kiln_plan_action *a) {
+    const struct kiln_schedule_plan *plan = &s->plan->schedule;
     const struct kiln_plan_group *g = &a->group;
-    const double layers = (double)(g->end - g->first);
+    const struct kiln_position before = *at;
+    const bool shared = s->process.shared, next = s->process.next;
+    if (a->what == KILN_COMPILE_GROUP) {
+        memcpy(s->before, s->process.has, plan->layers);
+    }
+    kiln_schedule_apply(plan, &s->process, at, a);
+    s->ready = s->ready && a->what == KILN_COMPILE_GROUP;
     switch (a->what) {
         case KILN_COMPILE_GROUP:
-            count_compile(s, a, before);
-            note_peak(s);
+            compile_group(s, a, &before, shared);
+            break;
+        case KILN_COMPILE_NEXT:
+            compile_next(s, a);
             break;
         case KILN_FORWARD_GROUP:
-            s->sum.compute_s += layers * s->rates.forward;
-            s->sum.compute_s += g->end == s->plan->schedule.layers ? s->rates.head : 0;
+            kiln_timeline_forward(&s->time, g->first, g->end);
             move_forward(s, g);
             break;
         case KILN_BACKWARD_GROUP:
-            s->sum.compute_s +=
-                layers * s->rates.backward + (double)g->recomputed * s->rates.forward;
+            kiln_timeline_backward(&s->time, g->first, g->end, plan->keep);
             move_backward(s, g);
             break;
         case KILN_RESTART:
             s->sum.restarts++;
-            s->sum.restart_s += s->plan->request->profile.restart_s;
-            break;
-        case KILN_COMPILE_NEXT:
-            s->sum.compiles += (double)a->kernels;
+            s->ready = s->time.succeeded && s->time.knows;
+            kiln_timeline_restart(&s->time);
+            succeed(s, at);
             break;
         case KILN_UPDATE:
-            move(s, &s->plan->traffic.weights, 1);
+            update(s, next);
             break;
         case KILN_STEP_DONE:
         case KILN_ERROR:
@@ -136,10 +293,11 @@ static void count(struct simulation *s, const struct kiln_plan_action *a,
     }
 }
 
-static void window(struct simulation *s, unsigned char *before) {
+static void window(struct simulation *s) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
     struct kiln_position at = {
         .micro_batches = s->plan->accum, .next = true, .evaluate = s->plan->request->forward_only};
+    succeed(s, &at);
     for (;;) {
         const struct kiln_plan_action a = kiln_schedule_next(plan, &s->process, &at);
         if (s->trace != NULL) {
@@ -148,71 +306,110 @@ static void window(struct simulation *s, unsigned char *before) {
         if (a.what == KILN_STEP_DONE || a.what == KILN_ERROR) {
             return;
         }
-        if (a.what == KILN_COMPILE_GROUP) {
-            memcpy(before, s->process.has, plan->layers);
-        }
-        kiln_schedule_apply(plan, &s->process, &at, &a);
-        count(s, &a, before);
+        act(s, &at, &a);
     }
 }
 
 /* Where a window began: equal places, equal windows. */
 struct place {
     size_t windows; /* before it, counted from 1 */
+    size_t times;
     struct kiln_cost sum;
 };
+
+static struct kiln_cost sums(const struct simulation *s) {
+    struct kiln_cost sum = s->sum;
+    sum.compile_s = s->time.compile;
+    sum.compute_s = s->time.compute;
+    sum.update_s = s->time.update;
+    sum.stall_s = s->time.stall;
+    sum.restart_s = s->time.restart;
+    return sum;
+}
 
 static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *b, double n) {
     return (struct kiln_cost){.compiles = (b->compiles - a->compiles) / n,
                               .restarts = (b->restarts - a->restarts) / n,
                               .compile_s = (b->compile_s - a->compile_s) / n,
                               .compute_s = (b->compute_s - a->compute_s) / n,
+                              .update_s = (b->update_s - a->update_s) / n,
+                              .stall_s = (b->stall_s - a->stall_s) / n,
                               .restart_s = (b->restart_s - a->restart_s) / n,
                               .written = (b->written - a->written) / n,
                               .read = (b->read - a->read) / n};
 }
 
-static void repeat(struct simulation *s, struct place *places, unsigned char *before) {
+/* What a process has done and holds when a window begins, as a number below places(). */
+static size_t place_of(const struct simulation *s) {
+    const struct kiln_process *p = &s->process;
+    const bool limited = s->plan->schedule.limits.compile != SIZE_MAX;
+    const size_t compiled = limited ? p->compiled : p->compiled > 0;
+    return 4 * compiled + 2 * (size_t)p->shared + (p->has[0] != 0);
+}
+
+static size_t places(const struct kiln_plan *plan) {
+    const size_t compile = plan->schedule.limits.compile;
+    return 4 * (compile == SIZE_MAX ? 2 : compile + 1);
+}
+
+static void repeat(struct simulation *s, struct place *places) {
+    /* A successor that the window before has started is not seen in the place: once more around. */
+    const size_t rounds = s->plan->schedule.relay ? 2 : 1;
     for (size_t windows = 1;; windows++) {
-        const bool limited = s->plan->schedule.limits.compile != SIZE_MAX;
-        struct place *place = &places[2 * (limited ? s->process.compiled : 0) + s->process.shared];
-        if (place->windows > 0) {
+        struct place *place = &places[place_of(s)];
+        const struct kiln_cost sum = sums(s);
+        if (place->times == rounds) {
             const size_t forward = s->plan->cost.peak_forward;
             const size_t backward = s->plan->cost.peak_backward;
-            s->plan->cost = mean(&place->sum, &s->sum, (double)(windows - place->windows));
+            s->plan->cost = mean(&place->sum, &sum, (double)(windows - place->windows));
             s->plan->cost.peak_forward = forward;
             s->plan->cost.peak_backward = backward;
             return;
         }
-        *place = (struct place){windows, s->sum};
-        window(s, before);
+        *place = (struct place){windows, place->times + 1, sum};
+        window(s);
     }
 }
 
 size_t kiln_trace_room(const struct kiln_plan *plan) {
     const size_t rounds = (plan->accum + plan->schedule.held - 1) / plan->schedule.held;
-    return plan->schedule.groups.n * (plan->accum + 2 * rounds) + 2;
+    return plan->schedule.groups.n * (plan->accum + 2 * rounds) + 4;
+}
+
+enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_rates *rates,
+                                    struct kiln_trace *trace, struct kiln_err *err) {
+    const size_t layers = plan->schedule.layers;
+    struct simulation s = {
+        .plan = plan,
+        .time = {
+            .rates = rates, .layers = layers, .waits = plan->schedule.overlap == KILN_OVERLAP_OFF}};
+    struct place *at = kiln_alloc(places(plan), sizeof *at);
+    double *times = kiln_alloc(3 * layers + 1, sizeof *times);
+    unsigned char *has = kiln_alloc(3 * layers, 1);
+    const bool room = at != NULL && times != NULL && has != NULL;
+    plan->cost = (struct kiln_cost){0};
+    if (room) {
+        s.time.forward = times;
+        s.time.backward = times + layers;
+        s.time.fresh = times + 2 * layers;
+        s.process.has = has;
+        s.scratch.has = has + layers;
+        s.before = has + 2 * layers;
+        repeat(&s, at);
+        s.trace = trace;
+        if (trace != NULL) {
+            window(&s);
+        }
+    }
+    kiln_free(at);
+    kiln_free(times);
+    kiln_free(has);
+    KILN_REQUIRE(room, err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);
+    return KILN_OK;
 }
 
 enum kiln_status kiln_simulate(struct kiln_plan *plan, struct kiln_trace *trace,
                                struct kiln_err *err) {
-    const size_t compile = plan->schedule.limits.compile, layers = plan->schedule.layers;
-    struct simulation s = {.plan = plan, .rates = rates_of(plan)};
-    struct place *places = kiln_alloc(compile == SIZE_MAX ? 2 : 2 * (compile + 1), sizeof *places);
-    unsigned char *before = kiln_alloc(layers, 1);
-    s.process.has = kiln_alloc(layers, 1);
-    const bool room = places != NULL && before != NULL && s.process.has != NULL;
-    plan->cost = (struct kiln_cost){0};
-    if (room) {
-        repeat(&s, places, before);
-        s.trace = trace;
-        if (trace != NULL) {
-            window(&s, before);
-        }
-    }
-    kiln_free(places);
-    kiln_free(before);
-    kiln_free(s.process.has);
-    KILN_REQUIRE(room, err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);
-    return KILN_OK;
+    const struct kiln_rates rates = kiln_plan_rates(plan);
+    return kiln_simulate_with(plan, &rates, trace, err);
 }

@@ -271,7 +271,7 @@ static enum kiln_status check_header(const struct kiln_map *map, const char *pat
                  "checkpoint %s: written with another byte order", path);
     KILN_REQUIRE(h->version == VERSION && h->cursor_bytes == sizeof h->cursor, err, KILN_EDAMAGED,
                  "checkpoint %s: version %u with a cursor of %" PRIu64
-                 " bytes, this kiln reads version %d with %zu",
+                 " bytes, this kiln reads version %d with %zu: resume with the kiln that wrote it",
                  path, h->version, h->cursor_bytes, VERSION, sizeof h->cursor);
     KILN_REQUIRE(crc == kiln_crc32c(0, map->data, PAGE - sizeof crc), err, KILN_EDAMAGED,
                  "checkpoint %s: header checksum is wrong", path);

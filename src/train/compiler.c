@@ -20,7 +20,8 @@ struct kiln_compiler {
     uint64_t given, done; /* tickets so far */
     size_t gate;
     bool busy, ending;
-    uint64_t failed; /* ticket of the job that failed; 0: none */
+    uint64_t compiled[2]; /* kernels, without and with a gate */
+    uint64_t failed;      /* ticket of the job that failed; 0: none */
     struct kiln_err err;
 };
 
@@ -29,6 +30,7 @@ static enum kiln_status compile(struct kiln_compiler *c, const struct kiln_compi
                                 struct kiln_err *err) {
     struct kiln_device *d = c->device;
     const double start = kiln_now_s();
+    const uint64_t before = d->counts.compiles; /* nobody else compiles */
     KILN_TRY(job->prepare
                  ? d->ops->prepare(d, job->set, &job->weights, err)
                  : d->ops->compile(d, job->set, job->kind, job->layer, &job->weights, err));
@@ -40,6 +42,9 @@ static enum kiln_status compile(struct kiln_compiler *c, const struct kiln_compi
                                    .micro_batch = -1,
                                    .generation = job->generation};
     kiln_spans_add(c->spans, &span);
+    pthread_mutex_lock(&c->lock);
+    c->compiled[job->gate > 0] += d->counts.compiles - before;
+    pthread_mutex_unlock(&c->lock);
     if (job->done) {
         job->done(job->context, job->layer);
     }
@@ -203,6 +208,15 @@ enum kiln_status kiln_compiler_wait(struct kiln_compiler *c, uint64_t ticket,
 
 enum kiln_status kiln_compiler_finish(struct kiln_compiler *c, struct kiln_err *err) {
     return kiln_compiler_wait(c, c->given, err); /* only the owner gives */
+}
+
+uint64_t kiln_compiler_take_count(struct kiln_compiler *c, bool gated) {
+    pthread_mutex_lock(&c->lock);
+    const uint64_t n = c->compiled[0] + (gated ? c->compiled[1] : 0);
+    c->compiled[0] = 0;
+    c->compiled[1] = gated ? 0 : c->compiled[1];
+    pthread_mutex_unlock(&c->lock);
+    return n;
 }
 
 void kiln_compiler_drop(struct kiln_compiler *c) {

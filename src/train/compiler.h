@@ -52,6 +52,9 @@ KILN_MUST_CHECK enum kiln_status kiln_compiler_wait(struct kiln_compiler *compil
 /* The same for every job given so far. */
 KILN_MUST_CHECK enum kiln_status kiln_compiler_finish(struct kiln_compiler *compiler,
                                                       struct kiln_err *err);
+/* Kernels compiled since the last time; those with a gate, which are of the step behind the update,
+ * only where `gated` says so. */
+uint64_t kiln_compiler_take_count(struct kiln_compiler *compiler, bool gated);
 /* Forget jobs that have not begun, wait for the one that has, and forget a failure. */
 void kiln_compiler_drop(struct kiln_compiler *compiler);
 

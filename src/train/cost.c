@@ -7,13 +7,14 @@
 
 /* The step that is being taken, or after which is evaluated: 0 before the first. */
 static uint64_t step_of(const struct kiln_cursor *cursor) {
-    return cursor->step + (cursor->phase == KILN_PHASE_WINDOW || cursor->phase == KILN_PHASE_UPDATE);
+    return cursor->step +
+           (cursor->phase == KILN_PHASE_WINDOW || cursor->phase == KILN_PHASE_UPDATE);
 }
 
 void kiln_cost_begin(const struct kiln_trainer *trainer) {
     const struct kiln_cursor *cursor = kiln_state_cursor(trainer->state);
     kiln_spans_keep(trainer->engine.spans, step_of(cursor) <= trainer->settings->trace_steps &&
-                                        trainer->settings->trace_steps > 0);
+                                               trainer->settings->trace_steps > 0);
 }
 
 enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor,
@@ -23,7 +24,9 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     const double now = kiln_now_s();
     struct kiln_spans_taken spent;
     kiln_spans_take(trainer->engine.spans, &spent);
-    cursor->compiles += counts->compiles - before->compiles;
+    /* What is compiled beside an update is of the step to come. */
+    cursor->compiles += kiln_compiler_take_count(trainer->engine.executor.sets.compiler,
+                                                 cursor->phase != KILN_PHASE_FINISH || evaluating);
     if (!evaluating) {
         cursor->ms += (now - trainer->since) * 1e3;
         cursor->device_ms += spent.sums[KILN_SPAN_EVALUATE] * 1e3;

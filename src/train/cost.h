@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * cost.h: what a step costs: from the spans of this process, and the device's counts, to the cursor,
- * which sums them over the processes of a step, and from there to the line of metrics. The same
- * spans are what trace.json lists.
+ * cost.h: what a step costs: from the spans of this process, and the device's counts, to the
+ * cursor, which sums them over the processes of a step, and from there to the line of metrics. The
+ * same spans are what trace.json lists.
  */
 #ifndef KILN_TRAIN_COST_H
 #define KILN_TRAIN_COST_H
 
 #include "train/trainer.h"
 
-/* Spans to come are those of the step where the state's cursor stands: are they to be listed? At the
- * start, and when a step has ended. */
+/* Spans to come are those of the step where the state's cursor stands: are they to be listed? At
+ * the start, and when a step has ended. */
 void kiln_cost_begin(const struct kiln_trainer *trainer);
 /* Move what was spent since the last time into the cursor, which is to be committed, and list its
  * spans. They belong to the step where the state's cursor stands. Evaluations are not part of a

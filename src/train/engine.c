@@ -37,7 +37,7 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     parts.pool = e->pool;
     /* A delayed run compiles all that is new, from snapshots: nothing is taken in place. */
     parts.device = delayed ? NULL : e->device;
-    parts.updated = e->plan.schedule.overlap == KILN_OVERLAP_EXACT ? updated : NULL;
+    parts.updated = options.beside && !delayed ? updated : NULL;
     parts.updated_context = e;
     parts.weights = memory->weights;
     e->executor.gradients = parts.gradients;

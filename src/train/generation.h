@@ -18,8 +18,8 @@
 #include "kernel/weights.h"
 #include "state/state.h"
 
-/* The generation that is computed with when `step` steps are done: in the window behind them, and in
- * the evaluation before it. */
+/* The generation that is computed with when `step` steps are done: in the window behind them, and
+ * in the evaluation before it. */
 static inline uint64_t kiln_generation_of(uint64_t step, bool delayed) {
     return delayed && step > 0 ? step - 1 : step;
 }

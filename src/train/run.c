@@ -139,9 +139,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->tokenizer = run->tokenizer;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
-    const uint64_t generation =
-        kiln_generation_of(kiln_state_cursor(t->state)->step,
-                           t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
+    const uint64_t generation = kiln_generation_of(
+        kiln_state_cursor(t->state)->step, t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
     const struct kiln_engine_memory memory = {
         .weights = kiln_state_region(t->state, KILN_WEIGHTS),
         .active = kiln_generation_weights(t->state, run->table, generation),

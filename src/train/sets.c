@@ -248,7 +248,7 @@ enum kiln_status kiln_sets_open(struct kiln_sets *s, const struct kiln_plan *pla
                                 struct kiln_device *device, struct kiln_spans *spans,
                                 struct kiln_err *err) {
     const size_t layers = plan->schedule.layers;
-    const bool beside = plan->schedule.overlap != KILN_OVERLAP_OFF;
+    const bool beside = kiln_plan_device(plan->request).beside;
     *s = (struct kiln_sets){.plan = plan, .device = device, .active = device->weights};
     bool room = true;
     for (size_t i = 0; i < 2; i++) {

@@ -2,10 +2,10 @@
  *
  * trace.h: spans of time as trace.json of a run, in the Chrome trace event format.
  *
- * docs/formats.md tells what is in the file. It is valid JSON between any two writes: it ends in "]",
- * and what is added overwrites that in one write. It is grown like metrics.jsonl: the cursor knows
- * how much of it counts (trace_bytes), a process that takes the run over cuts it to that, and work
- * that a death has undone is listed where it is done again.
+ * docs/formats.md tells what is in the file. It is valid JSON between any two writes: it ends in
+ * "]", and what is added overwrites that in one write. It is grown like metrics.jsonl: the cursor
+ * knows how much of it counts (trace_bytes), a process that takes the run over cuts it to that, and
+ * work that a death has undone is listed where it is done again.
  *
  * The one exception is a window that is left in the middle, by a planned restart or to stop: what
  * has been spent on it so far counts only as long as the cursor says so (`mid`), so its spans lie

@@ -110,6 +110,7 @@ static void set_generation(struct kiln_trainer *t, uint64_t step) {
     const struct kiln_weights active = kiln_generation_weights(t->state, t->table, g);
     const struct kiln_weights next = kiln_generation_weights(t->state, t->table, step);
     kiln_executor_generation(&t->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
+    kiln_spans_at(t->engine.spans, (int64_t)g, -1);
 }
 
 void kiln_trainer_generation(struct kiln_trainer *t) {
@@ -130,7 +131,8 @@ static void span(struct kiln_trainer *t, enum kiln_span_kind kind, const char *n
 /* ---- the successor ----------------------------------------------------------------------------
  */
 
-#define PLACE "step=%" PRIu64 ",evaluate=%d,round=%" PRIu64 ",group=%" PRIu64 ",micro-batch=%" PRIu64
+#define PLACE \
+    "step=%" PRIu64 ",evaluate=%d,round=%" PRIu64 ",group=%" PRIu64 ",micro-batch=%" PRIu64
 
 /* Start the process that will go on where this one must end. */
 static void call(struct kiln_trainer *t, const struct kiln_position *place, bool edge) {
@@ -177,10 +179,10 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     struct kiln_position at = {.next = false};
     uint64_t step;
     int evaluate;
-    const int n =
-        sscanf(place, "step=%" SCNu64 ",evaluate=%d,round=%" SCNu64 ",group=%" SCNu64
-                      ",micro-batch=%" SCNu64,
-               &step, &evaluate, &at.round, &at.group, &at.micro_batch);
+    const int n = sscanf(place,
+                         "step=%" SCNu64 ",evaluate=%d,round=%" SCNu64 ",group=%" SCNu64
+                         ",micro-batch=%" SCNu64,
+                         &step, &evaluate, &at.round, &at.group, &at.micro_batch);
     KILN_REQUIRE(n == 5 && at.group < t->engine.plan.schedule.groups.n, err, KILN_EINTERNAL,
                  "take over at %s: no place of this run", place);
     /* Without delay the weights behind an edge are not there yet: nothing to compile. */
@@ -220,7 +222,11 @@ static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     *(x->position.evaluate ? &cursor.eval_sum : &cursor.loss_sum) = x->loss_sum;
     cursor.plan_id = kiln_schedule_id(&t->engine.plan.schedule);
     const uint64_t trace_bytes = cursor.trace_bytes; /* until the window is done (trace.h) */
-    KILN_TRY(kiln_cost_spend(t, &cursor, x->position.evaluate, err));
+    /* A hand-over before an evaluation is the step's: its weights are what the successor compiled.
+     */
+    const bool evaluating =
+        x->position.evaluate && x->position.round + x->position.group + x->position.micro_batch > 0;
+    KILN_TRY(kiln_cost_spend(t, &cursor, evaluating, err));
     cursor.trace_bytes = trace_bytes;
     cursor.handed_at = kiln_now_s();
     cursor.owner_epoch++;
@@ -410,8 +416,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (evaluates(t, record.step)) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
-        record.val_generation =
-            delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
+        record.val_generation = delayed(t) ? (int64_t)kiln_generation_of(record.step, true) : -1;
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     if (record.val_loss < cursor.best_val) {
@@ -628,7 +633,7 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     }
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
         kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
-    } else if (cursor.mid && cursor.phase == KILN_PHASE_WINDOW && t->handed_over) {
+    } else if (cursor.mid && t->handed_over && cursor.phase != KILN_PHASE_START) {
         span(t, KILN_SPAN_RESTART, NULL, cursor.handed_at);
         t->since = cursor.handed_at;
     }

@@ -12,6 +12,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "train/engine.h"
+#include "train/generation.h"
 #include "train/scale.h"
 
 /* Millionths of a budget that stay unused, as in training. */
@@ -25,6 +26,8 @@ struct reference {
     uint32_t *tokens, *targets; /* of one step */
     struct kiln_map token_map;
     size_t batch, seq, steps;
+    const char *losses; /* key of the losses to compare with */
+    void *snapshots[2]; /* of a delayed run */
 };
 
 static void close_reference(struct reference *r) {
@@ -36,6 +39,8 @@ static void close_reference(struct reference *r) {
     }
     kiln_free(r->tokens);
     kiln_free(r->targets);
+    kiln_free(r->snapshots[0]);
+    kiln_free(r->snapshots[1]);
     kiln_map_close(&r->token_map);
 }
 
@@ -80,8 +85,8 @@ static enum kiln_status read_json(struct reference *r, const char *folder, struc
                  folder, batch, steps, 1 << 16, 1 << 24);
     r->batch = (size_t)batch;
     r->steps = (size_t)steps;
-    KILN_REQUIRE(json_array_size(json_object_get(r->json, "loss")) == r->steps, err, KILN_EINPUT,
-                 "reference %s: batch, steps and loss[] do not fit together", folder);
+    KILN_REQUIRE(json_array_size(json_object_get(r->json, r->losses)) == r->steps, err, KILN_EINPUT,
+                 "reference %s: batch, steps and %s[] do not fit together", folder, r->losses);
     return KILN_OK;
 }
 
@@ -220,9 +225,49 @@ static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
     memcpy(targets, r->targets, r->batch * r->seq * sizeof *targets);
 }
 
+static enum kiln_status open_snapshots(struct verify_job *job, struct kiln_weights *active,
+                                       struct kiln_err *err) {
+    struct reference *r = &job->reference;
+    const size_t bytes = kiln_snapshot_bytes(r->table, kiln_precision_resolve(job->precision));
+    for (size_t i = 0; i < 2; i++) {
+        r->snapshots[i] = kiln_alloc(bytes, 1);
+        KILN_REQUIRE(r->snapshots[i], err, KILN_ENOMEM, "no memory for snapshots");
+    }
+    /* The device opens with the first. */
+    struct kiln_pool *pool;
+    const enum kiln_precision precision = kiln_precision_resolve(job->precision);
+    KILN_TRY(kiln_pool_create(1, &pool, err));
+    const enum kiln_status status =
+        kiln_snapshot_take(pool, r->table, precision, r->weights, r->snapshots[0], err);
+    kiln_pool_destroy(pool);
+    *active = kiln_weights_snapshot(r->table, precision, r->snapshots[0]);
+    return status;
+}
+
+/* Steps so far: compute with what the rule says. The newest weights were taken as a snapshot. */
+static enum kiln_status choose_generation(struct verify_job *job, size_t step,
+                                          struct kiln_err *err) {
+    struct reference *r = &job->reference;
+    const enum kiln_precision precision = kiln_precision_resolve(job->precision);
+    const size_t g = (size_t)kiln_generation_of(step, true);
+    if (!r->snapshots[0]) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_snapshot_take(job->engine.pool, r->table, precision, r->weights,
+                                r->snapshots[step % 2], err));
+    const struct kiln_weights active =
+        kiln_weights_snapshot(r->table, precision, r->snapshots[g % 2]);
+    const struct kiln_weights next =
+        kiln_weights_snapshot(r->table, precision, r->snapshots[step % 2]);
+    kiln_executor_generation(&job->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
+    return KILN_OK;
+}
+
 static enum kiln_status open_job(struct verify_job *job, const struct kiln_verify_options *options,
                                  struct kiln_err *err) {
     struct reference *r = &job->reference;
+    const bool delayed = options->overlap == KILN_OVERLAP_DELAYED;
+    r->losses = delayed ? "loss_delayed" : "loss";
     KILN_TRY(kiln_device_precision(options->device.id, options->precision, &job->precision, err));
     KILN_TRY(read_json(r, options->reference, err));
     KILN_TRY(read_model(r, options->reference, err));
@@ -246,11 +291,16 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
         r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
     request.budget = request.load_budget = options->budget;
     request.headroom_millionths = HEADROOM;
+    request.overlap = options->overlap;
+    request.refreshes = request.refreshes && !delayed;
     KILN_TRY(kiln_engine_plan(&job->engine, r->table, &request, err));
     KILN_REQUIRE(!job->engine.plan.layout.in_state, err, KILN_EBUDGET,
                  "verify: a step takes more kernels than the %zu that may be used of --budget %zu: "
                  "nothing is compared across processes",
                  job->engine.plan.schedule.limits.compile, options->budget);
+    if (delayed) {
+        KILN_TRY(open_snapshots(job, &memory.active, err));
+    }
     return kiln_engine_open(&job->engine, r->table, &memory, err);
 }
 
@@ -274,7 +324,7 @@ static enum kiln_status run_step(struct verify_job *job, size_t step, double lr,
     kiln_optimizer_update(job->engine.optimizer, step + 1, lr, norm, scale);
     KILN_TRY(kiln_executor_do(x, &updated, err)); /* kernels are of old weights */
     const double expected =
-        json_number_value(json_array_get(json_object_get(r->json, "loss"), step));
+        json_number_value(json_array_get(json_object_get(r->json, r->losses), step));
     const double error = fabs(x->loss_sum / tokens - expected) / fabs(expected);
     if (worse(error, out->loss_error)) {
         out->loss_error = error;
@@ -289,6 +339,7 @@ static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_res
     KILN_TRY(read_number(json_object_get(r->json, "adamw"), "adamw", "lr", &lr, err));
     for (size_t step = 0; step < r->steps; step++) {
         struct kiln_executor *x = &job->engine.executor;
+        KILN_TRY(choose_generation(job, step, err));
         kiln_executor_begin(x, false, 1, step_batch, &job->reference);
         if (kiln_executor_next(x).what == KILN_RESTART) {
             return KILN_OK; /* the budget is spent */

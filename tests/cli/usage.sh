@@ -2,7 +2,7 @@
 # What the flags alone show to be wrong is exit 2, with the valid values and the nearest name.
 . "$ROOT/tests/lib.sh"
 
-for command in demo train plan generate eval tokenize convert inspect verify bench mil; do
+for command in demo train plan generate eval tokenize convert inspect verify probe bench mil; do
     expect 0 "$KILN" "$command" --help
     says stdout "kiln $command"
     [ ! -s stderr ] || fail "help of $command speaks on stderr"

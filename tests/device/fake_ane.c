@@ -14,6 +14,7 @@
 
 enum fake_reload fake_reload;
 enum fake_files fake_files;
+bool fake_chain;
 size_t fake_compile_limit = 119, fake_load_limit = 119;
 struct fake_counts fake_counts;
 
@@ -86,6 +87,7 @@ __attribute__((constructor)) static void set_up(void) {
                   : strcmp(reload, "stale") == 0   ? FAKE_RELOAD_STALE
                   : strcmp(reload, "refused") == 0 ? FAKE_RELOAD_REFUSED
                                                    : FAKE_RELOAD_WORKS;
+    fake_chain = getenv("KILN_FAKE_CHAIN") != NULL;
     fake_compile_limit = limit_of("KILN_FAKE_COMPILES", fake_compile_limit);
     fake_load_limit = limit_of("KILN_FAKE_LOADS", fake_load_limit);
     kiln_apple_names.framework = "libm.so.6"; /* a library that is there; the classes are linked */

@@ -34,7 +34,8 @@
     XX(SURFACE, "surface")               \
     XX(LOCK, "lock")                     \
     XX(BASE, "base")                     \
-    XX(UNLOCK, "unlock")
+    XX(UNLOCK, "unlock")                 \
+    XX(CHAIN, "chain")
 
 enum fake_point {
 #define FAKE_ID(id, name) FAKE_##id,
@@ -56,6 +57,9 @@ extern enum fake_reload fake_reload;
 /* The compiler leaves no net.plist or no data, or data without the weights. */
 enum fake_files { FAKE_FILES_ALL, FAKE_FILES_NO_PLIST, FAKE_FILES_NO_DATA, FAKE_FILES_OTHER_DATA };
 extern enum fake_files fake_files;
+/* Does preparing a chain succeed? KILN_FAKE_CHAIN=works; else it fails, as it does for everybody.
+ */
+extern bool fake_chain;
 extern size_t fake_compile_limit, fake_load_limit; /* of the process: 119 */
 
 /* What is there now, and what was done since the process began. */

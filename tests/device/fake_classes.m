@@ -516,7 +516,7 @@ static enum kiln_status bind_request(_ANERequest *request, _ANEInMemoryModel *mo
                   error:(NSError **)error {
     struct kiln_npu_runtime *runtime = fake_backend();
     struct kiln_err err;
-    check_call(qos, options, error);
+    check_call(qos < 64 ? 21 : qos, options, error);
     if (state != LOADED || ![request isKindOfClass:[_ANERequest class]]) {
         fake_broken("evaluate: a model that is not loaded, or without a request");
     }
@@ -574,6 +574,103 @@ static enum kiln_status bind_request(_ANERequest *request, _ANEInMemoryModel *mo
     [folder release];
     fake_counted(&fake_counts.models, -1);
     [super dealloc];
+}
+@end
+
+/* ---- chains ---------------------------------------------------------------------------------- */
+
+/* Holds an object: a buffer its wrapper, a set its buffer, a request its set. */
+@interface FakeHolder : NSObject {
+   @public
+    id first, second;
+}
+@end
+@implementation FakeHolder
++ (id)holding:(id)first and:(id)second {
+    FakeHolder *made = [[[self alloc] init] autorelease];
+    made->first = [first retain];
+    made->second = [second retain];
+    return made;
+}
+- (void)dealloc {
+    [first release];
+    [second release];
+    [super dealloc];
+}
+@end
+
+@interface _ANEBuffer : FakeHolder
+@end
+@implementation _ANEBuffer
++ (id)bufferWithIOSurfaceObject:(id)wrapper symbolIndex:(NSNumber *)index source:(long long)source {
+    if (![wrapper isKindOfClass:[_ANEIOSurfaceObject class]] || [index intValue] != 0 ||
+        source < 0 || source > 1) {
+        fake_broken("bufferWithIOSurfaceObject: no surface, or another index or source");
+    }
+    return [self holding:wrapper and:nil];
+}
+@end
+
+@interface _ANEIOSurfaceOutputSets : FakeHolder
+@end
+@implementation _ANEIOSurfaceOutputSets
++ (id)objectWithstatsSurRef:(IOSurfaceRef)stats outputBuffer:(NSArray *)buffers {
+    if (!stats || stats->bytes < 64 || [buffers count] != 1 ||
+        ![[buffers objectAtIndex:0] isKindOfClass:[_ANEBuffer class]]) {
+        fake_broken("objectWithstatsSurRef: no surface, or no buffer");
+    }
+    return [self holding:buffers and:nil];
+}
+@end
+
+@interface _ANEChainingRequest : FakeHolder
+@end
+@implementation _ANEChainingRequest
++ (id)chainingRequestWithInputs:(NSArray *)inputs
+                     outputSets:(NSArray *)sets
+                lbInputSymbolId:(id)loopIn
+               lbOutputSymbolId:(id)loopOut
+                 procedureIndex:(id)procedure
+                   signalEvents:(NSArray *)events
+              transactionHandle:(NSNumber *)handle
+                 fwEnqueueDelay:(NSNumber *)delay
+                   memoryPoolId:(NSNumber *)pool {
+    if (![[inputs objectAtIndex:0] isKindOfClass:[_ANEBuffer class]] ||
+        ![[sets objectAtIndex:0] isKindOfClass:[_ANEIOSurfaceOutputSets class]] || loopIn ||
+        loopOut || procedure || [events count] != 0 || !handle || !delay || !pool) {
+        fake_broken("chainingRequestWithInputs: other than what is valid");
+    }
+    return [self holding:inputs and:sets];
+}
+- (BOOL)validate {
+    return YES;
+}
+@end
+
+@interface _ANEClient : NSObject
+@end
+@implementation _ANEClient
++ (id)sharedConnection {
+    return [[[self alloc] init] autorelease];
+}
+- (BOOL)prepareChainingWithModel:(id)model
+                         options:(NSDictionary *)options
+                     chainingReq:(id)request
+                             qos:(unsigned int)qos
+                           error:(NSError **)error {
+    check_call(qos, options, error);
+    if (![model isKindOfClass:[_ANEInMemoryModel class]] ||
+        ![request isKindOfClass:[_ANEChainingRequest class]]) {
+        fake_broken("prepareChainingWithModel: no model, or no request");
+    }
+    if (fake_fails(FAKE_CHAIN)) {
+        on_command(error, FAKE_CHAIN);
+        return NO;
+    }
+    if (!fake_chain) {
+        explain(error, 15, @"ANEProgramChainingPrepare() Failed");
+    }
+    return fake_chain;
 }
 @end
 

@@ -44,7 +44,8 @@ struct host_bench host_open_bench(struct kiln_micro_batch shape, size_t threads)
 void host_open(struct host_bench *x, bool classify) {
     struct kiln_host_options options = {
         .shape = {x->b, x->t}, .training = true, .classify = classify};
-    CHECK_OK(kiln_host_open(&x->host, x->table, x->pool, x->weights, &options, NULL), NULL);
+    const struct kiln_weights flat = kiln_weights_flat(x->table, x->weights);
+    CHECK_OK(kiln_host_open(&x->host, x->table, x->pool, &flat, &options, NULL), NULL);
 }
 
 void host_close_bench(struct host_bench *x) {

@@ -132,6 +132,9 @@ static enum kiln_status live(struct life *life, const struct kiln_npu_source *so
     KILN_TRY(runtime->ops->bind(runtime, life->program, &life->in, 1, &life->out, 1, &life->binding,
                                 err));
     KILN_TRY(compute(life, err));
+    if (fake_chain) {
+        KILN_TRY(runtime->ops->chain(runtime, life->program, life->in, life->out, err));
+    }
     if (others && life->reloads) {
         KILN_TRY(runtime->ops->reload(runtime, life->program, others, 2, err));
         KILN_TRY(compute(life, err));
@@ -301,6 +304,30 @@ TEST(a_program_has_any_number_of_bindings) {
     finish(&life);
 }
 
+/* What a probe asks for beside what training does. */
+TEST(a_chain_is_answered_and_every_quality_of_service_evaluates) {
+    static struct lab_source lab;
+    static struct life life;
+    static uint16_t first[C * W];
+    struct kiln_err err;
+    begin(&life, &lab);
+    struct kiln_npu_runtime *runtime = life.runtime;
+    memcpy(first, life.y, BYTES);
+    CHECK_FAILS(runtime->ops->chain(runtime, life.program, life.in, life.out, &err), KILN_EDEVICE,
+                &err);
+    CHECK_CONTAINS(err.message, "ANEProgramChainingPrepare() Failed");
+    CHECK_CONTAINS(err.message, "code 15");
+    fake_chain = true;
+    CHECK_OK(runtime->ops->chain(runtime, life.program, life.in, life.out, &err), &err);
+    for (unsigned qos = 0; qos < 64; qos++) {
+        CHECK_OK(runtime->ops->evaluate_at(runtime, life.program, life.binding, qos, &err), &err);
+    }
+    CHECK_OK(compute(&life, &err), &err);
+    CHECK_BYTES(life.y, first, BYTES);
+    CHECK_FAILS(runtime->ops->evaluate_at(runtime, life.program, 9, 0, &err), KILN_EINTERNAL, &err);
+    finish(&life);
+}
+
 TEST(equal_programs_share_a_folder_until_the_last_is_released) {
     static struct lab_source lab;
     static struct life life;
@@ -371,6 +398,7 @@ static const char *const words[FAKE_POINTS_COUNT] = {
     [FAKE_LOCK] = "IOSurfaceLock gave 0x",
     [FAKE_BASE] = "IOSurfaceLock gave 0x0",
     [FAKE_UNLOCK] = "IOSurfaceUnlock gave 0x",
+    [FAKE_CHAIN] = "prepareChainingWithModel failed: chain failed on command",
 };
 
 /* Calls that are C, which does not raise. */
@@ -407,6 +435,7 @@ static int fail_each(enum fake_point point, long times, bool raises) {
 
 TEST_WITHIN(a_call_that_fails_is_named_and_leaves_nothing, 240) {
     fake_compile_limit = fake_load_limit = 100000;
+    fake_chain = true;
     for (int i = 0; i < FAKE_POINTS_COUNT; i++) {
         const enum fake_point point = (enum fake_point)i;
         const int failed = fail_each(point, point == FAKE_LOAD ? 2 : 1, false);
@@ -416,6 +445,7 @@ TEST_WITHIN(a_call_that_fails_is_named_and_leaves_nothing, 240) {
 
 TEST_WITHIN(a_call_that_raises_is_named_and_leaves_nothing, 240) {
     fake_compile_limit = fake_load_limit = 100000;
+    fake_chain = true;
     for (int i = 0; i < FAKE_POINTS_COUNT; i++) {
         const enum fake_point point = (enum fake_point)i;
         if (!is_c(point)) {

@@ -220,7 +220,7 @@ static void check_memory(struct host_bench *x) {
     CHECK_OK(kiln_host_sizes(x->table, &x->host.options, &sizes, NULL), NULL);
     CHECK_EQ(sizes.workspace, x->host.arena.size);
     CHECK_EQ(sizes.thread, x->host.workers.scratch_bytes);
-    CHECK_EQ(sizes.head, x->host.packed.arena.used);
+    CHECK_EQ(sizes.head, x->host.packed[0].arena.used);
     float *in = host_residual(x, x->b, 1.0F), *dx = host_residual(x, x->b, 1.0F);
     double loss;
     uint64_t before = kiln_alloc_count();

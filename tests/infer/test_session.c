@@ -153,11 +153,12 @@ TEST(borrowed_packed_weights_give_the_same_scores) {
     struct kiln_session_options options = {.precision = KILN_PRECISION_FP32, .packed = &packed};
     CHECK_OK(kiln_session_open(model.table, model.weights, pool, &options, &borrowing, &err), &err);
     /* Packed after opening: a session reads the copies at every feed. */
+    const struct kiln_weights flat = kiln_weights_flat(model.table, model.weights);
     for (size_t i = 0; i < model.table->n_matrices; i++) {
         size_t rows = model.table->matrices[i].rows;
         for (size_t first = 0; first < rows; first += KILN_PACK_ROWS) {
             size_t n = rows - first < KILN_PACK_ROWS ? rows - first : KILN_PACK_ROWS;
-            kiln_packed_rows(&packed, i, first, n, model.weights, true, true);
+            kiln_packed_rows(&packed, i, first, n, &flat, true, true);
         }
     }
     feed(own, &model, 80, 80, model.logits);

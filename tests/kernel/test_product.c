@@ -83,12 +83,13 @@ static void check_packed(const struct lab *lab) {
     CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
     float *weights = lab_floats(table->size, 0, 1.0f);
     CHECK_OK(kiln_packed_open(&packed, table, &lab->k, true, &err), &err);
+    const struct kiln_weights flat = kiln_weights_flat(table, weights);
     for (size_t i = 0; i < table->n_matrices; i++) {
         const struct kiln_matrix *m = &table->matrices[i];
         size_t operand = lab->k.operand_bytes;
         for (size_t first = (m->rows - 1) / 64 * 64;; first -= 64) {
             size_t n = m->rows - first < 64 ? m->rows - first : 64;
-            kiln_packed_rows(&packed, i, first, n, weights, true, true);
+            kiln_packed_rows(&packed, i, first, n, &flat, true, true);
             if (first == 0) {
                 break;
             }

@@ -126,20 +126,32 @@ TEST(the_end_says_what_to_type_next) {
     CHECK_OK(kiln_tokenizer_bytes(&tokenizer, &err), &err);
     struct kiln_run_info info = run_of(NULL, &settings);
     info.tokenizer = tokenizer;
-    const struct kiln_report_end end = {.seconds = 75,
-                                        .steps = 60,
-                                        .step = 60,
-                                        .tokens = 1234567,
-                                        .first_loss = 5,
-                                        .last_loss = 2,
-                                        .best_val = 2.25,
-                                        .best_val_step = 50};
+    struct kiln_report_end end = {.seconds = 75,
+                                  .steps = 60,
+                                  .step = 60,
+                                  .tokens = 1234567,
+                                  .first_loss = 5,
+                                  .last_loss = 2,
+                                  .best_val = 2.25,
+                                  .best_val_step = 50};
     char *text = kiln_report_finish(&info, &end);
     CHECK(text != NULL);
     CHECK_CONTAINS(text, "60 steps, 1,234,567 tokens in 75 s");
     CHECK_CONTAINS(text, "best held-out loss 2.2500 after step 50");
     CHECK_CONTAINS(text, "kiln generate 'runs/a book' -p ");
     CHECK_CONTAINS(text, "kiln train --resume 'runs/a book' --steps 120");
+    CHECK(strstr(text, "compiling") == NULL); /* nothing was compiled */
+    kiln_report_free(text);
+    info.time.compile = 1.5;
+    info.time.stall = 0.25;
+    end.step_s = 2;
+    end.stall_s = 0.0042;
+    end.overlap_s = 1.25;
+    text = kiln_report_finish(&info, &end);
+    CHECK(text != NULL);
+    CHECK_CONTAINS(text,
+                   "compiling: planned to be waited for 250 ms a step, measured 4.2 ms; "
+                   "hidden 1.2 s\n");
     kiln_report_free(text);
     kiln_tokenizer_destroy(tokenizer);
     kiln_settings_free(&settings);

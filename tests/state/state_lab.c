@@ -7,6 +7,7 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "kernel/weights.h"
 #include "kiln_test.h"
 
 struct kiln_table *lab_table(size_t dim, bool tied) {
@@ -27,14 +28,34 @@ struct kiln_table *lab_table(size_t dim, bool tied) {
     return table;
 }
 
+unsigned char lab_snapshot_byte(size_t slot, size_t i) {
+    return (unsigned char)(1 + 101 * slot + i % 251);
+}
+
+static void fill_snapshots(struct kiln_state *state, const struct kiln_table *table) {
+    const enum kiln_precision precision = kiln_state_snapshots(state);
+    for (size_t slot = 0; precision != KILN_PRECISION_AUTO && slot < KILN_SNAPSHOTS; slot++) {
+        unsigned char *at = kiln_state_snapshot(state, slot);
+        for (size_t i = 0; i < kiln_snapshot_bytes(table, precision); i++) {
+            at[i] = lab_snapshot_byte(slot, i);
+        }
+    }
+}
+
 const char *lab_state(const char *name, const struct kiln_table *table, bool clean) {
+    return lab_snapshots(name, table, KILN_PRECISION_AUTO, clean);
+}
+
+const char *lab_snapshots(const char *name, const struct kiln_table *table,
+                          enum kiln_precision snapshots, bool clean) {
     const char *path = test_path(name);
     struct kiln_state *state;
     struct kiln_err err;
-    CHECK_OK(kiln_state_create(path, table, KILN_PRECISION_AUTO, &state, &err), &err);
+    CHECK_OK(kiln_state_create(path, table, snapshots, &state, &err), &err);
     for (size_t i = 0; i < table->size; i++) {
         kiln_state_region(state, KILN_WEIGHTS)[i] = (float)i;
     }
+    fill_snapshots(state, table);
     struct kiln_cursor cursor = *kiln_state_cursor(state);
     cursor.step = 3;
     cursor.phase = KILN_PHASE_UPDATE;

@@ -15,6 +15,11 @@ struct kiln_table *lab_table(size_t dim, bool tied);
 /* A state file of that model at test_path(name): numbered weights, phase UPDATE of step 3; `clean`
  * or as a killed process leaves it. Returns the path. */
 const char *lab_state(const char *name, const struct kiln_table *table, bool clean);
+/* The same with snapshots of that precision: bytes that count up, other ones in slot 1. */
+const char *lab_snapshots(const char *name, const struct kiln_table *table,
+                          enum kiln_precision snapshots, bool clean);
+/* Byte i of a snapshot there. */
+unsigned char lab_snapshot_byte(size_t slot, size_t i);
 /* Open the file and close it: the status; the message in *err and the notice. Header and slots
  * must be the same afterwards. */
 enum kiln_status lab_open(const char *path, const struct kiln_table *table, char notice[160],

@@ -17,6 +17,7 @@
 #include "base/kill_point.h"
 #include "base/mem.h"
 #include "base/random.h"
+#include "kernel/weights.h"
 #include "kiln_test.h"
 
 static const struct kiln_dims small = {.dim = 8,
@@ -37,6 +38,8 @@ struct lab {
     struct kiln_table *table;
     struct kiln_state *state;
     float *region[3];
+    const void *snapshots[KILN_SNAPSHOTS];
+    size_t snapshot; /* bytes of one */
     struct kiln_cursor cursor;
 };
 
@@ -49,15 +52,22 @@ static void fill(const struct kiln_table *table, uint64_t seed, float *values) {
     }
 }
 
-static struct lab open_lab(const struct kiln_dims *dims, const char *name, uint64_t step) {
+static struct lab open_lab_with(const struct kiln_dims *dims, const char *name, uint64_t step,
+                                enum kiln_precision precision) {
     struct lab lab = {0};
     struct kiln_err err;
     CHECK_OK(kiln_table_create(dims, &lab.table, &err), &err);
-    CHECK_OK(kiln_state_create(test_path(name), lab.table, KILN_PRECISION_AUTO, &lab.state, &err),
-             &err);
+    CHECK_OK(kiln_state_create(test_path(name), lab.table, precision, &lab.state, &err), &err);
     for (int i = 0; i < 3; i++) {
         lab.region[i] = kiln_state_region(lab.state, KILN_WEIGHTS + i);
         fill(lab.table, 10 * step + (uint64_t)i, lab.region[i]);
+    }
+    if (precision != KILN_PRECISION_AUTO) {
+        lab.snapshot = kiln_snapshot_bytes(lab.table, precision);
+        for (size_t s = 0; s < KILN_SNAPSHOTS; s++) {
+            memset(kiln_state_snapshot(lab.state, s), (int)(10 * step + s), lab.snapshot);
+            lab.snapshots[s] = kiln_state_snapshot(lab.state, s);
+        }
     }
     lab.cursor = *kiln_state_cursor(lab.state);
     lab.cursor.phase = KILN_PHASE_WINDOW;
@@ -70,6 +80,10 @@ static struct lab open_lab(const struct kiln_dims *dims, const char *name, uint6
     return lab;
 }
 
+static struct lab open_lab(const struct kiln_dims *dims, const char *name, uint64_t step) {
+    return open_lab_with(dims, name, step, KILN_PRECISION_AUTO);
+}
+
 static void close_lab(struct lab *lab) {
     kiln_state_close(lab->state);
     kiln_table_destroy(lab->table);
@@ -77,7 +91,8 @@ static void close_lab(struct lab *lab) {
 
 static enum kiln_status save(const struct lab *lab, const char *path, struct kiln_err *err) {
     return kiln_checkpoint_write(path, lab->table, lab->region[0], lab->region[1], lab->region[2],
-                                 NULL, KILN_PRECISION_AUTO, &lab->cursor, settings, err);
+                                 lab->snapshots[0] ? lab->snapshots : NULL,
+                                 kiln_state_snapshots(lab->state), &lab->cursor, settings, err);
 }
 
 static const char *checkpoint_path(uint64_t step) {
@@ -87,19 +102,25 @@ static const char *checkpoint_path(uint64_t step) {
 }
 
 /* Save, restore into a fresh state, and compare all there is. */
-static void check_round_trip(const struct kiln_dims *dims) {
+static void check_round_trip(const struct kiln_dims *dims, enum kiln_precision precision) {
     struct kiln_err err;
-    struct lab lab = open_lab(dims, "a.kiln", 7), back = open_lab(dims, "b.kiln", 1);
+    struct lab lab = open_lab_with(dims, "a.kiln", 7, precision);
+    struct lab back = open_lab_with(dims, "b.kiln", 1, precision);
     struct kiln_checkpoint_info info;
     CHECK_OK(save(&lab, checkpoint_path(7), &err), &err);
     CHECK_OK(kiln_checkpoint_verify(checkpoint_path(7), &info, &err), &err);
     const size_t bytes = lab.table->size * sizeof(float);
     CHECK_EQ(info.weights_crc, kiln_crc32c(0, lab.region[0], bytes));
     CHECK_EQ(info.dims.seq, dims->seq);
+    CHECK_EQ(info.snapshots, precision);
+    CHECK_EQ(info.bytes[KILN_CHECKPOINT_SNAPSHOT1], lab.snapshot);
     kiln_state_chunk_begin(back.state, 3, 0, 0, 4); /* a journal slot in use */
     CHECK_OK(kiln_checkpoint_restore(checkpoint_path(7), back.state, &err), &err);
     for (int i = 0; i < 3; i++) {
         CHECK_BYTES(back.region[i], lab.region[i], bytes);
+    }
+    for (size_t s = 0; lab.snapshots[0] && s < KILN_SNAPSHOTS; s++) {
+        CHECK_BYTES(back.snapshots[s], lab.snapshots[s], lab.snapshot);
     }
     struct kiln_cursor cursor = *kiln_state_cursor(back.state);
     cursor.generation = lab.cursor.generation;
@@ -114,15 +135,24 @@ static void check_round_trip(const struct kiln_dims *dims) {
     back.region[0][0] = was;
     close_lab(&lab);
     close_lab(&back);
+    CHECK(unlink(test_path("a.kiln")) == 0 && unlink(test_path("b.kiln")) == 0);
 }
 
-TEST(a_checkpoint_brings_back_every_bit_of_a_tied_model) { check_round_trip(&small); }
+TEST(a_checkpoint_brings_back_every_bit_of_a_tied_model) {
+    check_round_trip(&small, KILN_PRECISION_AUTO);
+}
+
+TEST(a_checkpoint_brings_back_both_snapshots_of_any_precision) {
+    check_round_trip(&small, KILN_PRECISION_FP32);
+    check_round_trip(&small, KILN_PRECISION_BF16);
+    check_round_trip(&small, KILN_PRECISION_FP16);
+}
 
 TEST(a_checkpoint_brings_back_every_bit_of_an_untied_model) {
     struct kiln_dims dims = small;
     dims.tied = false;
     dims.kv_heads = 2;
-    check_round_trip(&dims);
+    check_round_trip(&dims, KILN_PRECISION_AUTO);
 }
 
 TEST(a_checkpoint_brings_back_every_bit_of_odd_sizes) {
@@ -136,7 +166,7 @@ TEST(a_checkpoint_brings_back_every_bit_of_odd_sizes) {
                              .seq = 5,
                              .rms_eps = 1e-5f,
                              .rope_theta = 10000.0f};
-    check_round_trip(&dims);
+    check_round_trip(&dims, KILN_PRECISION_AUTO);
 }
 
 /* ---- damage --------------------------------------------------------------------------------- */
@@ -222,6 +252,68 @@ TEST(a_checkpoint_of_another_model_changes_nothing) {
     CHECK_EQ(kiln_state_cursor(back.state)->step, 0);
     close_lab(&lab);
     close_lab(&back);
+}
+
+/* ---- snapshots ------------------------------------------------------------------------------ */
+
+TEST(damage_in_a_snapshot_is_found_and_the_snapshot_named) {
+    struct kiln_err err;
+    struct lab lab = open_lab_with(&small, "a.kiln", 7, KILN_PRECISION_FP16);
+    struct lab back = open_lab_with(&small, "b.kiln", 1, KILN_PRECISION_FP16);
+    struct kiln_checkpoint_info info;
+    char path[4300];
+    CHECK_OK(save(&lab, checkpoint_path(7), &err), &err);
+    CHECK_OK(kiln_checkpoint_verify(checkpoint_path(7), &info, &err), &err);
+    snprintf(path, sizeof path, "%s/resume.kiln", checkpoint_path(7));
+    for (int s = 0; s < KILN_SNAPSHOTS; s++) {
+        const int part = KILN_CHECKPOINT_SNAPSHOT0 + s;
+        char says[64];
+        snprintf(says, sizeof says, ": snapshot %d is damaged", s);
+        const long ends[] = {(long)info.offset[part],
+                             (long)(info.offset[part] + info.bytes[part]) - 1};
+        for (size_t e = 0; e < 2; e++) {
+            flip(path, ends[e]);
+            CHECK_FAILS(kiln_checkpoint_verify(checkpoint_path(7), NULL, &err), KILN_EDAMAGED,
+                        &err);
+            CHECK_CONTAINS(err.message, says);
+            CHECK_FAILS(kiln_checkpoint_restore(checkpoint_path(7), back.state, &err),
+                        KILN_EDAMAGED, &err);
+            CHECK_CONTAINS(err.message, says);
+            CHECK_EQ(kiln_state_cursor(back.state)->step, 0);
+            flip(path, ends[e]);
+        }
+    }
+    CHECK_OK(kiln_checkpoint_restore(checkpoint_path(7), back.state, &err), &err);
+    close_lab(&lab);
+    close_lab(&back);
+}
+
+TEST(a_checkpoint_with_other_snapshots_than_the_state_has_changes_nothing) {
+    static const struct {
+        enum kiln_precision has, wants;
+        const char *says;
+    } cases[] = {
+        {KILN_PRECISION_AUTO, KILN_PRECISION_FP16, "of a run without snapshots, the state needs"},
+        {KILN_PRECISION_BF16, KILN_PRECISION_AUTO, "with snapshots in bf16, the state has none"},
+        {KILN_PRECISION_FP32, KILN_PRECISION_BF16, "snapshots in fp32, the state's are in bf16"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct kiln_err err;
+        char names[2][16];
+        snprintf(names[0], sizeof names[0], "a%zu.kiln", i);
+        snprintf(names[1], sizeof names[1], "b%zu.kiln", i);
+        struct lab lab = open_lab_with(&small, names[0], 7, cases[i].has);
+        struct lab back = open_lab_with(&small, names[1], 1, cases[i].wants);
+        CHECK_OK(save(&lab, checkpoint_path(7), &err), &err);
+        const float was = back.region[0][0];
+        CHECK_FAILS(kiln_checkpoint_restore(checkpoint_path(7), back.state, &err), KILN_EINPUT,
+                    &err);
+        CHECK_CONTAINS(err.message, cases[i].says);
+        CHECK_CLOSE(back.region[0][0], was, 0);
+        CHECK_EQ(kiln_state_cursor(back.state)->step, 0);
+        close_lab(&lab);
+        close_lab(&back);
+    }
 }
 
 /* ---- many of them --------------------------------------------------------------------------- */
@@ -338,7 +430,8 @@ TEST(a_death_inside_a_save_leaves_whole_checkpoints_or_none) {
     struct kiln_err err;
     char folder[4096], path[4096];
     snprintf(folder, sizeof folder, "%s", test_path("checkpoints"));
-    struct lab older = open_lab(&small, "a.kiln", 5), lab = open_lab(&small, "b.kiln", 7);
+    struct lab older = open_lab_with(&small, "a.kiln", 5, KILN_PRECISION_BF16);
+    struct lab lab = open_lab_with(&small, "b.kiln", 7, KILN_PRECISION_BF16);
     bool killed = true;
     long n = 0;
     while (killed) {

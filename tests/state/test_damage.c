@@ -15,9 +15,9 @@
 
 enum { PAGE = 4096 };
 
-TEST(every_bit_of_the_header_is_guarded_and_its_field_named) {
+static void flip_the_header(enum kiln_precision snapshots) {
     struct kiln_table *table = lab_table(16, true);
-    const char *path = lab_state("state", table, false);
+    const char *path = lab_snapshots("state", table, snapshots, false);
     char notice[160];
     struct kiln_err err;
     static const struct {
@@ -37,10 +37,11 @@ TEST(every_bit_of_the_header_is_guarded_and_its_field_named) {
                   {80, 88, "header field tied is"},
                   {88, 96, "header field rms_eps is"},
                   {96, 104, "header field rope_theta is"},
-                  {104, 104 + 8 * KILN_REGIONS, "header field offset of"},
-                  {104 + 8 * KILN_REGIONS, 104 + 16 * KILN_REGIONS, "header field length of"},
-                  {104 + 16 * KILN_REGIONS, 112 + 16 * KILN_REGIONS, "header field file_bytes is"},
-                  {112 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
+                  {104, 112, "header field snapshots is"},
+                  {112, 112 + 8 * KILN_REGIONS, "header field offset of"},
+                  {112 + 8 * KILN_REGIONS, 112 + 16 * KILN_REGIONS, "header field length of"},
+                  {112 + 16 * KILN_REGIONS, 120 + 16 * KILN_REGIONS, "header field file_bytes is"},
+                  {120 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
                   {PAGE - 4, PAGE, "header field crc is"}};
     const uint32_t whole = lab_hash(path);
     long flips = 0;
@@ -62,6 +63,14 @@ TEST(every_bit_of_the_header_is_guarded_and_its_field_named) {
     kiln_table_destroy(table);
 }
 
+TEST(every_bit_of_the_header_is_guarded_and_its_field_named) {
+    flip_the_header(KILN_PRECISION_AUTO);
+}
+
+TEST(every_bit_of_the_header_of_a_state_with_snapshots_is_guarded) {
+    flip_the_header(KILN_PRECISION_BF16);
+}
+
 TEST(a_header_field_that_is_damaged_is_told_with_both_values) {
     struct kiln_table *table = lab_table(16, true);
     const char *path = lab_state("state", table, false);
@@ -71,6 +80,10 @@ TEST(a_header_field_that_is_damaged_is_told_with_both_values) {
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message,
                    "header field dim is 17, expected 16: the header is damaged; remove");
+    path = lab_snapshots("narrow", table, KILN_PRECISION_FP16, false);
+    lab_flip(path, 104, 2);
+    CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
+    CHECK_CONTAINS(err.message, "header field snapshots is 1, expected 3: the header is damaged");
     kiln_table_destroy(table);
 }
 
@@ -141,11 +154,13 @@ TEST(a_truncated_file_is_told_wherever_it_is_cut) {
 
 TEST(padding_behind_every_region_is_checked) {
     struct kiln_table *table = lab_table(16, true);
-    const char *path = lab_state("state", table, false);
+    const char *path = lab_snapshots("state", table, KILN_PRECISION_FP16, false);
     struct kiln_state_header h;
     char notice[160], where[64];
     struct kiln_err err;
-    kiln_state_header_make(table, KILN_PRECISION_AUTO, &h);
+    kiln_state_header_make(table, KILN_PRECISION_FP16, &h);
+    CHECK(h.region_offset[KILN_SNAPSHOT0] + h.region_bytes[KILN_SNAPSHOT0] <
+          h.region_offset[KILN_SNAPSHOT1]);
     long flips = 0;
     for (size_t r = 0; r < KILN_REGIONS; r++) {
         long end = r + 1 < KILN_REGIONS ? (long)h.region_offset[r + 1] : (long)h.file_bytes;
@@ -184,10 +199,16 @@ TEST(another_model_version_or_byte_order_is_refused_by_name) {
     CHECK_CONTAINS(err.message, "made for another model: dim is 16, this run's is 32");
     CHECK_FAILS(lab_open(path, untied, notice, &err), KILN_EINPUT, &err);
     CHECK_CONTAINS(err.message, "made for another model: tied is 1, this run's is 0");
+    const uint64_t unknown = KILN_PRECISION_FP16 + 1, none = 0;
+    reheader(path, 104, &unknown, sizeof unknown);
+    CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
+    CHECK_CONTAINS(err.message, "snapshots of precision 4, which this kiln does not know");
+    reheader(path, 104, &none, sizeof none);
+    CHECK_OK(lab_open(path, table, notice, &err), &err);
     const uint32_t version = 2, order = 0x04030201u;
     reheader(path, 12, &version, sizeof version);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
-    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 4");
+    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 5");
     reheader(path, 8, &order, sizeof order);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "written with another byte order");

@@ -7,14 +7,18 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/io.h"
 #include "base/mem.h"
+#include "kernel/weights.h"
 #include "kiln_test.h"
 #include "model/pieces.h"
 #include "state/state.h"
 
 static struct kiln_table *table;
+static enum kiln_precision snapshots;
 
 /* A new state of a model with several chunks, open and locked. */
 static struct kiln_state *make_state(void) {
@@ -31,8 +35,7 @@ static struct kiln_state *make_state(void) {
     struct kiln_state *state;
     struct kiln_err err;
     CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
-    CHECK_OK(kiln_state_create(test_path("state.kiln"), table, KILN_PRECISION_AUTO, &state, &err),
-             &err);
+    CHECK_OK(kiln_state_create(test_path("state.kiln"), table, snapshots, &state, &err), &err);
     return state;
 }
 
@@ -108,6 +111,30 @@ TEST(a_death_inside_an_update_shows_in_stamps_and_journal) {
     CHECK_EQ(count_of(&facts, "journal", KILN_NO_ITEM, "in_use"), 1);
     CHECK_EQ(count_of(&facts, "arrays", 0, "not_finite"), 0);
     CHECK_EQ(count_of(&facts, "arrays", 1, "not_finite"), 1);
+    kiln_facts_free(&facts);
+    close_state(state);
+}
+
+TEST(snapshots_are_told_with_their_checksums) {
+    snapshots = KILN_PRECISION_BF16;
+    struct kiln_state *state = make_state();
+    const size_t bytes = kiln_snapshot_bytes(table, snapshots);
+    memset(kiln_state_snapshot(state, 1), 7, bytes);
+    struct kiln_facts facts = inspect();
+    CHECK_STRING(find(&facts, "file", KILN_NO_ITEM, "snapshots")->text, "bf16");
+    CHECK_STRING(find(&facts, "regions", KILN_SNAPSHOT1, "name")->text, "snapshot 1");
+    CHECK_EQ(count_of(&facts, "regions", KILN_SNAPSHOT1, "bytes"), bytes);
+    CHECK_STRING(find(&facts, "arrays", 4, "name")->text, "snapshot 1");
+    CHECK_EQ(count_of(&facts, "arrays", 4, "crc"),
+             kiln_crc32c(0, kiln_state_snapshot(state, 1), bytes));
+    kiln_facts_free(&facts);
+    close_state(state);
+    CHECK(unlink(test_path("state.kiln")) == 0);
+    snapshots = KILN_PRECISION_AUTO;
+    state = make_state();
+    facts = inspect();
+    CHECK_STRING(find(&facts, "file", KILN_NO_ITEM, "snapshots")->text, "none");
+    CHECK_EQ(count_of(&facts, "regions", KILN_SNAPSHOT1, "bytes"), 0);
     kiln_facts_free(&facts);
     close_state(state);
 }

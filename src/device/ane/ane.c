@@ -74,8 +74,8 @@ static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *e
     if (ane->dw) {
         kiln_dw_drain(ane->dw);
     }
-    const struct kiln_err *trouble = &ane->runtime->trouble; /* of releases, which return nothing */
-    KILN_REQUIRE(trouble->code == KILN_OK, err, trouble->code, "%s", trouble->message);
+    const struct kiln_err *trouble = kiln_npu_trouble(ane->runtime); /* of releases */
+    KILN_REQUIRE(!trouble, err, trouble->code, "%s", trouble->message);
     return KILN_OK;
 }
 
@@ -84,6 +84,22 @@ static void ane_refresh(struct kiln_device *device, size_t matrix, size_t first,
     struct kiln_ane *ane = kiln_ane_of(device);
     kiln_host_refresh(&ane->host, matrix, first, rows, weights);
     kiln_ane_stale(ane, matrix);
+}
+
+static enum kiln_status ane_prepare(struct kiln_device *device, size_t set,
+                                    const struct kiln_weights *weights, struct kiln_err *err) {
+    struct kiln_ane *ane = kiln_ane_of(device);
+    KILN_REQUIRE(set < ane->n_sets && set != device->set, err, KILN_EINTERNAL,
+                 "prepare: set %zu of %zu, and %zu is active", set, ane->n_sets, device->set);
+    kiln_host_prepare(&ane->host, set, weights);
+    return KILN_OK;
+}
+
+static void ane_activate(struct kiln_device *device, size_t set,
+                         const struct kiln_weights *weights) {
+    device->set = set;
+    device->weights = *weights;
+    kiln_host_activate(&kiln_ane_of(device)->host, set, weights);
 }
 
 static void ane_export(const struct kiln_device *device, const void *block, float *out) {
@@ -112,6 +128,8 @@ static const struct kiln_device_ops ops = {
     .activation_bytes = ane_activation_bytes,
     .compile = kiln_ane_compile,
     .release = kiln_ane_release,
+    .prepare = ane_prepare,
+    .activate = ane_activate,
     .refresh = ane_refresh,
     .embed = ane_embed,
     .forward = ane_forward,
@@ -165,6 +183,7 @@ static struct kiln_host_options host_options(const struct kiln_device_options *o
     return (struct kiln_host_options){
         .shape = options->shape,
         .training = options->training,
+        .two_sets = options->two_sets,
         .classify = options->device.extras && !options->device.dynamic,
     };
 }
@@ -187,10 +206,22 @@ static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
     return used;
 }
 
-/* Weight files of a kind, and what the simulator makes of them: fp32. */
-static size_t program_bytes(enum kiln_npu_kind kind, const struct kiln_dims *d, size_t seq,
-                            bool sim) {
-    return kiln_npu_weight_bytes(kind, d, seq, 0) * (sim ? 2 : 1);
+/* What programs bake in: of a layer forward and backward, and behind the last one. */
+static void add_baked(const struct kiln_dims *d, size_t seq, bool extras,
+                      struct kiln_device_sizes *out) {
+    for (int kind = KILN_NPU_ATTN_FWD; kind <= KILN_NPU_QKV_BWD; kind++) {
+        size_t *sum = kind <= KILN_NPU_FFN_FWD ? &out->baked_forward : &out->baked_backward;
+        *sum += kiln_npu_weight_bytes((enum kiln_npu_kind)kind, d, seq, 0);
+    }
+    if (!extras) {
+        return;
+    }
+    out->baked_backward += kiln_npu_weight_bytes(KILN_NPU_NORM_BWD_ATTN, d, seq, 0) +
+                           kiln_npu_weight_bytes(KILN_NPU_NORM_BWD_FFN, d, seq, 0);
+    out->baked_head = kiln_npu_weight_bytes(KILN_NPU_FINAL_NORM, d, seq, 0);
+    for (size_t part = 0; part < kiln_npu_classifier_parts(d); part++) {
+        out->baked_head += kiln_npu_weight_bytes(KILN_NPU_CLASSIFIER, d, seq, part);
+    }
 }
 
 static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_options *options) {
@@ -233,10 +264,12 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
         out->activation[what] = activation_bytes(d, &options->shape, (enum kiln_activation)what);
     }
-    for (int kind = KILN_NPU_ATTN_FWD; !options->device.dynamic && kind <= KILN_NPU_QKV_BWD;
-         kind++) {
-        size_t *sum = kind <= KILN_NPU_FFN_FWD ? &out->forward : &out->backward;
-        *sum += program_bytes((enum kiln_npu_kind)kind, d, seq, sim);
+    if (!options->device.dynamic) {
+        add_baked(d, seq, false, out); /* what the simulator makes of them is fp32 */
+        out->forward = out->baked_forward * (sim ? 2 : 1);
+        out->backward = out->baked_backward * (sim ? 2 : 1);
+        out->baked_forward = out->baked_backward = 0;
+        add_baked(d, seq, options->device.extras, out);
     }
     return KILN_OK;
 }
@@ -332,11 +365,14 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
     const struct kiln_table *table = ane->base.table;
     const struct kiln_host_options host = host_options(options);
     const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape);
+    KILN_REQUIRE(!ane->dynamic || ane->base.weights.flat, err, KILN_EINTERNAL,
+                 "%s: weights on surfaces are staged from fp32, and this is a snapshot in %s",
+                 ane->base.caps.name, kiln_precision_name(ane->base.weights.precision));
     KILN_REQUIRE(!ane->extras || kiln_npu_classifier_parts(&table->dims) <= KILN_ANE_PARTS, err,
                  KILN_EUNSUPPORTED,
                  "%s: a vocabulary of %zu takes more than %d classifier programs; use --no-extras",
                  ane->base.caps.name, table->dims.vocab, KILN_ANE_PARTS);
-    KILN_TRY(kiln_host_open(&ane->host, table, pool, ane->base.weights.flat, &host, err));
+    KILN_TRY(kiln_host_open(&ane->host, table, pool, &ane->base.weights, &host, err));
     if (options->training) {
         KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
         kiln_dw_tell(ane->dw, &ane->base);
@@ -373,11 +409,13 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     ane->training = options->training;
     ane->dynamic = options->device.dynamic;
     ane->extras = options->device.extras && !ane->dynamic;
+    ane->n_sets = options->two_sets ? 2 : 1;
     ane->width = kiln_npu_width(options->shape.seq);
     ane->serial = first_serial();
     ane->base.caps = (struct kiln_device_caps){.name = name,
                                                .compile_budget = options->budget,
                                                .load_budget = options->load_budget,
+                                               .compiles_beside = true,
                                                .refreshes = ane->dynamic};
     kiln_device_kinds(&table->dims, options, ane->base.caps.kinds);
     const enum kiln_status status = open_parts(ane, pool, options, err);

@@ -10,8 +10,8 @@
  * byte, so that keeping it is one copy a sequence.
  *
  * Surfaces hold one sequence; the device takes the sequences of a micro-batch one after another.
- * The programs of a kind share their surfaces; only inputs that hold weights (dynamic) are the
- * layer's own.
+ * The programs of a kind share their surfaces, those of both sets: only the active one runs; only
+ * inputs that hold weights (dynamic) are the layer's own.
  */
 #ifndef KILN_DEVICE_ANE_ANE_INT_H
 #define KILN_DEVICE_ANE_ANE_INT_H
@@ -22,6 +22,15 @@
 #include "device/host/host.h"
 
 enum { KILN_ANE_PARTS = 64 }; /* of a classifier, at most */
+
+/* Programs of one generation of weights. [places]; NULL where the options want no such program, and
+ * in the second set where there are no weights in it: those of the first are of both. */
+struct kiln_ane_set {
+    struct kiln_npu_program **programs[KILN_NPU_KINDS]; /* atomic: compile writes beside run */
+    /* The program holds old weights, and waits for new ones: where the runtime proved that it takes
+     * them without a compile. To the caller it is not loaded. */
+    unsigned char *parked[KILN_NPU_KINDS];
+};
 
 struct kiln_ane {
     struct kiln_device base;
@@ -43,10 +52,8 @@ struct kiln_ane {
     struct kiln_npu_surface **surfaces; /* all that were opened */
     size_t n_surfaces, surface_room;
     struct kiln_npu_surface **to[KILN_NPU_KINDS], **from[KILN_NPU_KINDS]; /* [places] */
-    struct kiln_npu_program **programs[KILN_NPU_KINDS];                   /* [places] */
-    /* [places] the program holds old weights, and waits for new ones: where the runtime proved that
-     * it takes them without a compile. To the caller it is not loaded. */
-    unsigned char *parked[KILN_NPU_KINDS];
+    struct kiln_ane_set sets[2];
+    size_t n_sets;
     size_t places[KILN_NPU_KINDS]; /* layers, parts, or 1; 0: the options want no such program */
     unsigned char *stale;          /* dynamic: [KILN_NPU_KINDS][L] weights not on the surface yet */
 };
@@ -113,8 +120,13 @@ void kiln_ane_release(struct kiln_device *device, size_t set, size_t kind, size_
 /* All programs of the dynamic kind: once a process. */
 KILN_MUST_CHECK enum kiln_status kiln_ane_compile_dynamic(struct kiln_ane *ane,
                                                           struct kiln_err *err);
+/* Lists of the programs of a kind, whose places are known. */
+KILN_MUST_CHECK enum kiln_status kiln_ane_open_programs(struct kiln_ane *ane,
+                                                        enum kiln_npu_kind kind,
+                                                        struct kiln_err *err);
 void kiln_ane_close_programs(struct kiln_ane *ane);
-/* Run a program: of its layer, or the one that there is, on the surfaces of the place. */
+/* Run a program of the active set: of its layer, or the one that there is, on the surfaces of the
+ * place. */
 KILN_MUST_CHECK enum kiln_status kiln_ane_run(struct kiln_ane *ane, enum kiln_npu_kind kind,
                                               size_t place, struct kiln_err *err);
 

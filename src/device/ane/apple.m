@@ -187,6 +187,8 @@ static const struct kiln_npu_runtime_ops ops = {
     .load = kiln_apple_load,
     .bind = kiln_apple_bind,
     .evaluate = kiln_apple_evaluate,
+    .evaluate_at = kiln_apple_evaluate_at,
+    .chain = kiln_apple_chain,
     .release = kiln_apple_release,
     .reload = kiln_apple_reload,
     .surface_open = surface_open,
@@ -207,8 +209,9 @@ enum kiln_status kiln_apple_open(struct kiln_npu_runtime **out, struct kiln_err 
     if (status == KILN_OK) {
         status = kiln_npu_self_test(&apple->base, err);
     }
-    if (status == KILN_OK && apple->base.trouble.code != KILN_OK) {
-        status = CALL_FAIL(&call, apple->base.trouble.code, "%s", apple->base.trouble.message);
+    const struct kiln_err *trouble = kiln_npu_trouble(&apple->base);
+    if (status == KILN_OK && trouble) {
+        status = CALL_FAIL(&call, trouble->code, "%s", trouble->message);
     }
     if (status != KILN_OK) {
         close_runtime(&apple->base);

@@ -76,6 +76,7 @@ struct call {
     struct kiln_npu_surface *const *inputs, *const *outputs;
     size_t n_inputs, n_outputs;
     size_t binding;
+    unsigned qos; /* of evaluations */
     const struct kiln_npu_weight *weights;
     size_t n_weights;
     struct kiln_npu_surface *surface;
@@ -111,6 +112,13 @@ enum kiln_status kiln_apple_bind(struct kiln_npu_runtime *runtime, struct kiln_n
 enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
                                      struct kiln_npu_program *program, size_t binding,
                                      struct kiln_err *err);
+enum kiln_status kiln_apple_evaluate_at(struct kiln_npu_runtime *runtime,
+                                        struct kiln_npu_program *program, size_t binding,
+                                        unsigned qos, struct kiln_err *err);
+/* apple_chain.m */
+enum kiln_status kiln_apple_chain(struct kiln_npu_runtime *runtime,
+                                  struct kiln_npu_program *program, struct kiln_npu_surface *in,
+                                  struct kiln_npu_surface *out, struct kiln_err *err);
 enum kiln_status kiln_apple_reload(struct kiln_npu_runtime *runtime,
                                    struct kiln_npu_program *program,
                                    const struct kiln_npu_weight *weights, size_t n_weights,

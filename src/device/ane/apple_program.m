@@ -161,7 +161,7 @@ static enum kiln_status evaluate_steps(struct call *call) {
     const struct apple *apple = call->apple;
     NSError *error = nil;
     const BOOL done = KILN_SEND(BOOL, (id, SEL, unsigned, id, id, NSError **),
-                                call->program->image.model, apple->sel[EVALUATE], QOS,
+                                call->program->image.model, apple->sel[EVALUATE], call->qos,
                                 apple->options, call->program->requests[call->binding], &error);
     CALL_REQUIRE(done, call, KILN_EDEVICE,
                  "evaluateWithQoS failed: %s; its outputs are not to be used. Status 0x1d: a "
@@ -205,22 +205,30 @@ static enum kiln_status drop_bindings(struct call *call) {
     return KILN_OK;
 }
 
+/* What goes wrong is kept for kiln_npu_trouble. */
+static void try_to(struct call *call, enum kiln_status (*steps)(struct call *call)) {
+    if (kiln_apple_guarded(call, steps) != KILN_OK) {
+        kiln_npu_note_trouble(&call->apple->base, call->err);
+    }
+}
+
 /* Unload, then drop an image of a program; what goes wrong is kept and stops nothing. */
 static void retire(struct apple *apple, struct kiln_npu_program *program, struct image *image,
                    bool loaded) {
+    struct kiln_err err;
     struct call call = {
         .apple = apple,
         .program = program,
         .label = program->label,
         .doing = "unload",
-        .err = &apple->base.trouble,
+        .err = &err,
         .fresh = image,
     };
     if (loaded) {
-        (void)kiln_apple_guarded(&call, unload_steps);
+        try_to(&call, unload_steps);
     }
     call.doing = "release";
-    (void)kiln_apple_guarded(&call, drop_image);
+    try_to(&call, drop_image);
 }
 
 void kiln_apple_release(struct kiln_npu_runtime *runtime, struct kiln_npu_program *program) {
@@ -230,14 +238,15 @@ void kiln_apple_release(struct kiln_npu_runtime *runtime, struct kiln_npu_progra
     if (loaded) {
         __atomic_fetch_sub(&runtime->loaded, 1, __ATOMIC_RELAXED);
     }
+    struct kiln_err err;
     struct call call = {
         .apple = apple,
         .program = program,
         .label = program->label,
         .doing = "release",
-        .err = &runtime->trouble,
+        .err = &err,
     };
-    (void)kiln_apple_guarded(&call, drop_bindings);
+    try_to(&call, drop_bindings);
     kiln_free(program->requests);
     kiln_free(program);
 }
@@ -352,9 +361,9 @@ enum kiln_status kiln_apple_bind(struct kiln_npu_runtime *runtime, struct kiln_n
     return KILN_OK;
 }
 
-enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
-                                     struct kiln_npu_program *program, size_t binding,
-                                     struct kiln_err *err) {
+enum kiln_status kiln_apple_evaluate_at(struct kiln_npu_runtime *runtime,
+                                        struct kiln_npu_program *program, size_t binding,
+                                        unsigned qos, struct kiln_err *err) {
     struct call call = {
         .apple = (struct apple *)runtime,
         .program = program,
@@ -362,9 +371,16 @@ enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
         .doing = "evaluate",
         .err = err,
         .binding = binding,
+        .qos = qos,
     };
     CALL_REQUIRE(program->loaded && binding < program->n_requests, &call, KILN_EINTERNAL,
                  "binding %zu of %zu of a program that is%s loaded", binding, program->n_requests,
                  program->loaded ? "" : " not");
     return kiln_apple_guarded(&call, evaluate_steps);
+}
+
+enum kiln_status kiln_apple_evaluate(struct kiln_npu_runtime *runtime,
+                                     struct kiln_npu_program *program, size_t binding,
+                                     struct kiln_err *err) {
+    return kiln_apple_evaluate_at(runtime, program, binding, QOS, err);
 }

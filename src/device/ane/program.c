@@ -199,11 +199,11 @@ enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table 
     struct kiln_kernels kernels;
     memset(out, 0, sizeof *out);
     KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, err));
-    struct kiln_npu_maker m = {.table = table,
-                               .weights = weights ? weights->flat : NULL,
-                               .half_of = kernels.half_of,
-                               .layer = layer,
-                               .err = err};
+    KILN_REQUIRE(!weights || weights->flat || weights->precision == KILN_PRECISION_FP16, err,
+                 KILN_EINTERNAL, "%s: a snapshot in %s, and programs hold fp16", kinds[kind].name,
+                 kiln_precision_name(weights->precision));
+    struct kiln_npu_maker m = {
+        .table = table, .weights = weights, .half_of = kernels.half_of, .layer = layer, .err = err};
     begin(&m, kind, &table->dims, seq, part);
     m.files = kiln_alloc(KILN_NPU_FILES, sizeof *m.files);
     put_label(out->label, kind, layer, part);

@@ -14,8 +14,8 @@ struct kiln_npu_maker {
     struct kiln_mil_text text;
     enum kiln_npu_kind kind;
     const struct kiln_dims *dims;
-    const struct kiln_table *table; /* NULL: only sizes are wanted, nothing is written */
-    const float *weights;
+    const struct kiln_table *table;     /* NULL: only sizes are wanted, nothing is written */
+    const struct kiln_weights *weights; /* NULL: this kind bakes none */
     void (*half_of)(uint16_t *dst, const float *src, size_t n); /* this machine's (kernel.h) */
     size_t width;                                               /* W */
     size_t repeat; /* query heads of a key-value head */

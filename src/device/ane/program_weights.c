@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * program_weights.c: from fp32 master weights to the fp16 files that programs bake in.
+ * program_weights.c: from weights, fp32 or a snapshot in fp16, to the fp16 files that programs bake
+ * in.
  */
 #include <assert.h>
 #include <math.h>
@@ -49,22 +50,49 @@ static const struct kiln_tensor *find(const struct kiln_npu_maker *m, enum kiln_
     return kiln_table_find(m->table, role, global ? KILN_NO_LAYER : m->layer);
 }
 
-/* Refuse what fp16 cannot hold. `src`: elements first.. of the tensor. */
-static void check(struct kiln_npu_maker *m, const struct kiln_tensor *tensor, const float *src,
-                  size_t first, const uint16_t *halves, size_t n) {
+/* A tensor of the weights: fp32, or fp16 as a narrow snapshot has it. */
+struct source {
+    const struct kiln_tensor *tensor;
+    const float *wide; /* NULL: */
+    const uint16_t *half;
+};
+
+static struct source source_of(const struct kiln_npu_maker *m, enum kiln_role role) {
+    const struct kiln_tensor *t = find(m, role);
+    struct source source = {.tensor = t};
+    kiln_weights_tensor(m->weights, t, &source.wide, &source.half);
+    return source;
+}
+
+/* Refuse what fp16 cannot hold: elements first..first+n, rounded. */
+static void check(struct kiln_npu_maker *m, const struct source *source, size_t first,
+                  const uint16_t *halves, size_t n) {
     if (m->status != KILN_OK || all_finite(halves, n)) {
         return;
     }
     for (size_t i = 0; i < n; i++) {
         if (!all_finite(halves + i, 1)) {
+            const double value =
+                source->wide ? (double)source->wide[first + i] : (double)kiln_f16_to_f32(halves[i]);
             m->status = KILN_FAIL(
                 m->err, KILN_EINPUT,
                 "%s: weight %s[%zu] is %g, and the Neural Engine's fp16 ends at 65504: train on "
                 "cpu, or go back to a checkpoint before the weights grew",
-                kiln_npu_kind_name(m->kind), tensor->name, first + i, (double)src[i]);
+                kiln_npu_kind_name(m->kind), source->tensor->name, first + i, value);
             return;
         }
     }
+}
+
+/* Elements first..first+n as fp16. */
+static void put_halves(struct kiln_npu_maker *m, const struct source *source, size_t first,
+                       uint16_t *out, size_t n) {
+    if (source->wide) {
+        m->half_of(out, source->wide + first, n);
+    } else {
+        memcpy(out, source->half + first, n * sizeof *out);
+    }
+    check(m, source, first, out, n);
 }
 
 /* ---- matrices ------------------------------------------------------------------------------- */
@@ -80,17 +108,15 @@ static void transpose_tile(uint16_t *restrict dst, size_t ldd, const uint16_t *r
     }
 }
 
-static void fill_transposed(struct kiln_npu_maker *m, const struct kiln_tensor *t, uint16_t *dst,
-                            const float *src) {
+static void fill_transposed(struct kiln_npu_maker *m, const struct source *source, uint16_t *dst) {
+    const struct kiln_tensor *t = source->tensor;
     uint16_t tile[TILE * TILE];
     for (size_t r = 0; r < t->rows; r += TILE) {
         size_t rows = t->rows - r < TILE ? t->rows - r : TILE;
         for (size_t c = 0; c < t->cols; c += TILE) {
             size_t cols = t->cols - c < TILE ? t->cols - c : TILE;
             for (size_t i = 0; i < rows; i++) {
-                size_t at = (r + i) * t->cols + c;
-                m->half_of(tile + i * TILE, src + at, cols);
-                check(m, t, src + at, at, tile + i * TILE, cols);
+                put_halves(m, source, (r + i) * t->cols + c, tile + i * TILE, cols);
             }
             transpose_tile(dst + c * t->rows + r, t->rows, tile, rows, cols);
         }
@@ -98,13 +124,10 @@ static void fill_transposed(struct kiln_npu_maker *m, const struct kiln_tensor *
 }
 
 /* A piece at a time, so that the check finds it in the cache. */
-static void fill_plain(struct kiln_npu_maker *m, const struct kiln_tensor *t, uint16_t *dst,
+static void fill_plain(struct kiln_npu_maker *m, const struct source *source, uint16_t *dst,
                        size_t first, size_t n) {
-    const float *src = m->weights + t->offset + first;
     for (size_t i = 0; i < n; i += 8192) {
-        size_t piece = n - i < 8192 ? n - i : 8192;
-        m->half_of(dst + i, src + i, piece);
-        check(m, t, src + i, first + i, dst + i, piece);
+        put_halves(m, source, first + i, dst + i, n - i < 8192 ? n - i : 8192);
     }
 }
 
@@ -122,12 +145,12 @@ struct kiln_mil_ref kiln_npu_put_matrix(struct kiln_npu_maker *m, const char *na
     role_shape(m->dims, role, &rows, &cols);
     uint16_t *dst = new_file(m, name, rows * cols);
     if (dst) {
-        const struct kiln_tensor *tensor = find(m, role);
-        assert(tensor && tensor->rows == rows && tensor->cols == cols);
+        const struct source source = source_of(m, role);
+        assert(source.tensor->rows == rows && source.tensor->cols == cols);
         if (transposed) {
-            fill_transposed(m, tensor, dst, m->weights + tensor->offset);
+            fill_transposed(m, &source, dst);
         } else {
-            fill_plain(m, tensor, dst, 0, rows * cols);
+            fill_plain(m, &source, dst, 0, rows * cols);
         }
     }
     return kiln_mil_put_file(&m->text, name,
@@ -138,7 +161,8 @@ struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char
     size_t first, rows = kiln_npu_classifier_rows(m->dims, m->part, &first), d = m->dims->dim;
     uint16_t *dst = new_file(m, name, rows * d);
     if (dst) {
-        fill_plain(m, find(m, m->dims->tied ? KILN_EMBED : KILN_HEAD), dst, first * d, rows * d);
+        const struct source source = source_of(m, m->dims->tied ? KILN_EMBED : KILN_HEAD);
+        fill_plain(m, &source, dst, first * d, rows * d);
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){rows, d, 1, 1});
 }
@@ -162,7 +186,8 @@ struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const cha
     size_t d = m->dims->dim;
     uint16_t *dst = new_file(m, name, d);
     if (dst) {
-        fill_plain(m, find(m, role), dst, 0, d);
+        const struct source source = source_of(m, role);
+        fill_plain(m, &source, dst, 0, d);
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
 }

@@ -133,7 +133,8 @@ struct kiln_npu_made {
     char label[64];
 };
 /* Make the program of a kind. `weights` are read for kinds that
- * bake (may be NULL for others). `serial` makes the text of programs unique that are compiled more
+ * bake (may be NULL for others): fp32, or a snapshot whose matrices are fp16, which gives the same
+ * files. `serial` makes the text of programs unique that are compiled more
  * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named.
  * On success kiln_npu_made_free. */
 KILN_MUST_CHECK enum kiln_status kiln_npu_make(enum kiln_npu_kind kind,

@@ -82,10 +82,7 @@ static enum kiln_status open_kind(struct kiln_ane *ane, enum kiln_npu_kind kind,
         return KILN_OK;
     }
     kiln_npu_ports(kind, d, ane->base.shape.seq, 0, &ane->in[kind], &ane->out[kind]);
-    ane->programs[kind] = kiln_alloc(places, sizeof(void *));
-    ane->parked[kind] = kiln_alloc(places, 1);
-    KILN_REQUIRE(ane->programs[kind] && ane->parked[kind], err, KILN_ENOMEM,
-                 "no memory for the list of programs");
+    KILN_TRY(kiln_ane_open_programs(ane, kind, err));
     const bool classifier = kind == KILN_NPU_CLASSIFIER;
     KILN_TRY(open_places(ane, &ane->out[kind], places, classifier, &ane->from[kind], err));
     /* What one program gives and the next takes as it is lies on one surface. */

@@ -11,9 +11,9 @@
 #include "kernel/rope.h"
 
 struct pack_job {
-    struct kiln_cpu_device *cpu;
+    const struct kiln_packed *packed;
     size_t matrix;
-    const float *weights;
+    const struct kiln_weights *weights;
     bool forward, backward;
 };
 
@@ -21,16 +21,32 @@ static void pack_piece(void *context, size_t first, size_t rows, size_t index, v
     const struct pack_job *job = context;
     (void)index;
     (void)scratch;
-    kiln_packed_rows(&job->cpu->packed, job->matrix, first, rows, job->weights, job->forward,
+    kiln_packed_rows(job->packed, job->matrix, first, rows, job->weights, job->forward,
                      job->backward);
 }
 
-static void pack_matrix(struct kiln_cpu_device *cpu, enum kiln_matrix_kind kind, size_t layer,
-                        const float *weights, bool forward) {
+/* The owner packs on the pool; a thread beside it packs alone, and the pool makes room for it. */
+static void pack(struct kiln_cpu_device *cpu, const struct kiln_matrix *m, struct pack_job job) {
+    job.matrix = (size_t)(m - cpu->base.table->matrices);
+    if (!cpu->beside || kiln_pool_is_owner(cpu->workers.pool)) {
+        kiln_rows(&cpu->workers, m->rows, KILN_PACK_ROWS, pack_piece, &job);
+        return;
+    }
+    kiln_pool_guest_enter(cpu->workers.pool);
+    for (size_t first = 0; first < m->rows; first += KILN_PACK_ROWS) {
+        pack_piece(&job, first, kiln_least(m->rows - first, KILN_PACK_ROWS), 0, NULL);
+    }
+    kiln_pool_guest_leave(cpu->workers.pool);
+}
+
+static void pack_classifier(struct kiln_cpu_device *cpu, size_t set,
+                            const struct kiln_weights *weights) {
     const struct kiln_table *table = cpu->base.table;
-    const struct kiln_matrix *matrix = kiln_table_matrix(table, kind, layer);
-    struct pack_job job = {cpu, (size_t)(matrix - table->matrices), weights, forward, !forward};
-    kiln_rows(&cpu->workers, matrix->rows, KILN_PACK_ROWS, pack_piece, &job);
+    pack(cpu, &table->matrices[table->n_matrices - 1],
+         (struct pack_job){.packed = &cpu->sets[set].packed,
+                           .weights = weights,
+                           .forward = true,
+                           .backward = cpu->training});
 }
 
 /* What a kind multiplies with: matrices, and in which direction. */
@@ -47,62 +63,130 @@ static const struct {
     [KILN_ATTN_BWD2] = {false, 0, {0}},
 };
 
-static unsigned char *loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer) {
-    return &cpu->loaded[kind * cpu->base.table->dims.layers + layer];
+/* What all sets share is in the first. */
+static unsigned char *loaded(const struct kiln_cpu_device *cpu, size_t set, size_t kind,
+                             size_t layer) {
+    set = cpu->base.caps.kinds[kind].weights ? set : 0;
+    return &cpu->sets[set].loaded[kind * cpu->base.table->dims.layers + layer];
+}
+
+static bool is_loaded(const struct kiln_cpu_device *cpu, size_t set, size_t kind, size_t layer) {
+    return __atomic_load_n(loaded(cpu, set, kind, layer), __ATOMIC_ACQUIRE);
+}
+
+static void set_loaded(struct kiln_cpu_device *cpu, size_t set, size_t kind, size_t layer,
+                       bool is) {
+    unsigned char *flag = loaded(cpu, set, kind, layer);
+    cpu->base.counts.loaded += (size_t)is - *flag;
+    __atomic_store_n(flag, is, __ATOMIC_RELEASE);
 }
 
 bool kiln_cpu_loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer) {
+    const size_t set = cpu->base.set;
     if (cpu->base.caps.kinds[kind].per_layer) {
-        return *loaded(cpu, kind, layer);
+        return is_loaded(cpu, set, kind, layer);
     }
     bool any = false; /* one for all layers, or in `whole` one of several */
     for (size_t l = 0; l < cpu->base.table->dims.layers && !any; l++) {
-        any = *loaded(cpu, kind, l);
+        any = is_loaded(cpu, set, kind, l);
     }
     return any;
+}
+
+/* Can they be packed? */
+static enum kiln_status check_weights(const struct kiln_cpu_device *cpu,
+                                      const struct kiln_weights *weights, struct kiln_err *err) {
+    KILN_REQUIRE(weights->flat || weights->precision == cpu->kernels.precision, err, KILN_EINTERNAL,
+                 "cpu: a snapshot in %s for a device that multiplies %s",
+                 kiln_precision_name(weights->precision),
+                 kiln_precision_name(cpu->kernels.precision));
+    return KILN_OK;
+}
+
+static enum kiln_status check_budgets(const struct kiln_cpu_device *cpu, size_t set, size_t kind,
+                                      size_t layer, struct kiln_err *err) {
+    const struct kiln_device_caps *caps = &cpu->base.caps;
+    const size_t compiled = cpu->base.counts.compiles, there = cpu->base.counts.loaded;
+    KILN_REQUIRE(caps->compile_budget == 0 || compiled < caps->compile_budget, err, KILN_EBUDGET,
+                 "cpu: %s of layer %zu would be kernel %zu of this process; its "
+                 "compile budget is %zu",
+                 caps->kinds[kind].name, layer, compiled + 1, caps->compile_budget);
+    KILN_REQUIRE(
+        caps->load_budget == 0 || is_loaded(cpu, set, kind, layer) || there < caps->load_budget,
+        err, KILN_EBUDGET,
+        "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
+        "budget is %zu",
+        caps->kinds[kind].name, layer, there + 1, caps->load_budget);
+    return KILN_OK;
 }
 
 static enum kiln_status cpu_compile(struct kiln_device *device, size_t set, size_t kind,
                                     size_t layer, const struct kiln_weights *weights,
                                     struct kiln_err *err) {
-    (void)set;
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    const struct kiln_device_caps *caps = &device->caps;
-    KILN_REQUIRE(kind < KILN_KINDS && layer < device->table->dims.layers, err, KILN_EINTERNAL,
-                 "compile: no kind %zu of layer %zu", kind, layer);
-    unsigned char *flag = loaded(cpu, kind, layer);
-    KILN_REQUIRE(caps->compile_budget == 0 || device->counts.compiles < caps->compile_budget, err,
-                 KILN_EBUDGET,
-                 "cpu: %s of layer %zu would be kernel %zu of this process; its "
-                 "compile budget is %zu",
-                 cpu->base.caps.kinds[kind].name, layer, (size_t)device->counts.compiles + 1,
-                 caps->compile_budget);
-    KILN_REQUIRE(caps->load_budget == 0 || *flag || device->counts.loaded < caps->load_budget, err,
-                 KILN_EBUDGET,
-                 "cpu: %s of layer %zu would be kernel %zu loaded at once; the load "
-                 "budget is %zu",
-                 cpu->base.caps.kinds[kind].name, layer, device->counts.loaded + 1,
-                 caps->load_budget);
+    KILN_REQUIRE(set < cpu->n_sets && kind < KILN_KINDS && layer < device->table->dims.layers, err,
+                 KILN_EINTERNAL, "compile: no kind %zu of layer %zu in set %zu", kind, layer, set);
+    KILN_TRY(check_budgets(cpu, set, kind, layer, err));
+    KILN_TRY(baked[kind].n > 0 ? check_weights(cpu, weights, err) : KILN_OK);
     for (int i = 0; i < baked[kind].n; i++) {
-        pack_matrix(cpu, baked[kind].matrices[i], layer, weights->flat, baked[kind].forward);
+        pack(cpu, kiln_table_matrix(device->table, baked[kind].matrices[i], layer),
+             (struct pack_job){.packed = &cpu->sets[set].packed,
+                               .weights = weights,
+                               .forward = baked[kind].forward,
+                               .backward = !baked[kind].forward});
     }
     device->counts.compiles++;
-    device->counts.loaded += !*flag;
-    *flag = 1;
+    set_loaded(cpu, set, kind, layer, true);
     return KILN_OK;
 }
 
 static void cpu_release(struct kiln_device *device, size_t set, size_t kind, size_t layer) {
-    (void)set;
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     const struct kiln_table *table = device->table;
-    unsigned char *flag = loaded(cpu, kind, layer);
-    for (int i = 0; *flag && i < baked[kind].n; i++) {
+    const bool was = is_loaded(cpu, set, kind, layer);
+    for (int i = 0; was && i < baked[kind].n; i++) {
         const struct kiln_matrix *m = kiln_table_matrix(table, baked[kind].matrices[i], layer);
-        kiln_packed_release(&cpu->packed, (size_t)(m - table->matrices), baked[kind].forward);
+        kiln_packed_release(&cpu->sets[set].packed, (size_t)(m - table->matrices),
+                            baked[kind].forward);
     }
-    device->counts.loaded -= *flag;
-    *flag = 0;
+    set_loaded(cpu, set, kind, layer, false);
+}
+
+static void set_up_head(struct kiln_cpu_device *cpu) {
+    const struct kiln_table *table = cpu->base.table;
+    const size_t last = table->n_matrices - 1;
+    const struct kiln_tensor *norm = kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER);
+    cpu->head = (struct kiln_head){
+        .workers = &cpu->workers,
+        .classifier = &table->matrices[last],
+        .forward = kiln_cpu_packed(cpu)->forward[last],
+        .backward = kiln_cpu_packed(cpu)->backward[last],
+        .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
+                 cpu->rstd, cpu->dnorm},
+        .norm_offset = norm->offset,
+        .dw = {cpu->turned, cpu->columns},
+        .xn = cpu->xn,
+        .logits = cpu->logits,
+        .dlogits = cpu->dlogits,
+        .dxn = cpu->dxn,
+    };
+}
+
+static enum kiln_status cpu_prepare(struct kiln_device *device, size_t set,
+                                    const struct kiln_weights *weights, struct kiln_err *err) {
+    struct kiln_cpu_device *cpu = kiln_cpu_of(device);
+    KILN_REQUIRE(set < cpu->n_sets && set != device->set, err, KILN_EINTERNAL,
+                 "prepare: set %zu of %zu, and %zu is active", set, cpu->n_sets, device->set);
+    KILN_TRY(check_weights(cpu, weights, err));
+    pack_classifier(cpu, set, weights);
+    return KILN_OK;
+}
+
+static void cpu_activate(struct kiln_device *device, size_t set,
+                         const struct kiln_weights *weights) {
+    device->set = set;
+    device->weights = *weights;
+    set_up_head(kiln_cpu_of(device));
 }
 
 /* Is there a packed copy of the matrix to refresh? The classifier has its copies always. */
@@ -110,7 +194,7 @@ static bool has_copy(const struct kiln_cpu_device *cpu, const struct kiln_matrix
     for (size_t kind = 0; m->kind != KILN_MATRIX_HEAD && kind < KILN_KINDS; kind++) {
         for (int i = 0; i < baked[kind].n; i++) {
             if (baked[kind].matrices[i] == m->kind && baked[kind].forward == forward) {
-                return cpu->base.caps.refreshes && *loaded(cpu, kind, m->layer);
+                return cpu->base.caps.refreshes && is_loaded(cpu, 0, kind, m->layer);
             }
         }
     }
@@ -121,8 +205,11 @@ static void cpu_refresh(struct kiln_device *device, size_t matrix, size_t first,
                         const float *weights) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     const struct kiln_matrix *m = &device->table->matrices[matrix];
-    kiln_packed_rows(&cpu->packed, matrix, first, rows, weights, has_copy(cpu, m, true),
-                     cpu->training && has_copy(cpu, m, false));
+    const struct kiln_weights flat = kiln_weights_flat(device->table, weights);
+    if (cpu->n_sets == 1) { /* else the active set stays of its generation */
+        kiln_packed_rows(kiln_cpu_packed(cpu), matrix, first, rows, &flat, has_copy(cpu, m, true),
+                         cpu->training && has_copy(cpu, m, false));
+    }
 }
 
 struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, const void *taps) {
@@ -168,10 +255,12 @@ static enum kiln_status cpu_drain(struct kiln_device *device, struct kiln_err *e
 
 static void cpu_close(struct kiln_device *device) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    kiln_packed_close(&cpu->packed);
+    for (size_t i = 0; i < cpu->n_sets; i++) {
+        kiln_packed_close(&cpu->sets[i].packed);
+        kiln_free(cpu->sets[i].loaded);
+    }
     kiln_workers_close(&cpu->workers);
     kiln_arena_close(&cpu->arena);
-    kiln_free(cpu->loaded);
     kiln_free(cpu);
 }
 
@@ -180,6 +269,8 @@ static const struct kiln_device_ops ops = {
     .activation_bytes = cpu_activation_bytes,
     .compile = cpu_compile,
     .release = cpu_release,
+    .prepare = cpu_prepare,
+    .activate = cpu_activate,
     .refresh = cpu_refresh,
     .embed = kiln_cpu_embed,
     .forward = kiln_cpu_forward,
@@ -248,27 +339,17 @@ enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
             out->backward += backward;
         }
     }
+    out->baked_forward = out->forward;
+    out->baked_backward = out->backward;
+    out->baked_head = out->head;
     return KILN_OK;
 }
 
-static void set_up_head(struct kiln_cpu_device *cpu) {
-    const struct kiln_table *table = cpu->base.table;
-    const size_t last = table->n_matrices - 1;
-    const struct kiln_tensor *norm = kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER);
-    cpu->head = (struct kiln_head){
-        .workers = &cpu->workers,
-        .classifier = &table->matrices[last],
-        .forward = cpu->packed.forward[last],
-        .backward = cpu->packed.backward[last],
-        .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
-                 cpu->rstd, cpu->dnorm},
-        .norm_offset = norm->offset,
-        .dw = {cpu->turned, cpu->columns},
-        .xn = cpu->xn,
-        .logits = cpu->logits,
-        .dlogits = cpu->dlogits,
-        .dxn = cpu->dxn,
-    };
+static enum kiln_status open_set(struct kiln_cpu_device *cpu, struct kiln_cpu_set *set,
+                                 struct kiln_err *err) {
+    set->loaded = kiln_alloc(KILN_KINDS * cpu->base.table->dims.layers, 1);
+    KILN_REQUIRE(set->loaded, err, KILN_ENOMEM, "no memory for the list of kernels");
+    return kiln_packed_open(&set->packed, cpu->base.table, &cpu->kernels, cpu->training, err);
 }
 
 static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool *pool,
@@ -279,17 +360,15 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
     KILN_TRY(kiln_workers_open(
         &cpu->workers, &cpu->kernels, pool,
         kiln_attention_scratch(&cpu->kernels, options->shape.seq, d->head_size), err));
-    KILN_TRY(kiln_packed_open(&cpu->packed, cpu->base.table, &cpu->kernels, cpu->training, err));
-    cpu->loaded = kiln_alloc(KILN_KINDS * d->layers, 1);
-    KILN_REQUIRE(cpu->loaded, err, KILN_ENOMEM, "no memory for the list of kernels");
+    KILN_TRY(check_weights(cpu, &cpu->base.weights, err));
+    for (size_t i = 0; i < cpu->n_sets; i++) {
+        KILN_TRY(open_set(cpu, &cpu->sets[i], err));
+    }
     KILN_TRY(kiln_arena_open(&cpu->arena, lay_out(cpu, NULL), err));
     lay_out(cpu, cpu->arena.base);
     set_up_head(cpu);
     kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
-    const struct kiln_table *table = cpu->base.table;
-    struct pack_job head = {cpu, table->n_matrices - 1, cpu->base.weights.flat, true,
-                            cpu->training};
-    kiln_rows(&cpu->workers, table->matrices[head.matrix].rows, KILN_PACK_ROWS, pack_piece, &head);
+    pack_classifier(cpu, 0, &cpu->base.weights);
     return KILN_OK;
 }
 
@@ -305,6 +384,8 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
     cpu->base.shape = options->shape;
     cpu->base.weights = *weights;
     cpu->training = options->training;
+    cpu->beside = options->beside;
+    cpu->n_sets = options->two_sets ? 2 : 1;
     cpu->tokens = options->shape.batch * options->shape.seq;
     enum kiln_status status = open_parts(cpu, pool, options, err);
     if (status != KILN_OK) {
@@ -315,7 +396,8 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
         .name = "cpu",
         .compile_budget = options->budget,
         .load_budget = options->load_budget,
-        .refreshes = options->budget == 0 && options->load_budget == 0,
+        .compiles_beside = true,
+        .refreshes = options->budget == 0 && options->load_budget == 0 && !options->two_sets,
     };
     kiln_device_kinds(&table->dims, options, cpu->base.caps.kinds);
     snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",
@@ -326,5 +408,5 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
 }
 
 const struct kiln_packed *kiln_device_packed(const struct kiln_device *device) {
-    return device->ops == &ops ? &((const struct kiln_cpu_device *)device)->packed : NULL;
+    return device->ops == &ops ? kiln_cpu_packed((const struct kiln_cpu_device *)device) : NULL;
 }

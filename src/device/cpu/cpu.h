@@ -17,17 +17,23 @@
 #include "kernel/packed.h"
 #include "kernel/product.h"
 
+/* What is compiled from one generation of weights. */
+struct kiln_cpu_set {
+    struct kiln_packed packed;
+    unsigned char *loaded; /* [kinds][L] kernels that are loaded; atomic. Weightless ones: set 0 */
+};
+
 struct kiln_cpu_device {
     struct kiln_device base;
     struct kiln_kernels kernels;
     struct kiln_workers workers;
-    struct kiln_packed packed;
-    struct kiln_head head;   /* works in the workspace below */
+    struct kiln_cpu_set sets[2];
+    size_t n_sets;
+    struct kiln_head head;   /* of the active set; works in the workspace below */
     struct kiln_arena arena; /* the workspace below */
-    bool training;
-    unsigned char *loaded; /* [kinds][L] kernels that are loaded */
-    size_t tokens;         /* N */
-    float *angles;         /* RoPE: [T, K] as cos, sin pairs */
+    bool training, beside;
+    size_t tokens; /* N */
+    float *angles; /* RoPE: [T, K] as cos, sin pairs */
 
     /* Workspace; operands unless said otherwise. */
     void *xn;      /* [N, D] normalised input */
@@ -49,7 +55,12 @@ static inline struct kiln_cpu_device *kiln_cpu_of(struct kiln_device *device) {
     return (struct kiln_cpu_device *)device;
 }
 
-/* Is there a kernel of that kind for the layer? */
+/* The packed matrices that the owner computes with. */
+static inline const struct kiln_packed *kiln_cpu_packed(const struct kiln_cpu_device *cpu) {
+    return &cpu->sets[cpu->base.set].packed;
+}
+
+/* Is there a kernel of that kind for the layer, in the active set? */
 bool kiln_cpu_loaded(const struct kiln_cpu_device *cpu, size_t kind, size_t layer);
 
 /* Parts of the tap blocks. */

@@ -51,33 +51,35 @@ static const struct kiln_matrix *matrix_of(const struct kiln_cpu_device *cpu,
 /* y [N, rows] = x [N, cols] . W^T; as operands, or fp32 with x_in added. */
 static void forward_product(struct kiln_cpu_device *cpu, const struct kiln_matrix *m, const void *x,
                             void *y, const float *residual) {
-    kiln_product(&cpu->workers,
-                 &(struct kiln_gemm){.m = cpu->tokens,
-                                     .n = m->rows,
-                                     .k = m->cols,
-                                     .a = x,
-                                     .lda = m->cols,
-                                     .b = cpu->packed.forward[m - cpu->base.table->matrices],
-                                     .c = y,
-                                     .ldc = m->rows,
-                                     .c_operand = residual == NULL,
-                                     .add = residual,
-                                     .ldadd = m->rows});
+    kiln_product(
+        &cpu->workers,
+        &(struct kiln_gemm){.m = cpu->tokens,
+                            .n = m->rows,
+                            .k = m->cols,
+                            .a = x,
+                            .lda = m->cols,
+                            .b = kiln_cpu_packed(cpu)->forward[m - cpu->base.table->matrices],
+                            .c = y,
+                            .ldc = m->rows,
+                            .c_operand = residual == NULL,
+                            .add = residual,
+                            .ldadd = m->rows});
 }
 
 /* dx [N, cols] = dy [N, rows] . W */
 static void backward_product(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
                              const void *dy, void *dx, bool operand) {
-    kiln_product(&cpu->workers,
-                 &(struct kiln_gemm){.m = cpu->tokens,
-                                     .n = m->cols,
-                                     .k = m->rows,
-                                     .a = dy,
-                                     .lda = m->rows,
-                                     .b = cpu->packed.backward[m - cpu->base.table->matrices],
-                                     .c = dx,
-                                     .ldc = m->cols,
-                                     .c_operand = operand});
+    kiln_product(
+        &cpu->workers,
+        &(struct kiln_gemm){.m = cpu->tokens,
+                            .n = m->cols,
+                            .k = m->rows,
+                            .a = dy,
+                            .lda = m->rows,
+                            .b = kiln_cpu_packed(cpu)->backward[m - cpu->base.table->matrices],
+                            .c = dx,
+                            .ldc = m->cols,
+                            .c_operand = operand});
 }
 
 static void weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,

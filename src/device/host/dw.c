@@ -37,9 +37,9 @@ struct kiln_dw {
     float *packed;
     float *scratch; /* [threads], each: */
     size_t thread_floats;
-    struct entry *entries; /* [slots] */
-    size_t next;           /* entry to be handed out */
-    struct entry *last;    /* posted */
+    struct entry *entries;            /* [slots] */
+    size_t next;                      /* entry to be handed out */
+    struct entry *last;               /* posted */
     const struct kiln_device *device; /* that is told; or NULL */
     struct worked *worked;            /* [threads] */
 };
@@ -95,8 +95,8 @@ static void task_done(const struct kiln_dw *dw, const struct kiln_dw_product *pr
     if (!dw->device || !dw->device->spans) {
         return;
     }
-    if (w->any && (w->name != product->name || w->layer != product->layer ||
-                   start - w->end > BREAK)) {
+    if (w->any &&
+        (w->name != product->name || w->layer != product->layer || start - w->end > BREAK)) {
         tell_worked(dw, thread);
     }
     w->start = w->any ? w->start : start;

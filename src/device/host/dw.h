@@ -64,7 +64,8 @@ KILN_MUST_CHECK enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape,
                                               struct kiln_pool *pool, struct kiln_dw **out,
                                               struct kiln_err *err);
 /* Spans go where the device's go from here on: one for what a thread works on a product without a
- * break (DW), at the latest when kiln_dw_drain returns; one for each wait of the owner (DW_WAIT). */
+ * break (DW), at the latest when kiln_dw_drain returns; one for each wait of the owner (DW_WAIT).
+ */
 void kiln_dw_tell(struct kiln_dw *dw, const struct kiln_device *device);
 /* What is posted is finished first. NULL is fine. */
 void kiln_dw_close(struct kiln_dw *dw);

@@ -75,17 +75,32 @@ enum kiln_status kiln_host_sizes(const struct kiln_table *table,
     return KILN_OK;
 }
 
-static void pack_classifier(struct kiln_host *host, size_t first, size_t rows,
-                            const float *weights) {
-    kiln_packed_rows(&host->packed, 0, first, rows, weights, !host->options.classify,
-                     host->options.training);
-}
+struct pack_job {
+    const struct kiln_host *host;
+    size_t set;
+    const struct kiln_weights *weights;
+};
 
 static void pack_piece(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    struct kiln_host *host = context;
+    const struct pack_job *job = context;
     (void)index;
     (void)scratch;
-    pack_classifier(host, first, rows, host->weights);
+    kiln_packed_rows(&job->host->packed[job->set], 0, first, rows, job->weights,
+                     !job->host->options.classify, job->host->options.training);
+}
+
+void kiln_host_prepare(struct kiln_host *host, size_t set, const struct kiln_weights *weights) {
+    const size_t rows = host->classifier.matrices->rows;
+    struct pack_job job = {host, set, weights};
+    if (kiln_pool_is_owner(host->workers.pool)) {
+        kiln_rows(&host->workers, rows, KILN_PACK_ROWS, pack_piece, &job);
+        return;
+    }
+    kiln_pool_guest_enter(host->workers.pool);
+    for (size_t first = 0; first < rows; first += KILN_PACK_ROWS) {
+        pack_piece(&job, first, kiln_least(rows - first, KILN_PACK_ROWS), 0, NULL);
+    }
+    kiln_pool_guest_leave(host->workers.pool);
 }
 
 static void set_up_head(struct kiln_host *host) {
@@ -94,9 +109,9 @@ static void set_up_head(struct kiln_host *host) {
     struct kiln_head *head = &host->head;
     head->workers = &host->workers;
     head->classifier = host->classifier.matrices;
-    head->forward = host->packed.forward[0];
-    head->backward = host->packed.backward[0];
-    head->norm.w = host->weights + norm->offset;
+    head->forward = host->packed[host->set].forward[0];
+    head->backward = host->packed[host->set].backward[0];
+    head->norm.w = kiln_weights_wide(&host->weights, norm);
     head->norm.eps = table->dims.rms_eps;
     head->norm.dim = table->dims.dim;
     head->norm_offset = norm->offset;
@@ -105,20 +120,23 @@ static void set_up_head(struct kiln_host *host) {
 static enum kiln_status open_parts(struct kiln_host *host, struct kiln_pool *pool,
                                    struct kiln_err *err) {
     KILN_TRY(kiln_workers_open(&host->workers, &host->kernels, pool, scratch_bytes(host), err));
-    KILN_TRY(kiln_packed_open(&host->packed, &host->classifier, &host->kernels,
-                              host->options.training, err));
+    for (size_t set = 0; set <= host->options.two_sets; set++) {
+        KILN_TRY(kiln_packed_open(&host->packed[set], &host->classifier, &host->kernels,
+                                  host->options.training, err));
+    }
     KILN_TRY(kiln_arena_open(&host->arena, lay_out(host, NULL), err));
     lay_out(host, host->arena.base);
     set_up_head(host);
-    kiln_rows(&host->workers, host->classifier.matrices->rows, KILN_PACK_ROWS, pack_piece, host);
+    struct pack_job first = {host, 0, &host->weights};
+    kiln_rows(&host->workers, host->classifier.matrices->rows, KILN_PACK_ROWS, pack_piece, &first);
     return KILN_OK;
 }
 
 enum kiln_status kiln_host_open(struct kiln_host *host, const struct kiln_table *table,
-                                struct kiln_pool *pool, const float *weights,
+                                struct kiln_pool *pool, const struct kiln_weights *weights,
                                 const struct kiln_host_options *options, struct kiln_err *err) {
     KILN_TRY(set_up(host, table, options, err));
-    host->weights = weights;
+    host->weights = *weights;
     enum kiln_status status = open_parts(host, pool, err);
     if (status != KILN_OK) {
         kiln_host_close(host);
@@ -127,7 +145,8 @@ enum kiln_status kiln_host_open(struct kiln_host *host, const struct kiln_table 
 }
 
 void kiln_host_close(struct kiln_host *host) {
-    kiln_packed_close(&host->packed);
+    kiln_packed_close(&host->packed[0]);
+    kiln_packed_close(&host->packed[1]);
     kiln_workers_close(&host->workers);
     kiln_arena_close(&host->arena);
     *host = (struct kiln_host){0};
@@ -135,9 +154,17 @@ void kiln_host_close(struct kiln_host *host) {
 
 void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size_t rows,
                        const float *weights) {
-    if (matrix == host->table->n_matrices - 1) {
-        pack_classifier(host, first, rows, weights);
+    const struct kiln_weights flat = kiln_weights_flat(host->table, weights);
+    struct pack_job job = {host, host->set, &flat};
+    if (matrix == host->table->n_matrices - 1 && !host->options.two_sets) {
+        pack_piece(&job, first, rows, 0, NULL);
     }
+}
+
+void kiln_host_activate(struct kiln_host *host, size_t set, const struct kiln_weights *weights) {
+    host->set = set;
+    host->weights = *weights;
+    set_up_head(host);
 }
 
 /* ---- tokens and channels -------------------------------------------------------------------- */
@@ -252,7 +279,7 @@ _Static_assert(TOKENS *COPIED * sizeof(float) <= KILN_GEMM_SCRATCH, "gathered ro
 void kiln_host_embed(struct kiln_host *host, const uint32_t *tokens, float *x) {
     const struct kiln_tensor *embed = kiln_table_find(host->table, KILN_EMBED, KILN_NO_LAYER);
     struct turn_job job = {
-        .host = host, .tokens = tokens, .in = host->weights + embed->offset, .out = x};
+        .host = host, .tokens = tokens, .in = kiln_weights_wide(&host->weights, embed), .out = x};
     kiln_rows(&host->workers, all_tokens(host), TOKENS, embed_tokens, &job);
 }
 

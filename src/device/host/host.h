@@ -26,6 +26,7 @@ enum { KILN_HOST_CHANNELS = 32 };
 struct kiln_host_options {
     struct kiln_micro_batch shape;
     bool training; /* false: no room for gradients */
+    bool two_sets; /* room for a second packed classifier */
     bool classify; /* final norm and classifier run on the device: kiln_host_head_made is called,
                     * kiln_host_head is not */
 };
@@ -33,13 +34,14 @@ struct kiln_host_options {
 /* Opened in place: it must not be moved. */
 struct kiln_host {
     const struct kiln_table *table; /* borrowed */
-    const float *weights;           /* borrowed master weights: embedding, final norm */
+    struct kiln_weights weights;    /* of the active set: embedding, final norm; borrowed */
     struct kiln_host_options options;
     size_t width;                /* W */
     struct kiln_kernels kernels; /* fp32 operands */
     struct kiln_workers workers;
     struct kiln_table classifier; /* a table of one matrix, for the packed copies */
-    struct kiln_packed packed;
+    struct kiln_packed packed[2]; /* of the sets; the second only where the options want it */
+    size_t set;                   /* the active one */
     struct kiln_head head;
     struct kiln_arena arena; /* the workspace below, and the head's */
     float *x, *dx;           /* [KILN_HEAD_ROWS, D] token-major, of the head's block */
@@ -52,23 +54,32 @@ struct kiln_host {
 struct kiln_host_sizes {
     size_t workspace;
     size_t thread; /* of each thread */
-    size_t head;   /* the packed classifier */
+    size_t head;   /* the packed classifier, of one set */
 };
 KILN_MUST_CHECK enum kiln_status kiln_host_sizes(const struct kiln_table *table,
                                                  const struct kiln_host_options *options,
                                                  struct kiln_host_sizes *out, struct kiln_err *err);
 
-/* Open, and pack the classifier from the weights. Table, pool and weights are borrowed. On success
- * kiln_host_close, which also closes what is half open or all zero. */
+/* Open, and pack the classifier of set 0, which is active, from the weights. Table, pool and what
+ * the weights show are borrowed. On success kiln_host_close, which also closes what is half open or
+ * all zero. */
 KILN_MUST_CHECK enum kiln_status kiln_host_open(struct kiln_host *host,
                                                 const struct kiln_table *table,
-                                                struct kiln_pool *pool, const float *weights,
+                                                struct kiln_pool *pool,
+                                                const struct kiln_weights *weights,
                                                 const struct kiln_host_options *options,
                                                 struct kiln_err *err);
 void kiln_host_close(struct kiln_host *host);
 
-/* Rows first..first+rows of a matrix have new values: the classifier is packed again, other
- * matrices have no copy here. For the device's `refresh`; runs on any thread. */
+/* Pack the classifier of the set that is not active. Runs on any thread: alone, as a guest of the
+ * pool, where it is not the owner's. */
+void kiln_host_prepare(struct kiln_host *host, size_t set, const struct kiln_weights *weights);
+/* Compute from here on with that set's classifier, and with the norm and embedding of weights. */
+void kiln_host_activate(struct kiln_host *host, size_t set, const struct kiln_weights *weights);
+
+/* Rows first..first+rows of a matrix have new values: the classifier is packed again, unless there
+ * are two sets; other matrices have no copy here. For the device's `refresh`; runs on any thread.
+ */
 void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size_t rows,
                        const float *weights);
 

@@ -142,9 +142,9 @@ static const void *find_weight(void *context, const char *path, size_t *bytes) {
 }
 
 /* Read, check and plan a text with its weights. */
-static enum kiln_status build(const struct sim *sim, const char *label, const char *text,
-                              size_t bytes, struct shelf shelf, struct kiln_mil_graph *graph,
-                              struct kiln_sim_plan *plan, struct kiln_err *err) {
+static enum kiln_status bake(const struct sim *sim, const char *label, const char *text,
+                             size_t bytes, struct shelf shelf, struct kiln_mil_graph *graph,
+                             struct kiln_sim_plan *plan, struct kiln_err *err) {
     KILN_TRY(kiln_mil_parse(label, text, bytes, find_weight, &shelf, graph, err));
     enum kiln_status status = kiln_sim_check(graph, label, &sim->options.limits, NULL, err);
     if (status == KILN_OK) {
@@ -153,6 +153,16 @@ static enum kiln_status build(const struct sim *sim, const char *label, const ch
     if (status != KILN_OK) {
         kiln_mil_close(graph);
     }
+    return status;
+}
+
+/* Another thread than the pool's owner does that as a guest. */
+static enum kiln_status build(const struct sim *sim, const char *label, const char *text,
+                              size_t bytes, struct shelf shelf, struct kiln_mil_graph *graph,
+                              struct kiln_sim_plan *plan, struct kiln_err *err) {
+    kiln_pool_guest_enter(sim->machine.workers.pool);
+    const enum kiln_status status = bake(sim, label, text, bytes, shelf, graph, plan, err);
+    kiln_pool_guest_leave(sim->machine.workers.pool);
     return status;
 }
 
@@ -229,9 +239,12 @@ static enum kiln_status sim_load(struct kiln_npu_runtime *runtime, struct kiln_n
                  "load %s: this process has %llu programs loaded, and load-budget allows no more; "
                  "release some",
                  program->label, (unsigned long long)budget);
-    pthread_mutex_lock(&sim->running);
-    enum kiln_status status = kiln_sim_machine_grow(&sim->machine, program->plan.floats, err);
-    pthread_mutex_unlock(&sim->running);
+    enum kiln_status status = KILN_OK;
+    if (program->plan.floats > sim->machine.floats) { /* only loads change it: one at a time */
+        pthread_mutex_lock(&sim->running);
+        status = kiln_sim_machine_grow(&sim->machine, program->plan.floats, err);
+        pthread_mutex_unlock(&sim->running);
+    }
     if (status != KILN_OK) {
         give_back(&used.loads);
         return status;

@@ -51,9 +51,10 @@ void kiln_sim_options_default(struct kiln_sim_options *out);
 KILN_MUST_CHECK enum kiln_status kiln_sim_options_set(struct kiln_sim_options *options,
                                                       const char *texts, struct kiln_err *err);
 
-/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller, which
- * may be another thread. The two budgets count what the process does through all its simulators;
- * a child process starts with none of it. runtime->reloads is what `reload_is_visible` says. */
+/* Open a simulated device. pool is borrowed and used by evaluate; compile runs on the caller;
+ * another thread is a guest of the pool then, but not while time is charged. The two budgets count
+ * what the process does through all its simulators; a child process starts with none of it.
+ * runtime->reloads is what `reload_is_visible` says. */
 KILN_MUST_CHECK enum kiln_status kiln_sim_open(struct kiln_pool *pool,
                                                const struct kiln_sim_options *options,
                                                struct kiln_npu_runtime **out, struct kiln_err *err);
