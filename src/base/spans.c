@@ -147,19 +147,3 @@ void kiln_spans_take(struct kiln_spans *s, struct kiln_spans_taken *out) {
     out->list = list.at;
     out->n = list.n;
 }
-
-void kiln_spans_forget(struct kiln_spans *s, enum kiln_span_kind kind) {
-    if (!s) {
-        return;
-    }
-    pthread_mutex_lock(&s->lock);
-    size_t left = 0;
-    for (size_t i = 0; i < s->now.n; i++) {
-        if (s->now.at[i].kind != kind) {
-            s->now.at[left++] = s->now.at[i];
-        }
-    }
-    s->now.n = left;
-    s->sums[kind] = 0.0;
-    pthread_mutex_unlock(&s->lock);
-}

@@ -84,7 +84,5 @@ struct kiln_spans_taken {
     size_t n;
 };
 void kiln_spans_take(struct kiln_spans *spans, struct kiln_spans_taken *out);
-/* Forget the spans of a kind that were added since then. */
-void kiln_spans_forget(struct kiln_spans *spans, enum kiln_span_kind kind);
 
 #endif

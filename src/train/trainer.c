@@ -627,8 +627,6 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     t->since = kiln_now_s();
     t->counted = t->engine.device->counts;
-    /* A successor waited for its kernels while the owner computed: nothing stood still. */
-    kiln_spans_forget(t->engine.spans, KILN_SPAN_STALL);
     KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
     kiln_cost_begin(t);
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {

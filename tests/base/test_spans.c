@@ -115,31 +115,12 @@ TEST(sums_go_on_where_spans_are_not_kept) {
     kiln_spans_destroy(s);
 }
 
-TEST(a_kind_can_be_forgotten) {
-    struct kiln_spans *s = make();
-    struct kiln_spans_taken taken;
-    const struct kiln_span stall = span(KILN_SPAN_STALL, 0, 2);
-    const struct kiln_span compile = span(KILN_SPAN_COMPILE, 1, 2);
-    kiln_spans_add(s, &stall);
-    kiln_spans_add(s, &compile);
-    kiln_spans_add(s, &stall);
-    kiln_spans_forget(s, KILN_SPAN_STALL);
-    kiln_spans_add(s, &compile);
-    kiln_spans_take(s, &taken);
-    CHECK_EQ(taken.n, 2);
-    CHECK_EQ(taken.list[0].kind, KILN_SPAN_COMPILE);
-    CHECK_CLOSE(taken.sums[KILN_SPAN_STALL], 0, 0);
-    CHECK_CLOSE(taken.sums[KILN_SPAN_COMPILE], 2, 0);
-    kiln_spans_destroy(s);
-}
-
 TEST(nobody_to_tell_is_fine) {
     struct kiln_spans_taken taken;
     const struct kiln_span a = span(KILN_SPAN_STALL, 0, 2);
     kiln_spans_add(NULL, &a);
     kiln_spans_at(NULL, 0, 0);
     kiln_spans_keep(NULL, true);
-    kiln_spans_forget(NULL, KILN_SPAN_STALL);
     kiln_spans_take(NULL, &taken);
     CHECK_EQ(taken.n, 0);
     CHECK_CLOSE(taken.sums[KILN_SPAN_STALL], 0, 0);
