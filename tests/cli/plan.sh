@@ -64,9 +64,10 @@ expect 0 "$KILN" "${sets[@]}"
 says stdout 'relay: two kernel sets do not fit a process'
 expect 2 "$KILN" "${sets[@]}" --restart exec
 says stderr 'two kernel sets take 121 kernels in a process and 107 may be used'
-expect 0 "$KILN" "${sets[@]}" --restart exec --budget 121 --headroom 0 --json --trace
+expect 0 "$KILN" "${sets[@]}" --restart exec --budget 122 --headroom 0 --json
 holds '"restart":"exec","restart_why":null,"staleness":1,"kernel_sets":{"kernels":121,"one_process":true}'
-holds '"action":"compilenext"'
+expect 0 "$KILN" plan --model stories15m --device sim --no-extras --batch 1 --overlap delayed --trace
+says stdout 'the next generation: 30 kernels beside this window'
 expect 0 "$KILN" plan --model stories110m --device ane --no-extras --batch 1 --memory 1T --trace
 says stdout 'overlap exact: '
 says stdout 'ahead: they fit beside what is loaded'
