@@ -12,7 +12,11 @@
 
 #include "stop.h"
 
+#ifdef __APPLE__
+#include <mach-o/dyld.h>
+
 extern char **environ;
+#endif
 
 /* Descriptors of a process that is started. */
 enum { STATE_AT = 3, SOCKET_AT = 4, ASIDE = 16 };
@@ -20,8 +24,6 @@ enum { STATE_AT = 3, SOCKET_AT = 4, ASIDE = 16 };
 static char path[4096]; /* of the program */
 
 #ifdef __APPLE__
-#include <mach-o/dyld.h>
-
 enum kiln_status self_open(struct kiln_err *err) {
     uint32_t size = sizeof path;
     KILN_REQUIRE(_NSGetExecutablePath(path, &size) == 0, err, KILN_EIO,

@@ -257,7 +257,8 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
     struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
     memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
-    cursor.restarts += run->resumed;
+    /* Who made it and gave it to another process did not train. */
+    cursor.restarts += run->resumed && (cursor.phase != KILN_PHASE_START || cursor.mid);
     run->resumed = false;
     kiln_state_commit(run->trainer.state, &cursor);
     const struct kiln_layout *layout = &run->trainer.engine.plan.layout;

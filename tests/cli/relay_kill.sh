@@ -13,19 +13,8 @@ gone orphans
 go_on orphans
 ended orphans stdout
 
-started owners "$KILN" train "${relay[@]}" --steps 60 --out "$PWD/owners"
-deaths=0
-for at in 5 10 15 20 25 30; do
-    lines owners $at
-    victim=$(workers owners | sort -R | head -n 1)
-    ! kill -KILL "$victim" 2>/dev/null || deaths=$((deaths + 1))
-done
-ends 0
-ended owners stdout
-[ $deaths -gt 0 ] || fail 'nobody was killed'
-
 # a worker by the wrong command line is refused and hurts nobody
-expect 2 "$KILN" train --resume "$PWD/owners" --take-over 99 --worker 98
+expect 2 "$KILN" train --resume "$PWD/orphans" --take-over 99 --worker 98
 
 # ---- at every point ---------------------------------------------------------------------------
 
@@ -74,3 +63,22 @@ rm -rf point
 KILN_KILL_ROLE=successor KILN_KILL_AT=relay:2 expect 0 "$KILN_TEST_PROGRAM" train "${small[@]}"
 says stderr 'no successor could be started (signal 9'
 ended point stdout
+
+# ---- at any moment ----------------------------------------------------------------------------
+
+# Windows that last: who is named is still there when it is killed.
+plain=(--data "$PWD/text.txt" --dim 64 --hidden 172 --heads 4 --kv-heads 4 --layers 4 --vocab 259
+    --seq 64 --batch 8 --accum 6 --eval-every 4 --threads 1 --warmup 2)
+relay=("${plain[@]}" --budget 9 --restart relay --json)
+want 12
+started anybody "$KILN" train "${relay[@]}" --steps 12 --out "$PWD/anybody"
+deaths=0
+for at in 1 3 5 7 9; do
+    lines anybody $at
+    victim=$(workers anybody | sort -R | head -n 1)
+    ! kill -KILL "$victim" 2>/dev/null || deaths=$((deaths + 1))
+done
+ends 0
+ended anybody stdout
+echo "$deaths more"
+[ $deaths -gt 0 ] || fail 'nobody was killed'

@@ -19,7 +19,7 @@
 #define STEPS "steps=4 eval-every=2 save-every=2"
 
 struct relay_test {
-    const char *folder;
+    char folder[4096];
     int lock;
     struct kiln_run *next; /* open, not ours yet */
     size_t started;
@@ -52,7 +52,9 @@ static struct relay_test begin(const char *name, const char *changes) {
     CHECK(kiln_run_relays(run));
     const int lock = kiln_run_hand_over(run);
     kiln_settings_free(&s);
-    return (struct relay_test){.folder = strdup(test_path(name)), .lock = lock};
+    struct relay_test t = {.lock = lock};
+    snprintf(t.folder, sizeof t.folder, "%s", test_path(name));
+    return t;
 }
 
 static struct kiln_run *first_owner(const struct relay_test *t) {
@@ -103,9 +105,9 @@ static uint32_t hash_of(const char *folder) {
 }
 
 static void compare(const char *changes, const char *relayed, bool refuse) {
-    char with[300];
+    char with[300], whole[4096];
     struct kiln_err err;
-    const char *whole = strdup(tiny_run("whole", changes, NULL));
+    snprintf(whole, sizeof whole, "%s", tiny_run("whole", changes, NULL));
     snprintf(with, sizeof with, "%s %s restart=relay", changes, relayed);
     struct relay_test t = begin("relayed", with);
     t.refuse = refuse;
