@@ -50,10 +50,29 @@ if grep -q surface_bytes stdout; then fail "the cpu has no surfaces"; fi
 # as text
 expect 0 "$KILN" "${seven[@]}" --schedule whole --accum 1 --trace
 says stdout '384 compiles, 4 restarts'
-says stdout 'restart     [17,32) forward: 90 kernels do not fit; 5 left'
+says stdout 'restart        [17,32) forward: 90 kernels do not fit; 5 left'
 expect 0 "$KILN" plan
 says stdout 'no limit'
 says stdout '0 compiles, 0 restarts'
+
+# two sets of 60 kernels with weights and one without do not fit 107: a relay, or nothing
+sets=(plan --model stories110m --device ane --no-extras --batch 1 --overlap delayed --memory 1T)
+expect 0 "$KILN" "${sets[@]}" --json --trace
+holds '"overlap":"delayed","restart":"relay","restart_why":"twokernelsetsdonotfitaprocess","staleness":1,'
+holds '"kernel_sets":{"kernels":121,"one_process":false}'
+expect 0 "$KILN" "${sets[@]}"
+says stdout 'relay: two kernel sets do not fit a process'
+expect 2 "$KILN" "${sets[@]}" --restart exec
+says stderr 'two kernel sets take 121 kernels in a process and 107 may be used'
+expect 0 "$KILN" "${sets[@]}" --restart exec --budget 122 --headroom 0 --json
+holds '"restart":"exec","restart_why":null,"staleness":1,"kernel_sets":{"kernels":121,"one_process":true}'
+expect 0 "$KILN" plan --model stories15m --device sim --no-extras --batch 1 --overlap delayed --trace
+says stdout 'the next generation: 30 kernels beside this window'
+expect 0 "$KILN" plan --model stories110m --device ane --no-extras --batch 1 --memory 1T --trace
+says stdout 'overlap exact: '
+says stdout 'ahead: they fit beside what is loaded'
+expect 2 "$KILN" plan --device sim --weight-mode dynamic --overlap delayed
+says stderr 'use --overlap exact'
 
 # the state file is as long as the plan says
 seq 3000 >text.txt
