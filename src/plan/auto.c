@@ -177,19 +177,17 @@ static enum kiln_status consider(struct search *s, struct kiln_err *err) {
     return KILN_OK;
 }
 
-/* A plan that recomputes n layers takes at least the time of its passes. */
+/* A plan that recomputes n layers takes at least the time of its passes on the device. */
 static bool hopeless(const struct search *s, size_t n) {
     if (!s->found) {
         return false;
     }
-    const double rate = s->request->profile.tflops * 1e12;
-    const struct kiln_flops *f = &s->best.flops;
-    const double layer =
-        rate > 0 ? (f->forward + 0.4 * f->attention) / (double)s->layers / rate : 0;
-    const double passes = s->best.cost.compute_s +
-                          ((double)n - (double)again(&s->best)) * layer * (double)s->request->accum;
+    const struct kiln_rates r = kiln_plan_rates(&s->best);
+    const double micro_batch =
+        (double)s->layers * (r.forward + r.backward) + (double)n * r.forward + r.head + r.host_head;
     const bool once = kiln_one_batch(&s->limits);
-    return once ? n > again(&s->best) : passes > kiln_plan_seconds(&s->best).step;
+    return once ? n > again(&s->best)
+                : micro_batch * (double)s->request->accum > kiln_plan_seconds(&s->best).step;
 }
 
 static enum kiln_status search(struct search *s, struct kiln_err *err) {

@@ -57,14 +57,18 @@ enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) 
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-/* With a relay: the successor, whose kernels are compiled while the owner's are loaded still, the
- * weights that it compiles from, whose pages count for both, and the supervisor. */
+/* With a relay: the successor and the supervisor. Where the successor knows the weights it holds
+ * kernels, too, while the owner's are loaded still; pages of weights that both map count for both.
+ */
 static void add_successor(struct kiln_plan *plan) {
     struct kiln_memory *m = &plan->memory;
-    const uint64_t read = m->snapshots > 0 ? m->snapshots / 2 : m->weights;
-    m->kernels *= 2;
+    const bool delayed = m->snapshots > 0;
+    if (delayed || plan->layout.in_state) {
+        m->kernels *= 2;
+        m->process += delayed ? m->snapshots / 2 : m->weights;
+    }
     m->workspace *= 2;
-    m->process = 3 * m->process + read;
+    m->process += 2 * (uint64_t)(plan->request->profile.process_gb * 1e9);
 }
 
 void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {

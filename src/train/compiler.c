@@ -12,7 +12,7 @@ struct kiln_compiler {
     struct kiln_spans *spans;
     struct kiln_compile_job *jobs; /* ring of `room` */
     size_t room;
-    bool beside;
+    bool beside, idle; /* idle: waiting is no stall */
     pthread_t thread;
     /* Under the lock: */
     pthread_mutex_t lock;
@@ -52,6 +52,9 @@ static enum kiln_status compile(struct kiln_compiler *c, const struct kiln_compi
 }
 
 static void stalled(const struct kiln_compiler *c, double start) {
+    if (c->idle) {
+        return;
+    }
     const struct kiln_span span = {.start = start,
                                    .end = kiln_now_s(),
                                    .kind = KILN_SPAN_STALL,
@@ -209,6 +212,8 @@ enum kiln_status kiln_compiler_wait(struct kiln_compiler *c, uint64_t ticket,
 enum kiln_status kiln_compiler_finish(struct kiln_compiler *c, struct kiln_err *err) {
     return kiln_compiler_wait(c, c->given, err); /* only the owner gives */
 }
+
+void kiln_compiler_stalls(struct kiln_compiler *c, bool on) { c->idle = !on; }
 
 uint64_t kiln_compiler_take_count(struct kiln_compiler *c, bool gated) {
     pthread_mutex_lock(&c->lock);

@@ -52,6 +52,9 @@ KILN_MUST_CHECK enum kiln_status kiln_compiler_wait(struct kiln_compiler *compil
 /* The same for every job given so far. */
 KILN_MUST_CHECK enum kiln_status kiln_compiler_finish(struct kiln_compiler *compiler,
                                                       struct kiln_err *err);
+/* Does whoever waits for a kernel keep the device from work? At first yes; not while a successor
+ * gets ready: the device is another's. */
+void kiln_compiler_stalls(struct kiln_compiler *compiler, bool on);
 /* Kernels compiled since the last time; those with a gate, which are of the step behind the update,
  * only where `gated` says so. */
 uint64_t kiln_compiler_take_count(struct kiln_compiler *compiler, bool gated);

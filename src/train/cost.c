@@ -17,10 +17,16 @@ void kiln_cost_begin(const struct kiln_trainer *trainer) {
                                                trainer->settings->trace_steps > 0);
 }
 
+void kiln_cost_counted(struct kiln_trainer *trainer) {
+    const struct kiln_device_counts *counts = &trainer->engine.device->counts;
+    trainer->counted.surface_written = counts->surface_written;
+    trainer->counted.surface_read = counts->surface_read;
+    trainer->counted.layer_forwards = counts->layer_forwards;
+}
+
 enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor,
                                  bool evaluating, struct kiln_err *err) {
     const struct kiln_device_counts *counts = &trainer->engine.device->counts;
-    const struct kiln_device_counts *before = &trainer->counted;
     const double now = kiln_now_s();
     struct kiln_spans_taken spent;
     kiln_spans_take(trainer->engine.spans, &spent);
@@ -38,14 +44,14 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
         cursor->update_ms += (spent.sums[KILN_SPAN_NORM] + spent.sums[KILN_SPAN_UPDATE] +
                               spent.sums[KILN_SPAN_SNAPSHOT]) *
                              1e3;
-        cursor->surface_written += counts->surface_written - before->surface_written;
-        cursor->surface_read += counts->surface_read - before->surface_read;
-        cursor->layer_forwards += counts->layer_forwards - before->layer_forwards;
+        cursor->surface_written += counts->surface_written - trainer->counted.surface_written;
+        cursor->surface_read += counts->surface_read - trainer->counted.surface_read;
+        cursor->layer_forwards += counts->layer_forwards - trainer->counted.layer_forwards;
     }
     const uint64_t peak = trainer->peak_bytes;
     cursor->peak_bytes = peak > cursor->peak_bytes ? peak : cursor->peak_bytes;
     trainer->since = now;
-    trainer->counted = *counts;
+    kiln_cost_counted(trainer);
     KILN_TRY(kiln_trace_add(trainer->trace, spent.list, spent.n,
                             step_of(kiln_state_cursor(trainer->state)), evaluating, err));
     cursor->trace_bytes = kiln_trace_bytes(trainer->trace);

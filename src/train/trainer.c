@@ -187,7 +187,7 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
                  "take over at %s: no place of this run", place);
     /* Without delay the weights behind an edge are not there yet: nothing to compile. */
     const bool edge = step != kiln_state_cursor(t->state)->step;
-    t->counted = t->engine.device->counts;
+    kiln_cost_counted(t);
     kiln_cost_begin(t);
     if (edge && !delayed(t)) {
         return KILN_OK;
@@ -197,8 +197,13 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     at.evaluate = evaluate != 0;
     at.micro_batches = x->position.micro_batches;
     x->position = at;
-    KILN_TRY(kiln_executor_compile(x, false, err));
-    return kiln_compiler_finish(x->sets.compiler, err);
+    kiln_compiler_stalls(x->sets.compiler, false);
+    enum kiln_status status = kiln_executor_compile(x, false, err);
+    if (status == KILN_OK) {
+        status = kiln_compiler_finish(x->sets.compiler, err);
+    }
+    kiln_compiler_stalls(x->sets.compiler, true);
+    return status;
 }
 
 /* ---- windows, cut and taken up again -----------------------------------------------------------
@@ -621,7 +626,7 @@ static enum kiln_status run_phase(struct kiln_trainer *t, struct kiln_err *err) 
 static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     t->since = kiln_now_s();
-    t->counted = t->engine.device->counts;
+    kiln_cost_counted(t);
     KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
     kiln_cost_begin(t);
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {

@@ -31,13 +31,15 @@ struct kiln_trainer {
     double ceiling_tflops; /* of products, for utilization */
     const struct kiln_observer *observer;
     const volatile sig_atomic_t *stop;
-    bool handed_over;                  /* by a process that restarted */
-    struct kiln_relay relay;           /* start NULL: restarts are those of one process */
-    bool called;                       /* the successor has been started */
-    struct kiln_process scratch;       /* of the schedule */
-    double since;                      /* up to when the cursor knows what the step cost ... */
-    struct kiln_device_counts counted; /* ... and how much of what the device has done */
-    uint64_t peak_bytes;               /* resident memory, sampled before each action */
+    bool handed_over;            /* by a process that restarted */
+    struct kiln_relay relay;     /* start NULL: restarts are those of one process */
+    bool called;                 /* the successor has been started */
+    struct kiln_process scratch; /* of the schedule */
+    double since;                /* up to when the cursor knows what the step cost ... */
+    struct {
+        uint64_t surface_written, surface_read, layer_forwards;
+    } counted;           /* ... and how much of what the device has done */
+    uint64_t peak_bytes; /* resident memory, sampled before each action */
 };
 
 /* Train from the state's cursor to settings->steps. KILN_ERESTART: the budget of this process is

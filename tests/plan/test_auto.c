@@ -13,6 +13,10 @@
 static const struct kiln_profile profile = {.tflops = 0.2,
                                             .compile_s = 0.01,
                                             .compile_gb_s = 10,
+                                            .dispatch_s = 0.0001,
+                                            .beside = 1.1,
+                                            .host_tflops = 0.3,
+                                            .relay_s = 0.02,
                                             .update_gb_s = 20,
                                             .restart_s = 0.05,
                                             .disk_write_gb_s = 1,
@@ -99,13 +103,14 @@ static void check_auto(struct kiln_plan_request *r, const struct kiln_table *tab
     kiln_plan_close(&plan);
 }
 
-static void check_all_arrangements(struct kiln_device_choice device, const size_t *budgets,
-                                   size_t n_budgets) {
+static void check_all_arrangements(struct kiln_device_choice device, enum kiln_overlap overlap,
+                                   const size_t *budgets, size_t n_budgets) {
     size_t checked = 0, slower = 0;
     for (size_t layers = 1; layers <= 5; layers++) {
         for (size_t i = 0; i < n_budgets; i++) {
             struct kiln_plan_request r = small_request(layers, budgets[i]);
             r.device = device;
+            r.overlap = overlap;
             r.refreshes = device.id == KILN_CPU;
             struct kiln_table *table;
             struct kiln_err err;
@@ -132,12 +137,21 @@ static void check_all_arrangements(struct kiln_device_choice device, const size_
 
 TEST_WITHIN(auto_is_as_fast_as_the_best_of_all_arrangements, 300) {
     static const size_t budgets[] = {0, 119, 27, 20, 13, 9, 7};
-    check_all_arrangements((struct kiln_device_choice){.id = KILN_CPU}, budgets, 7);
+    check_all_arrangements((struct kiln_device_choice){.id = KILN_CPU}, KILN_OVERLAP_OFF, budgets,
+                           7);
 }
 
 TEST_WITHIN(auto_is_as_fast_with_extra_kernels, 300) {
     static const size_t budgets[] = {0, 119, 40, 27, 20, 14};
-    check_all_arrangements((struct kiln_device_choice){.id = KILN_SIM, .extras = true}, budgets, 6);
+    check_all_arrangements((struct kiln_device_choice){.id = KILN_SIM, .extras = true},
+                           KILN_OVERLAP_OFF, budgets, 6);
+}
+
+TEST_WITHIN(auto_is_as_fast_where_compiles_overlap, 300) {
+    static const size_t budgets[] = {119, 27, 20, 9};
+    const struct kiln_device_choice sim = {.id = KILN_SIM, .sim_time = 1};
+    check_all_arrangements(sim, KILN_OVERLAP_EXACT, budgets, 4);
+    check_all_arrangements(sim, KILN_OVERLAP_DELAYED, budgets, 4);
 }
 
 /* Larger models: never slower than a fixed policy that fits. */
