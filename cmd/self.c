@@ -119,6 +119,10 @@ static int prepare(const struct self_task *task, posix_spawn_file_actions_t *fil
                    posix_spawnattr_t *attributes) {
     sigset_t held;
     stop_signals(&held);
+    /* Until it stands in its own group the child gets what is typed at the terminal: stopped there,
+     * in front of its exec, it would hold us up for ever. worker_begin throws them away. */
+    sigaddset(&held, SIGTSTP);
+    sigaddset(&held, SIGHUP);
     int failed = posix_spawn_file_actions_adddup2(files, task->descriptor, STATE_AT);
     failed = failed ? failed : posix_spawn_file_actions_adddup2(files, task->worker, SOCKET_AT);
     failed = failed ? failed : posix_spawnattr_setpgroup(attributes, 0);

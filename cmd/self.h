@@ -29,8 +29,8 @@ struct self_task {
 /* Replace the process by the program, with that task. Returns only when that failed. Signals that
  * stop a run wait for the successor. */
 enum kiln_status self_replace(const struct self_task *task, struct kiln_err *err);
-/* Start it beside this process, in a process group of its own, SIGINT and SIGTERM held back until
- * it is ready to stop a run. Descriptor and worker are ours; it finds them under other numbers. */
+/* Start it beside this process, in a process group of its own, signals held back until it is ready
+ * for them. Descriptor and worker are ours; it finds them under other numbers. */
 KILN_MUST_CHECK enum kiln_status self_spawn(const struct self_task *task, pid_t *pid,
                                             struct kiln_err *err);
 /* The same descriptor, closed at exec, out of the way of those that self_spawn gives; the old one

@@ -42,6 +42,19 @@ static void *listen_to(void *unused) {
     _exit(1);
 }
 
+/* What was typed while we were being started is the supervisor's: it stops us with SIGTERM,
+ * suspends us with SIGSTOP. */
+static void ignore_terminal(void) {
+    sigset_t typed;
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTSTP, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    sigemptyset(&typed);
+    sigaddset(&typed, SIGTSTP);
+    sigaddset(&typed, SIGHUP);
+    sigprocmask(SIG_UNBLOCK, &typed, NULL);
+}
+
 enum kiln_status worker_begin(int socket, bool successor, struct kiln_err *err) {
     sigset_t all, before;
     pthread_t thread;
@@ -50,6 +63,7 @@ enum kiln_status worker_begin(int socket, bool successor, struct kiln_err *err) 
                  "train: --worker is for kiln itself: descriptor %d is not open", socket);
     signal(SIGTTOU, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
+    ignore_terminal();
     self.socket = socket;
     sigfillset(&all); /* signals are for the main thread */
     pthread_sigmask(SIG_SETMASK, &all, &before);
