@@ -23,7 +23,7 @@
 #include "kiln_test.h"
 #include "train/tiny_run.h"
 
-#define STEPS "steps=4 eval-every=2 save-every=3"
+#define STEPS "steps=4 eval-every=2 save-every=3 overlap=off"
 
 /* ---- the validator ---------------------------------------------------------------------------
  */
@@ -605,9 +605,12 @@ TEST_WITHIN(a_death_at_a_write_of_the_trace_leaves_each_span_once, 600) {
     die_at_each(STEPS, "trace", 1);
 }
 TEST_WITHIN(a_death_anywhere_leaves_each_span_once, 600) { die_at_each(STEPS, NULL, 61); }
+TEST_WITHIN(a_death_anywhere_one_step_behind_leaves_each_span_once, 600) {
+    die_at_each(STEPS " overlap=delayed", NULL, 67);
+}
 TEST_WITHIN(a_death_between_processes_leaves_each_span_once, 600) {
     die_at_each(STEPS " budget=20 schedule=whole activations=none", "hand-over", 3);
 }
 TEST_WITHIN(a_death_at_a_write_of_many_processes_leaves_each_span_once, 600) {
-    die_at_each(STEPS " budget=7", "trace", 3);
+    die_at_each(STEPS " budget=7 overlap=exact", "trace", 3);
 }
