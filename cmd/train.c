@@ -204,15 +204,12 @@ static enum kiln_status succeed(const struct flags *flags, struct kiln_run **run
     return KILN_OK;
 }
 
-/* The successor is ready and the state is committed for it: it is told, and this process leaves. */
-static enum kiln_status relieve(struct kiln_run *run, struct kiln_err *err) {
-    uint64_t epoch;
+/* The successor is ready and the state is committed for it: it is told first, since nothing of the
+ * run is written any more, and closing takes a while. */
+static void relieve(struct kiln_run *run) {
     fflush(NULL);
-    const int descriptor = kiln_run_hand_over(run);
-    KILN_TRY(kiln_run_epoch(descriptor, &epoch, err));
-    worker_go(epoch);
-    close(descriptor);
-    return KILN_OK;
+    worker_go(kiln_run_owner_epoch(run));
+    kiln_run_close(run);
 }
 
 /* ---- the run -------------------------------------------------------------------------------- */
@@ -372,7 +369,8 @@ static struct self_task hand_over(const struct call *call, struct kiln_run *run,
 static enum kiln_status restart(const struct call *call, struct kiln_run *run, double began,
                                 struct kiln_err *err) {
     if (worker_is_relieved()) {
-        return relieve(run, err);
+        relieve(run);
+        return KILN_OK;
     }
     struct self_task task = hand_over(call, run, began);
     if (worker_is()) {

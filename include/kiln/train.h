@@ -151,7 +151,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_take_over(int descriptor, con
  *     goes on training                      compiles what it will need at `place`; ready
  *   wait() is true
  *   kiln_run_train: KILN_ERESTART
- *   kiln_run_hand_over      ------------>   kiln_run_go: takes the state over; kiln_run_train
+ *   epoch told, run closed  ------------>   kiln_run_go: takes the state over; kiln_run_train
  *
  * The state has counted the owner's epoch up when kiln_run_train returns; the successor writes
  * nothing before kiln_run_go, which refuses (KILN_EBUSY) a state whose epoch is not the one it was
@@ -172,6 +172,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_succeed(int descriptor, const
                                                            struct kiln_err *err);
 /* The owner has handed over, at this epoch: the run is ours. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err);
+/* Epoch that the run's state has counted: what the successor must find. */
+KILN_API uint64_t kiln_run_owner_epoch(const struct kiln_run *run);
 /* Epoch of the state behind a descriptor, without a lock: how far a hand-over came. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_epoch(int descriptor, uint64_t *epoch,
                                                          struct kiln_err *err);

@@ -19,6 +19,10 @@ bool kiln_run_relays(const struct kiln_run *run) {
     return wanted && plan->limits.compile != SIZE_MAX && !plan->refreshes;
 }
 
+uint64_t kiln_run_owner_epoch(const struct kiln_run *run) {
+    return kiln_state_cursor(run->trainer.state)->owner_epoch;
+}
+
 enum kiln_status kiln_run_epoch(int descriptor, uint64_t *epoch, struct kiln_err *err) {
     return kiln_state_epoch(descriptor, epoch, err);
 }
