@@ -16,7 +16,7 @@ struct kiln_spans {
     struct list now, taken;
     bool keep;
     double sums[KILN_SPAN_KINDS];
-    int64_t generation;
+    int64_t generation, evaluated;
     int32_t micro_batch;
 };
 
@@ -59,6 +59,7 @@ enum kiln_status kiln_spans_create(struct kiln_spans **out, struct kiln_err *err
     KILN_REQUIRE(s, err, KILN_ENOMEM, "no memory for spans of time");
     s->keep = true;
     s->generation = s->micro_batch = -1;
+    s->evaluated = -1;
     pthread_mutex_init(&s->lock, NULL);
     return KILN_OK;
 }
@@ -93,6 +94,9 @@ void kiln_spans_add(struct kiln_spans *s, const struct kiln_span *span) {
     }
     pthread_mutex_lock(&s->lock);
     s->sums[span->kind] += span->end - span->start;
+    if (span->kind == KILN_SPAN_EVALUATE) {
+        s->evaluated = span->generation < 0 ? s->generation : span->generation;
+    }
     if (s->keep && grow(&s->now)) {
         struct kiln_span *to = &s->now.at[s->now.n++];
         *to = *span;
@@ -132,7 +136,7 @@ double kiln_spans_sum(struct kiln_spans *s, enum kiln_span_kind kind) {
 }
 
 void kiln_spans_take(struct kiln_spans *s, struct kiln_spans_taken *out) {
-    *out = (struct kiln_spans_taken){.n = 0};
+    *out = (struct kiln_spans_taken){.evaluated = -1};
     if (!s) {
         return;
     }
@@ -143,6 +147,8 @@ void kiln_spans_take(struct kiln_spans *s, struct kiln_spans_taken *out) {
     s->taken = list;
     memcpy(out->sums, s->sums, sizeof out->sums);
     memset(s->sums, 0, sizeof s->sums);
+    out->evaluated = s->evaluated;
+    s->evaluated = -1;
     pthread_mutex_unlock(&s->lock);
     out->list = list.at;
     out->n = list.n;

@@ -80,6 +80,7 @@ double kiln_spans_sum(struct kiln_spans *spans, enum kiln_span_kind kind);
  * spans were added, is valid until the next time. The owner's call. */
 struct kiln_spans_taken {
     double sums[KILN_SPAN_KINDS]; /* seconds */
+    int64_t evaluated;            /* generation of the last EVALUATE; -1: there was none */
     const struct kiln_span *list; /* of those that were to be kept */
     size_t n;
 };

@@ -116,6 +116,9 @@ size_t kiln_progress_line(struct kiln_progress *progress, const struct kiln_step
     add(&line, "  loss %.4f (%.4f)", record->loss, progress->smoothed);
     if (!isnan(record->val_loss)) {
         add(&line, "  held-out %.4f", record->val_loss);
+        if (record->val_generation >= 0) {
+            add(&line, " (of step %" PRId64 ")", record->val_generation);
+        }
     }
     if (!record->skipped) {
         add(&line, "  norm %.2f", record->grad_norm);

@@ -60,6 +60,7 @@ static const struct field cursor_fields[] = {
     CURSOR(COUNT, window_bytes),
     CURSOR(COUNT, owner_epoch),
     CURSOR(COUNT, skipped),
+    CURSOR(COUNT, staleness),
     CURSOR(COUNT, skip),
     CURSOR(REAL, loss_scale),
     CURSOR(COUNT, loss_scale_good),

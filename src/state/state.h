@@ -114,6 +114,7 @@ struct kiln_cursor {
 
     uint64_t owner_epoch; /* one more at each hand-over to another process */
     uint64_t skipped;     /* windows whose update was left out */
+    uint64_t staleness;   /* updates between the weights of the window and those it changes */
     uint64_t skip;        /* 0: the last window was not; else how many in a row were */
     double loss_scale;    /* 0: losses are not scaled. In phase UPDATE and FINISH of that window */
     uint64_t loss_scale_good; /* windows since it last changed */

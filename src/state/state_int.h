@@ -41,7 +41,7 @@ struct kiln_state_slot {
     uint32_t crc;
 };
 _Static_assert(sizeof(struct kiln_state_slot) == KILN_STATE_PAGE, "a slot is a page");
-_Static_assert(sizeof(struct kiln_cursor) == 44 * 8 + 40 + 160, "the cursor has no padding");
+_Static_assert(sizeof(struct kiln_cursor) == 45 * 8 + 40 + 160, "the cursor has no padding");
 _Static_assert(KILN_PRECISION_AUTO == 0 && KILN_PRECISION_FP32 == 1 && KILN_PRECISION_BF16 == 2 &&
                    KILN_PRECISION_FP16 == 3,
                "files hold these numbers");

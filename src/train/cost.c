@@ -33,6 +33,9 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     /* What is compiled beside an update is of the step to come. */
     cursor->compiles += kiln_compiler_take_count(trainer->engine.executor.sets.compiler,
                                                  cursor->phase != KILN_PHASE_FINISH || evaluating);
+    if (!evaluating && spent.evaluated >= 0) { /* by a window, or the part of it that was here */
+        cursor->staleness = kiln_state_cursor(trainer->state)->step - (uint64_t)spent.evaluated;
+    }
     if (!evaluating) {
         cursor->ms += (now - trainer->since) * 1e3;
         cursor->device_ms += spent.sums[KILN_SPAN_EVALUATE] * 1e3;
@@ -71,13 +74,12 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
     const struct kiln_cursor *c = cursor;
     const struct kiln_plan *plan = &trainer->engine.plan;
     const double accum = (double)trainer->settings->accum, seconds = c->ms * 1e-3;
-    const bool delayed = plan->schedule.overlap == KILN_OVERLAP_DELAYED;
     struct kiln_step_record r = {.step = c->step,
                                  .loss = c->loss,
                                  .grad_norm = c->grad_norm,
                                  .lr = c->lr,
                                  .tokens = c->tokens,
-                                 .staleness = delayed && c->step > 1, /* W(0) begins both */
+                                 .staleness = c->staleness,
                                  .ms = c->ms,
                                  .compile_ms = c->compile_ms,
                                  .stall_ms = c->stall_ms,

@@ -23,10 +23,6 @@
 static inline uint64_t kiln_generation_of(uint64_t step, bool delayed) {
     return delayed && step > 0 ? step - 1 : step;
 }
-/* How many updates lie between it and the weights that this window changes. */
-static inline uint64_t kiln_generation_staleness(uint64_t step, bool delayed) {
-    return step - kiln_generation_of(step, delayed);
-}
 
 /* Its weights: of a state with snapshots the slot, else the master weights. */
 struct kiln_weights kiln_generation_weights(struct kiln_state *state,
