@@ -17,6 +17,14 @@ void kiln_cost_begin(const struct kiln_trainer *trainer) {
                                                trainer->settings->trace_steps > 0);
 }
 
+/* Not the whole struct: another thread may be counting compiles. */
+void kiln_cost_count(struct kiln_trainer *trainer) {
+    const struct kiln_device_counts *counts = &trainer->engine.device->counts;
+    trainer->counted.layer_forwards = counts->layer_forwards;
+    trainer->counted.surface_written = counts->surface_written;
+    trainer->counted.surface_read = counts->surface_read;
+}
+
 enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_cursor *cursor,
                                  bool evaluating, struct kiln_err *err) {
     const struct kiln_device_counts *counts = &trainer->engine.device->counts;
@@ -45,7 +53,7 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     const uint64_t peak = trainer->peak_bytes;
     cursor->peak_bytes = peak > cursor->peak_bytes ? peak : cursor->peak_bytes;
     trainer->since = now;
-    trainer->counted = *counts;
+    kiln_cost_count(trainer);
     KILN_TRY(kiln_trace_add(trainer->trace, spent.list, spent.n,
                             step_of(kiln_state_cursor(trainer->state)), evaluating, err));
     cursor->trace_bytes = kiln_trace_bytes(trainer->trace);

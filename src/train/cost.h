@@ -12,6 +12,8 @@
 /* Spans to come are those of the step where the state's cursor stands: are they to be listed? At
  * the start, and when a step has ended. */
 void kiln_cost_begin(const struct kiln_trainer *trainer);
+/* What the device has done so far is not the step's. */
+void kiln_cost_count(struct kiln_trainer *trainer);
 /* Move what was spent since the last time into the cursor, which is to be committed, and list its
  * spans. They belong to the step where the state's cursor stands. Evaluations are not part of a
  * step's time; their compiles count, since the next window finds the kernels. KILN_EIO when the

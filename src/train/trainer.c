@@ -187,7 +187,7 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
                  "take over at %s: no place of this run", place);
     /* Without delay the weights behind an edge are not there yet: nothing to compile. */
     const bool edge = step != kiln_state_cursor(t->state)->step;
-    t->counted = t->engine.device->counts;
+    kiln_cost_count(t);
     kiln_cost_begin(t);
     if (edge && !delayed(t)) {
         return KILN_OK;
@@ -621,7 +621,7 @@ static enum kiln_status run_phase(struct kiln_trainer *t, struct kiln_err *err) 
 static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     t->since = kiln_now_s();
-    t->counted = t->engine.device->counts;
+    kiln_cost_count(t);
     KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
     kiln_cost_begin(t);
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {

@@ -36,7 +36,7 @@ struct kiln_trainer {
     bool called;                       /* the successor has been started */
     struct kiln_process scratch;       /* of the schedule */
     double since;                      /* up to when the cursor knows what the step cost ... */
-    struct kiln_device_counts counted; /* ... and how much of what the device has done */
+    struct kiln_device_counts counted; /* ... and how much of what the device has done (cost.h) */
     uint64_t peak_bytes;               /* resident memory, sampled before each action */
 };
 

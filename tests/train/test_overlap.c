@@ -228,6 +228,7 @@ static void see_step(void *context, const struct kiln_step_record *record) {
  * no sets, no state. */
 struct hand {
     struct kiln_run *run; /* for its table, data and settings */
+    struct kiln_plan_request like;
     const struct kiln_table *table;
     struct kiln_pool *pool;
     struct kiln_optimizer *optimizer;
@@ -248,6 +249,7 @@ static void hand_open(struct hand *h, const char *folder) {
     *h = (struct hand){.loss = 0};
     CHECK_OK(kiln_run_resume(folder, NULL, &h->run, &err), &err);
     h->table = h->run->table;
+    h->like = h->run->trainer.engine.request;
     const size_t n = h->table->size;
     h->newest = floats(n);
     h->before = floats(n);
@@ -274,8 +276,7 @@ static void hand_open(struct hand *h, const char *folder) {
         .clip = s->clip};
     CHECK_OK(kiln_optimizer_create(&parts, &h->optimizer, &err), &err);
     const double tokens = (double)(s->batch * s->seq * s->accum);
-    h->scale =
-        kiln_scale_wanted(h->run->trainer.engine.request.precision) ? kiln_scale_first(tokens) : 1;
+    h->scale = kiln_scale_wanted(h->like.precision) ? kiln_scale_first(tokens) : 1;
 }
 
 static void hand_close(struct hand *h) {
@@ -301,7 +302,7 @@ static void hand_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
 static void hand_window(struct hand *h, float *weights) {
     const struct kiln_settings *s = &h->run->settings;
     const double tokens = (double)(s->batch * s->seq * s->accum);
-    const struct kiln_plan_request *like = &h->run->trainer.engine.request;
+    const struct kiln_plan_request *like = &h->like;
     const struct kiln_device_options options = {.device = like->device,
                                                 .shape = {like->batch, like->seq},
                                                 .precision = like->precision,
@@ -344,9 +345,13 @@ static void check_rule(const char *changes) {
     const struct kiln_observer observer = {.context = seen, .on_step = see_step};
     char folder[4096];
     snprintf(folder, sizeof folder, "%s", make_run("run", changes));
-    hand_open(&h, folder);                  /* from the run's weights, before it is trained */
-    kiln_state_close(h.run->trainer.state); /* the run is another's from here on */
-    h.run->trainer.state = NULL;
+    hand_open(&h, folder);                    /* from the run's weights, before it is trained */
+    struct kiln_trainer *t = &h.run->trainer; /* the run is another's from here on */
+    kiln_saver_destroy(t->saver);
+    t->saver = NULL;
+    kiln_engine_close(&t->engine);
+    kiln_state_close(t->state);
+    t->state = NULL;
     const struct outcome o = finish(folder, &observer);
     CHECK_EQ(seen->n, h.run->settings.steps);
     for (size_t i = 0; i < seen->n; i++) {
