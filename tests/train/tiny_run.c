@@ -26,7 +26,7 @@ static const char *stories(void) {
     return path;
 }
 
-static void set_all(struct kiln_settings *s, const char *changes) {
+void tiny_set(struct kiln_settings *s, const char *changes) {
     char copy[512], *rest = copy;
     struct kiln_err err;
     snprintf(copy, sizeof copy, "%s", changes);
@@ -43,11 +43,11 @@ static void set_all(struct kiln_settings *s, const char *changes) {
 void tiny_settings(struct kiln_settings *s, const char *name, const char *changes) {
     struct kiln_err err;
     CHECK_OK(kiln_settings_init(s, &err), &err);
-    set_all(s,
-            "model=stories15m dim=32 hidden=64 layers=2 heads=4 kv-heads=2 seq=32 batch=2 "
-            "accum=2 steps=8 lr=3e-3 warmup=2 eval-every=4 eval-windows=4 threads=2 "
-            "save-every=2 keep-checkpoints=3");
-    set_all(s, changes);
+    tiny_set(s,
+             "model=stories15m dim=32 hidden=64 layers=2 heads=4 kv-heads=2 seq=32 batch=2 "
+             "accum=2 steps=8 lr=3e-3 warmup=2 eval-every=4 eval-windows=4 threads=2 "
+             "save-every=2 keep-checkpoints=3");
+    tiny_set(s, changes);
     CHECK_OK(kiln_settings_set(s, KILN_SETTING_data, stories(), KILN_FROM_FLAG, &err), &err);
     CHECK_OK(kiln_settings_set(s, KILN_SETTING_out, test_path(name), KILN_FROM_FLAG, &err), &err);
 }
@@ -71,7 +71,7 @@ void tiny_resume(const char *folder, const char *changes) {
     struct kiln_run *run;
     struct kiln_err err;
     CHECK_OK(kiln_settings_init(&s, &err), &err);
-    set_all(&s, changes);
+    tiny_set(&s, changes);
     CHECK_OK(kiln_run_resume(folder, &s, &run, &err), &err);
     CHECK_OK(kiln_run_train(run, NULL, NULL, &err), &err);
     kiln_run_close(run);

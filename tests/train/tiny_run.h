@@ -11,6 +11,8 @@
  * evaluated after every fourth; `changes` is "flag=value flag=value". The run goes to
  * test_path(name). */
 void tiny_settings(struct kiln_settings *s, const char *name, const char *changes);
+/* "flag=value flag=value". */
+void tiny_set(struct kiln_settings *s, const char *changes);
 /* Make such a run and train it to its end; returns its folder. */
 const char *tiny_run(const char *name, const char *changes, const struct kiln_observer *observer);
 /* Resume it with these changes and train on. */
