@@ -260,8 +260,8 @@ coverage:
 
 ## torture: deaths at every point and at 300 random moments, power cuts at every write, every plan
 torture: all
-	@KILN_KILL_STRIDE=1 KILN_KILLS=300 KILN_POWER_CUTS=all KILN_PLAN_TABLE=all \
-	    $(MAKE) run-tests T="train/kill power_cut plan_table"
+	@KILN_KILL_STRIDE=1 KILN_KILLS=300 KILN_POWER_CUTS=all KILN_PLAN_TABLE=all KILN_RELAY_KILLS=100 \
+	    $(MAKE) run-tests T="train/kill power_cut plan_table cli/relay_kill"
 
 SECS ?= 60
 ## fuzz: fuzz the parser of fuzz/fuzz_T.c for SECS seconds (T=name SECS=60)

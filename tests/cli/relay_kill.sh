@@ -97,3 +97,54 @@ ends 0
 ended anybody stdout
 echo "$deaths more"
 [ $deaths -gt 0 ] || fail 'nobody was killed'
+
+# Supervisor, owner, successor, whoever it is, KILN_RELAY_KILLS of them: on a simulated device and
+# over the fakes of Apple's runtime, where a dead process leaves its staged programs behind until
+# the next one clears them away.
+export TEMP=$PWD/staged # GNUstep's NSTemporaryDirectory
+mkdir -m 700 staged
+kills=${KILN_RELAY_KILLS:-8}
+sim=(--data "$PWD/text.txt" --dim 32 --hidden 64 --heads 4 --kv-heads 2 --layers 2 --vocab 259 --seq 32
+    --batch 2 --accum 8 --lr 3e-3 --warmup 2 --eval-every 2 --threads 1 --no-extras --overlap delayed
+    --steps 8 --json --save-every 3)
+begin() {
+    if [ -d any ]; then
+        "$KILN_TEST_PROGRAM" train --resume "$PWD/any" --json >stdout 2>stderr &
+    else
+        "$KILN_TEST_PROGRAM" train "${sim[@]}" --device "$1" --budget "$2" --out "$PWD/any" >stdout 2>stderr &
+    fi
+    pid=$!
+}
+# anyone DEVICE BUDGET: kill until a run has ended; its weights must be those of $want.
+anyone() {
+    local got victims
+    rm -rf any
+    begin "$@"
+    for (( ; ; )); do
+        sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
+        if [ $deaths -lt "$kills" ] && kill -0 $pid 2>/dev/null; then
+            mapfile -t victims < <(echo $pid; workers any)
+            ! kill -KILL "${victims[RANDOM % ${#victims[@]}]}" 2>/dev/null || deaths=$((deaths + 1))
+            kill -0 $pid 2>/dev/null && continue
+        fi
+        got=0
+        wait $pid || got=$?
+        [ $got != 0 ] || break
+        # 137: the supervisor; 1: three owners before a step was done
+        [ $got = 137 ] || grep -q 'died 3 times' stderr || { cat stderr; fail "any: exit $got"; }
+        gone any
+        begin "$@"
+    done
+    gone any
+    [ "$(hash_of stdout)" = "$want" ] || fail "any, $1: $(cat stdout stderr), not $want"
+    [ "$(grep -c . any/metrics.jsonl)" = 8 ] || fail 'a step has no line or two'
+    [ -z "$(ls -A staged)" ] || fail "left: $(ls -A staged)"
+}
+deaths=0
+expect 0 "$KILN_TEST_PROGRAM" train "${sim[@]}" --device sim --budget 119 --out "$PWD/all"
+want=$(hash_of stdout)
+while [ $deaths -lt "$kills" ]; do
+    anyone sim 14
+    [ $deaths -ge "$kills" ] || anyone ane 16
+done
+echo "$deaths of anybody"
