@@ -236,6 +236,9 @@ enum kiln_status kiln_run_write_settings(const struct kiln_run *run, const char 
 /* ---- training ------------------------------------------------------------------------------- */
 
 int kiln_run_hand_over(struct kiln_run *run) {
+    kiln_session_close(run->trainer.session);
+    run->trainer.session = NULL;
+    kiln_engine_close(&run->trainer.engine); /* whose threads read the state */
     const int descriptor = kiln_state_detach(run->trainer.state);
     run->trainer.state = NULL;
     kiln_run_close(run);

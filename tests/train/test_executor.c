@@ -295,3 +295,59 @@ TEST(dynamic_weights_compile_nothing_in_a_window) {
     CHECK_CONTAINS(err.message, "10 programs are compiled once a process");
     kiln_table_destroy(table);
 }
+
+/* What is compiled beside an update waits for it: nothing that is compiled later may need the room
+ * of what is not compiled yet, or the update would never begin. */
+static void compile_behind(const struct kiln_plan *plan, struct kiln_process *p, bool evaluate,
+                           size_t *compiles) {
+    struct kiln_position at = {.evaluate = evaluate, .micro_batches = evaluate ? 2 : plan->accum};
+    unsigned char before[MAX_LAYERS];
+    for (;;) {
+        const struct kiln_plan_action a = kiln_schedule_next(&plan->schedule, p, &at);
+        const bool shared = p->shared;
+        if (a.what != KILN_COMPILE_GROUP) {
+            return;
+        }
+        memcpy(before, p->has, plan->schedule.layers);
+        kiln_schedule_apply(&plan->schedule, p, &at, &a);
+        for (size_t l = 0; l < plan->schedule.layers; l++) {
+            CHECK((before[l] & ~p->has[l]) == 0);
+        }
+        CHECK(*compiles == 0 || !shared || p->shared);
+        ++*compiles;
+    }
+}
+
+TEST_WITHIN(what_is_compiled_behind_an_update_pushes_nothing_out, 120) {
+    static const char *const policies[] = {"all", "boundary", "sqrt", "inputs", "none"};
+    size_t plans = 0, most = 0;
+    struct kiln_err err;
+    for (size_t i = 0; i < 12 * 5 * 2 * 14; i++) {
+        struct kiln_plan_request r =
+            request_of(1 + i % 12, i % 3 ? 500 : 40000, i % 2 ? 0 : 11 + i / 120 * 9);
+        struct kiln_table *table;
+        struct kiln_plan plan;
+        unsigned char has[MAX_LAYERS] = {0};
+        struct kiln_process p = {.has = has, .shared = true};
+        r.load_budget = i % 4 == 2 ? 1000 : 11 + i / 60 * 5;
+        r.overlap = KILN_OVERLAP_EXACT;
+        r.schedule = i / 5 % 2 ? KILN_SCHEDULE_WHOLE : KILN_SCHEDULE_SPLIT;
+        CHECK_OK(kiln_keep_parse(policies[i / 12 % 5], &r.keep, &err), &err);
+        CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
+        const enum kiln_status status = kiln_plan_open(table, &r, &plan, &err);
+        CHECK(status == KILN_OK || status == KILN_EBUDGET);
+        if (status == KILN_OK) {
+            size_t compiles = 0;
+            p.shared = !plan.schedule.limits.whole; /* it does not go stale */
+            p.compiled = p.loaded = p.shared ? plan.schedule.limits.shared : 0;
+            compile_behind(&plan, &p, true, &compiles);
+            compile_behind(&plan, &p, false, &compiles);
+            most = compiles > most ? compiles : most;
+            kiln_plan_close(&plan);
+            plans++;
+        }
+        kiln_table_destroy(table);
+    }
+    printf("      %zu plans, up to %zu groups\n", plans, most);
+    CHECK(plans > 500 && most > 1);
+}

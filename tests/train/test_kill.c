@@ -109,13 +109,15 @@ static long count(const char *name, long otherwise) {
 }
 
 /* What every run must end with: that of a run without a budget, never killed. */
-static struct outcome expect(void) {
+static struct outcome expect_of(const char *changes) {
     struct kiln_settings s;
-    tiny_settings(&s, "whole", STEPS); /* the text is written once, here */
+    tiny_settings(&s, "whole", changes); /* the text is written once, here */
     kiln_settings_free(&s);
-    CHECK(!train_child("whole", STEPS, NULL, 0, 0));
+    CHECK(!train_child("whole", changes, NULL, 0, 0));
     return outcome_of(test_path("whole"));
 }
+
+static struct outcome expect(void) { return expect_of(STEPS); }
 
 /* The run is over: it ended as expected, and goes. */
 static void check_end(const char *name, const struct outcome *expected, const char *death, long n) {
@@ -257,4 +259,54 @@ TEST_WITHIN(a_death_between_processes_of_a_small_budget_changes_nothing, 3000) {
 
 TEST_WITHIN(a_death_between_processes_that_recompute_all_changes_nothing, 3000) {
     die_with_budget(STEPS " budget=20 schedule=whole activations=none");
+}
+
+/* ---- with kernels that are compiled beside -----------------------------------------------------
+ */
+
+/* Evaluated at each step, so that passes and compiles of all kinds lie side by side. */
+#define BESIDE "steps=3 eval-every=1 save-every=2 keep-checkpoints=1 "
+
+/* At each n-th point of an update, between norm and swap; at some of all others. */
+static void die_beside(const char *changes, long updates, long nth, long stride) {
+    struct outcome expected = expect_of(changes);
+    printf("      points of a run: %s\n", kill_points_text());
+    CHECK_EQ(kill_points_passed("update"), updates);
+    const long each = count("KILN_KILL_STRIDE", nth), some = count("KILN_KILL_STRIDE", stride);
+    long deaths = die_at_points(NULL, changes, "update", 1, each, &expected);
+    CHECK_EQ(deaths, (updates + each - 1) / each);
+    deaths += die_at_points(NULL, changes, NULL, 5, some, &expected);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
+    die_at_random(NULL, changes, count("KILN_KILLS", 0), &expected);
+    free(expected.metrics);
+}
+
+/* Steps of two points each; four where a snapshot is taken and sets are swapped. */
+TEST_WITHIN(a_death_in_an_exact_run_changes_nothing, 3000) {
+    die_beside(BESIDE "budget=1000", 3 * 2, 1, 151);
+}
+TEST_WITHIN(a_death_in_a_delayed_run_changes_nothing, 3000) {
+    die_beside(BESIDE "overlap=delayed", 3 * 4, 1, 151);
+}
+TEST_WITHIN(a_death_in_a_delayed_run_on_sim_changes_nothing, 3000) {
+    die_beside(BESIDE "overlap=delayed device=sim", 3 * 4, 3, 199);
+}
+
+static bool second(uint64_t step) { return step == 1; }
+
+TEST_WITHIN(a_death_around_a_skipped_delayed_window_changes_nothing, 3000) {
+    kiln_overflow_instead = second;
+    die_beside(BESIDE "overlap=delayed precision=fp32", 3 * 4, 3, 199);
+}
+
+TEST_WITHIN(a_death_between_processes_of_a_delayed_run_changes_nothing, 3000) {
+    static const char *const changes = BESIDE "overlap=delayed budget=7";
+    struct outcome expected = expect_of(BESIDE "overlap=delayed");
+    make_start(changes);
+    long deaths =
+        die_at_points("start", changes, "hand-over", 1, count("KILN_KILL_STRIDE", 7), &expected);
+    CHECK(deaths > 5);
+    deaths += die_at_points("start", changes, NULL, 3, count("KILN_KILL_STRIDE", 251), &expected);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
+    free(expected.metrics);
 }

@@ -568,6 +568,53 @@ TEST_WITHIN(what_is_done_beside_training_changes_no_bit, 120) {
     CHECK(plain != delayed);
 }
 
+/* The least --memory that such a run takes. */
+static unsigned long long least_memory(const char *changes) {
+    static const char says[] = "the smallest plan needs ";
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    char all[500];
+    snprintf(all, sizeof all, "%s memory=1M", changes);
+    tiny_settings(&s, "refused", all);
+    CHECK(kiln_run_create(&s, &run, &err) != KILN_OK);
+    kiln_settings_free(&s);
+    const char *at = strstr(err.message, says);
+    CHECK(at != NULL);
+    return strtoull(at + sizeof says - 1, NULL, 10);
+}
+
+/* Weights leave the memory as soon as they are compiled, on whatever thread. */
+TEST_WITHIN(a_state_larger_than_memory_changes_no_bit, 120) {
+    static const char *const overlaps[] = {"budget=1000", "overlap=delayed"};
+    uint32_t weights[2] = {0, 0};
+    for (size_t i = 0; i < sizeof overlaps / sizeof overlaps[0]; i++) {
+        for (int walked = 0; walked < 2; walked++) {
+            char changes[500], name[32], folder[4096];
+            struct kiln_run *run;
+            struct kiln_err err;
+            size_t n = (size_t)snprintf(changes, sizeof changes,
+                                        "steps=2 eval-every=1 dim=256 hidden=1024 vocab=259 "
+                                        "layers=8 batch=1 accum=1 save-every=0 %s",
+                                        overlaps[i]);
+            if (walked) {
+                snprintf(changes + n, sizeof changes - n, " memory=%llu", least_memory(changes));
+            }
+            snprintf(name, sizeof name, "run%zu-%d", i, walked);
+            snprintf(folder, sizeof folder, "%s", make_run(name, changes));
+            CHECK_OK(kiln_run_resume(folder, NULL, &run, &err), &err);
+            CHECK(kiln_state_walks(run->trainer.state) == (walked == 1));
+
+            kiln_run_close(run);
+            const struct outcome o = finish(folder, NULL);
+            uint32_t *want = &weights[i];
+            *want = *want == 0 ? o.weights : *want;
+            CHECK_EQ(o.weights, *want);
+            free(o.metrics);
+        }
+    }
+}
+
 /* The state is lost; the newest checkpoint holds both generations. */
 TEST(a_delayed_run_goes_on_from_a_checkpoint) {
     static const char *const devices[] = {"", "device=sim", "precision=fp32 budget=7"};
