@@ -14,6 +14,7 @@
  * Each arrangement is then planned and simulated exactly, and the fastest that fits the memory is
  * taken. tests/plan holds it against all arrangements of small models.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -161,7 +162,9 @@ static bool better(const struct kiln_plan *a, const struct kiln_plan *b) {
 /* Plan the arrangement in s->keep; the better one of it and the best so far stays. */
 static enum kiln_status consider(struct search *s, struct kiln_err *err) {
     struct kiln_plan plan;
-    const enum kiln_status status = kiln_plan_layers(s->table, s->request, s->keep, &plan, err);
+    const double worth = s->found ? kiln_plan_seconds(&s->best).step : (double)INFINITY;
+    const enum kiln_status status =
+        kiln_plan_layers(s->table, s->request, s->keep, worth, &plan, err);
     if (status == KILN_EBUDGET) {
         return KILN_OK; /* it recomputes what fits no process */
     }
@@ -185,8 +188,9 @@ static bool hopeless(const struct search *s, size_t n) {
     const struct kiln_rates r = kiln_plan_rates(&s->best);
     const double micro_batch =
         (double)s->layers * (r.forward + r.backward) + (double)n * r.forward + r.head + r.host_head;
-    const bool once = kiln_one_batch(&s->limits);
-    return once ? n > again(&s->best)
+    /* Held micro-batches hide compiles, so fewer full layers may be faster than more. */
+    const bool alike = kiln_one_batch(&s->limits) && s->request->overlap == KILN_OVERLAP_OFF;
+    return alike ? n > again(&s->best)
                 : micro_batch * (double)s->request->accum > kiln_plan_seconds(&s->best).step;
 }
 

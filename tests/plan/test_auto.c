@@ -3,6 +3,7 @@
  * test_auto.c: --activations auto against every arrangement of small models, and against the fixed
  * policies of larger ones.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,7 +65,7 @@ static struct tried brute_force(const struct kiln_table *table,
         }
         struct kiln_plan plan;
         struct kiln_err err;
-        const enum kiln_status status = kiln_plan_layers(table, request, keep, &plan, &err);
+        const enum kiln_status status = kiln_plan_layers(table, request, keep, (double)INFINITY, &plan, &err);
         if (status == KILN_EBUDGET) {
             continue;
         }
