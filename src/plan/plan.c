@@ -73,46 +73,53 @@ bool kiln_plan_fits(const struct kiln_plan *plan) {
     return plan->request->memory == 0 || plan->least <= plan->request->memory;
 }
 
-/* Groups as large as they may be, backward ones filled as `join` says. */
-static enum kiln_status group(struct kiln_plan *plan, bool join, struct kiln_err *err) {
+/* Groups as large as they may be, or cut, backward ones filled as plan->joined says. */
+static void make_groups(struct kiln_plan *plan, size_t cut) {
     struct kiln_schedule_plan *s = &plan->schedule;
-    plan->joined = join;
     kiln_groups_forward(&s->limits, &s->groups);
-    kiln_groups_backward(&s->limits, s->keep, join, &s->groups);
-    return kiln_simulate(plan, NULL, err);
+    kiln_groups_backward(&s->limits, s->keep, plan->joined, &s->groups);
+    if (cut > 0) {
+        kiln_groups_cut(&s->limits, s->keep, cut, &s->groups);
+    }
 }
 
 /* Simulated with backward groups filled from a fresh process, and with a first group that shares
  * the process of the last forward group; the one with fewer compiles, then restarts, stays. */
 static enum kiln_status choose_groups(struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_schedule_plan *s = &plan->schedule;
-    KILN_TRY(group(plan, false, err));
+    plan->joined = false;
+    make_groups(plan, 0);
+    KILN_TRY(kiln_simulate(plan, NULL, err));
     if (s->limits.whole || s->one_batch || s->limits.compile == SIZE_MAX) {
         return KILN_OK;
     }
     const struct kiln_cost fresh = plan->cost;
-    KILN_TRY(group(plan, true, err));
-    const bool fewer =
-        plan->cost.compiles < fresh.compiles ||
-        (plan->cost.compiles == fresh.compiles && plan->cost.restarts < fresh.restarts);
-    return fewer ? KILN_OK : group(plan, false, err);
-}
-
-static enum kiln_status cut_groups(struct kiln_plan *plan, size_t layers, struct kiln_err *err) {
-    struct kiln_schedule_plan *s = &plan->schedule;
-    kiln_groups_forward(&s->limits, &s->groups);
-    kiln_groups_backward(&s->limits, s->keep, plan->joined, &s->groups);
-    kiln_groups_cut(&s->limits, s->keep, layers, &s->groups);
-    return kiln_simulate(plan, NULL, err);
+    plan->joined = true;
+    make_groups(plan, 0);
+    KILN_TRY(kiln_simulate(plan, NULL, err));
+    plan->joined = plan->cost.compiles < fresh.compiles ||
+                   (plan->cost.compiles == fresh.compiles && plan->cost.restarts < fresh.restarts);
+    if (!plan->joined) {
+        make_groups(plan, 0);
+        plan->cost = fresh;
+    }
+    return KILN_OK;
 }
 
 enum kiln_status kiln_plan_hold(const struct kiln_table *table, struct kiln_plan *plan, size_t held,
-                                size_t layers, struct kiln_err *err) {
+                                size_t layers, const struct kiln_cost *known,
+                                struct kiln_err *err) {
     plan->schedule.held = held;
     plan->cut = layers;
     kiln_free(plan->layout.kept_at);
     plan->layout.kept_at = NULL;
-    KILN_TRY(layers > 0 ? cut_groups(plan, layers, err) : choose_groups(plan, err));
+    if (known == NULL && layers == 0) {
+        KILN_TRY(choose_groups(plan, err));
+    } else {
+        make_groups(plan, layers);
+        KILN_TRY(known == NULL ? kiln_simulate(plan, NULL, err) : KILN_OK);
+        plan->cost = known != NULL ? *known : plan->cost;
+    }
     KILN_TRY(kiln_layout_make(plan, err));
     kiln_memory_make(table, plan);
     return KILN_OK;
@@ -214,7 +221,7 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->one_batch = kiln_one_batch(&s->limits);
     kiln_groups_forward(&s->limits, &s->groups);
     kiln_keep_cut(&s->limits, &s->groups, plan->keep_of);
-    KILN_TRY(kiln_plan_hold(table, plan, 1, 0, err));
+    KILN_TRY(kiln_plan_hold(table, plan, 1, 0, NULL, err));
     /* More than one compile batch: more micro-batches at a time mean fewer compiles. */
     size_t held = s->one_batch || s->limits.whole || r->forward_only ? 1 : r->accum;
     if (held > 1 && r->memory > 0) {
@@ -222,7 +229,7 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
         const uint64_t more = room / plan->layout.micro_batch;
         held = more + 1 < held ? (size_t)more + 1 : held;
     }
-    return held == 1 ? KILN_OK : kiln_plan_hold(table, plan, held, 0, err);
+    return held == 1 ? KILN_OK : kiln_plan_hold(table, plan, held, 0, NULL, err);
 }
 
 enum kiln_status kiln_plan_layers(const struct kiln_table *table,

@@ -100,9 +100,11 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_layers(const struct kiln_table *table
                                                   const unsigned char *keep, double worth,
                                                   struct kiln_plan *out, struct kiln_err *err);
 /* Plan the same again with so many micro-batches held and groups of so many layers, inside the ones
- * that are as large as they may be; 0 layers: those. */
+ * that are as large as they may be; 0 layers: those. With a cost that it is known to have (else
+ * NULL) nothing is simulated. */
 KILN_MUST_CHECK enum kiln_status kiln_plan_hold(const struct kiln_table *table,
                                                 struct kiln_plan *plan, size_t held, size_t layers,
+                                                const struct kiln_cost *known,
                                                 struct kiln_err *err);
 /* Where compiling overlaps: rounds in which all held micro-batches go through few layers while the
  * next ones compile, if a window is faster that way and takes no more compiles and restarts

@@ -19,6 +19,7 @@
 
 struct choice {
     size_t held, cut;
+    struct kiln_cost cost;
     double step;
     uint64_t bytes;
 };
@@ -32,7 +33,7 @@ struct search {
 };
 
 static struct choice choice_of(const struct kiln_plan *plan) {
-    return (struct choice){plan->schedule.held, plan->cut, kiln_plan_seconds(plan).step,
+    return (struct choice){plan->schedule.held, plan->cut, plan->cost, kiln_plan_seconds(plan).step,
                            plan->memory.total};
 }
 
@@ -54,7 +55,8 @@ static double least_seconds(const struct kiln_plan *plan) {
     for (size_t l = 0; l < s->layers; l++) {
         micro_batch += r.backward + (s->keep[l] == KILN_FULL ? 1 : 2) * r.forward;
     }
-    const double passes = micro_batch * (double)plan->accum + plan->cost.update_s;
+    const double disk = kiln_plan_seconds(plan).compute - plan->cost.compute_s;
+    const double passes = micro_batch * (double)plan->accum + disk; /* and the update */
     const bool serial = !s->relay && s->overlap == KILN_OVERLAP_EXACT;
     return serial && plan->cost.compile_s > passes ? plan->cost.compile_s : passes;
 }
@@ -73,7 +75,7 @@ static size_t most_held(const struct kiln_plan *plan) {
 /* Simulate; the better one of it and the best so far is remembered. Returns its time. */
 static enum kiln_status consider(struct search *s, size_t held, size_t cut, double *step,
                                  struct kiln_err *err) {
-    KILN_TRY(kiln_plan_hold(s->table, s->plan, held, cut, err));
+    KILN_TRY(kiln_plan_hold(s->table, s->plan, held, cut, NULL, err));
     const struct choice c = choice_of(s->plan);
     const bool allowed = s->plan->cost.compiles <= s->compiles &&
                          s->plan->cost.restarts <= s->restarts && kiln_plan_fits(s->plan);
@@ -114,12 +116,14 @@ enum kiln_status kiln_plan_hide(const struct kiln_table *table, struct kiln_plan
                        .best = choice_of(plan),
                        .fastest = choice_of(plan).step};
     const size_t most = most_held(plan), quarter = (plan->schedule.layers + 3) / 4;
-    KILN_TRY(fewer(&s, most, 1, err));
     if (quarter > 1) {
         KILN_TRY(fewer(&s, most, quarter, err));
+    }
+    if (quarter == 1 || s.fastest < s.at_first.step) { /* else it is not worth the time */
+        KILN_TRY(fewer(&s, most, 1, err));
     }
     if (plan->schedule.one_batch) {
         KILN_TRY(fewer(&s, most, 0, err));
     }
-    return kiln_plan_hold(table, plan, s.best.held, s.best.cut, err);
+    return kiln_plan_hold(table, plan, s.best.held, s.best.cut, &s.best.cost, err);
 }

@@ -85,7 +85,7 @@ struct simulation {
     unsigned char *before;       /* [L] has, before an action */
     struct kiln_cost sum;
     struct kiln_trace *trace; /* NULL: not written */
-    bool ready; /* what is compiled next this process compiles since it was a successor ... */
+    bool ready;  /* what is compiled next this process compiles since it was a successor ... */
     double from; /* ... which began then */
 };
 

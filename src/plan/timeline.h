@@ -46,7 +46,7 @@ struct kiln_timeline {
     double *fresh; /* [L + 1] a layer's new weights are there; [L]: all others */
     double next;   /* DELAYED: the next set is there */
     /* A successor: started, compiles from .. to. */
-    bool succeeded, knows; /* there is one; it has the weights that it compiles */
+    bool succeeded, knows;  /* there is one; it has the weights that it compiles */
     double from, to, ready; /* ready: to take over */
     double compile, compute, update, stall, restart; /* sums */
 };
