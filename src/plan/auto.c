@@ -14,6 +14,7 @@
  * Each arrangement is then planned and simulated exactly, and the fastest that fits the memory is
  * taken. tests/plan holds it against all arrangements of small models.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -161,7 +162,9 @@ static bool better(const struct kiln_plan *a, const struct kiln_plan *b) {
 /* Plan the arrangement in s->keep; the better one of it and the best so far stays. */
 static enum kiln_status consider(struct search *s, struct kiln_err *err) {
     struct kiln_plan plan;
-    const enum kiln_status status = kiln_plan_layers(s->table, s->request, s->keep, &plan, err);
+    const double worth = s->found ? kiln_plan_seconds(&s->best).step : (double)INFINITY;
+    const enum kiln_status status =
+        kiln_plan_layers(s->table, s->request, s->keep, worth, &plan, err);
     if (status == KILN_EBUDGET) {
         return KILN_OK; /* it recomputes what fits no process */
     }
@@ -177,6 +180,12 @@ static enum kiln_status consider(struct search *s, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* Is less run again always faster? Not where held micro-batches hide compiles: the memory of a full
+ * layer may hold them. */
+static bool alike(const struct search *s) {
+    return kiln_one_batch(&s->limits) && s->request->overlap == KILN_OVERLAP_OFF;
+}
+
 /* A plan that recomputes n layers takes at least the time of its passes on the device. */
 static bool hopeless(const struct search *s, size_t n) {
     if (!s->found) {
@@ -185,16 +194,15 @@ static bool hopeless(const struct search *s, size_t n) {
     const struct kiln_rates r = kiln_plan_rates(&s->best);
     const double micro_batch =
         (double)s->layers * (r.forward + r.backward) + (double)n * r.forward + r.head + r.host_head;
-    const bool once = kiln_one_batch(&s->limits);
-    return once ? n > again(&s->best)
-                : micro_batch * (double)s->request->accum > kiln_plan_seconds(&s->best).step;
+    return alike(s) ? n > again(&s->best)
+                    : micro_batch * (double)s->request->accum > kiln_plan_seconds(&s->best).step;
 }
 
 static enum kiln_status search(struct search *s, struct kiln_err *err) {
     memset(s->keep, KILN_FULL, s->layers);
     KILN_TRY(consider(s, err));
     const size_t most = kiln_longest_segment(&s->limits, false);
-    const size_t ways = kiln_one_batch(&s->limits) ? 1 : 2 * TIES;
+    const size_t ways = alike(s) ? 1 : kiln_one_batch(&s->limits) ? TIES : 2 * TIES;
     const size_t step = s->layers / MANY_LAYERS + 1; /* many layers: not every number of them */
     for (size_t i = 0; i < ways * s->layers && i < ways * most; i++) {
         const struct variant v = {
@@ -277,7 +285,7 @@ enum kiln_status kiln_plan_auto(const struct kiln_table *table,
     if (status == KILN_OK && searched) {
         status = search(&s, err);
     }
-    if (status == KILN_OK && searched && !kiln_one_batch(&s.limits)) {
+    if (status == KILN_OK && searched && !alike(&s)) {
         status = improve(&s, err);
     }
     kiln_free(s.keep);

@@ -81,7 +81,7 @@ static enum kiln_status stalls(const struct kiln_table *table, const struct kiln
     request.overlap = KILN_OVERLAP_DELAYED;
     request.restart = KILN_RESTART_RELAY;
     request.accum = accum;
-    KILN_TRY(kiln_plan_layers(table, &request, plan->keep_of, &delayed, err));
+    KILN_TRY(kiln_plan_layers(table, &request, plan->keep_of, 0, &delayed, err));
     *out = delayed.cost.stall_s > 1e-9 * delayed.cost.compile_s;
     kiln_plan_close(&delayed);
     return KILN_OK;

@@ -3,11 +3,15 @@
  * groups.c: which layers are compiled together.
  *
  * Backward groups are filled from the last layer down, unit by unit: a full layer, or a segment
- * with the forward kernels that recompute it.
+ * with the forward kernels that recompute it. Groups that are to overlap with compiles are cut into
+ * smaller ones inside their process.
  */
 #include "plan/groups.h"
 
-size_t kiln_groups_room(size_t layers) { return 2 * layers + 2; }
+#include <string.h>
+
+/* Twice: cut and uncut ones. */
+size_t kiln_groups_room(size_t layers) { return 2 * (2 * layers + 2); }
 
 static void append(struct kiln_groups *groups, enum kiln_plan_pass pass, size_t first, size_t end,
                    size_t recomputed, size_t kernels) {
@@ -73,6 +77,13 @@ static size_t backward_group(const struct kiln_limits *limits, const unsigned ch
                              size_t first, size_t end) {
     return (end - first) * limits->backward + limits->shared +
            recompute_kernels(limits, keep, first, end);
+}
+
+/* The same where the forward kernels are there: a window is compiled once. */
+static size_t backward_kernels(const struct kiln_limits *limits, const unsigned char *keep,
+                               size_t first, size_t end) {
+    return kiln_one_batch(limits) ? (end - first) * limits->backward + limits->shared
+                                  : backward_group(limits, keep, first, end);
 }
 
 /* `whole`: the groups of the forward pass, backwards; their forward kernels are there. */
@@ -145,9 +156,9 @@ void kiln_groups_backward(const struct kiln_limits *limits, const unsigned char 
         mirror(limits, keep, groups);
         return;
     }
-    if (kiln_one_batch(limits)) { /* the forward kernels are there */
+    if (kiln_one_batch(limits)) {
         append(groups, KILN_PLAN_BACKWARD, 0, layers, recomputed(keep, 0, layers),
-               layers * limits->backward + limits->shared);
+               backward_kernels(limits, keep, 0, layers));
         return;
     }
     if (join && limits->compile != SIZE_MAX) {
@@ -156,5 +167,50 @@ void kiln_groups_backward(const struct kiln_limits *limits, const unsigned char 
     }
     while (end > 0) {
         end = fill(limits, keep, NULL, end, groups);
+    }
+}
+
+/* ---- smaller ones -----------------------------------------------------------------------------
+ */
+
+static void cut_forward(const struct kiln_limits *limits, const struct kiln_plan_group *g,
+                        size_t layers, struct kiln_groups *out) {
+    for (size_t at = g->first; at < g->end;) {
+        const size_t end = least(at + layers, g->end);
+        append(out, KILN_PLAN_FORWARD, at, end, 0, forward_group(limits, at, end));
+        at = end;
+    }
+}
+
+static void cut_backward(const struct kiln_limits *limits, const unsigned char *keep,
+                         const struct kiln_plan_group *g, size_t layers, struct kiln_groups *out) {
+    for (size_t end = g->end; end > g->first;) {
+        size_t first = end;
+        while (first > g->first && end - first < layers) {
+            first = keep[first - 1] == KILN_FULL ? first - 1 : kiln_segment_first(keep, first - 1);
+        }
+        append(out, KILN_PLAN_BACKWARD, first, end, recomputed(keep, first, end),
+               backward_kernels(limits, keep, first, end));
+        end = first;
+    }
+}
+
+void kiln_groups_cut(const struct kiln_limits *limits, const unsigned char *keep, size_t layers,
+                     struct kiln_groups *groups) {
+    /* The uncut groups wait at the end of the room, behind all pieces that there may be. */
+    const size_t n = groups->n, n_forward = groups->n_forward;
+    struct kiln_plan_group *whole = groups->at + kiln_groups_room(limits->layers) / 2;
+    memmove(whole, groups->at, n * sizeof *whole);
+    groups->n = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct kiln_plan_group g = whole[i];
+        if (i == n_forward) {
+            groups->n_forward = groups->n;
+        }
+        if (i < n_forward) {
+            cut_forward(limits, &g, layers, groups);
+        } else {
+            cut_backward(limits, keep, &g, layers, groups);
+        }
     }
 }

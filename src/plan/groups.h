@@ -61,6 +61,9 @@ void kiln_groups_forward(const struct kiln_limits *limits, struct kiln_groups *g
  * last forward group where it can. */
 void kiln_groups_backward(const struct kiln_limits *limits, const unsigned char *keep, bool join,
                           struct kiln_groups *groups);
+/* Cut each group, in the order of its pass, into pieces of `layers` layers; segments stay whole. */
+void kiln_groups_cut(const struct kiln_limits *limits, const unsigned char *keep, size_t layers,
+                     struct kiln_groups *groups);
 
 /* What a policy keeps, by layer: `keep` gets enum kiln_layer_keep. */
 void kiln_keep_layers(struct kiln_keep policy, size_t layers, const struct kiln_groups *forward,

@@ -5,6 +5,7 @@
 #include "plan/plan.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -72,35 +73,53 @@ bool kiln_plan_fits(const struct kiln_plan *plan) {
     return plan->request->memory == 0 || plan->least <= plan->request->memory;
 }
 
+/* Groups as large as they may be, or cut, backward ones filled as plan->joined says. */
+static void make_groups(struct kiln_plan *plan, size_t cut) {
+    struct kiln_schedule_plan *s = &plan->schedule;
+    kiln_groups_forward(&s->limits, &s->groups);
+    kiln_groups_backward(&s->limits, s->keep, plan->joined, &s->groups);
+    if (cut > 0) {
+        kiln_groups_cut(&s->limits, s->keep, cut, &s->groups);
+    }
+}
+
 /* Simulated with backward groups filled from a fresh process, and with a first group that shares
  * the process of the last forward group; the one with fewer compiles, then restarts, stays. */
 static enum kiln_status choose_groups(struct kiln_plan *plan, struct kiln_err *err) {
-    struct kiln_schedule_plan *s = &plan->schedule;
-    kiln_groups_backward(&s->limits, s->keep, false, &s->groups);
+    const struct kiln_schedule_plan *s = &plan->schedule;
+    plan->joined = false;
+    make_groups(plan, 0);
     KILN_TRY(kiln_simulate(plan, NULL, err));
     if (s->limits.whole || s->one_batch || s->limits.compile == SIZE_MAX) {
         return KILN_OK;
     }
     const struct kiln_cost fresh = plan->cost;
-    kiln_groups_backward(&s->limits, s->keep, true, &s->groups);
+    plan->joined = true;
+    make_groups(plan, 0);
     KILN_TRY(kiln_simulate(plan, NULL, err));
-    const bool fewer =
-        plan->cost.compiles < fresh.compiles ||
-        (plan->cost.compiles == fresh.compiles && plan->cost.restarts < fresh.restarts);
-    if (!fewer) {
-        kiln_groups_backward(&s->limits, s->keep, false, &s->groups);
+    plan->joined = plan->cost.compiles < fresh.compiles ||
+                   (plan->cost.compiles == fresh.compiles && plan->cost.restarts < fresh.restarts);
+    if (!plan->joined) {
+        make_groups(plan, 0);
         plan->cost = fresh;
     }
     return KILN_OK;
 }
 
-/* Everything that depends on how many micro-batches are held. */
-static enum kiln_status hold(const struct kiln_table *table, struct kiln_plan *plan, size_t held,
-                             struct kiln_err *err) {
+enum kiln_status kiln_plan_hold(const struct kiln_table *table, struct kiln_plan *plan, size_t held,
+                                size_t layers, const struct kiln_cost *known,
+                                struct kiln_err *err) {
     plan->schedule.held = held;
+    plan->cut = layers;
     kiln_free(plan->layout.kept_at);
     plan->layout.kept_at = NULL;
-    KILN_TRY(choose_groups(plan, err));
+    if (known == NULL && layers == 0) {
+        KILN_TRY(choose_groups(plan, err));
+    } else {
+        make_groups(plan, layers);
+        KILN_TRY(known == NULL ? kiln_simulate(plan, NULL, err) : KILN_OK);
+        plan->cost = known != NULL ? *known : plan->cost;
+    }
     KILN_TRY(kiln_layout_make(plan, err));
     kiln_memory_make(table, plan);
     return KILN_OK;
@@ -202,7 +221,7 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->one_batch = kiln_one_batch(&s->limits);
     kiln_groups_forward(&s->limits, &s->groups);
     kiln_keep_cut(&s->limits, &s->groups, plan->keep_of);
-    KILN_TRY(hold(table, plan, 1, err));
+    KILN_TRY(kiln_plan_hold(table, plan, 1, 0, NULL, err));
     /* More than one compile batch: more micro-batches at a time mean fewer compiles. */
     size_t held = s->one_batch || s->limits.whole || r->forward_only ? 1 : r->accum;
     if (held > 1 && r->memory > 0) {
@@ -210,12 +229,12 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
         const uint64_t more = room / plan->layout.micro_batch;
         held = more + 1 < held ? (size_t)more + 1 : held;
     }
-    return held == 1 ? KILN_OK : hold(table, plan, held, err);
+    return held == 1 ? KILN_OK : kiln_plan_hold(table, plan, held, 0, NULL, err);
 }
 
 enum kiln_status kiln_plan_layers(const struct kiln_table *table,
                                   const struct kiln_plan_request *request,
-                                  const unsigned char *keep, struct kiln_plan *out,
+                                  const unsigned char *keep, double worth, struct kiln_plan *out,
                                   struct kiln_err *err) {
     *out = (struct kiln_plan){
         .request = request,
@@ -228,7 +247,10 @@ enum kiln_status kiln_plan_layers(const struct kiln_table *table,
         out->flops.device += out->flops.classifier / 3;
         out->flops.host -= out->flops.classifier / 3;
     }
-    const enum kiln_status status = make(table, keep, out, err);
+    enum kiln_status status = make(table, keep, out, err);
+    if (status == KILN_OK) {
+        status = kiln_plan_hide(table, out, worth, err);
+    }
     if (status != KILN_OK) {
         kiln_plan_close(out);
     }
@@ -251,7 +273,7 @@ enum kiln_status kiln_plan_policy(const struct kiln_table *table,
     if (forward.at != NULL && keep != NULL) {
         kiln_groups_forward(&limits, &forward);
         kiln_keep_layers(policy, layers, &forward, keep);
-        status = kiln_plan_layers(table, request, keep, out, err);
+        status = kiln_plan_layers(table, request, keep, (double)INFINITY, out, err);
         out->keep = policy;
     } else {
         status = KILN_FAIL(err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);

@@ -57,6 +57,8 @@ struct kiln_plan {
     unsigned char *keep_of;                  /* [L] what schedule.keep reads */
     struct kiln_micro_batch shape;
     size_t accum;
+    bool joined; /* the first backward group shares the process of the last forward group */
+    size_t cut;  /* groups are cut to so many layers; 0: they are not */
     struct kiln_keep keep; /* the policy it came from; AUTO: chosen layer by layer */
     struct kiln_device_sizes sizes;
     struct kiln_device_traffic traffic;
@@ -91,11 +93,25 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_policy(const struct kiln_table *table
                                                   struct kiln_err *err);
 /* The same with the choice made: `keep` by layer, before it is cut. As many micro-batches are held
  * as the memory allows; it may be too small even for one: see plan->least. KILN_EBUDGET when what
- * is recomputed needs more kernels in a process than there may be. */
+ * is recomputed needs more kernels in a process than there may be. `worth`: seconds of a window;
+ * what cannot be faster is not looked at as closely (INFINITY: all is). */
 KILN_MUST_CHECK enum kiln_status kiln_plan_layers(const struct kiln_table *table,
                                                   const struct kiln_plan_request *request,
-                                                  const unsigned char *keep, struct kiln_plan *out,
-                                                  struct kiln_err *err);
+                                                  const unsigned char *keep, double worth,
+                                                  struct kiln_plan *out, struct kiln_err *err);
+/* Plan the same again with so many micro-batches held and groups of so many layers, inside the ones
+ * that are as large as they may be; 0 layers: those. With a cost that it is known to have (else
+ * NULL) nothing is simulated. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_hold(const struct kiln_table *table,
+                                                struct kiln_plan *plan, size_t held, size_t layers,
+                                                const struct kiln_cost *known,
+                                                struct kiln_err *err);
+/* Where compiling overlaps: rounds in which all held micro-batches go through few layers while the
+ * next ones compile, if a window is faster that way and takes no more compiles and restarts
+ * (rounds.c). */
+KILN_MUST_CHECK enum kiln_status kiln_plan_hide(const struct kiln_table *table,
+                                                struct kiln_plan *plan, double worth,
+                                                struct kiln_err *err);
 void kiln_plan_close(struct kiln_plan *plan);
 /* Seconds of a window: compiles, passes, update, restarts, disk. */
 struct kiln_plan_time kiln_plan_seconds(const struct kiln_plan *plan);

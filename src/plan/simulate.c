@@ -85,15 +85,16 @@ struct simulation {
     unsigned char *before;       /* [L] has, before an action */
     struct kiln_cost sum;
     struct kiln_trace *trace; /* NULL: not written */
-    bool ready;               /* what is compiled next a successor has compiled */
+    bool ready;  /* what is compiled next this process compiles since it was a successor ... */
+    double from; /* ... which began then */
 };
 
 /* What a kernel's compile waits for, beside the compiler: at the start of a window of EXACT for the
- * update of its layer, else for whoever wants it. */
+ * update of its layer, else for whoever wants it. A successor has not waited for that. */
 static double begins(struct simulation *s, const struct kiln_position *at, size_t layer) {
     const bool start = at->round == 0 && at->group == 0 && at->micro_batch == 0;
     const bool early = s->plan->schedule.overlap == KILN_OVERLAP_EXACT && start && !at->evaluate;
-    return early ? s->time.fresh[layer] : s->time.now;
+    return s->ready ? s->from : early ? s->time.fresh[layer] : s->time.now;
 }
 
 static double compile_layer(struct simulation *s, const struct kiln_position *at, size_t layer,
@@ -127,7 +128,8 @@ static double compile_layer(struct simulation *s, const struct kiln_position *at
 
 static double compile_shared(struct simulation *s, const struct kiln_position *at) {
     if (at != NULL) {
-        s->time.shared = kiln_timeline_compile(&s->time, s->time.now, s->time.rates->kernel_shared);
+        s->time.shared = kiln_timeline_compile(&s->time, s->ready ? s->from : s->time.now,
+                                               s->time.rates->kernel_shared);
     }
     return s->time.rates->kernel_shared;
 }
@@ -187,8 +189,8 @@ static void move_backward(struct simulation *s, const struct kiln_plan_group *g)
 /* ---- relay ------------------------------------------------------------------------------------
  */
 
-/* Seconds that a fresh process compiles at a place before it is ready. */
-static double compiles_at(struct simulation *s, const struct kiln_position *place) {
+/* Seconds that a fresh process compiles at a place, and of these the first group's. */
+static double compiles_at(struct simulation *s, const struct kiln_position *place, double *first) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
     struct kiln_process *p = &s->scratch;
     struct kiln_position at = *place;
@@ -196,7 +198,7 @@ static double compiles_at(struct simulation *s, const struct kiln_position *plac
     p->compiled = p->loaded = 0;
     p->shared = p->next = false;
     memset(p->has, 0, plan->layers);
-    for (;;) {
+    for (size_t n = 0;; n++) {
         const struct kiln_plan_action a = kiln_schedule_next(plan, p, &at);
         if (a.what != KILN_COMPILE_GROUP) {
             return seconds;
@@ -205,11 +207,13 @@ static double compiles_at(struct simulation *s, const struct kiln_position *plac
         memcpy(s->before, p->has, plan->layers);
         kiln_schedule_apply(plan, p, &at, &a);
         seconds += compile(s, &a.group, p, shared, NULL);
+        *first = n == 0 ? seconds : *first;
     }
 }
 
 /* A successor is started early. At the edge it knows the weights that it will compile only where
- * they are of a generation that is there already. */
+ * they are of a generation that is there already; it is then ready when it has compiled all of
+ * them. Inside a window it is when it has what the place needs. */
 static void succeed(struct simulation *s, const struct kiln_position *at) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
     struct kiln_position place;
@@ -219,7 +223,10 @@ static void succeed(struct simulation *s, const struct kiln_position *at) {
         return;
     }
     const bool knows = !edge || plan->overlap == KILN_OVERLAP_DELAYED;
-    kiln_timeline_succeed(&s->time, knows ? compiles_at(s, &place) : 0, knows);
+    const bool start = place.round == 0 && place.group == 0 && place.micro_batch == 0;
+    double first = 0;
+    const double all = knows ? compiles_at(s, &place, &first) : 0;
+    kiln_timeline_succeed(&s->time, start ? all : first, all, knows);
 }
 
 /* ---- actions ----------------------------------------------------------------------------------
@@ -228,11 +235,7 @@ static void succeed(struct simulation *s, const struct kiln_position *at) {
 static void compile_group(struct simulation *s, const struct kiln_plan_action *a,
                           const struct kiln_position *at, bool shared_before) {
     s->sum.compiles += (double)a->kernels;
-    if (s->ready) {
-        s->time.compile += compile(s, &a->group, &s->process, shared_before, NULL);
-    } else {
-        compile(s, &a->group, &s->process, shared_before, at);
-    }
+    compile(s, &a->group, &s->process, shared_before, at);
     note_peak(s);
 }
 
@@ -275,12 +278,13 @@ static void act(struct simulation *s, struct kiln_position *at, const struct kil
             move_forward(s, g);
             break;
         case KILN_BACKWARD_GROUP:
-            kiln_timeline_backward(&s->time, g->first, g->end, plan->keep);
+            kiln_timeline_backward(&s->time, g->first, g->end, plan->keep, at->micro_batch == 0);
             move_backward(s, g);
             break;
         case KILN_RESTART:
             s->sum.restarts++;
             s->ready = s->time.succeeded && s->time.knows;
+            s->from = s->time.from;
             kiln_timeline_restart(&s->time);
             succeed(s, at);
             break;
@@ -371,6 +375,21 @@ static void repeat(struct simulation *s, struct place *places) {
     }
 }
 
+/* The window that is told. Of DELAYED one that compiles the next set, if there is one: all but the
+ * last of a process do. */
+static void trace_window(struct simulation *s, struct kiln_trace *trace) {
+    bool told = trace == NULL;
+    s->trace = trace;
+    for (size_t tries = 0; !told && tries < 2; tries++) {
+        told = s->plan->schedule.overlap != KILN_OVERLAP_DELAYED || !s->plan->two_sets;
+        trace->n = 0;
+        window(s);
+        for (size_t i = 0; i < trace->n; i++) {
+            told |= trace->at[i].what == KILN_COMPILE_NEXT;
+        }
+    }
+}
+
 size_t kiln_trace_room(const struct kiln_plan *plan) {
     const size_t rounds = (plan->accum + plan->schedule.held - 1) / plan->schedule.held;
     return plan->schedule.groups.n * (plan->accum + 2 * rounds) + 4;
@@ -396,10 +415,7 @@ enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_ra
         s.scratch.has = has + layers;
         s.before = has + 2 * layers;
         repeat(&s, at);
-        s.trace = trace;
-        if (trace != NULL) {
-            window(&s);
-        }
+        trace_window(&s, trace);
     }
     kiln_free(at);
     kiln_free(times);

@@ -80,7 +80,7 @@ static void layer_backward(struct kiln_timeline *t, size_t layer) {
 }
 
 void kiln_timeline_backward(struct kiln_timeline *t, size_t first, size_t end,
-                            const unsigned char *keep) {
+                            const unsigned char *keep, bool drains) {
     while (end > first) {
         if (keep[end - 1] == KILN_FULL) {
             layer_backward(t, --end);
@@ -96,7 +96,9 @@ void kiln_timeline_backward(struct kiln_timeline *t, size_t first, size_t end,
         }
         drain(t); /* the next segment takes the place of its taps */
     }
-    drain(t);
+    if (drains) {
+        drain(t);
+    }
 }
 
 void kiln_timeline_update(struct kiln_timeline *t, bool snapshot, bool swap) {
@@ -115,26 +117,29 @@ void kiln_timeline_update(struct kiln_timeline *t, bool snapshot, bool swap) {
     }
 }
 
-void kiln_timeline_succeed(struct kiln_timeline *t, double seconds, bool knows) {
+void kiln_timeline_succeed(struct kiln_timeline *t, double first, double seconds, bool knows) {
     t->succeeded = true;
     t->knows = knows;
     t->from = t->now + t->rates->restart;
+    t->ready = t->from + first;
     t->to = t->from + seconds;
 }
 
 void kiln_timeline_restart(struct kiln_timeline *t) {
     const double begin = t->now;
+    const bool compiled = t->succeeded && t->knows;
     if (t->succeeded) {
         t->now = later(t->now, t->from);
         t->restart += t->now - begin + t->rates->relay;
-        stall(t, t->to);
+        stall(t, t->ready);
         t->now += t->rates->relay;
     } else {
         t->now += t->rates->restart;
         t->restart += t->rates->restart;
     }
     t->succeeded = false;
-    t->compiler = t->queue = t->now;
+    t->queue = t->now;
+    t->compiler = compiled ? t->from : t->now;
     for (size_t l = 0; l <= t->layers; l++) {
         t->fresh[l] = t->now;
     }

@@ -4,8 +4,9 @@
  *
  * The device runs one pass after another; the compiler compiles one kernel after another beside it,
  * and a pass waits for the kernels of its layer; weight gradients of sim and ane go through a queue
- * of the host, which is emptied before the next segment or group. With a relay a second process
- * starts and compiles beside all that. Time that passes on the device's clock is computing, or a
+ * of the host, which is emptied before the next segment and behind the last micro-batch of a group.
+ * With a relay a second process starts and compiles beside all that; it takes over as soon as it
+ * is ready, and compiles on. Time that passes on the device's clock is computing, or a
  * stall (it waits for a compile), or a restart.
  */
 #ifndef KILN_PLAN_TIMELINE_H
@@ -45,8 +46,8 @@ struct kiln_timeline {
     double *fresh; /* [L + 1] a layer's new weights are there; [L]: all others */
     double next;   /* DELAYED: the next set is there */
     /* A successor: started, compiles from .. to. */
-    bool succeeded, knows; /* there is one; it has the weights that it compiles */
-    double from, to;
+    bool succeeded, knows;  /* there is one; it has the weights that it compiles */
+    double from, to, ready; /* ready: to take over */
     double compile, compute, update, stall, restart; /* sums */
 };
 
@@ -54,15 +55,18 @@ struct kiln_timeline {
  * it is done. */
 double kiln_timeline_compile(struct kiln_timeline *t, double from, double seconds);
 /* One micro-batch through layers: from first up, from end down. What `keep` (enum kiln_layer_keep)
- * does not have in full is run forward again, segment by segment. */
+ * does not have in full is run forward again, segment by segment. drains: behind it the host's
+ * queue is emptied. */
 void kiln_timeline_forward(struct kiln_timeline *t, size_t first, size_t end);
 void kiln_timeline_backward(struct kiln_timeline *t, size_t first, size_t end,
-                            const unsigned char *keep);
+                            const unsigned char *keep, bool drains);
 /* New weights; the next set, if there is one, is waited for. */
 void kiln_timeline_update(struct kiln_timeline *t, bool snapshot, bool swap);
-/* The successor begins now; it has so much to compile that it knows the weights of. */
-void kiln_timeline_succeed(struct kiln_timeline *t, double seconds, bool knows);
-/* Another process: this one again, or the successor, where there is one. */
+/* The successor begins now; it has so much to compile that it knows the weights of, and is ready
+ * when `first` of it is done. */
+void kiln_timeline_succeed(struct kiln_timeline *t, double first, double seconds, bool knows);
+/* Another process: this one again, or the successor, where there is one. What that has compiled, or
+ * is compiling, is then told with kiln_timeline_compile, from t->from on. */
 void kiln_timeline_restart(struct kiln_timeline *t);
 
 #endif
