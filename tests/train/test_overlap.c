@@ -538,11 +538,10 @@ TEST(a_next_set_that_fails_leaves_the_active_one) {
  * --------------------------------------------------------------------
  */
 
-/* Samples, evaluations, checkpoints and a state that is walked change no bit of what is trained. */
+/* Samples, evaluations and checkpoints change no bit of what is trained, and it can be verified. */
 TEST_WITHIN(what_is_done_beside_training_changes_no_bit, 120) {
     static const char *const overlaps[] = {"budget=1000 overlap=off", "budget=1000 overlap=exact",
-                                           "budget=30 overlap=exact", "overlap=delayed",
-                                           "budget=30 overlap=delayed"};
+                                           "overlap=delayed", "budget=30 overlap=delayed"};
     uint32_t plain = 0, delayed = 0;
     for (size_t i = 0; i < sizeof overlaps / sizeof overlaps[0]; i++) {
         for (int more = 0; more < 2; more++) {
@@ -550,11 +549,11 @@ TEST_WITHIN(what_is_done_beside_training_changes_no_bit, 120) {
             struct kiln_replay_result result;
             struct kiln_err err;
             snprintf(name, sizeof name, "run%zu-%d", i, more);
-            snprintf(changes, sizeof changes, "steps=4 layers=3 %s %s", overlaps[i],
+            snprintf(changes, sizeof changes, "steps=3 layers=3 vocab=259 %s %s", overlaps[i],
                      more ? "sample-every=1 eval-every=1 save-every=1 prompt=The"
-                          : "eval-every=0 save-every=3");
+                          : "eval-every=0 save-every=2");
             const struct outcome o = train(name, changes);
-            uint32_t *want = i < 3 ? &plain : &delayed;
+            uint32_t *want = i < 2 ? &plain : &delayed;
             *want = *want == 0 ? o.weights : *want;
             CHECK_EQ(o.weights, *want);
             free(o.metrics);

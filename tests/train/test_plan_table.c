@@ -404,9 +404,9 @@ TEST_WITHIN(no_plan_changes_a_bit_on_sim_without_extras, 1800) { take_table(&dev
 TEST_WITHIN(no_plan_changes_a_bit_with_dynamic_weights, 1800) { take_table(&devices[3], 67); }
 TEST_WITHIN(no_plan_changes_a_delayed_bit_in_fp32, 600) { take_table(&devices[4], 71); }
 TEST_WITHIN(no_plan_changes_a_delayed_bit_in_bf16, 600) { take_table(&devices[5], 67); }
-TEST_WITHIN(no_plan_changes_a_delayed_bit_on_sim, 1800) { take_table(&devices[6], 67); }
+TEST_WITHIN(no_plan_changes_a_delayed_bit_on_sim, 1800) { take_table(&devices[6], 79); }
 TEST_WITHIN(no_plan_changes_a_delayed_bit_on_sim_without_extras, 1800) {
-    take_table(&devices[7], 71);
+    take_table(&devices[7], 79);
 }
 
 static uint32_t trained_weights(const char *name, const char *changes) {
