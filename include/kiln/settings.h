@@ -88,7 +88,7 @@
        "off, exact: compile while computing, or delayed: a step behind")                          \
     XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
        "exec: the process replaces itself; relay: its successor starts early")                    \
-    XX(COUNT, trace_steps, "trace-steps", "4", 0, 1000000000,                                    \
+    XX(COUNT, trace_steps, "trace-steps", "4", 0, 1000000000,                                     \
        "first steps of the run that trace.json lists; 0 is none")                                 \
     XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")
 

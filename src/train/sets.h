@@ -59,7 +59,8 @@ KILN_MUST_CHECK enum kiln_status kiln_sets_let_go(struct kiln_sets *sets,
 KILN_MUST_CHECK enum kiln_status kiln_sets_compile_next(struct kiln_sets *sets,
                                                         struct kiln_err *err);
 /* Before an UPDATE is applied: whoever compiles is waited for. An error leaves the active set as it
- * is, ready to be used. After it: what is stale goes; with `swaps` the other set becomes active. */
+ * of a delayed run as it is. After it: what is stale goes; with `swaps` the other set becomes
+ * active. */
 KILN_MUST_CHECK enum kiln_status kiln_sets_settle(struct kiln_sets *sets, struct kiln_err *err);
 void kiln_sets_update(struct kiln_sets *sets, const struct kiln_process *process, bool swaps);
 /* Wait for the kernels of a layer in a pass, as of that pass's begin: its host parts, too. */
