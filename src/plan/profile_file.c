@@ -37,11 +37,11 @@ static const struct kiln_figure figures[KILN_FIGURES] = {
 const struct kiln_figure *kiln_figure(size_t i) { return &figures[i]; }
 
 double *kiln_figure_of(struct kiln_profile *profile, size_t i) {
-    return (double *)((char *)profile + figures[i].at);
+    return (double *)(void *)((char *)profile + figures[i].at);
 }
 
 static double value_of(const struct kiln_profile *profile, size_t i) {
-    return *(const double *)((const char *)profile + figures[i].at);
+    return *(const double *)(const void *)((const char *)profile + figures[i].at);
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */

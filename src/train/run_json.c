@@ -53,7 +53,8 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
                      (double)dims->rms_eps, (double)dims->rope_theta);
     for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
         n += snprintf(sizes + n, sizeof sizes - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "",
-                      rates[i].name, *(const double *)((const char *)profile + rates[i].at));
+                      rates[i].name,
+                      *(const double *)(const void *)((const char *)profile + rates[i].at));
     }
     n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}\n}");
     /* In front of the brace that ends the settings. */
@@ -100,7 +101,7 @@ static enum kiln_status read_profile(const char *path, const json_t *from,
         const json_t *value = json_object_get(from, rates[i].name);
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
                      "%s: \"figures\": \"%s\" is not a number from 0 up", path, rates[i].name);
-        *(double *)((char *)profile + rates[i].at) = json_number_value(value);
+        *(double *)(void *)((char *)profile + rates[i].at) = json_number_value(value);
     }
     return KILN_OK;
 }

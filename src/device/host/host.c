@@ -120,7 +120,8 @@ static void set_up_head(struct kiln_host *host) {
 static enum kiln_status open_parts(struct kiln_host *host, struct kiln_pool *pool,
                                    struct kiln_err *err) {
     KILN_TRY(kiln_workers_open(&host->workers, &host->kernels, pool, scratch_bytes(host), err));
-    for (size_t set = 0; set <= host->options.two_sets; set++) {
+    const size_t sets = host->options.two_sets ? 2 : 1;
+    for (size_t set = 0; set < sets; set++) {
         KILN_TRY(kiln_packed_open(&host->packed[set], &host->classifier, &host->kernels,
                                   host->options.training, err));
     }
