@@ -316,9 +316,16 @@ static void window(struct simulation *s) {
 
 /* Where a window began: equal places, equal windows. */
 struct place {
+    size_t at;      /* see place_of */
     size_t windows; /* before it, counted from 1 */
     size_t times;
     struct kiln_cost sum;
+};
+
+/* So far, in the order of their first windows. */
+struct places {
+    struct place *list;
+    size_t n, room;
 };
 
 static struct kiln_cost sums(const struct simulation *s) {
@@ -343,7 +350,7 @@ static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *
                               .read = (b->read - a->read) / n};
 }
 
-/* What a process has done and holds when a window begins, as a number below places(). */
+/* What a process has done and holds when a window begins. */
 static size_t place_of(const struct simulation *s) {
     const struct kiln_process *p = &s->process;
     const bool limited = s->plan->schedule.limits.compile != SIZE_MAX;
@@ -351,26 +358,54 @@ static size_t place_of(const struct simulation *s) {
     return 4 * compiled + 2 * (size_t)p->shared + (p->has[0] != 0);
 }
 
-static size_t places(const struct kiln_plan *plan) {
-    const size_t compile = plan->schedule.limits.compile;
-    return 4 * (compile == SIZE_MAX ? 2 : compile + 1);
+/* The one that is equal, or a new one; NULL: no memory. Budgets may be large and processes long,
+ * but within a process only the last place can come again. */
+static struct place *find(struct places *all, size_t at, bool fresh) {
+    for (size_t i = fresh || all->n == 0 ? 0 : all->n - 1; i < all->n; i++) {
+        if (all->list[i].at == at) {
+            return &all->list[i];
+        }
+    }
+    if (all->n == all->room) {
+        const size_t room = 2 * all->room + 16;
+        struct place *more = kiln_alloc(room, sizeof *more);
+        if (more == NULL) {
+            return NULL;
+        }
+        if (all->n > 0) {
+            memcpy(more, all->list, all->n * sizeof *more);
+        }
+        kiln_free(all->list);
+        all->list = more;
+        all->room = room;
+    }
+    all->list[all->n] = (struct place){.at = at};
+    return &all->list[all->n++];
 }
 
-static void repeat(struct simulation *s, struct place *places) {
+/* Windows until one begins where another did; false: no memory. */
+static bool repeat(struct simulation *s, struct places *all) {
     /* A successor that the window before has started is not seen in the place: once more around. */
     const size_t rounds = s->plan->schedule.relay ? 2 : 1;
+    double restarts = 0;
     for (size_t windows = 1;; windows++) {
-        struct place *place = &places[place_of(s)];
+        struct place *place = find(all, place_of(s), s->sum.restarts > restarts || rounds > 1);
+        restarts = s->sum.restarts;
         const struct kiln_cost sum = sums(s);
+        if (place == NULL) {
+            return false;
+        }
         if (place->times == rounds) {
             const size_t forward = s->plan->cost.peak_forward;
             const size_t backward = s->plan->cost.peak_backward;
             s->plan->cost = mean(&place->sum, &sum, (double)(windows - place->windows));
             s->plan->cost.peak_forward = forward;
             s->plan->cost.peak_backward = backward;
-            return;
+            return true;
         }
-        *place = (struct place){windows, place->times + 1, sum};
+        place->windows = windows;
+        place->times++;
+        place->sum = sum;
         window(s);
     }
 }
@@ -402,10 +437,10 @@ enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_ra
         .plan = plan,
         .time = {
             .rates = rates, .layers = layers, .waits = plan->schedule.overlap == KILN_OVERLAP_OFF}};
-    struct place *at = kiln_alloc(places(plan), sizeof *at);
+    struct places places = {.n = 0};
     double *times = kiln_alloc(3 * layers + 1, sizeof *times);
     unsigned char *has = kiln_alloc(3 * layers, 1);
-    const bool room = at != NULL && times != NULL && has != NULL;
+    bool room = times != NULL && has != NULL;
     plan->cost = (struct kiln_cost){0};
     if (room) {
         s.time.forward = times;
@@ -414,10 +449,10 @@ enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_ra
         s.process.has = has;
         s.scratch.has = has + layers;
         s.before = has + 2 * layers;
-        repeat(&s, at);
-        trace_window(&s, trace);
+        room = repeat(&s, &places);
+        trace_window(&s, room ? trace : NULL);
     }
-    kiln_free(at);
+    kiln_free(places.list);
     kiln_free(times);
     kiln_free(has);
     KILN_REQUIRE(room, err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);

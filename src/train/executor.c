@@ -169,6 +169,16 @@ static enum kiln_status recompute(struct kiln_executor *x, size_t first, size_t 
     return KILN_OK;
 }
 
+/* Is it the round's last micro-batch? */
+static bool last_of_round(const struct kiln_executor *x) {
+    const struct kiln_position *at = &x->position;
+    const size_t held = x->plan->schedule.held;
+    return at->micro_batch + 1 == held ||
+           at->round * held + at->micro_batch + 1 == at->micro_batches;
+}
+
+/* Weight gradients of full layers are taken beside the next micro-batch: it has blocks of its own.
+ */
 static enum kiln_status backward_group(struct kiln_executor *x, const struct kiln_plan_group *g,
                                        struct kiln_err *err) {
     for (size_t end = g->end; end > g->first;) {
@@ -190,7 +200,7 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
         KILN_TRY(x->device->ops->embed_backward(x->device, x->tokens, flow(x), err));
         layer_done(x, KILN_BACKWARD, KILN_NO_LAYER);
     }
-    return x->device->ops->drain(x->device, err);
+    return last_of_round(x) ? x->device->ops->drain(x->device, err) : KILN_OK;
 }
 
 static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_plan_action *a,
@@ -290,6 +300,16 @@ enum kiln_status kiln_executor_compile(struct kiln_executor *x, bool gated, stru
     }
     x->gated = false;
     return status;
+}
+
+enum kiln_status kiln_executor_ready(struct kiln_executor *x, struct kiln_err *err) {
+    const struct kiln_plan_group *g = &x->plan->schedule.groups.at[x->position.group];
+    for (size_t l = g->first; l < g->end; l++) {
+        KILN_TRY(kiln_sets_want(&x->sets, KILN_FORWARD, l, err));
+        KILN_TRY(g->pass == KILN_PLAN_BACKWARD ? kiln_sets_want(&x->sets, KILN_BACKWARD, l, err)
+                                               : KILN_OK);
+    }
+    return KILN_OK;
 }
 
 enum kiln_status kiln_executor_window(struct kiln_executor *x, struct kiln_err *err) {

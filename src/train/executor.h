@@ -69,6 +69,8 @@ KILN_MUST_CHECK enum kiln_status kiln_executor_do(struct kiln_executor *x,
  * gated: each kernel as soon as the compiler's gate says that its weights have been updated. */
 KILN_MUST_CHECK enum kiln_status kiln_executor_compile(struct kiln_executor *x, bool gated,
                                                        struct kiln_err *err);
+/* Return when the kernels of the group at the place where x stands are compiled. */
+KILN_MUST_CHECK enum kiln_status kiln_executor_ready(struct kiln_executor *x, struct kiln_err *err);
 /* All actions of the window up to its UPDATE or end; KILN_EBUDGET where it would restart. */
 KILN_MUST_CHECK enum kiln_status kiln_executor_window(struct kiln_executor *x,
                                                       struct kiln_err *err);

@@ -197,10 +197,13 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     at.evaluate = evaluate != 0;
     at.micro_batches = x->position.micro_batches;
     x->position = at;
+    /* A window's first process has all that can be compiled there; inside a window the group at the
+     * place is enough to go on, and the rest is compiled beside its passes. */
+    const bool start = at.round == 0 && at.group == 0 && at.micro_batch == 0;
     kiln_compiler_stalls(x->sets.compiler, false);
     enum kiln_status status = kiln_executor_compile(x, false, err);
     if (status == KILN_OK) {
-        status = kiln_compiler_finish(x->sets.compiler, err);
+        status = start ? kiln_compiler_finish(x->sets.compiler, err) : kiln_executor_ready(x, err);
     }
     kiln_compiler_stalls(x->sets.compiler, true);
     return status;
@@ -209,17 +212,22 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
 /* ---- windows, cut and taken up again -----------------------------------------------------------
  */
 
-/* May the window be left here? Its gradients lie in the state; what is held from forward to
- * backward does where the plan says so. */
+/* May the window be left here and taken up at this place? Its gradients lie in the state; what is
+ * held from forward to backward does where the plan says so. */
 static bool can_leave(const struct kiln_trainer *t) {
     const struct kiln_position *at = &t->engine.executor.position;
     return t->engine.plan.layout.in_state || (at->group == 0 && at->micro_batch == 0);
 }
 
+/* May it only be begun again? A round of many micro-batches may take long, and whoever stops does
+ * not want to wait: the cursor still stands at the window's start. */
+static bool can_drop(const struct kiln_trainer *t) { return t->engine.plan.schedule.held > 1; }
+
 /* Leave it: the cursor knows the place and what it took to get there. */
 static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_executor *x = &t->engine.executor;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    KILN_TRY(x->device->ops->drain(x->device, err)); /* all gradients are in the state */
     cursor.mid = 1;
     cursor.round = x->position.round;
     cursor.group = x->position.group;
@@ -288,8 +296,8 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
                              "%zu kernels do not fit the %zu left of this process", a.kernels,
                              a.left);
         }
-        if (stopping(t) && can_leave(t)) {
-            KILN_TRY(leave(t, err));
+        if (stopping(t) && (can_leave(t) || can_drop(t))) {
+            KILN_TRY(can_leave(t) ? leave(t, err) : KILN_OK);
             return KILN_FAIL(err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
                              kiln_state_cursor(t->state)->step);
         }

@@ -245,7 +245,7 @@ static void die_with_budget(const char *changes) {
     check_end("run", &expected, "never", 0);
     const long stride = count("KILN_KILL_STRIDE", 0);
     /* Nine points in two hand-overs, and no factor in common: each is died at. */
-    long deaths = die_at_points("start", changes, "hand-over", 1, stride ? stride : 7, &expected);
+    long deaths = die_at_points("start", changes, "hand-over", 1, stride ? stride : 5, &expected);
     check_hand_overs();
     deaths += die_at_points("start", changes, NULL, 1, stride ? stride : 101, &expected);
     printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
