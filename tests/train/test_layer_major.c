@@ -171,7 +171,7 @@ static void alarm_in(long ms) {
     CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
 }
 
-#define CHANGES                                                                        \
+#define CHANGES                                                                     \
     "device=sim sim-time=0.2 steps=3 accum=6 budget=400 save-every=0 eval-every=2 " \
     "eval-windows=6"
 
