@@ -92,7 +92,10 @@ static void print_hidden(const struct kiln_estimate *e) {
         printf(
             "  what exact cannot hide: clipping wants the norm of all gradients in front of the "
             "first\n  update, so no kernel of the next window compiles before the last backward "
-            "pass; and the\n  first micro-batch wants every kernel of its window\n");
+            "pass; and beside\n  a compile there are only the passes of the micro-batches that are "
+            "held "
+            "together: %zu\n",
+            e->held);
     }
     if (e->zero_stall_accum > 0) {
         printf("  with --overlap delayed --restart relay nothing stalls from --accum %zu on\n",

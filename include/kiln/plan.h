@@ -52,10 +52,10 @@ KILN_API struct kiln_flops kiln_plan_flops(const struct kiln_dims *dims, size_t 
  *   OFF      it waits
  *   EXACT    the bits of OFF: after the update a layer's kernels compile while the layer before it
  *            runs, those of the backward pass during the forward pass. Where a window's kernels do
- *            not fit one process, inside each group
- *   DELAYED  two kernel sets: while one computes a window the other is compiled from a snapshot of
- *            the newest weights, and whole sets are swapped at the window's edge. Gradients are one
- *            update old: W(t+1) = update(W(t), grad(W(max(t-1, 0))))
+ *            not fit one process, inside each process. Several micro-batches go through a few
+ * layers together where that is faster DELAYED  two kernel sets: while one computes a window the
+ * other is compiled from a snapshot of the newest weights, and whole sets are swapped at the
+ * window's edge. Gradients are one update old: W(t+1) = update(W(t), grad(W(max(t-1, 0))))
  */
 enum kiln_overlap { KILN_OVERLAP_OFF, KILN_OVERLAP_EXACT, KILN_OVERLAP_DELAYED };
 /* EXEC: the process replaces itself. RELAY: a successor is started early and compiles within its
