@@ -18,6 +18,9 @@ static volatile sig_atomic_t stop, quiet;
 static void on_signal(int signal) {
     (void)signal;
     if (stop != 0) {
+        if (quiet) {
+            return; /* a supervisor ends a worker that is to leave at once */
+        }
         _exit(EXIT_STOPPED);
     }
     stop = 1;

@@ -94,7 +94,8 @@ struct kiln_cursor {
     double loss, grad_norm, lr; /* of the step in phase UPDATE or FINISH */
 
     /* A planned stop inside a window or evaluation. */
-    uint64_t mid;   /* 1: position and sums below and the gradients in the file count; else 0 */
+    uint64_t mid;   /* 1: position and sums below and the gradients in the file count, of a window;
+                     * 2: of an evaluation; else 0 */
     uint64_t round; /* position, as the plan counts */
     uint64_t group;
     uint64_t micro_batch;

@@ -213,6 +213,13 @@ enum kiln_status kiln_compiler_finish(struct kiln_compiler *c, struct kiln_err *
     return kiln_compiler_wait(c, c->given, err); /* only the owner gives */
 }
 
+bool kiln_compiler_idle(struct kiln_compiler *c) {
+    pthread_mutex_lock(&c->lock);
+    const bool idle = c->done == c->given;
+    pthread_mutex_unlock(&c->lock);
+    return idle;
+}
+
 void kiln_compiler_stalls(struct kiln_compiler *c, bool on) { c->idle = !on; }
 
 uint64_t kiln_compiler_take_count(struct kiln_compiler *c, bool gated) {

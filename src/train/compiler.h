@@ -52,6 +52,8 @@ KILN_MUST_CHECK enum kiln_status kiln_compiler_wait(struct kiln_compiler *compil
 /* The same for every job given so far. */
 KILN_MUST_CHECK enum kiln_status kiln_compiler_finish(struct kiln_compiler *compiler,
                                                       struct kiln_err *err);
+/* Is every job done? */
+bool kiln_compiler_idle(struct kiln_compiler *compiler);
 /* Does whoever waits for a kernel keep the device from work? At first yes; not while a successor
  * gets ready: the device is another's. */
 void kiln_compiler_stalls(struct kiln_compiler *compiler, bool on);

@@ -288,12 +288,19 @@ enum kiln_status kiln_executor_do(struct kiln_executor *x, const struct kiln_pla
     return kiln_sets_let_go(&x->sets, &x->process, err);
 }
 
+/* Must something be released for it while jobs wait at the gate? Nobody can wait for these. */
+static bool held_up(const struct kiln_executor *x, const struct kiln_plan_action *a) {
+    const size_t load = x->plan->schedule.limits.load;
+    return x->gated && a->kernels > load - x->process.loaded &&
+           !kiln_compiler_idle(x->sets.compiler);
+}
+
 enum kiln_status kiln_executor_compile(struct kiln_executor *x, bool gated, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     x->gated = gated;
     for (;;) {
         const struct kiln_plan_action a = kiln_executor_next(x);
-        if (status != KILN_OK || a.what != KILN_COMPILE_GROUP) {
+        if (status != KILN_OK || a.what != KILN_COMPILE_GROUP || held_up(x, &a)) {
             break;
         }
         status = kiln_executor_do(x, &a, err);

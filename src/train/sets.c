@@ -180,9 +180,6 @@ enum kiln_status kiln_sets_let_go(struct kiln_sets *s, const struct kiln_process
 enum kiln_status kiln_sets_compile(struct kiln_sets *s, const struct kiln_process *process,
                                    const struct kiln_plan_group *group, bool gated,
                                    struct kiln_err *err) {
-    /* Jobs behind a gate that opens later cannot be waited for. */
-    KILN_REQUIRE(!gated || !holds_more(s, process), err, KILN_EINTERNAL,
-                 "kernels to be compiled beside an update push others out");
     KILN_TRY(kiln_sets_let_go(s, process, err));
     KILN_TRY(prepare(s, err));
     const struct batch b = {s->set, &s->active, s->generation, gated};

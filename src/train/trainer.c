@@ -154,6 +154,7 @@ static void call_ahead(struct kiln_trainer *t) {
         return;
     }
     const bool last = kiln_state_cursor(t->state)->step + 1 >= t->settings->steps;
+    place.evaluate |= edge && last; /* nothing but an evaluation comes */
     if (!edge || (!x->position.evaluate && (!last || val_batches(t) > 0))) {
         call(t, &place, edge);
     }
@@ -223,12 +224,15 @@ static bool can_leave(const struct kiln_trainer *t) {
  * not want to wait: the cursor still stands at the window's start. */
 static bool can_drop(const struct kiln_trainer *t) { return t->engine.plan.schedule.held > 1; }
 
+/* What the cursor says of a place: a window's is none of an evaluation, which may never come. */
+static uint64_t mid_of(bool evaluate) { return evaluate ? 2 : 1; }
+
 /* Leave it: the cursor knows the place and what it took to get there. */
 static enum kiln_status leave(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_executor *x = &t->engine.executor;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     KILN_TRY(x->device->ops->drain(x->device, err)); /* all gradients are in the state */
-    cursor.mid = 1;
+    cursor.mid = mid_of(x->position.evaluate);
     cursor.round = x->position.round;
     cursor.group = x->position.group;
     cursor.micro_batch = x->position.micro_batch;
@@ -259,7 +263,8 @@ static void take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batche
         call_ahead(t);
         return;
     }
-    if (cursor.plan_id == kiln_schedule_id(&t->engine.plan.schedule)) {
+    if (cursor.mid == mid_of(evaluate) &&
+        cursor.plan_id == kiln_schedule_id(&t->engine.plan.schedule)) {
         x->position.round = cursor.round;
         x->position.group = cursor.group;
         x->position.micro_batch = cursor.micro_batch;
@@ -289,7 +294,9 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
         KILN_REQUIRE(a.what != KILN_ERROR, err, KILN_EINTERNAL,
                      "a group of %zu kernels fits no process", a.kernels);
         if (a.what == KILN_RESTART) {
+            const double start = kiln_now_s();
             KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
+            span(t, KILN_SPAN_UPDATE, "checkpoint wait", start);
             (void)successor_ready(t);        /* or none: whoever we return to knows */
             KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_ERESTART,
@@ -434,12 +441,14 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     if (record.val_loss < cursor.best_val) {
         cursor.best_val = record.val_loss;
-        cursor.best_val_step = cursor.step;
+        cursor.best_val_step =
+            record.val_generation >= 0 ? (uint64_t)record.val_generation : cursor.step;
     }
     KILN_TRY(write_metrics(t, &record, &cursor, err));
     kiln_cost_nothing(&cursor);
     KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     cursor.phase = KILN_PHASE_WINDOW;
+    cursor.mid = 0; /* a place in an evaluation that did not come */
     kiln_scale_next(&cursor);
     kiln_state_commit(t->state, &cursor);
     kiln_cost_begin(t);
@@ -607,6 +616,7 @@ static enum kiln_status start(struct kiln_trainer *t, struct kiln_err *err) {
     }
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     cursor.phase = KILN_PHASE_WINDOW;
+    cursor.mid = 0; /* a place in an evaluation that did not come */
     kiln_cost_nothing(&cursor);
     KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     kiln_state_commit(t->state, &cursor);
@@ -647,8 +657,13 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
         kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
     } else if (cursor.mid && t->handed_over && cursor.phase != KILN_PHASE_START) {
+        /* The hand-over, and what was compiled ahead of it, are the step's, also where an
+         * evaluation comes next. */
+        const uint64_t trace_bytes = cursor.trace_bytes; /* as in leave */
         span(t, KILN_SPAN_RESTART, NULL, cursor.handed_at);
         t->since = cursor.handed_at;
+        KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
+        cursor.trace_bytes = trace_bytes;
     }
     cursor.handed_at = 0;
     cursor.peak_bytes = t->handed_over ? cursor.peak_bytes : 0;
