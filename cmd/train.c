@@ -104,7 +104,8 @@ static void print_step(struct watch *watch, const struct kiln_step_record *recor
     flush_or_stop();
 }
 
-static void on_step(void *context, const struct kiln_step_record *record) {
+/* What the end tells of all steps. */
+static void tally(void *context, const struct kiln_step_record *record) {
     struct watch *watch = context;
     struct kiln_report_end *end = &watch->end;
     if (end->steps == 0) {
@@ -129,15 +130,35 @@ static void on_step(void *context, const struct kiln_step_record *record) {
         watch->val_loss = record->val_loss;
         if (end->best_val_step == 0 || record->val_loss < end->best_val) {
             end->best_val = record->val_loss;
-            end->best_val_step = record->step;
+            end->best_val_step =
+                record->val_generation >= 0 ? (uint64_t)record->val_generation : record->step;
         }
     }
+}
+
+static void on_step(void *context, const struct kiln_step_record *record) {
+    struct watch *watch = context;
     if (!watch->json) {
         print_step(watch, record);
     }
     if (!watch->silent) {
+        tally(watch, record);
         worker_step();
     }
+}
+
+/* Of steps that other processes took, so many bytes of metrics.jsonl are enough to go on with a
+ * smoothed loss; a hand-over does not wait for more. */
+enum { TAIL = 1 << 16 };
+
+/* At the end all of them count. */
+static enum kiln_status tally_all(const char *folder, uint64_t since, struct watch *watch,
+                                  struct kiln_err *err) {
+    const struct kiln_observer all = {.context = watch, .on_step = tally};
+    watch->end = (struct kiln_report_end){.step = watch->end.step};
+    watch->milliseconds = watch->stall_ms = watch->overlap_ms = watch->tflop = 0;
+    watch->tokens_before = 0;
+    return kiln_run_history(folder, since, 0, &all, err);
 }
 
 static void on_sample(void *context, uint64_t step, const char *text) {
@@ -218,6 +239,8 @@ static enum kiln_status open_run(const struct call *call, struct kiln_run **run,
                                  struct kiln_err *err) {
     const struct flags *flags = call->flags;
     if (flags->successor != NULL) {
+        KILN_REQUIRE(worker_is() && flags->take_over != KILN_UNSET, err, KILN_EUSAGE,
+                     "train: --successor is for kiln itself");
         return succeed(flags, run, err);
     }
     if (flags->take_over != KILN_UNSET) {
@@ -329,7 +352,7 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
     }
     if (flags->take_over != KILN_UNSET) { /* what the processes before this one did */
         watch.silent = true;
-        KILN_TRY(kiln_run_history(info->folder, flags->since, &observer, err));
+        KILN_TRY(kiln_run_history(info->folder, flags->since, TAIL, &observer, err));
         watch.silent = false;
     }
     if (worker_is() && kiln_run_relays(run)) {
@@ -341,6 +364,10 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
         return status; /* the line goes on in the next process */
     }
     finish_line(&watch);
+    if (flags->take_over != KILN_UNSET) {
+        struct kiln_err ignored; /* of a file that somebody took away: then it is these steps */
+        (void)tally_all(info->folder, flags->since, &watch, &ignored);
+    }
     complete_end(&watch, now_s() - began);
     if (status == KILN_EDEVICE) {
         return device_failed(info, &watch, err);

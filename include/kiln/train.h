@@ -75,8 +75,11 @@ struct kiln_run_info {
     struct kiln_memory memory;         /* by part, as planned */
     struct kiln_plan_time time;        /* of a step, as planned */
     size_t budget;                     /* kernels that may be compiled; 0: no limit */
-    size_t full_layers;                /* layers that are not run forward again */
-    double flops_per_step;             /* model FLOPs of one step */
+    enum kiln_overlap overlap;
+    bool two_sets, relay;    /* kernel sets side by side; successors that start early */
+    const char *restart_why; /* why a relay was chosen that nobody asked for; NULL */
+    size_t full_layers;      /* layers that are not run forward again */
+    double flops_per_step;   /* model FLOPs of one step */
     const char *notice; /* what the user should know before training, "" for nothing: told to an
                          * observer when training begins, by whoever has none then otherwise */
 };
@@ -93,8 +96,10 @@ struct kiln_observer {
 
 struct kiln_run;
 
-/* Tell an observer's on_step the steps after `after` that metrics.jsonl of a run has. */
+/* Tell an observer's on_step the steps after `after` that metrics.jsonl of a run has; with a tail,
+ * those whose lines lie in the last so many bytes. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_history(const char *folder, uint64_t after,
+                                                           size_t tail,
                                                            const struct kiln_observer *observer,
                                                            struct kiln_err *err);
 

@@ -158,7 +158,8 @@ struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
 static enum kiln_status choose_relay(struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_plan_request *r = plan->request;
     struct kiln_schedule_plan *s = &plan->schedule;
-    s->relay = r->restart == KILN_RESTART_RELAY;
+    const bool ends = s->limits.compile != SIZE_MAX || delayed(r); /* is the process replaced? */
+    s->relay = r->restart == KILN_RESTART_RELAY && ends && !s->refreshes;
     plan->kernels_two = kiln_two_sets_kernels(&s->limits);
     plan->two_sets = delayed(r) && kiln_two_sets(&s->limits);
     if (!delayed(r)) {

@@ -142,6 +142,24 @@ static void say_plan(struct text *text, const struct kiln_run_info *info) {
         kiln_human_time(info->time.step, seconds, sizeof seconds));
 }
 
+/* What is not as without it: weights that are older, processes that are more. */
+static void say_overlap(struct text *text, const struct kiln_run_info *info) {
+    const bool delayed = info->overlap == KILN_OVERLAP_DELAYED;
+    if (!delayed && !info->relay) {
+        return;
+    }
+    heading(text, "overlap");
+    add(text, "%s%s", kiln_overlap_name(info->overlap),
+        delayed ? ": gradients are one update old; a held-out loss is of the step before" : "");
+    if (info->relay) {
+        add(text, "; restart relay: successors start early%s%s", info->restart_why ? ", " : "",
+            info->restart_why ? info->restart_why : "");
+    } else if (info->two_sets) {
+        add(text, "; two kernel sets in a process");
+    }
+    add(text, "\n");
+}
+
 static void say_work(struct text *text, const struct kiln_run_info *info) {
     const struct kiln_settings *s = info->settings;
     char tokens[32], flop[32];
@@ -200,6 +218,7 @@ char *kiln_report_start(const struct kiln_run_info *info) {
     say_machine(&text, info);
     say_memory(&text, info);
     say_plan(&text, info);
+    say_overlap(&text, info);
     say_work(&text, info);
     add(&text, "settings, by where they came from\n");
     static const enum kiln_origin order[] = {KILN_FROM_FLAG, KILN_FROM_RUN, KILN_FROM_MODEL,

@@ -127,14 +127,15 @@ static struct kiln_step_record record_of(const json_t *line) {
         .val_generation = generation(line, "val_generation")};
 }
 
-enum kiln_status kiln_run_history(const char *folder, uint64_t after,
+enum kiln_status kiln_run_history(const char *folder, uint64_t after, size_t tail,
                                   const struct kiln_observer *observer, struct kiln_err *err) {
     char path[4200], *text = NULL, *rest = NULL;
     size_t size;
     KILN_REQUIRE(strlen(folder) < 4096, err, KILN_EUSAGE, "run folder: the path is too long");
     snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
     KILN_TRY(kiln_read_file(path, &text, &size, err));
-    for (char *one = strtok_r(text, "\n", &rest); one; one = strtok_r(NULL, "\n", &rest)) {
+    char *from = tail > 0 && size > tail ? text + size - tail : text; /* mostly inside a line */
+    for (char *one = strtok_r(from, "\n", &rest); one; one = strtok_r(NULL, "\n", &rest)) {
         json_t *line = json_loads(one, 0, NULL); /* the last one may be cut */
         const struct kiln_step_record record = record_of(line);
         if (line && record.step > after) {

@@ -423,6 +423,7 @@ static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err)
     char threads[24];
     snprintf(threads, sizeof threads, "%zu", r->options->threads);
     const enum kiln_origin flag = KILN_FROM_FLAG;
+    const bool simulated = strncmp(r->start.cursor.numerics, "sim/", 4) == 0;
     KILN_TRY(kiln_settings_init(&changes, err));
     enum kiln_status status = kiln_settings_set(&changes, KILN_SETTING_save_every, "0", flag, err);
     if (status == KILN_OK) {
@@ -430,6 +431,11 @@ static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err)
     }
     if (status == KILN_OK && r->options->threads > 0) {
         status = kiln_settings_set(&changes, KILN_SETTING_threads, threads, flag, err);
+    }
+    /* Budgets decide no bits, and a simulator counts what this one process compiles. */
+    for (int i = 0; i < 2 && status == KILN_OK && simulated; i++) {
+        status = kiln_settings_set(
+            &changes, i == 0 ? KILN_SETTING_budget : KILN_SETTING_load_budget, "100000", flag, err);
     }
     if (status == KILN_OK) {
         status = kiln_run_resume(r->folder, &changes, &run, err);

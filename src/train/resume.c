@@ -70,7 +70,12 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
             run->profile.tflops = 0; /* that of before is not of these times */
         }
     }
-    return KILN_OK;
+    /* Without time that is charged no device's times are wanted. */
+    const bool free = changes && changes->origin[KILN_SETTING_sim_time] == KILN_FROM_FLAG &&
+                      changes->origin[KILN_SETTING_profile] != KILN_FROM_FLAG &&
+                      run->settings.sim_time <= 0;
+    return free ? kiln_settings_set(&run->settings, KILN_SETTING_profile, "", KILN_FROM_RUN, err)
+                : KILN_OK;
 }
 
 static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) {

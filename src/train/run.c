@@ -206,6 +206,10 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
                       ? 0
                       : t->engine.plan.schedule.limits.compile,
+        .overlap = t->engine.plan.schedule.overlap,
+        .two_sets = t->engine.plan.two_sets,
+        .relay = t->engine.plan.schedule.relay,
+        .restart_why = t->engine.plan.restart_why,
         .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
         .notice = run->notice};
     info->full_layers = 0;

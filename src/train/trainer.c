@@ -297,7 +297,7 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
             const double start = kiln_now_s();
             KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
             span(t, KILN_SPAN_UPDATE, "checkpoint wait", start);
-            (void)successor_ready(t);        /* or none: whoever we return to knows */
+            (void)successor_ready(t); /* or none: whoever we return to knows */
             KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_ERESTART,
                              "%zu kernels do not fit the %zu left of this process", a.kernels,

@@ -460,6 +460,41 @@ TEST_WITHIN(a_delayed_run_on_sim_may_be_stopped_anywhere, 120) {
     stop_everywhere(STOPPED "overlap=delayed device=sim budget=70", 9, 25, 90);
 }
 
+/* Stopped inside the evaluation behind the last step, then resumed with more steps and without that
+ * evaluation: its place is none of the window that comes instead. */
+static void stop_in_evaluation(const char *overlap) {
+    char start[4096], folder[4096], changes[128];
+    struct kiln_run_peek peek;
+    struct kiln_err err;
+    size_t stops = 0;
+    snprintf(changes, sizeof changes, "steps=4 decay=constant eval-every=100 overlap=%s", overlap);
+    snprintf(start, sizeof start, "%s", make_run("start", changes));
+    snprintf(changes, sizeof changes, "steps=6 decay=constant eval-every=100 overlap=%s", overlap);
+    const struct outcome want = train("whole", changes);
+    snprintf(folder, sizeof folder, "%s", test_path("run"));
+    for (long n = 1;; n++) {
+        tiny_copy(start, folder);
+        const struct left left = go(folder, 0, n, NULL);
+        if (left.status == KILN_OK) {
+            break;
+        }
+        CHECK_EQ(left.status, KILN_EINTERRUPTED);
+        if (left.cursor.phase == KILN_PHASE_FINISH && left.cursor.mid != 0) {
+            stops++;
+            tiny_resume(folder, "steps=6");
+            CHECK_OK(kiln_run_peek(folder, &peek, &err), &err);
+            CHECK_EQ(peek.weights_hash, want.weights);
+        }
+        CHECK_OK(kiln_remove_tree(folder, &err), &err);
+    }
+    free(want.metrics);
+    CHECK(stops > 2);
+}
+TEST_WITHIN(a_place_in_an_evaluation_is_none_of_a_window, 60) { stop_in_evaluation("exact"); }
+TEST_WITHIN(a_place_in_a_delayed_evaluation_is_none_of_a_window, 60) {
+    stop_in_evaluation("delayed");
+}
+
 /* ---- compiles that fail ------------------------------------------------------------------------
  */
 
