@@ -11,9 +11,9 @@
  *   owner       -> supervisor  STEP         a step is done
  *                              START place  a successor is wanted, at this place
  *                              GO epoch     I have handed over and leave; the state says epoch
- *   supervisor  -> owner       READY        the successor waits
+ *   supervisor  -> owner       READY since  the successor waits
  *                              ALONE why    there will be none; why may be empty
- *   successor   -> supervisor  READY        all is compiled
+ *   successor   -> supervisor  READY since  compiled; it began then (kiln_run_ahead_since)
  *                              FAILED why   I cannot, and leave
  *   supervisor  -> successor   GO epoch     you are the owner
  *

@@ -269,7 +269,7 @@ static void on_message(struct supervisor *s, struct worker *from,
     } else if (from->role == SUCCESSOR && message->word == RELAY_READY) {
         relay_point("relay: ready heard");
         from->ready = true;
-        tell(find(s, OWNER), RELAY_READY, "");
+        tell(find(s, OWNER), RELAY_READY, message->text);
         relay_point("relay: ready passed on");
     } else if (from->role == SUCCESSOR && message->word == RELAY_FAILED) {
         snprintf(s->why, sizeof s->why, "%s", message->text);

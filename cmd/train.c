@@ -194,9 +194,9 @@ static void relay_start(void *context, const char *place) {
     worker_start(place);
 }
 
-static bool relay_wait(void *context) {
+static bool relay_wait(void *context, double *since) {
     char why[RELAY_LINE], text[RELAY_LINE + 80];
-    if (worker_wait(why)) {
+    if (worker_wait(why, since)) {
         return true;
     }
     if (why[0] != '\0') {
@@ -218,7 +218,7 @@ static enum kiln_status succeed(const struct flags *flags, struct kiln_run **run
         worker_failed(err->message);
         exit(1);
     }
-    worker_ready();
+    worker_ready(kiln_run_ahead_since(*run));
     KILN_TRY(kiln_run_go(*run, err));
     relay_point("relay: taken over");
     relay_role("owner");

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@ static struct {
     bool asked;                 /* for a successor */
     bool ready, alone, told_go; /* heard since */
     bool relieved;              /* ready, and the trainer knows */
+    double since;               /* the successor began to compile */
     char why[RELAY_LINE];
 } self = {.lock = PTHREAD_MUTEX_INITIALIZER, .heard = PTHREAD_COND_INITIALIZER};
 
@@ -24,6 +26,9 @@ static void take(const struct relay_message *message) {
     self.ready |= message->word == RELAY_READY;
     self.alone |= message->word == RELAY_ALONE;
     self.told_go |= message->word == RELAY_GO;
+    if (message->word == RELAY_READY) {
+        self.since = strtod(message->text, NULL);
+    }
     if (message->word == RELAY_ALONE) {
         memcpy(self.why, message->text, sizeof self.why);
     }
@@ -94,7 +99,7 @@ void worker_start(const char *place) {
     relay_point("relay: asked");
 }
 
-bool worker_wait(char *why) {
+bool worker_wait(char *why, double *since) {
     relay_point("relay: waiting");
     pthread_mutex_lock(&self.lock);
     while (self.asked && !self.ready && !self.alone) {
@@ -102,6 +107,7 @@ bool worker_wait(char *why) {
     }
     self.relieved = self.ready && !self.alone;
     const bool ready = self.relieved;
+    *since = self.since;
     snprintf(why, RELAY_LINE, "%s", self.why);
     pthread_mutex_unlock(&self.lock);
     relay_point("relay: waited");
@@ -120,9 +126,11 @@ void worker_go(uint64_t epoch) {
 
 void worker_keep_socket(void) { fcntl(self.socket, F_SETFD, 0); }
 
-void worker_ready(void) {
+void worker_ready(double since) {
+    char text[40];
+    snprintf(text, sizeof text, "%.6f", since);
     relay_point("relay: compiled");
-    relay_say(self.socket, RELAY_READY, "");
+    relay_say(self.socket, RELAY_READY, text);
     relay_point("relay: said ready");
     pthread_mutex_lock(&self.lock);
     while (!self.told_go) {

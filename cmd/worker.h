@@ -23,8 +23,9 @@ int worker_socket(void);
 
 void worker_step(void);               /* a step is done */
 void worker_start(const char *place); /* a successor is wanted */
-/* True: it is ready. False: there is none; why [RELAY_LINE] says so, or "". */
-bool worker_wait(char *why);
+/* True: it is ready. False: there is none; why [RELAY_LINE] says so, or "".
+ * *since: as of struct kiln_relay. */
+bool worker_wait(char *why, double *since);
 /* Is a successor waiting for us to hand over? */
 bool worker_is_relieved(void);
 /* The run is handed over; the state says this epoch. */
@@ -36,7 +37,7 @@ void worker_keep_socket(void);
  */
 
 /* All is compiled. Returns when the run is ours. */
-void worker_ready(void);
+void worker_ready(double since);
 void worker_failed(const char *why);
 
 #endif

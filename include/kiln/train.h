@@ -164,7 +164,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_take_over(int descriptor, con
 struct kiln_relay {
     void *context;
     void (*start)(void *context, const char *place); /* text without blanks, at most 200 bytes */
-    bool (*wait)(void *context); /* until the successor is ready (true) or none will be (false) */
+    /* Until the successor is ready (true) or none will be (false). *since: kiln_run_ahead_since. */
+    bool (*wait)(void *context, double *since);
 };
 /* Before kiln_run_train; the struct is copied. Without it restarts are those of one process. */
 KILN_API void kiln_run_set_relay(struct kiln_run *run, const struct kiln_relay *relay);
@@ -175,6 +176,9 @@ KILN_API bool kiln_run_relays(const struct kiln_run *run);
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_succeed(int descriptor, const char *folder,
                                                            const char *place, struct kiln_run **out,
                                                            struct kiln_err *err);
+/* When it began to compile, in seconds of the system's monotonic clock: what the owner waits before
+ * that is a process that starts, behind it a stall. */
+KILN_API double kiln_run_ahead_since(const struct kiln_run *run);
 /* The owner has handed over, at this epoch: the run is ours. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err);
 /* Epoch that the run's state has counted: what the successor must find. */

@@ -13,6 +13,8 @@ void kiln_run_set_relay(struct kiln_run *run, const struct kiln_relay *relay) {
 
 bool kiln_run_relays(const struct kiln_run *run) { return run->trainer.engine.plan.schedule.relay; }
 
+double kiln_run_ahead_since(const struct kiln_run *run) { return run->trainer.ahead_since; }
+
 uint64_t kiln_run_owner_epoch(const struct kiln_run *run) {
     return kiln_state_cursor(run->trainer.state)->owner_epoch;
 }

@@ -117,15 +117,20 @@ void kiln_trainer_generation(struct kiln_trainer *t) {
     set_generation(t, kiln_state_cursor(t->state)->step);
 }
 
-static void span(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name, double start) {
+static void span_of(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name,
+                    double start, double end) {
     const struct kiln_span s = {.start = start,
-                                .end = kiln_now_s(),
+                                .end = end,
                                 .kind = kind,
                                 .name = name,
                                 .layer = -1,
                                 .micro_batch = -1,
                                 .generation = (int64_t)kiln_state_cursor(t->state)->step};
     kiln_spans_add(t->engine.spans, &s);
+}
+
+static void span(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name, double start) {
+    span_of(t, kind, name, start, kiln_now_s());
 }
 
 /* ---- the successor ----------------------------------------------------------------------------
@@ -169,8 +174,12 @@ static bool successor_ready(struct kiln_trainer *t) {
     if (!t->called) {
         call(t, &t->engine.executor.position, false);
     }
-    const bool ready = t->relay.wait(t->relay.context);
-    span(t, KILN_SPAN_STALL, NULL, start);
+    double since = start;
+    const bool ready = t->relay.wait(t->relay.context, &since);
+    const double now = kiln_now_s();
+    since = !ready || since > now ? now : since > start ? since : start;
+    span_of(t, KILN_SPAN_RESTART, "process start", start, since);
+    span_of(t, KILN_SPAN_STALL, NULL, since, now);
     return ready;
 }
 
@@ -190,7 +199,9 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     const bool edge = step != kiln_state_cursor(t->state)->step;
     kiln_cost_counted(t);
     kiln_cost_begin(t);
+    t->ahead_since = kiln_now_s();
     if (edge && !delayed(t)) {
+        t->ahead_since = INFINITY;
         return KILN_OK;
     }
     set_generation(t, step);
@@ -296,7 +307,7 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
         if (a.what == KILN_RESTART) {
             const double start = kiln_now_s();
             KILN_TRY(wait_for_save(t, err)); /* its thread would not survive */
-            span(t, KILN_SPAN_UPDATE, "checkpoint wait", start);
+            span(t, KILN_SPAN_RESTART, "checkpoint wait", start);
             (void)successor_ready(t); /* or none: whoever we return to knows */
             KILN_TRY(leave(t, err));
             return KILN_FAIL(err, KILN_ERESTART,
@@ -431,8 +442,25 @@ static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct
     return KILN_OK;
 }
 
+/* A hand-over in front of the evaluation, and what was compiled ahead of it, are the step's. The
+ * place is given up first: what its owner listed counts as it stands (trace.h). */
+static enum kiln_status spend_hand_over(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    if (!t->handed_over || cursor.mid != mid_of(true) ||
+        cursor.round + cursor.group + cursor.micro_batch > 0) {
+        return KILN_OK;
+    }
+    cursor.mid = 0;
+    cursor.trace_bytes = kiln_trace_bytes(t->trace);
+    kiln_state_commit(t->state, &cursor);
+    KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
+    kiln_state_commit(t->state, &cursor);
+    return KILN_OK;
+}
+
 /* Phase FINISH: evaluation, the line of metrics, and the cursor that ends the step. */
 static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err) {
+    KILN_TRY(spend_hand_over(t, err));
     struct kiln_step_record record = kiln_cost_record(t, kiln_state_cursor(t->state));
     if (evaluates(t, record.step)) {
         KILN_TRY(evaluate(t, &record.val_loss, err));
@@ -657,13 +685,8 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     if (!cursor.mid && cursor.phase == KILN_PHASE_WINDOW) {
         kiln_cost_nothing(&cursor); /* a death: the window is taken from its start */
     } else if (cursor.mid && t->handed_over && cursor.phase != KILN_PHASE_START) {
-        /* The hand-over, and what was compiled ahead of it, are the step's, also where an
-         * evaluation comes next. */
-        const uint64_t trace_bytes = cursor.trace_bytes; /* as in leave */
         span(t, KILN_SPAN_RESTART, NULL, cursor.handed_at);
         t->since = cursor.handed_at;
-        KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
-        cursor.trace_bytes = trace_bytes;
     }
     cursor.handed_at = 0;
     cursor.peak_bytes = t->handed_over ? cursor.peak_bytes : 0;

@@ -34,6 +34,7 @@ struct kiln_trainer {
     bool handed_over;            /* by a process that restarted */
     struct kiln_relay relay;     /* start NULL: restarts are those of one process */
     bool called;                 /* the successor has been started */
+    double ahead_since;          /* when a successor began to compile */
     struct kiln_process scratch; /* of the schedule */
     double since;                /* up to when the cursor knows what the step cost ... */
     struct {
