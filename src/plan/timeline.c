@@ -8,11 +8,12 @@ static double later(double a, double b) { return a > b ? a : b; }
 /* Does anything compile at that moment? *until: the next moment at which the answer may change. */
 static bool busy(const struct kiln_timeline *t, double at, double *until) {
     const bool own = at < t->compiler;
-    const bool other = t->succeeded && at >= t->from && at < t->to;
+    const bool seen = t->succeeded && !t->rates->apart;
+    const bool other = seen && at >= t->from && at < t->to;
     *until = 0;
     if (own) {
         *until = t->compiler;
-    } else if (t->succeeded && at < t->from && t->from < t->to) {
+    } else if (seen && at < t->from && t->from < t->to) {
         *until = t->from;
     }
     if (other && t->to > *until) {

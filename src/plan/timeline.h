@@ -32,6 +32,7 @@ struct kiln_rates {
     double restart, relay;                  /* a process started; a hand-over */
     double beside;                          /* passes take so many times as long while something
                                              * compiles; at least 1 */
+    bool apart; /* but for what another process compiles: a simulator knows its own only */
 };
 
 struct kiln_timeline {

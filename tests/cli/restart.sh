@@ -161,7 +161,7 @@ refuses 1 'and --memory is 1048576' --memory 1M
 # Numbers of a JSON plan, one a line, without those that are measured anew each time.
 numbers() {
     sed 's/[,{[]/\n/g' "$1" |
-        grep -vE '"(name|total_bytes|total|process|step_s|compile|compute|stall|step)": | seed 1' |
+        grep -vE '"(name|total_bytes|total|process|step_s|compile|compute|stall|step|zero_stall_accum)": | seed 1' |
         tr -d ' '
 }
 # same FLAGS...: kiln plan says what kiln train would do.
@@ -188,3 +188,16 @@ for part in 'restart ' 'compile ' 'forward ' 'backward ' 'update ' 'step done'; 
     says stdout "$part"
 done
 [ ! -e runs ] || fail 'a dry run made a folder'
+
+# Load budgets that push kernels out, also while the next ones compile beside the update.
+four=(--data "$text" --dim 32 --hidden 64 --heads 4 --kv-heads 2 --layers 4 --vocab 259 --seq 32 --batch 2
+    --accum 2 --lr 3e-3 --warmup 2 --eval-every 1 --threads 2 --steps 3 --json)
+expect 0 "$KILN" train "${four[@]}" --overlap off --out four
+want=$(hash_of stdout)
+for load in 4 5 6 7 9 12 15 20; do
+    for overlap in exact off; do
+        expect 0 "$KILN" train "${four[@]}" --load-budget $load --headroom 0 --overlap $overlap \
+            --out "four-$load-$overlap"
+        [ "$(hash_of stdout)" = "$want" ] || fail "--load-budget $load --overlap $overlap: other weights"
+    done
+done
