@@ -71,7 +71,6 @@ struct kiln_device_caps {
     char numerics[96];     /* all of the device that decides bits: part of the numerics id */
     size_t compile_budget; /* kernels a process may compile; 0: no limit */
     size_t load_budget;    /* kernels a process may hold loaded; 0: no limit */
-    bool compiles_beside;  /* compile may run while the device computes */
     bool refreshes;        /* new weights can be taken without a compile (`refresh`) */
     struct kiln_kernel_kind kinds[KILN_KINDS];
 };

@@ -57,9 +57,10 @@ struct kiln_rates kiln_plan_rates(const struct kiln_plan *plan) {
     const struct kiln_device_sizes *sizes = &plan->sizes;
     const bool delayed = plan->schedule.overlap == KILN_OVERLAP_DELAYED;
     const double bytes = f->update_gb_s * 1e9;
-    struct kiln_rates r = {
-        .restart = f->restart_s, .relay = f->relay_s, .beside = f->beside > 1 ? f->beside : 1,
-        .apart = plan->request->device.id == KILN_SIM};
+    struct kiln_rates r = {.restart = f->restart_s,
+                           .relay = f->relay_s,
+                           .beside = f->beside > 1 ? f->beside : 1,
+                           .apart = plan->request->device.id == KILN_SIM};
     pass_rates(plan, &r);
     r.kernel_forward = compile_seconds(f, limits->forward, sizes->baked_forward);
     r.kernel_backward = compile_seconds(f, limits->backward, sizes->baked_backward);

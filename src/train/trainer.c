@@ -113,10 +113,6 @@ static void set_generation(struct kiln_trainer *t, uint64_t step) {
     kiln_spans_at(t->engine.spans, (int64_t)g, -1);
 }
 
-void kiln_trainer_generation(struct kiln_trainer *t) {
-    set_generation(t, kiln_state_cursor(t->state)->step);
-}
-
 static void span_of(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name,
                     double start, double end) {
     const struct kiln_span s = {.start = start,

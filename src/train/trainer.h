@@ -48,9 +48,6 @@ struct kiln_trainer {
 KILN_MUST_CHECK enum kiln_status kiln_trainer_run(struct kiln_trainer *trainer,
                                                   struct kiln_err *err);
 
-/* Which generation the state's cursor asks for, to the executor: before training, and for whom
- * opens the engine. */
-void kiln_trainer_generation(struct kiln_trainer *trainer);
 /* The successor of another process, which still trains: compile what will be needed where it takes
  * over. `place` is what the owner gave its relay (KILN_EINTERNAL: none of ours). */
 KILN_MUST_CHECK enum kiln_status kiln_trainer_ahead(struct kiln_trainer *trainer, const char *place,

@@ -415,7 +415,6 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     ane->base.caps = (struct kiln_device_caps){.name = name,
                                                .compile_budget = options->budget,
                                                .load_budget = options->load_budget,
-                                               .compiles_beside = true,
                                                .refreshes = ane->dynamic};
     kiln_device_kinds(&table->dims, options, ane->base.caps.kinds);
     const enum kiln_status status = open_parts(ane, pool, options, err);

@@ -396,7 +396,6 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
         .name = "cpu",
         .compile_budget = options->budget,
         .load_budget = options->load_budget,
-        .compiles_beside = true,
         .refreshes = options->budget == 0 && options->load_budget == 0 && !options->two_sets,
     };
     kiln_device_kinds(&table->dims, options, cpu->base.caps.kinds);
