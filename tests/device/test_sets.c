@@ -369,6 +369,7 @@ static void swaps_sets(const struct variant *variant, bool release) {
     struct kiln_device *d = open_device(&x, &options, &x.snapshot[0]);
     struct blocks b = open_blocks(d);
     size_t beside = 0;
+    CHECK(!d->caps.refreshes);
     CHECK_OK(compile_set(d, 0, true, &x.snapshot[0], &err), &err);
     for (size_t i = 0; i < 4; i++) {
         const size_t active = i % 2, next = 1 - active;
