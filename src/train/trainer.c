@@ -197,7 +197,7 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
     kiln_cost_begin(t);
     t->ahead_since = kiln_now_s();
     if (edge && !delayed(t)) {
-        t->ahead_since = INFINITY;
+        t->ahead_since = (double)INFINITY;
         return KILN_OK;
     }
     set_generation(t, step);
