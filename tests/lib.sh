@@ -26,3 +26,39 @@ expect() {
 
 # says FILE TEXT: the file (stdout, stderr) holds the text.
 says() { grep -qF -- "$2" "$1" || { cat "$1"; fail "$1 does not say: $2"; }; }
+
+# ---- a run in the background --------------------------------------------------------------------
+
+# hash_of FILE: the weights_hash of the one JSON object that FILE is.
+hash_of() {
+    [ "$(grep -c . "$1")" = 1 ] || fail "$1 is not one JSON object: $(cat "$1")"
+    sed -n 's/^{.*"weights_hash": "\([0-9a-f]*\)".*}$/\1/p' "$1"
+}
+# started RUN COMMAND...: start it in the background, wait until it has trained a step or two of
+# RUN, and see that it still goes on. Its signal handlers are there by then.
+started() {
+    local run=$1 before=0
+    shift
+    [ ! -e "$run/metrics.jsonl" ] || before=$(wc -l <"$run/metrics.jsonl")
+    "$@" >stdout 2>stderr &
+    pid=$!
+    lines "$run" $((before + 1))
+}
+# lines RUN N: wait until the run has N lines of metrics and still goes on.
+lines() {
+    for _ in $(seq 3000); do
+        if [ -e "$1/metrics.jsonl" ] && [ "$(wc -l <"$1/metrics.jsonl")" -ge "$2" ]; then
+            kill -0 "$pid" || fail "$1 ended before it could be disturbed"
+            return 0
+        fi
+        kill -0 "$pid" 2>/dev/null || { cat stderr; fail "$1 ended early"; }
+        sleep 0.01
+    done
+    fail "$1 does not get to step $2"
+}
+# ends CODE: the program in the background does.
+ends() {
+    local got=0
+    wait "$pid" || got=$?
+    [ $got = "$1" ] || { cat stdout stderr; fail "exit $got, not $1"; }
+}

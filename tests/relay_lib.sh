@@ -10,10 +10,6 @@ plain=(--data "$PWD/text.txt" --dim 32 --hidden 64 --heads 4 --kv-heads 2 --laye
 # shellcheck disable=SC2034 # of those that read this file
 relay=("${plain[@]}" --budget 7 --restart relay --json)
 
-hash_of() {
-    [ "$(grep -c . "$1")" = 1 ] || fail "$1 is not one JSON object: $(cat "$1")"
-    sed -n 's/^{.*"weights_hash": "\([0-9a-f]*\)".*}$/\1/p' "$1"
-}
 # want STEPS: a run of so many steps, without budget or relay, is what the next ones must equal.
 want() {
     steps=$1
@@ -39,30 +35,5 @@ ended() {
     gone "$1"
     [ "$(hash_of "$2")" = "$want" ] || fail "$1: $(cat "$2"), not $want"
     cmp -s <(lasting "$1") <(lasting "whole$steps") || fail "$1: $(diff <(lasting "$1") <(lasting "whole$steps"))"
-}
-# started RUN COMMAND...: in the background; wait until it has trained on and still goes on.
-started() {
-    local run=$1 before=0
-    shift
-    [ ! -e "$run/metrics.jsonl" ] || before=$(wc -l <"$run/metrics.jsonl")
-    "$@" >stdout 2>stderr &
-    pid=$!
-    lines "$run" $((before + 1))
-}
-lines() {
-    for _ in $(seq 3000); do
-        if [ -e "$1/metrics.jsonl" ] && [ "$(wc -l <"$1/metrics.jsonl")" -ge "$2" ]; then
-            kill -0 "$pid" || fail "$1 ended before it could be disturbed"
-            return 0
-        fi
-        kill -0 "$pid" 2>/dev/null || { cat stderr; fail "$1 ended early"; }
-        sleep 0.01
-    done
-    fail "$1 does not get to step $2"
-}
-ends() {
-    local got=0
-    wait "$pid" || got=$?
-    [ $got = "$1" ] || { cat stdout stderr; fail "exit $got, not $1"; }
 }
 go_on() { expect 0 "$KILN" train --resume "$PWD/$1" --json; }

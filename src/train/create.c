@@ -82,13 +82,6 @@ static enum kiln_status measure_disk(struct kiln_run *run, const char *folder,
     return kiln_run_make_plan(run, err);
 }
 
-/* A delayed run computes from snapshots, in the operands of its device. */
-static enum kiln_precision snapshot_precision(const struct kiln_run *run) {
-    const struct kiln_plan_request *request = &run->trainer.engine.request;
-    return request->overlap == KILN_OVERLAP_DELAYED ? kiln_precision_resolve(request->precision)
-                                                    : KILN_PRECISION_AUTO;
-}
-
 static enum kiln_status take_first_snapshot(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_pool *pool;
     KILN_TRY(kiln_pool_create((size_t)run->settings.threads, &pool, err));
@@ -113,7 +106,8 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
         KILN_TRY(place_state(run, path, err));
     }
     KILN_TRY(kiln_state_create(run->settings.state ? run->state_path : path, run->table,
-                               snapshot_precision(run), &run->trainer.state, err));
+                               kiln_plan_snapshots(&run->trainer.engine.request),
+                               &run->trainer.state, err));
     KILN_TRY(kiln_model_source_load(source, run->table, run->settings.seed,
                                     kiln_state_region(run->trainer.state, KILN_WEIGHTS), err));
     KILN_TRY(take_first_snapshot(run, err));

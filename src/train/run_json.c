@@ -9,33 +9,26 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-/* What "figures" holds: the profile that the run is planned with, whatever became of its file. */
+/* "figures" holds the profile that the run is planned with, whatever became of its file: what a
+ * profile's file has, and this. */
 #define AT(member) offsetof(struct kiln_profile, member)
 static const struct {
     const char *name;
     size_t at;
-} rates[] = {{"tflops", AT(tflops)},
-             {"ceiling_tflops", AT(ceiling_tflops)},
-             {"compile_s", AT(compile_s)},
-             {"compile_gb_s", AT(compile_gb_s)},
-             {"update_gb_s", AT(update_gb_s)},
-             {"restart_s", AT(restart_s)},
-             {"disk_write_gb_s", AT(disk_write_gb_s)},
-             {"disk_read_gb_s", AT(disk_read_gb_s)},
-             {"process_gb", AT(process_gb)},
-             {"cache_gb", AT(cache_gb)},
-             {"walk_gb_s", AT(walk_gb_s)},
-             {"dispatch_s", AT(dispatch_s)},
-             {"load_s", AT(load_s)},
-             {"beside", AT(beside)},
-             {"host_tflops", AT(host_tflops)},
-             {"relay_s", AT(relay_s)},
-             {"sim_compile_s", AT(sim.compile_s)},
-             {"sim_compile_gb_s", AT(sim.compile_gb_s)},
-             {"sim_load_s", AT(sim.load_s)},
-             {"sim_dispatch_s", AT(sim.dispatch_s)},
-             {"sim_tflops", AT(sim.tflops)},
-             {"sim_beside", AT(sim.beside)}};
+} others[] = {{"process_gb", AT(process_gb)},       {"cache_gb", AT(cache_gb)},
+              {"sim_compile_s", AT(sim.compile_s)}, {"sim_compile_gb_s", AT(sim.compile_gb_s)},
+              {"sim_load_s", AT(sim.load_s)},       {"sim_dispatch_s", AT(sim.dispatch_s)},
+              {"sim_tflops", AT(sim.tflops)},       {"sim_beside", AT(sim.beside)}};
+enum { NUMBERS = KILN_FIGURES + sizeof others / sizeof others[0] };
+
+static double *number(struct kiln_profile *profile, size_t i, const char **name) {
+    if (i < KILN_FIGURES) {
+        *name = kiln_figure(i)->name;
+        return kiln_figure_of(profile, i);
+    }
+    *name = others[i - KILN_FIGURES].name;
+    return (double *)(void *)((char *)profile + others[i - KILN_FIGURES].at);
+}
 
 enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
                                      const struct kiln_dims *dims,
@@ -51,10 +44,12 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
                      dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads,
                      dims->head_size, dims->vocab, dims->seq, (int)dims->tied,
                      (double)dims->rms_eps, (double)dims->rope_theta);
-    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+    struct kiln_profile figures = *profile;
+    for (size_t i = 0; i < NUMBERS; i++) {
+        const char *name;
+        const double value = *number(&figures, i, &name);
         n += snprintf(sizes + n, sizeof sizes - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "",
-                      rates[i].name,
-                      *(const double *)(const void *)((const char *)profile + rates[i].at));
+                      name, value);
     }
     n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}\n}");
     /* In front of the brace that ends the settings. */
@@ -97,11 +92,13 @@ static enum kiln_status read_sizes(const char *path, const json_t *sizes, struct
 
 static enum kiln_status read_profile(const char *path, const json_t *from,
                                      struct kiln_profile *profile, struct kiln_err *err) {
-    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
-        const json_t *value = json_object_get(from, rates[i].name);
+    for (size_t i = 0; i < NUMBERS; i++) {
+        const char *name;
+        double *to = number(profile, i, &name);
+        const json_t *value = json_object_get(from, name);
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
-                     "%s: \"figures\": \"%s\" is not a number from 0 up", path, rates[i].name);
-        *(double *)(void *)((char *)profile + rates[i].at) = json_number_value(value);
+                     "%s: \"figures\": \"%s\" is not a number from 0 up", path, name);
+        *to = json_number_value(value);
     }
     return KILN_OK;
 }
