@@ -57,7 +57,8 @@ OPT := $(or $(OPT_$(MODE)),$(error MODE=$(MODE): one of release debug check clan
 
 FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
-FLAGS_amx    := $(FLAGS_avx512) -mavx512bf16 -mamx-tile -mamx-bf16
+FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
+FLAGS_amx    := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
 isa_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $<)))))
 test_flags = $(if $(filter tests/%,$<),$(TEST_FLAGS))
 
@@ -150,7 +151,7 @@ $(MADE)/m4_times.h: profiles/m4.json Makefile
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
-$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
+$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
 $(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)

@@ -247,7 +247,7 @@ static void run_all(struct job *job, const char *part) {
         if (strstr(benches[i].name, part)) {
             fill(job);
             struct measured m = benches[i].prepare(job);
-            printf("%-7s %-7s %-5s %-19s %9.1f %s\n", job->k.tier, job->k.provider,
+            printf("%-10s %-7s %-5s %-19s %9.1f %s\n", job->k.tier, job->k.provider,
                    kiln_precision_name(job->k.precision), benches[i].name, rate(job, &m) / 1e9,
                    m.unit);
             fflush(stdout);
@@ -256,7 +256,8 @@ static void run_all(struct job *job, const char *part) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const tiers[] = {"ref", "avx2", "avx512"};
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
     struct job job = {.a = kiln_alloc(LARGE, 1), .b = kiln_alloc(LARGE, 1)};
     job.c = kiln_alloc(LARGE, 1);
     job.d = kiln_alloc(LARGE, 1);
@@ -265,19 +266,19 @@ int main(int argc, char **argv) {
         fputs("bench_kernels: no memory\n", stderr);
         return 1;
     }
-    for (size_t t = 0; t < sizeof tiers / sizeof tiers[0]; t++) {
+    for (size_t t = 0; t < n; t++) {
         for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
-            setenv("KILN_CPU", tiers[t], 1);
+            setenv("KILN_CPU", tiers[t].name, 1);
             setenv("KILN_GEMM", "own", 1);
             if (kiln_kernels_choose((enum kiln_precision)precision, &job.k, NULL) != KILN_OK) {
                 continue; /* not on this machine */
             }
             run_all(&job, argc > 1 ? argv[1] : "");
-            if (t + 1 == sizeof tiers / sizeof tiers[0] && kiln_kernels_onednn(&job.k) &&
+            if (t + 1 == n && kiln_kernels_onednn(&job.k) &&
                 strstr("gemm", argc > 1 ? argv[1] : "")) {
                 fill(&job);
                 struct measured m = bench_gemm(&job);
-                printf("%-7s %-7s bf16  gemm                %9.1f %s\n", job.k.tier, job.k.provider,
+                printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier, job.k.provider,
                        rate(&job, &m) / 1e9, m.unit);
             }
         }

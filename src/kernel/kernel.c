@@ -6,6 +6,7 @@
  */
 #include "kernel/kernel.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,30 +27,36 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+static bool has_avx512bf16(void) { return has_avx512() && kiln_cpu_has_avx512bf16(); }
 #endif
 
-#if defined(__x86_64__)
-#define TIER_NAMES "ref, avx2 or avx512"
-#else
-#define TIER_NAMES "ref"
-#endif
-
-/* The tiers of this architecture, lowest first. */
-static const struct tier {
-    const char *name;
-    bool (*present)(void);
-    void (*fill)(struct kiln_kernels *, enum kiln_precision);
-} tiers[] = {
+static const struct kiln_tier tiers[] = {
     {"ref", NULL, kiln_kernels_ref},
 #if defined(__x86_64__)
     {"avx2", has_avx2, kiln_kernels_avx2},
     {"avx512", has_avx512, kiln_kernels_avx512},
+    {"avx512bf16", has_avx512bf16, kiln_kernels_avx512bf16},
 #endif
 };
+
+const struct kiln_tier *kiln_kernels_tiers(size_t *n) {
+    *n = sizeof tiers / sizeof tiers[0];
+    return tiers;
+}
+
+/* "ref, avx2, ..." for messages. */
+static const char *tier_names(char *out, size_t size) {
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof tiers / sizeof tiers[0] && used < size; i++) {
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? ", " : "", tiers[i].name);
+    }
+    return out;
+}
 
 enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_kernels *out,
                                      struct kiln_err *err) {
     const char *highest = getenv("KILN_CPU");
+    char names[128];
     bool stop = false;
     KILN_REQUIRE(precision != KILN_PRECISION_FP16, err, KILN_EUSAGE,
                  "precision fp16 is of the devices sim and ane; on the cpu use fp32 or bf16");
@@ -64,7 +71,8 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
         tiers[i].fill(out, kiln_precision_resolve(precision));
     }
     KILN_REQUIRE(!highest || stop, err, KILN_EUSAGE,
-                 "KILN_CPU=%s is no instruction tier; use " TIER_NAMES, highest);
+                 "KILN_CPU=%s is no instruction tier; use one of %s", highest,
+                 tier_names(names, sizeof names));
     const char *provider = getenv("KILN_GEMM");
     if (provider && strcmp(provider, "own") == 0) {
         return KILN_OK;

@@ -117,6 +117,14 @@ INLINE vh v_to_half(vf v) {
 }
 #endif
 
+/* Sums of pairs of bf16 (simd_dot.h), where the CPU does it. */
+#if defined(__AVX512BF16__)
+#define HAS_DOT
+INLINE vf v_dot(vf sum, vu x, vu y) {
+    return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
+}
+#endif
+
 /* Transpose a square of VL x VL 32-bit words in registers: at distance d = 1, 2, 4, ... rows i and
  * i+d exchange the off-diagonal halves of every 2d x 2d square (Eklundh 1972). */
 #if VL == 16

@@ -53,7 +53,11 @@ INLINE void TIER(store_tail)(float *p, vf v, size_t n) { NAME(store_part)(p, v, 
 #endif
 
 #include "kernel/simd_pack.h"
+#if OPERAND_BF16 && defined(HAS_DOT)
+#include "kernel/simd_dot.h"
+#else
 #include "kernel/simd_product.h"
+#endif
 
 static void NAME(round)(void *dst, const float *src, size_t n) {
     OP *out = dst;

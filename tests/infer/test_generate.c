@@ -90,7 +90,8 @@ static struct kiln_generate_result tell(const struct model *model,
 
 static void check_greedy(const char *checkpoint, const char *tokenizer, const char *prompt,
                          size_t n, const char *reference) {
-    static const char *const tiers[] = {"ref", "avx2", "avx512"};
+    size_t n_tiers;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n_tiers);
     struct model model = open_model(checkpoint, tokenizer);
     struct kiln_err err;
     char *want;
@@ -98,9 +99,9 @@ static void check_greedy(const char *checkpoint, const char *tokenizer, const ch
     CHECK_OK(kiln_read_file(test_reference(reference), &want, &size, &err), &err);
     CHECK(size > 0 && want[size - 1] == '\n'); /* run prints an end of line of its own */
     want[size - 1] = '\0';
-    for (size_t i = 0; i < sizeof tiers / sizeof tiers[0]; i++) {
+    for (size_t i = 0; i < n_tiers; i++) {
         struct kiln_kernels kernels;
-        setenv("KILN_CPU", tiers[i], 1);
+        setenv("KILN_CPU", tiers[i].name, 1);
         if (kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, &err) != KILN_OK) {
             continue; /* not on this machine */
         }

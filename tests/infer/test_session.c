@@ -106,11 +106,12 @@ static void check_grouping(enum kiln_precision precision, size_t threads) {
 
 /* oneDNN sums in an order of its own, so bits are promised with own products. */
 TEST(a_prompt_at_once_gives_the_bits_of_token_by_token) {
-    static const char *const tiers[] = {"ref", "avx2", "avx512"};
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
     setenv("KILN_GEMM", "own", 1);
-    for (size_t i = 0; i < sizeof tiers / sizeof tiers[0]; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct kiln_kernels kernels;
-        setenv("KILN_CPU", tiers[i], 1);
+        setenv("KILN_CPU", tiers[i].name, 1);
         if (kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, NULL) == KILN_OK) {
             check_grouping(KILN_PRECISION_FP32, 1);
             check_grouping(KILN_PRECISION_BF16, 1);

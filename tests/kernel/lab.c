@@ -18,8 +18,6 @@ static struct {
 static size_t n_blocks;
 static uint64_t drawn;
 
-static const char *const tiers[] = {"ref", "avx2", "avx512"};
-
 /* False where the machine lacks the tier, or the provider multiplies other operands only. */
 static bool choose(struct kiln_kernels *k, enum kiln_precision precision, const char *tier,
                    const char *provider) {
@@ -33,16 +31,18 @@ static bool choose(struct kiln_kernels *k, enum kiln_precision precision, const 
 void lab_on_every_tier(void (*check)(const struct lab *lab)) {
     static const enum kiln_precision precisions[] = {KILN_PRECISION_FP32, KILN_PRECISION_BF16};
     static const char *const providers[] = {"own", "onednn"};
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
     for (size_t p = 0; p < 2; p++) {
-        for (size_t t = 0; t < sizeof tiers / sizeof tiers[0]; t++) {
+        for (size_t t = 0; t < n; t++) {
             for (size_t i = 0; i < 2; i++) {
                 struct lab lab = {.bf16 = precisions[p] == KILN_PRECISION_BF16};
                 CHECK(choose(&lab.ref, precisions[p], "ref", "own"));
                 if (i == 1 && !lab.bf16) {
                     continue; /* oneDNN multiplies bf16 only; fp32 stays with own products */
                 }
-                if (choose(&lab.k, precisions[p], tiers[t], providers[i])) {
-                    CHECK_STRING(lab.k.tier, tiers[t]);
+                if (choose(&lab.k, precisions[p], tiers[t].name, providers[i])) {
+                    CHECK_STRING(lab.k.tier, tiers[t].name);
                     check(&lab);
                     lab_check_guards();
                 }

@@ -12,17 +12,13 @@
 #undef KERNEL
 
 TEST(no_kernel_is_missing_on_any_tier) {
-    void (*fill[])(struct kiln_kernels *, enum kiln_precision) = {
-        kiln_kernels_ref,
-#if defined(__x86_64__)
-        kiln_kernels_avx2,
-        kiln_kernels_avx512,
-#endif
-    };
-    for (size_t i = 0; i < sizeof fill / sizeof fill[0]; i++) {
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
+    for (size_t i = 0; i < n; i++) {
         for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
             struct kiln_kernels k = {0};
-            fill[i](&k, (enum kiln_precision)precision);
+            tiers[i].fill(&k, (enum kiln_precision)precision);
+            CHECK_STRING(k.tier, tiers[i].name);
 #define KERNEL(name) CHECK(k.name != NULL);
 #include "kernel/kernels.inc"
 #undef KERNEL

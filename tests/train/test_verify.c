@@ -17,15 +17,16 @@
 
 /* Each tier that this processor has, with own products and with oneDNN's. */
 static void on_every_tier(const char *folder, bool ref) {
-    static const char *const tiers[] = {"ref", "avx2", "avx512"};
     static const char *const providers[] = {"own", "onednn"};
-    for (size_t i = ref ? 0 : 2; i < 2 * sizeof tiers / sizeof tiers[0]; i++) {
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
+    for (size_t i = ref ? 0 : 2; i < 2 * n; i++) {
         for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
             struct kiln_err err;
             struct kiln_verify_result result;
             const struct kiln_verify_options options = {
                 .reference = test_reference(folder), .precision = precision, .threads = 2};
-            setenv("KILN_CPU", tiers[i / 2], 1);
+            setenv("KILN_CPU", tiers[i / 2].name, 1);
             setenv("KILN_GEMM", providers[i % 2], 1);
             enum kiln_status status = kiln_verify_reference(&options, &result, &err);
             if (status == KILN_EUNSUPPORTED) {
@@ -33,7 +34,7 @@ static void on_every_tier(const char *folder, bool ref) {
             }
             CHECK_OK(status, &err);
             if (!result.pass) {
-                FAIL("%s %s %s %s: losses off by %g, %s by %g", folder, tiers[i / 2],
+                FAIL("%s %s %s %s: losses off by %g, %s by %g", folder, tiers[i / 2].name,
                      providers[i % 2], kiln_precision_name(precision), result.loss_error,
                      result.worst.name, result.worst.error);
             }

@@ -18,6 +18,8 @@ bool kiln_cpu_has_amx(void) {
     return (d >> 22 & 1) && (d >> 24 & 1) && __builtin_cpu_supports("avx512bw");
 }
 
-bool kiln_cpu_has_bf16(void) {
-    return ((leaf7(1, false) >> 5 & 1) && __builtin_cpu_supports("avx512bw")) || kiln_cpu_has_amx();
+bool kiln_cpu_has_avx512bf16(void) {
+    return (leaf7(1, false) >> 5 & 1) && __builtin_cpu_supports("avx512bw");
 }
+
+bool kiln_cpu_has_bf16(void) { return kiln_cpu_has_avx512bf16() || kiln_cpu_has_amx(); }

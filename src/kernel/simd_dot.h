@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * simd_dot.h: bf16 products where the CPU multiplies pairs of bf16 itself (a part of simd_body.h,
+ * in the place of simd_product.h).
+ *
+ * v_dot(sum, x, y) adds x[2i] y[2i] + x[2i+1] y[2i+1] to each fp32 sum[i]: VDPBF16PS (Intel
+ * Architecture Instruction Set Extensions Programming Reference) or BFDOT (Arm ARM). A pair of
+ * neighbours along k is one 32-bit word, of a as it lies and of b as it is packed, so nothing is
+ * widened or copied: register tiles of GEMM_ROWS rows sweep the whole contraction of one panel,
+ *
+ *             panel, [k/2][64] words, from L2
+ *   a rows    +-------------------+
+ *   as they   |  tile in regs     |   c = a . b (+ add), stored once
+ *   lie       +-------------------+
+ *
+ * and every element is one sum in index order, whatever the height of its tile.
+ */
+
+INLINE vu NAME(word)(const OP *pair) {
+    uint32_t word;
+    memcpy(&word, pair, sizeof word);
+    return word - (vu){0};
+}
+INLINE vu NAME(words)(const OP *pairs) {
+    vu words;
+    memcpy(&words, pairs, sizeof words);
+    return words;
+}
+
+/* Columns j.. of row i of the result. */
+INLINE void NAME(put_sum)(const struct kiln_gemm *g, size_t i, size_t j, vf sum) {
+    const size_t n = g->n - j < VL ? g->n - j : VL;
+    if (g->add) {
+        const float *add = g->add + i * g->ldadd + j;
+        sum += n == VL ? v_load(add) : TIER(load_tail)(add, n);
+    }
+    if (g->c_operand) {
+        OP *out = (OP *)g->c + i * g->ldc + j;
+        n == VL ? NAME(store)(out, sum) : NAME(store_part)(out, sum, n);
+    } else {
+        float *out = (float *)g->c + i * g->ldc + j;
+        n == VL ? v_store(out, sum) : TIER(store_tail)(out, sum, n);
+    }
+}
+
+/* rows x columns vectors of the result, from row i and column j; b: the panel, from that column.
+ * ahead: bytes of b to fetch before they are used, 0 where the processor's own prefetch does. */
+INLINE void NAME(tile)(size_t rows, size_t columns, size_t ahead, const struct kiln_gemm *g,
+                       size_t i, size_t j, const OP *b) {
+    const OP *a = (const OP *)g->a + i * g->lda;
+    vf sum[GEMM_ROWS][GEMM_COLUMNS];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (size_t c = 0; c < columns; c++) {
+            sum[r][c] = v_set(0.0f);
+        }
+    }
+    for (size_t p = 0; p + WORD <= g->k; p += WORD) {
+        vu column[GEMM_COLUMNS];
+#pragma GCC unroll 4
+        for (size_t c = 0; c < columns; c++) {
+            const OP *from = b + p * KILN_PANEL + c * VL * WORD;
+            if (ahead > 0) {
+                __builtin_prefetch((const char *)from + ahead);
+            }
+            column[c] = NAME(words)(from);
+        }
+#pragma GCC unroll 8
+        for (size_t r = 0; r < rows; r++) {
+            const vu x = NAME(word)(a + r * g->lda + p);
+#pragma GCC unroll 4
+            for (size_t c = 0; c < columns; c++) {
+                sum[r][c] = v_dot(sum[r][c], x, column[c]);
+            }
+        }
+    }
+    if (g->k % WORD != 0) { /* one k left: what pairs with it is no part of the sum */
+        const size_t p = g->k - 1;
+#pragma GCC unroll 8
+        for (size_t r = 0; r < rows; r++) {
+            const vu x = (uint32_t)a[r * g->lda + p] - (vu){0};
+#pragma GCC unroll 4
+            for (size_t c = 0; c < columns; c++) {
+                vu column = NAME(words)(b + p * KILN_PANEL + c * VL * WORD) & 0xffffu;
+                sum[r][c] = v_dot(sum[r][c], x, column);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (size_t c = 0; c < columns; c++) {
+            NAME(put_sum)(g, i + r, j + c * VL, sum[r][c]);
+        }
+    }
+}
+
+/* A tile of each height and width; ends of blocks are smaller. */
+#define TILE(rows, columns)                                                                  \
+    static void NAME(tile_##rows##_##columns)(const struct kiln_gemm *g, size_t i, size_t j, \
+                                              const OP *b) {                                 \
+        NAME(tile)(rows, columns, (rows) <= KILN_GEMM_FEW ? DOT_AHEAD : 0, g, i, j, b);      \
+    }
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
+#define NAMES(rows) \
+    { NAME(tile_##rows##_1), NAME(tile_##rows##_2), NAME(tile_##rows##_3), NAME(tile_##rows##_4) }
+/* Bytes to fetch ahead where few rows read b at the speed of memory: the processor's own prefetch
+ * stops at every page. */
+#define DOT_AHEAD 4096
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+
+static void NAME(gemm)(const struct kiln_gemm *g) {
+    static void (*const tiles[GEMM_ROWS][4])(const struct kiln_gemm *, size_t, size_t,
+                                             const OP *) = {NAMES(1), NAMES(2), NAMES(3),
+                                                            NAMES(4), NAMES(5), NAMES(6)};
+    const size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
+    assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
+    for (size_t j = 0; j < g->n; j += KILN_PANEL) {
+        const OP *panel = (const OP *)g->b + j / KILN_PANEL * stride;
+        const size_t across = g->n - j < KILN_PANEL ? g->n - j : KILN_PANEL;
+        for (size_t i = 0; i < g->m; i += GEMM_ROWS) {
+            const size_t rows = g->m - i < GEMM_ROWS ? g->m - i : GEMM_ROWS;
+            for (size_t c = 0; c < across; c += GEMM_COLUMNS * VL) {
+                const size_t columns = (across - c + VL - 1) / VL;
+                tiles[rows - 1][(columns < GEMM_COLUMNS ? columns : GEMM_COLUMNS) - 1](
+                    g, i, j + c, panel + c * WORD);
+            }
+        }
+    }
+}
+#undef DOT_AHEAD
+#undef NAMES
+#undef TILES
+#undef TILE
