@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -51,8 +52,18 @@ static enum kiln_status end(enum kiln_status status, struct kiln_state **state) 
     return status;
 }
 
+/* A process that was killed is gone from lists of processes some time before its lock is: the
+ * system takes its memory back first, and a state is large. */
+enum { LOCK_TRIES = 50, LOCK_WAIT_MS = 20 };
+
 static enum kiln_status lock(const struct kiln_state *state, struct kiln_err *err) {
-    KILN_REQUIRE(flock(state->fd, LOCK_EX | LOCK_NB) == 0, err,
+    const struct timespec wait = {.tv_nsec = LOCK_WAIT_MS * 1000000L};
+    int got = flock(state->fd, LOCK_EX | LOCK_NB);
+    for (int i = 1; got != 0 && errno == EWOULDBLOCK && i < LOCK_TRIES; i++) {
+        nanosleep(&wait, NULL);
+        got = flock(state->fd, LOCK_EX | LOCK_NB);
+    }
+    KILN_REQUIRE(got == 0, err,
                  errno == EWOULDBLOCK ? KILN_EBUSY : KILN_EIO, "state %s: cannot lock it: %s",
                  state->path,
                  errno == EWOULDBLOCK ? "another process is training this run; wait or stop it"
