@@ -47,10 +47,10 @@ static inline size_t kiln_packed_at(size_t operand_bytes, size_t n, size_t k) {
 
 /* One block of a product: c [m, n] = a [m, k] . b [n, k]^T (+ add).
  *
- * Sums run over k in index order. The largest block is KILN_GEMM_M x KILN_GEMM_N; callers cut
- * larger products into such blocks over m and n (product.h), never over k. */
+ * Own code sums over k in index order, so how a product is cut over m and n does not show in its
+ * bits; it is never cut over k. The largest block is KILN_GEMM_M x KILN_GEMM_N (product.h cuts). */
 enum { KILN_GEMM_M = 128, KILN_GEMM_N = 256 };
-/* A block of at most so many rows is bound by reading b: own code reads it once, straight from
+/* A block of at most so many rows is bound by reading b: gemm_own reads it once, straight from
  * where it lies. bf16: the sums are those of larger blocks, bit for bit. fp32: they are taken in
  * double and rounded once, which costs nothing here; a greedy text hangs on differences of scores
  * that are smaller than what the order of fp32 sums makes. */
@@ -87,8 +87,8 @@ struct kiln_kernels {
     enum kiln_precision precision;
     size_t operand_bytes; /* 4 or 2 */
 
-    void (*gemm)(const struct kiln_gemm *block);
-    /* The same on kiln's own code whatever the provider: for the small products of attention. */
+    void (*gemm)(const struct kiln_gemm *block); /* by the provider */
+    /* By own code, for the small products of attention and for few rows. */
     void (*gemm_own)(const struct kiln_gemm *block);
 
     /* Pack rows: src [n, k] with row stride ld -> panels `panel` elements apart at dst, contraction
@@ -123,8 +123,10 @@ struct kiln_kernels {
 
     /* SwiGLU (Shazeer 2020): h [rows, 2F] holds h1 | h3; gate [rows, F] = silu(h1) * h3. */
     void (*swiglu)(void *gate, const void *h, size_t rows, size_t f);
-    /* dh [rows, 2F] from dgate [rows, F] and h; may overwrite h in place (dh == h). */
-    void (*swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t rows, size_t f);
+    /* dh [rows, 2F] from dgate [rows, F] and h; may overwrite h in place (dh == h). `gate` gets
+     * what swiglu makes of h, unless it is NULL: the backward pass wants both. */
+    void (*swiglu_bwd)(void *dh, void *gate, const void *dgate, const void *h, size_t rows,
+                       size_t f);
 
     /* Causal softmax of one block of score rows: row r sees columns 0..first+r. p (operands) gets
      * softmax(scale * s), zeros up to `cols`; lse[r] = ln sum exp(scale * s). s is overwritten.
@@ -139,8 +141,8 @@ struct kiln_kernels {
                                size_t first, size_t cols, float scale);
 
     /* Cross-entropy of one row of logits [n]: returns -ln softmax(logits)[target] and writes
-     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten.
-     */
+     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten;
+     * dlogits may begin where logits does. */
     float (*cross_entropy)(void *dlogits, float *logits, size_t n, size_t target, float scale);
 
     /* sum of a*b in fp32 over operands (delta of attention). */

@@ -153,6 +153,29 @@ INLINE void v_transpose(vu row[VL]) {
 #endif
 }
 
+/* Pairs of lanes: (x1, x0, x3, x2, ...), (x0, x0, x2, x2, ...), (x1, x1, x3, x3, ...), and odd
+ * lanes of one between even lanes of another. */
+#define SWAPPED_LANE(l, d) ((l) ^ (d))
+#define EVEN_LANE(l, d)    ((l) & ~(d))
+#define ODD_LANE(l, d)     ((l) | (d))
+#define MIXED_LANE(l, d)   (((l) & (d)) ? (l) : VL + (l))
+INLINE vf v_swap_pairs(vf v) { return __builtin_shufflevector(v, v, LANES(SWAPPED_LANE, 1)); }
+INLINE vf v_of_even(vf v) { return __builtin_shufflevector(v, v, LANES(EVEN_LANE, 1)); }
+INLINE vf v_of_odd(vf v) { return __builtin_shufflevector(v, v, LANES(ODD_LANE, 1)); }
+INLINE vf v_odd_lanes(vf odd, vf even) {
+    return __builtin_shufflevector(odd, even, LANES(MIXED_LANE, 1));
+}
+
+/* 1/x of a normal x > 0 to an ulp or two: a division takes as long as a dozen products. */
+#if defined(__AVX512F__)
+INLINE vf v_reciprocal(vf x) {
+    vf y = (vf)_mm512_rcp14_ps((__m512)x);
+    return v_fma(y, v_fma(-x, y, v_set(1.0f)), y);
+}
+#else
+INLINE vf v_reciprocal(vf x) { return 1.0f / x; }
+#endif
+
 /* e^x, 2 ulp on [-87.3, 88]; below it flushes to 0, above it saturates near the largest float.
  * x = n ln2 + r with |r| <= ln2/2 in two parts (Cody and Waite), e^r by a polynomial of degree 6,
  * 2^n by the exponent field. NaN gives NaN. */

@@ -134,6 +134,7 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         }
     }
 }
+static void NAME(gemm_own)(const struct kiln_gemm *g) { NAME(gemm)(g); }
 #undef DOT_AHEAD
 #undef NAMES
 #undef TILES

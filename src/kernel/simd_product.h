@@ -13,8 +13,7 @@
  *   a rows   +----------------+
  *   6 x KC   |  tile in regs  |   c += a . b, loaded and stored once a chunk
  *
- * On CPUs without AMX, AVX-512-BF16's dot product runs at half the rate of fp32 multiply-adds, so
- * widening bf16 and multiplying in fp32 is the faster way as well as the more exact one.
+ * Where the CPU multiplies bf16 itself, simd_dot.h does bf16.
  */
 #if !OPERAND_BF16 /* fp32 by now in either case: one copy serves both */
 INLINE void TIER(tile)(int rows, size_t columns, size_t depth, const float *a, const float *b,
@@ -256,10 +255,10 @@ static void NAME(few_sums)(const struct kiln_gemm *g, float *c, size_t ldc, floa
 
 /* The sums of one block into c [m, ldc] fp32, whose columns are whole panels. */
 static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, bool add_to_c,
-                            float *rows, float *wide) {
+                            bool few, float *rows, float *wide) {
     size_t panels = (g->n + KILN_PANEL - 1) / KILN_PANEL;
     size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
-    if (g->m <= KILN_GEMM_FEW) {
+    if (few) {
         for (size_t i = 0; !add_to_c && i < g->m; i++) {
             memset(c + i * ldc, 0, panels * KILN_PANEL * sizeof *c);
         }
@@ -294,17 +293,17 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
     }
 }
 
-static void NAME(gemm)(const struct kiln_gemm *g) {
+INLINE void NAME(block)(const struct kiln_gemm *g, bool few) {
     assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
     float *c = g->scratch;
     float *rows = c + KILN_GEMM_M * KILN_GEMM_N;
     float *wide = rows + KILN_GEMM_M * 128;
     bool whole = g->n % KILN_PANEL == 0;
     if (whole && !g->c_operand && (g->add == NULL || g->add == g->c)) {
-        NAME(gemm_sums)(g, g->c, g->ldc, g->add != NULL, rows, wide);
+        NAME(gemm_sums)(g, g->c, g->ldc, g->add != NULL, few, rows, wide);
         return;
     }
-    NAME(gemm_sums)(g, c, KILN_GEMM_N, false, rows, wide);
+    NAME(gemm_sums)(g, c, KILN_GEMM_N, false, few, rows, wide);
     for (size_t i = 0; i < g->m; i++) {
         const float *sum = c + i * KILN_GEMM_N;
         const float *add = g->add ? g->add + i * g->ldadd : NULL;
@@ -324,3 +323,8 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         }
     }
 }
+
+static void NAME(gemm)(const struct kiln_gemm *g) {
+    NAME(block)(g, OPERAND_BF16 && g->m <= KILN_GEMM_FEW);
+}
+static void NAME(gemm_own)(const struct kiln_gemm *g) { NAME(block)(g, g->m <= KILN_GEMM_FEW); }

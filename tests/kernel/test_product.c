@@ -50,9 +50,11 @@ static void check_threads(const struct lab *lab) {
         g.c = other;
         kiln_product(&workers[1], &g);
         CHECK_BYTES(other, one, bytes);
-        if (own) {
+        /* Alone, a last block of few rows is summed as few rows are. */
+        size_t last = (ms[i] - 1) % KILN_GEMM_M + 1;
+        if (own && (lab->bf16 || ms[i] <= KILN_GEMM_FEW || last > KILN_GEMM_FEW)) {
             memset(other, 0, bytes);
-            kiln_product_alone(&lab->k, &g, scratch);
+            kiln_product_own(&lab->k, &g, scratch);
             CHECK_BYTES(other, one, bytes);
         }
         kiln_product_few(&workers[1], &g);
