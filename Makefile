@@ -24,10 +24,8 @@ endif
 # ---- flags --------------------------------------------------------------------------------------
 
 HAVE_DNNL ?= $(shell $(CC) -E -include oneapi/dnnl/dnnl.h -x c /dev/null >/dev/null 2>&1 && echo 1)
-ifeq ($(HAVE_DNNL),1)
-DEFS += -DKILN_HAVE_DNNL=1
-LIBS += -ldnnl
-endif
+DEFS += -DKILN_HAVE_DNNL=$(if $(filter 1,$(HAVE_DNNL)),1,0)
+LIBS += $(if $(filter 1,$(HAVE_DNNL)),-ldnnl)
 LIBS += -ljansson -lm -ldl -pthread
 # Objective-C: on a Mac apple*.m belong to the library; on Linux they belong to the tests, with fakes
 # of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
@@ -59,6 +57,8 @@ FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_amx    := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
+FLAGS_neon   := # every arm64 has it
+FLAGS_neonbf16 := -march=armv8.2-a+bf16
 isa_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $<)))))
 test_flags = $(if $(filter tests/%,$<),$(TEST_FLAGS))
 
@@ -151,7 +151,7 @@ $(MADE)/m4_times.h: profiles/m4.json Makefile
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
-$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
+$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(FLAGS_neonbf16) $(TEST_FLAGS) $(COMPILE_OBJC)
 $(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)

@@ -144,8 +144,8 @@ INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t next, size_
  * every page and gave 4/5 of this. */
 #define FEW_AHEAD  4096
 #define FEW_ACROSS (KILN_PANEL / FEW_LANES)
-/* Vectors across a tile: at most 8 sums in AVX2's 16 registers, 16 in AVX-512's 32. */
-#define FEW_ROOM(rows)    (VL / ((rows) > 2 ? 4 : (rows)))
+/* Vectors across a tile. */
+#define FEW_ROOM(rows)    (GEMM_SUMS / ((rows) > 2 ? 4 : (rows)))
 #define FEW_COLUMNS(rows) (FEW_ROOM(rows) < FEW_ACROSS ? FEW_ROOM(rows) : FEW_ACROSS)
 
 INLINE void NAME(few_tile)(int rows, size_t columns, size_t depth, const WIDE *a, size_t lda,
