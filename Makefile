@@ -80,8 +80,11 @@ CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
 LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
-TEST_SRC  := $(filter-out tests/device/fake_% tests/program_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
+# The tests of kernels with nothing but the C library, for machines that have no more.
+PLAIN_SRC := $(filter src/base/% src/model/% src/kernel/%,$(LIB_SRC)) $(wildcard tests/kernel/*.c) \
+             tests/kiln_checks.c tests/plain_runner.c
 BENCH_SRC := $(wildcard bench/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
@@ -105,6 +108,7 @@ LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c)
 BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
 KILN  := $(if $(CMD_SRC),$(BIN)/kiln)
 TESTS := $(OBJ)/kiln-tests
+PLAIN_TESTS := $(OBJ)/kiln-tests-plain
 # The program with kill points that the environment arms (tests/kill_points.h).
 TEST_PROGRAM := $(if $(CMD_SRC),$(OBJ)/kiln-test)
 BENCH_BIN := $(BENCH_SRC:%.c=$(OBJ)/%)
@@ -124,6 +128,8 @@ $(OBJ)/kiln-test: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC)) $(OBJ)/l
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
+$(PLAIN_TESTS): $(call objects,$(PLAIN_SRC)) $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o,$^) -lm -pthread
 $(BENCH_BIN): $(OBJ)/%: $(OBJ)/%.o $(OBJ)/libkiln.a
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(OBJ)/fuzz/fuzz_%: $(OBJ)/fuzz/fuzz_%.o $(OBJ)/libkiln.a
@@ -152,7 +158,7 @@ $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MAD
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
 $(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(FLAGS_neonbf16) $(TEST_FLAGS) $(COMPILE_OBJC)
-$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
+$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(PLAIN_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(now)' | cmp -s - $@ || echo '$(now)' >$@
@@ -160,7 +166,7 @@ $(OBJ)/flags $(OBJ)/sources: FORCE
 FORCE:
 
 .SECONDARY:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(PLAIN_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
 
 # ---- to use it -----------------------------------------------------------------------------------
 
@@ -210,13 +216,29 @@ test:
 run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
 	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
+# What qemu runs: a processor with all that it knows, and one without bf16.
+ARM64_CC   ?= aarch64-linux-gnu-gcc
+ARM64_QEMU ?= qemu-aarch64
+.PHONY: test-arm64 check-arm64 build-arm64 run-arm64-max run-arm64-cortex-a57
+## test-arm64: the tests of kernels for 64-bit Arm, cross-compiled and run by qemu
+test-arm64:
+	@scripts/setup --arm64
+	@$(MAKE) build-arm64
+# gcc 12 for Arm dies of an internal error where it makes vectors of some loops of the tests.
+build-arm64:
+	@$(MAKE) CC=$(ARM64_CC) BUILD=$(BUILD)/arm64 MODE=release HAVE_DNNL=0 HAVE_OBJC=0 LDFLAGS=-static \
+	    CFLAGS=-Werror TEST_FLAGS=-fno-tree-vectorize -O run-arm64-max run-arm64-cortex-a57
+run-arm64-max run-arm64-cortex-a57: run-arm64-%: $(PLAIN_TESTS)
+	@KILN_BEST_TIER=neon$(if $(filter max,$*),bf16) CK_TIMEOUT_MULTIPLIER=10 \
+	    $(ARM64_QEMU) -cpu $* $< $(T)
+
 ## check: format, lint, order of rooms, headers, symbols; the tests built with -Werror and run
 check:
 	@scripts/setup --lint
 	@$(MAKE) -O check-format check-lint check-shell check-build
 	@$(MAKE) MODE=check run-tests
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style
