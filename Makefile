@@ -82,7 +82,7 @@ LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
 TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
-# The tests of kernels with nothing but the C library, for machines that have no more.
+# The tests of kernels and what they stand on, with nothing but the C library (make test-arm64).
 PLAIN_SRC := $(filter src/base/% src/model/% src/kernel/%,$(LIB_SRC)) $(wildcard tests/kernel/*.c) \
              tests/kiln_checks.c tests/plain_runner.c
 BENCH_SRC := $(wildcard bench/*.c)
@@ -216,7 +216,6 @@ test:
 run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
 	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
-# What qemu runs: a processor with all that it knows, and one without bf16.
 ARM64_CC   ?= aarch64-linux-gnu-gcc
 ARM64_QEMU ?= qemu-aarch64
 .PHONY: test-arm64 check-arm64 build-arm64 run-arm64-max run-arm64-cortex-a57
@@ -228,14 +227,22 @@ test-arm64:
 build-arm64:
 	@$(MAKE) CC=$(ARM64_CC) BUILD=$(BUILD)/arm64 MODE=release HAVE_DNNL=0 HAVE_OBJC=0 LDFLAGS=-static \
 	    CFLAGS=-Werror TEST_FLAGS=-fno-tree-vectorize -O run-arm64-max run-arm64-cortex-a57
-run-arm64-max run-arm64-cortex-a57: run-arm64-%: $(PLAIN_TESTS)
-	@KILN_BEST_TIER=neon$(if $(filter max,$*),bf16) CK_TIMEOUT_MULTIPLIER=10 \
-	    $(ARM64_QEMU) -cpu $* $< $(T)
+# Every tier on a processor with all that qemu knows; on an Armv8.0 without bf16, that the choice
+# stops at neon and that nothing newer is needed.
+run-arm64-max: $(PLAIN_TESTS)
+	@KILN_BEST_TIER=neonbf16 CK_TIMEOUT_MULTIPLIER=10 $(ARM64_QEMU) -cpu max $< $(T)
+run-arm64-cortex-a57: $(PLAIN_TESTS)
+	@KILN_BEST_TIER=neon CK_TIMEOUT_MULTIPLIER=10 $(ARM64_QEMU) -cpu cortex-a57 $< best_tier attention
+check-arm64:
+	@if $(ARM64_CC) -E -include stdio.h -x c /dev/null >/dev/null 2>&1 && \
+	    command -v $(ARM64_QEMU) >/dev/null; then $(MAKE) build-arm64; \
+	else echo "check-arm64: skipped, this machine cannot build or run for 64-bit Arm;" \
+	    "scripts/setup --arm64 installs what it lacks"; fi
 
-## check: format, lint, order of rooms, headers, symbols; the tests built with -Werror and run
+## check: format, lint, order of rooms, headers, symbols, kernels for Arm; the tests with -Werror
 check:
 	@scripts/setup --lint
-	@$(MAKE) -O check-format check-lint check-shell check-build
+	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
 	@$(MAKE) MODE=check run-tests
 
 C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
@@ -311,5 +318,5 @@ clean:
 	rm -rf $(BUILD)
 ## help: this list
 help:
-	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^## \([a-z0-9-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 	@echo 'MODE=release|debug|asan|tsan|coverage  CC=gcc|clang  HAVE_DNNL=0 (without oneDNN)  BUILD=folder'

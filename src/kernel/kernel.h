@@ -4,9 +4,9 @@
  *
  * kiln_kernels_choose() fills the struct from plain C first and then tier by tier with what the
  * machine has; the environment variable KILN_CPU (ref, avx2, avx512, avx512bf16; on Arm ref, neon,
- * neonbf16) stops the climb early. Every kernel is single-threaded, asserts its shapes, and has no error path. Callers split
- * the work into blocks whose sizes depend on the problem alone, so results do not depend on
- * threads.
+ * neonbf16) stops the climb early. Every kernel is single-threaded, asserts its shapes, and has no
+ * error path. Callers split the work into blocks whose sizes depend on the problem alone, so
+ * results do not depend on threads.
  *
  * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
  * "operand array" is float or uint16_t by `precision`. Sums are always fp32.

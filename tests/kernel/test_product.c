@@ -150,8 +150,8 @@ TEST(an_unknown_tier_or_provider_is_refused) {
     CHECK_STRING(k.provider, "own"); /* oneDNN is asked for bf16 only */
 }
 
-/* Without KILN_CPU, the highest tier that the processor has; KILN_BEST_TIER says which that is, where
- * it is known. Tiers above are refused. */
+/* Without KILN_CPU, the highest tier that the processor has; KILN_BEST_TIER says which that is,
+ * where it is known. Tiers above are refused. */
 TEST(the_best_tier_of_the_processor_is_chosen) {
     const char *known = getenv("KILN_BEST_TIER"), *best = NULL;
     struct kiln_kernels k = {0};
