@@ -225,7 +225,7 @@ test-arm64:
 	@$(MAKE) build-arm64
 # gcc 12 for Arm dies of an internal error where it makes vectors of some loops of the tests.
 build-arm64:
-	@$(MAKE) CC=$(ARM64_CC) BUILD=$(BUILD)/arm64 MODE=release HAVE_DNNL=0 HAVE_OBJC=0 LDFLAGS=-static \
+	@$(MAKE) CC='$(ARM64_CC)' BUILD=$(BUILD)/arm64 MODE=release HAVE_DNNL=0 HAVE_OBJC=0 LDFLAGS=-static \
 	    CFLAGS=-Werror TEST_FLAGS=-fno-tree-vectorize -O run-arm64-max run-arm64-cortex-a57
 # Every tier on a processor with all that qemu knows; on an Armv8.0 without bf16, that the choice
 # stops at neon and that nothing newer is needed.
