@@ -24,7 +24,7 @@
 #include <arm_neon.h>
 #define VL           4
 #define GEMM_COLUMNS 4   /* 6 x 16: 24 sums in 32 registers, 5 more for a column and a row */
-#define GEMM_KC      128 /* 32 KB of the 64 and more that cores have since Cortex-A76 */
+#define GEMM_KC      128 /* 32 KB of an L1 of 64 or more */
 #define GEMM_SUMS    16
 #else /* AVX2; without its flags the functions below do not compile */
 #include <immintrin.h>
