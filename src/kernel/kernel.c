@@ -36,6 +36,9 @@ static const struct kiln_tier tiers[] = {
     {"avx2", has_avx2, kiln_kernels_avx2},
     {"avx512", has_avx512, kiln_kernels_avx512},
     {"avx512bf16", has_avx512bf16, kiln_kernels_avx512bf16},
+#elif defined(__aarch64__)
+    {"neon", NULL, kiln_kernels_neon},
+    {"neonbf16", kiln_cpu_has_bf16, kiln_kernels_neonbf16},
 #endif
 };
 
@@ -110,7 +113,7 @@ enum kiln_precision kiln_precision_resolve(enum kiln_precision precision) {
     if (precision != KILN_PRECISION_AUTO) {
         return precision;
     }
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
     return kiln_cpu_has_bf16() ? KILN_PRECISION_BF16 : KILN_PRECISION_FP32;
 #else
     return KILN_PRECISION_FP32;

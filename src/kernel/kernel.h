@@ -3,10 +3,10 @@
  * kernel.h: the arithmetic of a CPU, as one struct of functions.
  *
  * kiln_kernels_choose() fills the struct from plain C first and then tier by tier with what the
- * machine has; the environment variable KILN_CPU (ref, avx2, avx512, avx512bf16) stops the climb
- * early. Every kernel is single-threaded, asserts its shapes, and has no error path. Callers split
- * the work into blocks whose sizes depend on the problem alone, so results do not depend on
- * threads.
+ * machine has; the environment variable KILN_CPU (ref, avx2, avx512, avx512bf16; on Arm ref, neon,
+ * neonbf16) stops the climb early. Every kernel is single-threaded, asserts its shapes, and has no
+ * error path. Callers split the work into blocks whose sizes depend on the problem alone, so
+ * results do not depend on threads.
  *
  * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
  * "operand array" is float or uint16_t by `precision`. Sums are always fp32.
@@ -82,7 +82,7 @@ struct kiln_adamw {
 };
 
 struct kiln_kernels {
-    const char *tier;     /* "ref", "avx2", "avx512", "avx512bf16" */
+    const char *tier;     /* "ref", "avx2" ...: the names of kiln_kernels_tiers */
     const char *provider; /* who multiplies: "own", "onednn" */
     enum kiln_precision precision;
     size_t operand_bytes; /* 4 or 2 */
@@ -184,6 +184,8 @@ void kiln_kernels_ref(struct kiln_kernels *kernels, enum kiln_precision precisio
 void kiln_kernels_avx2(struct kiln_kernels *kernels, enum kiln_precision precision);
 void kiln_kernels_avx512(struct kiln_kernels *kernels, enum kiln_precision precision);
 void kiln_kernels_avx512bf16(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_neon(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_neonbf16(struct kiln_kernels *kernels, enum kiln_precision precision);
 /* oneDNN as the provider of bf16 products; false when this build or machine has none. */
 bool kiln_kernels_onednn(struct kiln_kernels *kernels);
 /* Is oneDNN the faster provider here? Where the CPU has AMX: own code has no AMX kernel. */
@@ -193,6 +195,8 @@ bool kiln_onednn_is_faster(void);
 bool kiln_cpu_has_amx(void);
 bool kiln_cpu_has_avx512bf16(void);
 bool kiln_cpu_has_bf16(void); /* AVX512-BF16 or AMX-BF16 */
+#elif defined(__aarch64__)
+bool kiln_cpu_has_bf16(void); /* FEAT_BF16 */
 #endif
 
 /* bf16 <-> fp32, round to nearest even, NaN stays NaN. */

@@ -106,17 +106,35 @@ struct shape {
     size_t spare; /* elements that panels are longer than k wants */
 };
 
+/* rows x cols operands in double, without gaps. */
+static double *widened(const struct lab *lab, const void *operands, size_t ld, size_t rows,
+                       size_t cols) {
+    double *wide = kiln_alloc(rows * cols, sizeof *wide);
+    for (size_t i = 0; i < rows * cols; i++) {
+        wide[i] = lab_get(lab, operands, i / cols * ld + i % cols);
+    }
+    return wide;
+}
+
 /* Any order of summing k products and one addend is off by at most (k+1) roundings of the sum of
- * magnitudes (Higham 2002, section 3.1); bf16 products are exact. Then c_operand rounds. */
+ * magnitudes (Higham 2002, section 3.1); bf16 products are exact. Then c_operand rounds.
+ *
+ * BFDOT rounds to odd, which is off by less than two of those roundings, but rounds half as often:
+ * once the sum of a pair, all pairs together 2U of the magnitudes, and once every sum but the
+ * first, which adds to 0: 2U (k/2 - 1), (k+1)/2 for an odd k. With the addend k+2 at most. (Arm
+ * ARM, BFDotAdd and BFRound; it flushes subnormal sums, and none occur here.) */
 static void check_sums(const struct lab *lab, const struct kiln_gemm *g, const void *b, size_t ldb,
                        const float *add) {
+    double *left = widened(lab, g->a, g->lda, g->m, g->k);
+    double *right = widened(lab, b, ldb, g->n, g->k);
     for (size_t i = 0; i < g->m; i++) {
         for (size_t j = 0; j < g->n; j++) {
+            const double *x = left + i * g->k, *y = right + j * g->k;
             double sum = add ? (double)add[i * g->ldadd + j] : 0.0, size = fabs(sum);
             for (size_t p = 0; p < g->k; p++) {
-                double x = lab_get(lab, g->a, i * g->lda + p) * lab_get(lab, b, j * ldb + p);
-                sum += x;
-                size += fabs(x);
+                double product = x[p] * y[p];
+                sum += product;
+                size += fabs(product);
             }
             double tolerance = (double)(g->k + 2) * U * size;
             size_t at = i * g->ldc + j;
@@ -125,6 +143,8 @@ static void check_sums(const struct lab *lab, const struct kiln_gemm *g, const v
             lab_close(lab, "c", i * 1000 + j, got, sum, tolerance);
         }
     }
+    kiln_free(left);
+    kiln_free(right);
 }
 
 static void check_product(const struct lab *lab, void (*gemm)(const struct kiln_gemm *),
