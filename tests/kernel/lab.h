@@ -52,7 +52,7 @@ struct lab_product {
     size_t behind; /* so much longer is the contraction that b was packed for; NaN */
 };
 void lab_check_product(const struct lab *lab, void (*gemm)(const struct kiln_gemm *),
-                       const struct lab_product *product);
+                       const struct lab_product *s);
 
 #define KERNEL(name) void check_##name(const struct lab *lab);
 #include "kernel/kernels.inc"

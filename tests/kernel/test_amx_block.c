@@ -175,7 +175,7 @@ TEST(amx_block_touches_only_what_it_is_given) {
 TEST(amx_emulation_multiplies_as_the_manual_says) {
     unsigned char config[64] = {1};
     uint16_t a[16][32] = {{0}}, b[16][32] = {{0}};
-    float c[16][16], sums[16][16];
+    float c[16][16], sums[16][16] = {{0}};
     for (size_t t = 0; t < 3; t++) {
         config[16 + 2 * t] = 64;
         config[48 + t] = 16;

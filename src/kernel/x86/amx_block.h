@@ -359,7 +359,7 @@ static void amx_gemm(const struct kiln_gemm *g, bool far) {
     static void (*const multiply[2][2])(struct amx_block *, size_t, size_t, size_t) = {
         {amx_multiply_11, amx_multiply_12}, {amx_multiply_21, amx_multiply_22}};
     struct amx_block w = {.g = g, .scratch = g->scratch};
-    assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
+    assert(g->m > 0 && g->m <= KILN_GEMM_M && g->n > 0 && g->n <= KILN_GEMM_N);
     w.panel = (g->panel ? g->panel : kiln_panel_elements(g->k)) * sizeof(uint16_t);
     w.steps = g->k / AMX_K;
     w.rest = g->k % AMX_K;
