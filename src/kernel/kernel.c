@@ -70,7 +70,7 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
         stop = highest && strcmp(highest, tiers[i].name) == 0;
         if (tiers[i].present && !tiers[i].present()) {
             KILN_REQUIRE(!stop, err, KILN_EUNSUPPORTED,
-                         "KILN_CPU=%s: this processor lacks it; the best here is %s", highest,
+                         "KILN_CPU=%s: this machine lacks it; the best here is %s", highest,
                          out->tier);
             continue;
         }
