@@ -80,7 +80,8 @@ CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
 LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
-TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c $(OTHER_CPU:src/%=tests/%),\
+               $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
 # The tests of kernels and what they stand on, with nothing but the C library (make test-arm64).
 PLAIN_SRC := $(filter src/base/% src/model/% src/kernel/%,$(LIB_SRC)) $(wildcard tests/kernel/*.c) \

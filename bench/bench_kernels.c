@@ -276,8 +276,8 @@ int main(int argc, char **argv) {
                 continue; /* not on this machine */
             }
             run_all(&job, argc > 1 ? argv[1] : "");
-            if (t + 1 == n && kiln_kernels_onednn(&job.k) &&
-                strstr("gemm", argc > 1 ? argv[1] : "")) {
+            bool highest = t + 1 == n || !tiers[t + 1].present || !tiers[t + 1].present();
+            if (highest && kiln_kernels_onednn(&job.k) && strstr("gemm", argc > 1 ? argv[1] : "")) {
                 fill(&job);
                 struct measured m = bench_gemm(&job);
                 printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier,

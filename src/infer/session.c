@@ -125,8 +125,7 @@ static enum kiln_status open_parts(struct kiln_session *s, struct kiln_pool *poo
         KILN_TRY(kiln_kernels_choose(precision, &s->own_kernels, err));
         s->kernels = &s->own_kernels;
     }
-    /* fp32 sums depend on how few the rows are; bf16 sums do not. */
-    s->few = s->kernels->precision == KILN_PRECISION_FP32;
+    s->few = !s->kernels->few_as_many;
     size_t scratch = carve(&parts, NULL, s->seq, s->kernels->operand_bytes);
     KILN_TRY(kiln_workers_open(&s->workers, s->kernels, pool, scratch, err));
     if (!s->packed) {

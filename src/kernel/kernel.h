@@ -3,10 +3,9 @@
  * kernel.h: the arithmetic of a CPU, as one struct of functions.
  *
  * kiln_kernels_choose() fills the struct from plain C first and then tier by tier with what the
- * machine has; the environment variable KILN_CPU (ref, avx2, avx512, avx512bf16; on Arm ref, neon,
- * neonbf16) stops the climb early. Every kernel is single-threaded, asserts its shapes, and has no
- * error path. Callers split the work into blocks whose sizes depend on the problem alone, so
- * results do not depend on threads.
+ * machine has; the environment variable KILN_CPU (a tier's name) stops the climb early. Every
+ * kernel is single-threaded, asserts its shapes, and has no error path. Callers split the work into
+ * blocks whose sizes depend on the problem alone, so results do not depend on threads.
  *
  * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
  * "operand array" is float or uint16_t by `precision`. Sums are always fp32.
@@ -47,13 +46,14 @@ static inline size_t kiln_packed_at(size_t operand_bytes, size_t n, size_t k) {
 
 /* One block of a product: c [m, n] = a [m, k] . b [n, k]^T (+ add).
  *
- * Own code sums over k in index order, so how a product is cut over m and n does not show in its
- * bits; it is never cut over k. The largest block is KILN_GEMM_M x KILN_GEMM_N (product.h cuts). */
+ * Own code sums over k in index order (on AMX 32 at a time, amx_block.h), so how a product is cut
+ * over m and n does not show in its bits; it is never cut over k. The largest block is KILN_GEMM_M
+ * x KILN_GEMM_N (product.h cuts). */
 enum { KILN_GEMM_M = 128, KILN_GEMM_N = 256 };
 /* A block of at most so many rows is bound by reading b: gemm_own reads it once, straight from
- * where it lies. bf16: the sums are those of larger blocks, bit for bit. fp32: they are taken in
- * double and rounded once, which costs nothing here; a greedy text hangs on differences of scores
- * that are smaller than what the order of fp32 sums makes. */
+ * where it lies. bf16: the sums are those of larger blocks, bit for bit, where `few_as_many` says
+ * so. fp32: they are taken in double and rounded once, which costs nothing here; a greedy text
+ * hangs on differences of scores that are smaller than what the order of fp32 sums makes. */
 enum { KILN_GEMM_FEW = 4 };
 
 struct kiln_gemm {
@@ -86,6 +86,11 @@ struct kiln_kernels {
     const char *provider; /* who multiplies: "own", "onednn" */
     enum kiln_precision precision;
     size_t operand_bytes; /* 4 or 2 */
+    /* Has a row of a product the same bits whether it is multiplied in a block of at most
+     * KILN_GEMM_FEW rows or in a larger one? bf16 on own code, but for AMX: its sums have another
+     * order than AVX512's, which few rows stay with. Who needs equal bits where this is false takes
+     * few rows at a time (kiln_product_few). */
+    bool few_as_many;
 
     void (*gemm)(const struct kiln_gemm *block); /* by the provider */
     /* By own code, for the small products of attention and for few rows. */
@@ -186,13 +191,14 @@ void kiln_kernels_avx512(struct kiln_kernels *kernels, enum kiln_precision preci
 void kiln_kernels_avx512bf16(struct kiln_kernels *kernels, enum kiln_precision precision);
 void kiln_kernels_neon(struct kiln_kernels *kernels, enum kiln_precision precision);
 void kiln_kernels_neonbf16(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_amx(struct kiln_kernels *kernels, enum kiln_precision precision);
 /* oneDNN as the provider of bf16 products; false when this build or machine has none. */
 bool kiln_kernels_onednn(struct kiln_kernels *kernels);
-/* Is oneDNN the faster provider here? Where the CPU has AMX: own code has no AMX kernel. */
-bool kiln_onednn_is_faster(void);
 
 #if defined(__x86_64__)
-bool kiln_cpu_has_amx(void);
+bool kiln_cpu_has_amx(void); /* AMX-BF16, whether or not the system lets it be used */
+/* May this process use AMX? Asks the system for it, once. */
+bool kiln_cpu_may_use_amx(void);
 bool kiln_cpu_has_avx512bf16(void);
 bool kiln_cpu_has_bf16(void); /* AVX512-BF16 or AMX-BF16 */
 #elif defined(__aarch64__)

@@ -52,13 +52,13 @@ static void check_threads(const struct lab *lab) {
         CHECK_BYTES(other, one, bytes);
         /* Alone, a last block of few rows is summed as few rows are. */
         size_t last = (ms[i] - 1) % KILN_GEMM_M + 1;
-        if (own && (lab->bf16 || ms[i] <= KILN_GEMM_FEW || last > KILN_GEMM_FEW)) {
+        if (own && (lab->k.few_as_many || ms[i] <= KILN_GEMM_FEW || last > KILN_GEMM_FEW)) {
             memset(other, 0, bytes);
             kiln_product_own(&lab->k, &g, scratch);
             CHECK_BYTES(other, one, bytes);
         }
         kiln_product_few(&workers[1], &g);
-        if (own && lab->bf16) {
+        if (lab->k.few_as_many) {
             CHECK_BYTES(other, one, bytes);
         }
         CHECK_NEAR_NORM(other, one, g.m * N, 1e-5);
