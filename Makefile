@@ -150,6 +150,13 @@ $(MADE)/m4_times.h: profiles/m4.json Makefile
 	@sed -nE 's/^ *"(compile_s|compile_gb_s|load_s|dispatch_s|tflops|beside)": \{"value": ([0-9.e-]+),.*/#define M4_\1 \2/p' $< >$@
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
+# What was built, for kiln bench: one file is compiled anew when it changes.
+COMMIT = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+$(MADE)/commit.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define KILN_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define KILN_COMMIT "$(COMMIT)"' >$@
+$(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
+
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
 $(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
 $(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)

@@ -278,8 +278,8 @@ int main(int argc, char **argv) {
                 strstr("gemm", argc > 1 ? argv[1] : "")) {
                 fill(&job);
                 struct measured m = bench_gemm(&job);
-                printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier, job.k.provider,
-                       rate(&job, &m) / 1e9, m.unit);
+                printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier,
+                       job.k.provider, rate(&job, &m) / 1e9, m.unit);
             }
         }
     }
