@@ -178,10 +178,10 @@ demo:
 	@$(MAKE) all
 	@$(BUILD)/kiln demo
 
-BENCH ?= --model stories110m --batch 8 --seq 256
-## bench: time the kernels and a training step (BENCH="--model ...")
+BENCH ?= --model stories110m --batch 8 --seq 256 --accum 4
+## bench: time the kernels and the parts of a training step (BENCH="--model ...")
 bench: $(BENCH_BIN) $(KILN)
-	@for program in $(BENCH_BIN); do echo "== $$program"; $$program || exit 1; done
+	@$(OBJ)/bench/bench_kernels
 	$(KILN) bench $(BENCH)
 
 define PKGCONFIG
