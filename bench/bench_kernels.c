@@ -307,12 +307,15 @@ int main(int argc, char **argv) {
     struct ceilings most;
     struct kiln_pool *pool;
     struct kiln_err err;
+    double in_place;
     char **blocks[] = {&job.a, &job.b, &job.c, &job.d};
     if (kiln_pool_create(1, &pool, &err) != KILN_OK ||
-        kiln_ceiling_copy(pool, &most.copying, &err) != KILN_OK) {
+        kiln_ceiling_copy(pool, &most.copying, &err) != KILN_OK ||
+        kiln_ceiling_in_place(pool, &in_place, &err) != KILN_OK) {
         die(&err);
     }
-    printf("one thread; copying moves %.1f GB/s, read plus write\n", most.copying);
+    printf("one thread; copying moves %.1f GB/s, read plus write; changing memory in place %.1f\n",
+           most.copying, in_place);
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
         *blocks[i] = kiln_alloc(LARGE, 1);
         if (!*blocks[i] || !job.scratch) {

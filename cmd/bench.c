@@ -5,6 +5,7 @@
 #include "kiln/bench.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -70,10 +71,11 @@ static enum kiln_status print_json(const struct kiln_bench_options *how, const c
         json_number(r->products.median), "copy_gb_s", json_number(r->copy.median), "peak_bytes",
         (json_int_t)r->peak_bytes, "tier", r->tier, "provider", r->provider);
     json_t *more =
-        json_pack("{s:o, s:o, s:o, s:o, s:f, s:o, s:s, s:s}", "ceiling_share",
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:s, s:s}", "ceiling_share",
                   json_number(r->ceiling_share), "gemm_ceiling", ceiling_json(&r->products), "copy",
-                  ceiling_json(&r->copy), "update_ratio", json_number(r->update_ratio), "rest_ms",
-                  r->rest_ms, "parts", parts_json(r), "cpu", r->cpu, "commit", KILN_COMMIT);
+                  ceiling_json(&r->copy), "in_place", ceiling_json(&r->in_place), "update_ratio",
+                  json_number(r->update_ratio), "rest_ms", r->rest_ms, "parts", parts_json(r),
+                  "cpu", r->cpu, "commit", KILN_COMMIT);
     if (json_object_update(object, more) != 0) {
         json_decref(object);
         object = NULL; /* out of memory */
@@ -86,7 +88,7 @@ static void print_rates(double gflop_s, double gb_s, double compute, double memo
     if (compute > memory) {
         printf(" %10.1f %8.1f %6.1f %% of products\n", gflop_s, gb_s, 100 * compute);
     } else {
-        printf(" %10.1f %8.1f %6.1f %% of copying\n", gflop_s, gb_s, 100 * memory);
+        printf(" %10.1f %8.1f %6.1f %% of memory\n", gflop_s, gb_s, 100 * memory);
     }
 }
 
@@ -106,13 +108,21 @@ static void print_parts(const struct kiln_bench_result *r) {
     printf("  %-22s %10.2f %5.1f %%\n", "between them", r->rest_ms, 100 * r->rest_ms / r->step_ms);
     printf("  %-22s %10.2f %7s %9.2f %8.3f", "step", r->step_ms, "", flops * 1e-9, bytes * 1e-9);
     print_rates(flops / r->step_ms * 1e-6, bytes / r->step_ms * 1e-6, r->ceiling_share,
-                bytes / r->step_ms * 1e-6 / r->copy.median);
+                bytes / r->step_ms * 1e-6 / fmax(r->copy.median, r->in_place.median));
 }
 
 /* A tier or a provider that the environment chose is not what others will see. */
 static const char *forced(const char *name) {
     const char *value = getenv(name);
     return value != NULL && value[0] != '\0' ? " (forced)" : "";
+}
+
+static void print_memory_rate(const char *name, const struct kiln_bench_ceiling *c) {
+    printf("  %-10s %10.1f GB/s", name, c->median);
+    if (c->before > 0) {
+        printf(" (%.1f before, %.1f after)", c->before, c->after);
+    }
+    printf("\n");
 }
 
 static enum kiln_status print_table(const struct kiln_bench_options *how, const char *model,
@@ -133,11 +143,9 @@ static enum kiln_status print_table(const struct kiln_bench_options *how, const 
         "  work       %10.3f TFLOP/s, %.3f of %.3f that the product kernels reach (%.3f before, "
         "%.3f after)\n",
         r->tflops, r->ceiling_share, r->products.median, r->products.before, r->products.after);
-    printf("  copying    %10.1f GB/s", r->copy.median);
-    if (r->copy.before > 0) {
-        printf(" (%.1f before, %.1f after)", r->copy.before, r->copy.after);
-    }
-    printf("\n  memory     %10s at most\n",
+    print_memory_rate("copying", &r->copy);
+    print_memory_rate("in place", &r->in_place);
+    printf("  memory     %10s at most\n",
            kiln_human_bytes((double)r->peak_bytes, peak, sizeof peak));
     return output_finish(err);
 }

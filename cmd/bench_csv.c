@@ -2,6 +2,7 @@
 #include "bench_csv.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,7 +50,7 @@ static struct kiln_bench_part whole(const struct kiln_bench_result *r) {
     all.gflop_s = all.flops / all.ms * 1e-6;
     all.gb_s = all.bytes / all.ms * 1e-6;
     all.compute_share = r->ceiling_share;
-    all.memory_share = all.gb_s / r->copy.median;
+    all.memory_share = all.gb_s / fmax(r->copy.median, r->in_place.median);
     return all;
 }
 

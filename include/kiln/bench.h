@@ -27,8 +27,9 @@ struct kiln_bench_part {
     double ms, spread_ms; /* of a step: median; largest minus smallest */
     double flops, bytes;  /* of a step */
     double gflop_s, gb_s;
-    /* gflop_s over the ceiling of products, gb_s over the rate of copying. The larger of the two
-     * says what bounds the part, and how much of it is used. */
+    /* gflop_s over the ceiling of products, gb_s over that of memory: copying or changing in place,
+     * whichever is faster. The larger of the two says what bounds the part, and how much of it is
+     * used. */
     double compute_share, memory_share;
 };
 enum { KILN_BENCH_PARTS = 9 };
@@ -50,11 +51,12 @@ struct kiln_bench_result {
     /* TFLOP/s of the product kernels on random operands that stay in cache, all threads. */
     struct kiln_bench_ceiling products;
     double ceiling_share; /* tflops over the median of it */
-    /* GB/s of copying, read plus write, all threads. Of a step that takes less memory than copying
-     * does there is none before, so that peak_bytes is the step's: it is `after`. */
-    struct kiln_bench_ceiling copy;
+    /* GB/s of copying memory and of changing it in place, read plus write, all threads. Of a step
+     * that takes less memory than copying does there is none before, so that peak_bytes is the
+     * step's: it is `after`. */
+    struct kiln_bench_ceiling copy, in_place;
     double update_ratio; /* AdamW and packing over the bytes they must move at the rate of copying;
-                          * bf16: 32 bytes a parameter; 1 is the ceiling */
+                          * bf16: 32 bytes a parameter. In place it may be below 1 */
     struct kiln_bench_part parts[KILN_BENCH_PARTS];
     double rest_ms;    /* of the median step: what is in no part */
     size_t peak_bytes; /* resident */

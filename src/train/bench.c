@@ -58,23 +58,25 @@ static enum kiln_status open_memory(struct bench *b, const struct kiln_bench_opt
     return KILN_OK;
 }
 
-/* The rate of copying before anything is opened. Not where that would be the most memory that the
+/* The rates of memory before anything is opened. Not where that would be the most memory that the
  * process ever takes. */
-static enum kiln_status copy_before(const struct bench *b, size_t threads, double *gb_s,
-                                    struct kiln_err *err) {
+static enum kiln_status memory_before(const struct bench *b, size_t threads,
+                                      struct kiln_bench_result *out, struct kiln_err *err) {
     struct kiln_pool *pool;
-    *gb_s = 0;
     if (b->engine.plan.memory.total < KILN_CEILING_COPY_BYTES + KILN_CEILING_COPY_BYTES / 4) {
         return KILN_OK;
     }
     KILN_TRY(kiln_pool_create(threads, &pool, err));
-    const enum kiln_status status = kiln_ceiling_copy(pool, gb_s, err);
+    enum kiln_status status = kiln_ceiling_copy(pool, &out->copy.before, err);
+    if (status == KILN_OK) {
+        status = kiln_ceiling_in_place(pool, &out->in_place.before, err);
+    }
     kiln_pool_destroy(pool);
     return status;
 }
 
 static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_options *o,
-                                   double *copy_gb_s, struct kiln_err *err) {
+                                   struct kiln_bench_result *out, struct kiln_err *err) {
     const struct kiln_device_options device = {
         .shape = {o->batch, o->seq}, .precision = o->precision, .training = true};
     const size_t accum = o->accum ? o->accum : 1;
@@ -82,7 +84,7 @@ static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_opti
     KILN_TRY(kiln_table_create(&o->dims, &b->table, err));
     const struct kiln_plan_request request = kiln_plan_simple(b->table, &device, accum, threads);
     KILN_TRY(kiln_engine_plan(&b->engine, b->table, &request, err));
-    KILN_TRY(copy_before(b, threads, copy_gb_s, err));
+    KILN_TRY(memory_before(b, threads, out, err));
     KILN_TRY(open_memory(b, o, err));
     KILN_TRY(kiln_engine_open(&b->engine, b->table, &b->memory, err));
     kiln_spans_keep(b->engine.spans, true);
@@ -169,6 +171,10 @@ static double median(const struct times *all, size_t n, size_t member, double *s
     return middle;
 }
 
+static void settle(struct kiln_bench_ceiling *c) {
+    c->median = c->before > 0 ? 0.5 * (c->before + c->after) : c->after;
+}
+
 /* Products are measured in front of every step and behind the last: machines drift. */
 static enum kiln_status measure(struct bench *b, const struct kiln_bench_options *o, size_t accum,
                                 struct times *all, size_t steps, struct kiln_bench_result *out,
@@ -186,8 +192,9 @@ static enum kiln_status measure(struct bench *b, const struct kiln_bench_options
     out->products.median = median_of(ceiling, steps + 1);
     out->peak_bytes = kiln_memory_resident_peak();
     KILN_TRY(kiln_ceiling_copy(pool, &out->copy.after, err));
-    out->copy.median =
-        out->copy.before > 0 ? 0.5 * (out->copy.before + out->copy.after) : out->copy.after;
+    KILN_TRY(kiln_ceiling_in_place(pool, &out->in_place.after, err));
+    settle(&out->copy);
+    settle(&out->in_place);
     return KILN_OK;
 }
 
@@ -196,6 +203,8 @@ static void tell_parts(const struct bench *b, const struct times *all, size_t st
     struct kiln_part_cost costs[KILN_PARTS];
     _Static_assert(KILN_BENCH_PARTS == (int)KILN_PARTS, "a row for every part");
     kiln_part_costs(&b->engine.plan, b->table, costs);
+    const double memory =
+        out->copy.median > out->in_place.median ? out->copy.median : out->in_place.median;
     out->rest_ms = out->step_ms;
     for (size_t i = 0; i < KILN_PARTS; i++) {
         struct kiln_bench_part *p = &out->parts[i];
@@ -208,10 +217,10 @@ static void tell_parts(const struct bench *b, const struct times *all, size_t st
         p->gflop_s = p->flops / p->ms * 1e-6;
         p->gb_s = p->bytes / p->ms * 1e-6;
         p->compute_share = p->gflop_s * 1e-3 / out->products.median;
-        p->memory_share = p->gb_s / out->copy.median;
+        p->memory_share = p->gb_s / memory;
         out->rest_ms -= p->ms;
     }
-    out->update_ratio = 1.0 / out->parts[KILN_PART_UPDATE].memory_share;
+    out->update_ratio = out->copy.median / out->parts[KILN_PART_UPDATE].gb_s;
 }
 
 static enum kiln_status run_bench(struct bench *b, const struct kiln_bench_options *o,
@@ -221,7 +230,7 @@ static enum kiln_status run_bench(struct bench *b, const struct kiln_bench_optio
     size_t accum = o->accum ? o->accum : 1;
     struct kiln_cpu cpu;
     KILN_TRY(kiln_cpu_describe(o->precision, &cpu, err));
-    KILN_TRY(open_bench(b, o, &out->copy.before, err));
+    KILN_TRY(open_bench(b, o, out, err));
     KILN_TRY(measure(b, o, accum, all, steps, out, err));
     out->forward_ms = median(all, steps, offsetof(struct times, forward), NULL);
     out->backward_ms = median(all, steps, offsetof(struct times, backward), NULL);
