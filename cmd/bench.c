@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench_csv.h"
 #include "commands.h"
@@ -44,18 +45,21 @@ static json_t *ceiling_json(const struct kiln_bench_ceiling *c) {
                      json_number(c->after), "median", json_number(c->median));
 }
 
-static json_t *parts_json(const struct kiln_bench_result *r) {
-    json_t *parts = json_array();
-    for (size_t i = 0; i < KILN_BENCH_PARTS; i++) {
-        const struct kiln_bench_part *p = &r->parts[i];
-        json_array_append_new(
-            parts,
-            json_pack("{s:s, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "name", p->name, "ms", p->ms,
-                      "spread_ms", p->spread_ms, "flops", p->flops, "bytes", p->bytes, "gflop_s",
-                      json_number(p->gflop_s), "gb_s", json_number(p->gb_s), "compute_share",
-                      json_number(p->compute_share), "memory_share", json_number(p->memory_share)));
+/* Those that were timed. */
+static json_t *parts_json(const struct kiln_bench_part *parts, size_t n) {
+    json_t *array = json_array();
+    for (const struct kiln_bench_part *p = parts; p < parts + n; p++) {
+        if (p->ms > 0) {
+            json_array_append_new(
+                array,
+                json_pack("{s:s, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "name", p->name, "ms",
+                          p->ms, "spread_ms", p->spread_ms, "flops", p->flops, "bytes", p->bytes,
+                          "gflop_s", json_number(p->gflop_s), "gb_s", json_number(p->gb_s),
+                          "compute_share", json_number(p->compute_share), "memory_share",
+                          json_number(p->memory_share)));
+        }
     }
-    return parts;
+    return array;
 }
 
 static enum kiln_status print_json(const struct kiln_bench_options *how, const char *model,
@@ -71,11 +75,12 @@ static enum kiln_status print_json(const struct kiln_bench_options *how, const c
         json_number(r->products.median), "copy_gb_s", json_number(r->copy.median), "peak_bytes",
         (json_int_t)r->peak_bytes, "tier", r->tier, "provider", r->provider);
     json_t *more =
-        json_pack("{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:s, s:s}", "ceiling_share",
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:s, s:s}", "ceiling_share",
                   json_number(r->ceiling_share), "gemm_ceiling", ceiling_json(&r->products), "copy",
                   ceiling_json(&r->copy), "in_place", ceiling_json(&r->in_place), "update_ratio",
-                  json_number(r->update_ratio), "rest_ms", r->rest_ms, "parts", parts_json(r),
-                  "cpu", r->cpu, "commit", KILN_COMMIT);
+                  json_number(r->update_ratio), "rest_ms", r->rest_ms, "parts",
+                  parts_json(r->parts, KILN_BENCH_PARTS), "pieces",
+                  parts_json(r->pieces, KILN_BENCH_PIECES), "cpu", r->cpu, "commit", KILN_COMMIT);
     if (json_object_update(object, more) != 0) {
         json_decref(object);
         object = NULL; /* out of memory */
@@ -92,6 +97,19 @@ static void print_rates(double gflop_s, double gb_s, double compute, double memo
     }
 }
 
+/* What was timed inside a part. */
+static void print_pieces(const struct kiln_bench_result *r, const char *part) {
+    const size_t n = strlen(part);
+    for (size_t i = 0; i < KILN_BENCH_PIECES; i++) {
+        const struct kiln_bench_part *p = &r->pieces[i];
+        if (p->ms > 0 && strncmp(p->name, part, n) == 0 && p->name[n] == '.') {
+            printf("    %-20s %10.2f %5.1f %% %9.2f %8.3f", p->name + n + 1, p->ms,
+                   100 * p->ms / r->step_ms, p->flops * 1e-9, p->bytes * 1e-9);
+            print_rates(p->gflop_s, p->gb_s, p->compute_share, p->memory_share);
+        }
+    }
+}
+
 /* The roofline: every part of a step beside the ceiling that is nearer to it. */
 static void print_parts(const struct kiln_bench_result *r) {
     double flops = 0, bytes = 0;
@@ -104,6 +122,7 @@ static void print_parts(const struct kiln_bench_result *r) {
         printf("  %-22s %10.2f %5.1f %% %9.2f %8.3f", p->title, p->ms, 100 * p->ms / r->step_ms,
                p->flops * 1e-9, p->bytes * 1e-9);
         print_rates(p->gflop_s, p->gb_s, p->compute_share, p->memory_share);
+        print_pieces(r, p->name);
     }
     printf("  %-22s %10.2f %5.1f %%\n", "between them", r->rest_ms, 100 * r->rest_ms / r->step_ms);
     printf("  %-22s %10.2f %7s %9.2f %8.3f", "step", r->step_ms, "", flops * 1e-9, bytes * 1e-9);

@@ -86,6 +86,11 @@ enum kiln_status csv_append(const char *path, const char *commit, const char *mo
     for (size_t i = 0; i < KILN_BENCH_PARTS; i++) {
         put_row(file, &run, &r->parts[i]);
     }
+    for (size_t i = 0; i < KILN_BENCH_PIECES; i++) {
+        if (r->pieces[i].ms > 0) {
+            put_row(file, &run, &r->pieces[i]);
+        }
+    }
     put_row(file, &run, &all);
     errno = 0;
     const bool broken = ferror(file) != 0;

@@ -7,8 +7,9 @@
 
 #include "kiln/bench.h"
 
-/* Append a row for each part and one, "step", for all; a new or empty file gets a header first.
- * KILN_EUSAGE when what is there begins with another header: nothing is written then. */
+/* Append a row for each part, each piece that was timed, and one, "step", for all; a new or empty
+ * file gets a header first. KILN_EUSAGE when what is there begins with another header: nothing is
+ * written then. */
 KILN_MUST_CHECK enum kiln_status csv_append(const char *path, const char *commit, const char *model,
                                             const struct kiln_bench_options *how,
                                             const struct kiln_bench_result *r,

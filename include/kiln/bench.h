@@ -32,7 +32,7 @@ struct kiln_bench_part {
      * used. */
     double compute_share, memory_share;
 };
-enum { KILN_BENCH_PARTS = 9 };
+enum { KILN_BENCH_PARTS = 9, KILN_BENCH_PIECES = 21 };
 
 /* A ceiling, measured in the run that it is the ceiling of. */
 struct kiln_bench_ceiling {
@@ -58,6 +58,9 @@ struct kiln_bench_result {
     double update_ratio; /* AdamW and packing over the bytes they must move at the rate of copying;
                           * bf16: 32 bytes a parameter. In place it may be below 1 */
     struct kiln_bench_part parts[KILN_BENCH_PARTS];
+    /* What the device marks inside parts, "ffn_bwd.dw"; title NULL. Those with products have FLOPs,
+     * the others bytes. ms 0: not marked. */
+    struct kiln_bench_part pieces[KILN_BENCH_PIECES];
     double rest_ms;    /* of the median step: what is in no part */
     size_t peak_bytes; /* resident */
     enum kiln_precision precision;

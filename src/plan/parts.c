@@ -28,6 +28,32 @@ enum kiln_part kiln_part_find(const char *name) {
     return (enum kiln_part)part;
 }
 
+/* A piece's name follows its part's: "ffn_bwd" and "dw" make "ffn_bwd.dw". */
+static const struct {
+    enum kiln_part part;
+    const char *name;
+} pieces[KILN_PIECES] = {
+#define NAME_ATTN_FWD    "attn_fwd."
+#define NAME_FFN_FWD     "ffn_fwd."
+#define NAME_HEAD        "head."
+#define NAME_FFN_BWD     "ffn_bwd."
+#define NAME_ATTN_BWD    "attn_bwd."
+#define ROW(part, piece) {KILN_PART_##part, NAME_##part #piece},
+    KILN_PIECE_MAP(ROW)
+#undef ROW
+};
+
+const char *kiln_piece_name(enum kiln_piece_of_step piece) { return pieces[piece].name; }
+enum kiln_part kiln_piece_part(enum kiln_piece_of_step piece) { return pieces[piece].part; }
+
+enum kiln_piece_of_step kiln_piece_find(const char *name) {
+    size_t piece = 0;
+    while (piece < KILN_PIECES && strcmp(pieces[piece].name, name) != 0) {
+        piece++;
+    }
+    return (enum kiln_piece_of_step)piece;
+}
+
 /* ---- what they cost -------------------------------------------------------------------------- */
 
 /* Sizes of the model as doubles. */
@@ -101,4 +127,37 @@ void kiln_part_costs(const struct kiln_plan *plan, const struct kiln_table *tabl
     const double packed =
         s.layers * (double)(plan->sizes.forward + plan->sizes.backward) + (double)plan->sizes.head;
     out[KILN_PART_UPDATE] = (struct kiln_part_cost){0, 7 * parameters + packed};
+}
+
+void kiln_piece_costs(const struct kiln_plan *plan, const struct kiln_table *table,
+                      struct kiln_part_cost out[KILN_PIECES]) {
+    const struct sizes s = sizes_of(plan, &table->dims);
+    const double layers = s.layers * s.accum, classifier = 2 * s.v * s.d * s.n * s.accum;
+    const double attention = layers * 2 * s.attention * s.n;
+    const double feed_forward = layers * 2 * s.feed_forward * s.n;
+    const double wide = sizeof(float) * s.n * s.d, narrow = s.operand * s.n * s.d;
+    const double rope = layers * 2 * s.operand * s.n * (s.hk + s.gk);
+    const double row = layers * s.operand * s.n * s.f; /* of the feed-forward's width */
+    /* x and the gradient of the norm read, dx added to; x read and its norm written again. */
+    const double norm_backward = layers * (5 * wide + narrow);
+#define PIECE(part, piece) out[KILN_PIECE_##part##_##piece]
+#define FLOPS(n)           ((struct kiln_part_cost){.flops = (n)})
+#define BYTES(n)           ((struct kiln_part_cost){.bytes = (n)})
+    PIECE(ATTN_FWD, norm) = PIECE(FFN_FWD, norm) = BYTES(layers * (wide + narrow));
+    PIECE(ATTN_FWD, products) = FLOPS(attention);
+    PIECE(ATTN_FWD, rope) = PIECE(ATTN_BWD, rope) = BYTES(rope);
+    PIECE(ATTN_FWD, attention) = FLOPS(layers * attention_flops(&s, 2));
+    PIECE(FFN_FWD, products) = FLOPS(feed_forward);
+    PIECE(FFN_FWD, swiglu) = BYTES(3 * row);
+    PIECE(HEAD, norm) = BYTES(s.accum * (6 * wide + narrow)); /* both ways; dx is written first */
+    PIECE(HEAD, forward) = PIECE(HEAD, dx) = PIECE(HEAD, dw) = FLOPS(classifier);
+    PIECE(HEAD, loss) = BYTES(s.accum * s.n * s.v * (sizeof(float) + s.operand));
+    PIECE(FFN_BWD, dx) = PIECE(FFN_BWD, dw) = FLOPS(feed_forward);
+    PIECE(FFN_BWD, swiglu) = BYTES(6 * row); /* h and its gradient, the gate run again */
+    PIECE(FFN_BWD, norm) = PIECE(ATTN_BWD, norm) = BYTES(norm_backward);
+    PIECE(ATTN_BWD, dx) = PIECE(ATTN_BWD, dw) = FLOPS(attention);
+    PIECE(ATTN_BWD, attention) = FLOPS(layers * attention_flops(&s, 3));
+#undef PIECE
+#undef FLOPS
+#undef BYTES
 }

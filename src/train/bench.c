@@ -88,6 +88,7 @@ static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_opti
     KILN_TRY(open_memory(b, o, err));
     KILN_TRY(kiln_engine_open(&b->engine, b->table, &b->memory, err));
     kiln_spans_keep(b->engine.spans, true);
+    kiln_spans_pieces(b->engine.spans, true);
     return KILN_OK;
 }
 
@@ -100,22 +101,28 @@ static void close_bench(struct bench *b) {
 /* What one measured step took, in ms. */
 struct times {
     double forward, backward, update, step;
-    double part[KILN_PARTS];
+    double part[KILN_PARTS], piece[KILN_PIECES];
 };
 
-/* The spans of a step, by part. */
-static enum kiln_status sum_spans(struct bench *b, double part[KILN_PARTS], struct kiln_err *err) {
+/* The spans of a step, by part and piece. */
+static enum kiln_status sum_spans(struct bench *b, struct times *out, struct kiln_err *err) {
     struct kiln_spans_taken taken;
     kiln_spans_take(b->engine.spans, &taken);
     for (size_t i = 0; i < taken.n; i++) {
         const struct kiln_span *span = &taken.list[i];
-        if (span->kind == KILN_SPAN_EVALUATE) {
-            const char *name = span->name ? span->name : kiln_span_kind_name(span->kind);
-            const enum kiln_part at = kiln_part_find(name);
-            KILN_REQUIRE(at < KILN_PARTS, err, KILN_EINTERNAL,
-                         "bench: a span is called %s, which is no part of a step (plan/parts.h)",
-                         name);
-            part[at] += (span->end - span->start) * 1e3;
+        const char *name = span->name ? span->name : kiln_span_kind_name(span->kind);
+        const enum kiln_part part = kiln_part_find(name);
+        const enum kiln_piece_of_step piece = kiln_piece_find(name);
+        const double ms = (span->end - span->start) * 1e3;
+        if (span->kind == KILN_SPAN_EVALUATE && part < KILN_PARTS) {
+            out->part[part] += ms;
+        } else if (span->kind == KILN_SPAN_PIECE && piece < KILN_PIECES) {
+            out->piece[piece] += ms;
+        } else if (span->kind == KILN_SPAN_EVALUATE || span->kind == KILN_SPAN_PIECE) {
+            return KILN_FAIL(err, KILN_EINTERNAL,
+                             "bench: a span is called %s, which is no part of a step "
+                             "(plan/parts.h)",
+                             name);
         }
     }
     return KILN_OK;
@@ -136,7 +143,7 @@ static enum kiln_status one_step(struct bench *b, size_t accum, uint64_t update,
     double normed = kiln_now_s();
     kiln_optimizer_update(b->engine.optimizer, update, 1e-4, norm, 1);
     double end = kiln_now_s();
-    KILN_TRY(sum_spans(b, out->part, err));
+    KILN_TRY(sum_spans(b, out, err));
     out->forward = x->forward_s * 1e3 / (double)accum;
     out->backward = x->backward_s * 1e3 / (double)accum;
     out->update = (end - computed) * 1e3;
@@ -198,13 +205,22 @@ static enum kiln_status measure(struct bench *b, const struct kiln_bench_options
     return KILN_OK;
 }
 
+/* Rates and shares of a part whose time and costs are there. */
+static void tell_rates(const struct kiln_bench_result *r, struct kiln_bench_part *p) {
+    const double memory = r->copy.median > r->in_place.median ? r->copy.median : r->in_place.median;
+    p->gflop_s = p->flops / p->ms * 1e-6;
+    p->gb_s = p->bytes / p->ms * 1e-6;
+    p->compute_share = p->gflop_s * 1e-3 / r->products.median;
+    p->memory_share = p->gb_s / memory;
+}
+
 static void tell_parts(const struct bench *b, const struct times *all, size_t steps,
                        struct kiln_bench_result *out) {
-    struct kiln_part_cost costs[KILN_PARTS];
+    struct kiln_part_cost costs[KILN_PARTS], pieces[KILN_PIECES];
     _Static_assert(KILN_BENCH_PARTS == (int)KILN_PARTS, "a row for every part");
+    _Static_assert(KILN_BENCH_PIECES == (int)KILN_PIECES, "a row for every piece");
     kiln_part_costs(&b->engine.plan, b->table, costs);
-    const double memory =
-        out->copy.median > out->in_place.median ? out->copy.median : out->in_place.median;
+    kiln_piece_costs(&b->engine.plan, b->table, pieces);
     out->rest_ms = out->step_ms;
     for (size_t i = 0; i < KILN_PARTS; i++) {
         struct kiln_bench_part *p = &out->parts[i];
@@ -214,11 +230,19 @@ static void tell_parts(const struct bench *b, const struct times *all, size_t st
                                       .bytes = costs[i].bytes};
         p->ms =
             median(all, steps, offsetof(struct times, part) + i * sizeof(double), &p->spread_ms);
-        p->gflop_s = p->flops / p->ms * 1e-6;
-        p->gb_s = p->bytes / p->ms * 1e-6;
-        p->compute_share = p->gflop_s * 1e-3 / out->products.median;
-        p->memory_share = p->gb_s / memory;
+        tell_rates(out, p);
         out->rest_ms -= p->ms;
+    }
+    for (size_t i = 0; i < KILN_PIECES; i++) {
+        struct kiln_bench_part *p = &out->pieces[i];
+        *p = (struct kiln_bench_part){.name = kiln_piece_name((enum kiln_piece_of_step)i),
+                                      .flops = pieces[i].flops,
+                                      .bytes = pieces[i].bytes};
+        p->ms =
+            median(all, steps, offsetof(struct times, piece) + i * sizeof(double), &p->spread_ms);
+        if (p->ms > 0) {
+            tell_rates(out, p);
+        }
     }
     out->update_ratio = out->copy.median / out->parts[KILN_PART_UPDATE].gb_s;
 }

@@ -5,6 +5,8 @@
  */
 #include "plan/parts.h"
 
+#include <string.h>
+
 #include "kiln_test.h"
 
 /* Costs of a step of these dims. */
@@ -95,6 +97,29 @@ TEST(only_the_first_micro_batch_writes_gradients_without_reading_them) {
                 2 * one.cost[KILN_PART_FFN_BWD].bytes + gradients, 1);
     close_lab(&one);
     close_lab(&two);
+}
+
+/* Pieces with products share a part's FLOPs among them; the others have bytes only. */
+TEST(the_pieces_of_a_part_have_its_flops) {
+    struct parts_lab lab;
+    struct kiln_part_cost pieces[KILN_PIECES];
+    double flops[KILN_PARTS] = {0};
+    open_lab(&lab, &kiln_preset_find("stories42m")->dims, (struct kiln_micro_batch){3, 64}, 2,
+             KILN_PRECISION_BF16);
+    kiln_piece_costs(&lab.plan, lab.table, pieces);
+    for (size_t i = 0; i < KILN_PIECES; i++) {
+        const enum kiln_piece_of_step piece = (enum kiln_piece_of_step)i;
+        CHECK((pieces[i].flops > 0) != (pieces[i].bytes > 0));
+        flops[kiln_piece_part(piece)] += pieces[i].flops;
+        CHECK_EQ(kiln_piece_find(kiln_piece_name(piece)), piece);
+        const char *part = kiln_part_name(kiln_piece_part(piece));
+        CHECK(strncmp(kiln_piece_name(piece), part, strlen(part)) == 0);
+    }
+    for (size_t i = 0; i < KILN_PARTS; i++) {
+        CHECK_CLOSE(flops[i], lab.cost[i].flops, 1e-12 * lab.cost[i].flops);
+    }
+    CHECK_EQ(kiln_piece_find("ffn_bwd"), KILN_PIECES);
+    close_lab(&lab);
 }
 
 TEST(a_part_is_found_by_the_name_of_its_spans) {
