@@ -157,6 +157,13 @@ $(MADE)/m4_times.h: profiles/m4.json Makefile
 	@sed -nE 's/^ *"(compile_s|compile_gb_s|load_s|dispatch_s|tflops|beside)": \{"value": ([0-9.e-]+),.*/#define M4_\1 \2/p' $< >$@
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
+# What was built, for kiln bench: one file is compiled anew when it changes.
+COMMIT = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+$(MADE)/commit.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define KILN_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define KILN_COMMIT "$(COMMIT)"' >$@
+$(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
+
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
 $(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(FLAGS_neonbf16) $(TEST_FLAGS) $(COMPILE_OBJC)
 $(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(PLAIN_SRC) $(LDFLAGS) $(LIBS)
@@ -178,10 +185,10 @@ demo:
 	@$(MAKE) all
 	@$(BUILD)/kiln demo
 
-BENCH ?= --model stories110m --batch 8 --seq 256
-## bench: time the kernels and a training step (BENCH="--model ...")
+BENCH ?= --model stories110m --batch 8 --seq 256 --accum 4
+## bench: time the kernels and the parts of a training step (BENCH="--model ...")
 bench: $(BENCH_BIN) $(KILN)
-	@for program in $(BENCH_BIN); do echo "== $$program"; $$program || exit 1; done
+	@$(OBJ)/bench/bench_kernels
 	$(KILN) bench $(BENCH)
 
 define PKGCONFIG
