@@ -222,8 +222,12 @@ INLINE vf v_reciprocal(vf x) { return 1.0f / x; }
  * 2^n by the exponent field. NaN gives NaN. */
 INLINE vf v_exp(vf x) {
     const vf low = v_set(-87.33654f), high = v_set(88.3762626647949f);
-    vi tiny = x < low;
-    vf bounded = v_select(x > high, high, x);
+#if defined(__AVX512F__)
+    /* The second operand where one is NaN. */
+    const vf bounded = (vf)_mm512_min_ps((__m512)high, (__m512)x);
+#else
+    const vf bounded = v_select(x > high, high, x);
+#endif
     vf magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     vf n = v_fma(bounded, v_set(1.44269504088896341f), magic) - magic;
     vf r = v_fma(n, v_set(-0.693145751953125f), bounded);
@@ -235,10 +239,16 @@ INLINE vf v_exp(vf x) {
     p = v_fma(p, r, v_set(1.6666665459e-1f));
     p = v_fma(p, r, v_set(5.0000001201e-1f));
     p = v_fma(p, r * r, r) + 1.0f;
+#if defined(__AVX512F__)
+    const __mmask16 some = _mm512_cmp_ps_mask((__m512)x, (__m512)low, _CMP_NLT_UQ);
+    return (vf)_mm512_maskz_scalef_ps(some, (__m512)p, (__m512)n);
+#else
+    vi tiny = x < low;
     vi exponent = __builtin_convertvector(v_select(tiny, v_set(0.0f), n), vi) << 23;
     vf scaled = (vf)((vi)p + exponent);
     /* NOLINTNEXTLINE(misc-redundant-expression): true for NaN */
     return v_select(x != x, x, v_select(tiny, v_set(0.0f), scaled));
+#endif
 }
 
 #endif
