@@ -91,6 +91,9 @@ struct kiln_kernels {
      * order than AVX512's, which few rows stay with. Who needs equal bits where this is false takes
      * few rows at a time (kiln_product_few). */
     bool few_as_many;
+    /* Rounding fp32 to bf16 may make 0 of what is subnormal there (below 2^-126), which products on
+     * this tier take for 0 anyway. */
+    bool flushes;
 
     void (*gemm)(const struct kiln_gemm *block); /* by the provider */
     /* By own code, for the small products of attention and for few rows. */

@@ -118,10 +118,13 @@ INLINE float v_highest(vf v) {
 }
 
 /* bf16 <-> fp32. Rounding is to nearest even in integers; NaN keeps its top bits and a quiet bit.
- * BFCVTN gives those very bits, subnormal numbers too (VCVTNEPS2BF16 flushes them). */
+ * BFCVTN gives those very bits, VCVTNEPS2BF16 but for subnormal numbers, which become 0: products
+ * of bf16 would take them for 0 as well. */
 INLINE vf v_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 INLINE vh v_to_bf16(vf v) { return (vh)vcvt_bf16_f32((float32x4_t)v); }
+#elif defined(__AVX512BF16__)
+INLINE vh v_to_bf16(vf v) { return (vh)_mm512_cvtneps_pbh((__m512)v); }
 #else
 INLINE vh v_to_bf16(vf v) {
     vu u = (vu)v;

@@ -446,6 +446,9 @@ static void check_every_bf16(const struct lab *lab) {
         }
         lab->k.round(out, (const float *)wide, ALL);
         for (uint32_t i = 0; i < ALL; i++) {
+            if (lab->k.flushes && (wide[i] & 0x7f800000) == 0 && out[i] == (i & 0x8000)) {
+                continue;
+            }
             if ((wide[i] & 0x7fffffff) > 0x7f800000) {
                 CHECK((out[i] & 0x7fff) > 0x7f80 && (out[i] & 0x8000) == (i & 0x8000));
             } else {

@@ -28,8 +28,8 @@ static void close_workers(struct kiln_workers *workers) {
     kiln_pool_destroy(pool);
 }
 
-/* Any number of threads gives the bits of one; alone gives them where own code computes, few rows at
- * a time where the kernels say so. */
+/* Any number of threads gives the bits of one; alone gives them where own code computes, few rows
+ * at a time where the kernels say so. */
 static void check_threads(const struct lab *lab) {
     const size_t M = 300, N = 530, K = 70;
     const size_t ms[] = {1, 3, 4, 5, 128, 129, M};

@@ -25,6 +25,7 @@ void kiln_gemm_avx512bf16(const struct kiln_gemm *g) { gemm_bf16_avx512bf16(g); 
 void kiln_kernels_avx512bf16(struct kiln_kernels *kernels, enum kiln_precision precision) {
     kiln_kernels_ref(kernels, precision);
     kernels->tier = "avx512bf16";
+    kernels->flushes = true;
     if (precision == KILN_PRECISION_BF16) {
         fill_bf16_avx512bf16(kernels);
     } else {
