@@ -294,7 +294,7 @@ static void check_rows(enum kiln_precision precision, bool turned) {
     void *columns = lab_memory(kiln_packed_elements(COLS, K), size, 0);
     float *want = lab_memory(ROWS * COLS, sizeof *want, 0);
     float *got = lab_memory(ROWS * COLS, sizeof *got, 0);
-    const struct kiln_rows_dw work = {left, columns};
+    const struct kiln_rows_dw work = {left, columns, NULL};
     void *dy = lab_memory(K * ROWS, size, 0), *x = lab_memory(K * COLS, size, 0);
     for (size_t i = 0; i < TIMES; i++) { /* more than there are slots; operands do not stay */
         float *values = lab_floats(K * ROWS, 0, 1.0F);

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "device/host/gpu.h"
+
 /* ---- norms --------------------------------------------------------------------------------- */
 
 struct norm_job {
@@ -60,6 +62,10 @@ void kiln_rows_norm_bwd(const struct kiln_workers *workers, const struct kiln_ro
 void kiln_rows_weight_gradient(const struct kiln_workers *workers, const struct kiln_rows_dw *work,
                                const void *dy, const void *x, size_t n, size_t rows, size_t cols,
                                float *dw, bool add) {
+    if (work->gpu) {
+        kiln_gpu_rows(work->gpu, workers, dy, false, x, n, rows, cols, dw, add);
+        return;
+    }
     kiln_transpose(workers, work->turned, n, dy, rows, n, rows);
     kiln_pack_columns(workers, work->columns, x, cols, n, cols);
     kiln_product(workers, &(struct kiln_gemm){.m = rows,

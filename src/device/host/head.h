@@ -32,9 +32,11 @@ void kiln_rows_norm_bwd(const struct kiln_workers *workers, const struct kiln_ro
                         const float *x, const float *dxn, size_t n, float *dx, float *dw, bool add);
 
 /* dw [rows, cols] (+)= dy^T . x, operands dy [n, rows] and x [n, cols]. */
+struct kiln_gpu;
 struct kiln_rows_dw {
-    void *turned;  /* operands [rows, n] */
-    void *columns; /* packed [cols, n] */
+    void *turned;         /* operands [rows, n] */
+    void *columns;        /* packed [cols, n] */
+    struct kiln_gpu *gpu; /* NULL; or computed there (gpu.h), in place when that is drained */
 };
 void kiln_rows_weight_gradient(const struct kiln_workers *workers, const struct kiln_rows_dw *work,
                                const void *dy, const void *x, size_t n, size_t rows, size_t cols,
