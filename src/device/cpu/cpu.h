@@ -32,8 +32,9 @@ struct kiln_cpu_device {
     struct kiln_head head;   /* of the active set; works in the workspace below */
     struct kiln_arena arena; /* the workspace below */
     bool training, beside;
-    size_t tokens; /* N */
-    float *angles; /* RoPE: [T, K] as cos, sin pairs */
+    struct kiln_gpu *gpu; /* NULL: weight gradients are computed here */
+    size_t tokens;        /* N */
+    float *angles;        /* RoPE: [T, K] as cos, sin pairs */
 
     /* Workspace; operands unless said otherwise. */
     void *xn;      /* [N, D] normalised input */

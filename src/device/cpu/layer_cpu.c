@@ -84,7 +84,7 @@ static void backward_product(struct kiln_cpu_device *cpu, const struct kiln_matr
 
 static void weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
                             const void *dy, const void *x) {
-    struct kiln_rows_dw work = {cpu->turned, cpu->columns};
+    struct kiln_rows_dw work = {cpu->turned, cpu->columns, cpu->gpu};
     kiln_rows_weight_gradient(&cpu->workers, &work, dy, x, cpu->tokens, m->rows, m->cols,
                               cpu->base.gradients.all + m->offset, cpu->base.gradients.add);
 }
