@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "device/host/dw.h"
 #include "device/host/gpu_int.h"
 #include "device/host/head.h"
 #include "device/host/opencl.h"
@@ -529,6 +530,46 @@ TEST_WITHIN(a_product_that_no_buffer_holds_is_refused, SECONDS) {
     struct kiln_gpu *gpu = open_or_skip(&small, 1);
     (void)kiln_gpu_post(gpu, &w.product);
     CHECK_FAILS(kiln_gpu_drain(gpu, &err), KILN_EINTERNAL, &err);
+    kiln_gpu_close(gpu);
+    lab_check_guards();
+}
+
+/* ---- the host queue of a Neural Engine --------------------------------------------------------
+ */
+
+TEST_WITHIN(a_queue_of_weight_gradients_runs_on_a_gpu, SECONDS) {
+    enum { PRODUCTS = 7 };
+    struct form f = {130, 70, 2, 20, 32, KILN_PRECISION_FP16, false, false};
+    const struct kiln_gpu_extent extent = extent_of(&f);
+    const struct kiln_dw_shape shape = {
+        .batch = 2, .seq = 20, .slots = 2, .rows = 130, .cols = 70, .gpu = true};
+    struct kiln_gpu *gpu = open_or_skip(&extent, 1);
+    struct kiln_dw *dw;
+    struct kiln_err err;
+    struct work w[PRODUCTS];
+    CHECK_FAILS(kiln_dw_open(&shape, NULL, NULL, &dw, &err), KILN_EINTERNAL, &err);
+    CHECK_OK(kiln_dw_open(&shape, NULL, gpu, &dw, &err), &err);
+    CHECK(kiln_dw_sizes(&shape).thread == 0);
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        w[i] = make_work(&f);
+        struct kiln_dw_slot *slot = kiln_dw_slot(dw); /* more than there are */
+        for (size_t b = 0; b < 2; b++) {              /* the slot has no gaps */
+            memcpy(slot->dy + b * 130 * 32,
+                   (const uint16_t *)w[i].product.dy.at + b * w[i].product.dy.sequence,
+                   (size_t)130 * 32 * 2);
+        }
+        kiln_dw_post(dw, slot,
+                     &(struct kiln_dw_product){.dw = w[i].dw,
+                                               .rows = 130,
+                                               .cols = 70,
+                                               .x = w[i].product.x.at,
+                                               .x_sequence = w[i].product.x.sequence});
+    }
+    CHECK_OK(kiln_dw_drain(dw, &err), &err);
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        check_sums(&w[i], false, 1);
+    }
+    kiln_dw_close(dw);
     kiln_gpu_close(gpu);
     lab_check_guards();
 }
