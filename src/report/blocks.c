@@ -100,7 +100,7 @@ static void say_machine(struct text *text, const struct kiln_run_info *info) {
         add(text, "%s, weights %s, %s: %s\n", info->settings->device, info->settings->weight_mode,
             info->device.extras ? "with extras" : "without extras", info->says);
     }
-    if (info->gpu[0] != '\0') {
+    if (info->device.gpu) {
         heading(text, "gpu");
         add(text, "weight gradients on %s\n", info->gpu);
     }
