@@ -7,6 +7,10 @@
  * Shapes are those of stories110m. The time is the best of several runs of at least 20 ms, so that
  * a busy machine shows little. Products are also timed with one row, as generating runs them, over
  * matrices that no cache holds.
+ *
+ * Beside each rate is its share of what one thread reaches here: FLOP/s of the fastest block of the
+ * tier's own products, bytes of copying memory. Kernels whose rows stay in a cache pass the latter
+ * many times; those over LARGE arrays (add, sum_squares, adamw, gemm_own) are the ones it bounds.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +18,7 @@
 
 #include "base/machine.h"
 #include "base/mem.h"
+#include "kernel/ceiling.h"
 #include "kernel/kernel_list.h"
 
 enum {
@@ -121,10 +126,12 @@ static void run_swiglu(struct job *job) { job->k.swiglu(job->c, job->a, ROWS, F)
 static struct measured bench_swiglu(struct job *job) {
     return (struct measured){run_swiglu, COPIED(ROWS, F, 2 * operand(job), operand(job)), "GB/s"};
 }
-static void run_swiglu_bwd(struct job *job) { job->k.swiglu_bwd(job->c, job->b, job->a, ROWS, F); }
+static void run_swiglu_bwd(struct job *job) {
+    job->k.swiglu_bwd(job->c, job->d, job->b, job->a, ROWS, F);
+}
 static struct measured bench_swiglu_bwd(struct job *job) {
     size_t o = operand(job);
-    return (struct measured){run_swiglu_bwd, COPIED(ROWS, F, 3 * o, 2 * o), "GB/s"};
+    return (struct measured){run_swiglu_bwd, COPIED(ROWS, F, 3 * o, 3 * o), "GB/s"};
 }
 static void run_softmax_causal(struct job *job) {
     memcpy(job->d, job->a, (size_t)64 * T * sizeof(float)); /* scores are overwritten */
@@ -242,46 +249,89 @@ static double rate(struct job *job, const struct measured *m) {
     return best;
 }
 
-static void run_all(struct job *job, const char *part) {
+/* What one thread reaches at most, 1e9 a second. */
+struct ceilings {
+    double products, copying;
+};
+
+/* A row of the table. */
+static void tell(struct job *job, const char *name, struct measured (*prepare)(struct job *),
+                 const struct ceilings *most) {
+    fill(job);
+    struct measured m = prepare(job);
+    const double got = rate(job, &m) / 1e9;
+    const bool computes = strcmp(m.unit, "GFLOP/s") == 0;
+    printf("%-10s %-7s %-5s %-19s %9.1f %-7s %7.2f of %s\n", job->k.tier, job->k.provider,
+           kiln_precision_name(job->k.precision), name, got, m.unit,
+           got / (computes ? most->products : most->copying), computes ? "products" : "copying");
+    fflush(stdout);
+}
+
+static void run_all(struct job *job, const char *part, const struct ceilings *most) {
     for (size_t i = 0; i < KERNELS; i++) {
         if (strstr(benches[i].name, part)) {
-            fill(job);
-            struct measured m = benches[i].prepare(job);
-            printf("%-10s %-7s %-5s %-19s %9.1f %s\n", job->k.tier, job->k.provider,
-                   kiln_precision_name(job->k.precision), benches[i].name, rate(job, &m) / 1e9,
-                   m.unit);
-            fflush(stdout);
+            tell(job, benches[i].name, benches[i].prepare, most);
         }
     }
 }
 
+static void die(const struct kiln_err *err) {
+    fprintf(stderr, "bench_kernels: %s\n", err->message);
+    exit(1);
+}
+
+/* The tier that the environment names, if the machine has it. */
+static void run_tier(struct job *job, struct kiln_pool *pool, enum kiln_precision precision,
+                     bool highest, const char *part, struct ceilings *most) {
+    struct kiln_err err;
+    double tflops;
+    if (kiln_kernels_choose(precision, &job->k, NULL) != KILN_OK) {
+        return;
+    }
+    if (kiln_ceiling_products(pool, precision, &tflops, &err) != KILN_OK) {
+        die(&err);
+    }
+    most->products = tflops * 1e3;
+    printf("%-10s %-7s %-5s %-19s %9.1f GFLOP/s\n", job->k.tier, job->k.provider,
+           kiln_precision_name(precision), "(products at most)", most->products);
+    run_all(job, part, most);
+    if (highest && precision == KILN_PRECISION_BF16 && kiln_kernels_onednn(&job->k) &&
+        strstr("gemm", part)) {
+        tell(job, "gemm", bench_gemm, most);
+    }
+}
+
 int main(int argc, char **argv) {
+    const char *part = argc > 1 ? argv[1] : "";
     size_t n;
     const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
-    struct job job = {.a = kiln_alloc(LARGE, 1), .b = kiln_alloc(LARGE, 1)};
-    job.c = kiln_alloc(LARGE, 1);
-    job.d = kiln_alloc(LARGE, 1);
-    job.scratch = kiln_alloc(KILN_GEMM_SCRATCH, 1);
-    if (!job.a || !job.b || !job.c || !job.d || !job.scratch) {
-        fputs("bench_kernels: no memory\n", stderr);
-        return 1;
+    struct job job = {.scratch = kiln_alloc(KILN_GEMM_SCRATCH, 1)};
+    struct ceilings most;
+    struct kiln_pool *pool;
+    struct kiln_err err;
+    double in_place;
+    char **blocks[] = {&job.a, &job.b, &job.c, &job.d};
+    if (kiln_pool_create(1, &pool, &err) != KILN_OK ||
+        kiln_ceiling_copy(pool, &most.copying, &err) != KILN_OK ||
+        kiln_ceiling_in_place(pool, &in_place, &err) != KILN_OK) {
+        die(&err);
     }
-    for (size_t t = 0; t < n; t++) {
-        for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
-            setenv("KILN_CPU", tiers[t].name, 1);
-            setenv("KILN_GEMM", "own", 1);
-            if (kiln_kernels_choose((enum kiln_precision)precision, &job.k, NULL) != KILN_OK) {
-                continue; /* not on this machine */
-            }
-            run_all(&job, argc > 1 ? argv[1] : "");
-            if (t + 1 == n && kiln_kernels_onednn(&job.k) &&
-                strstr("gemm", argc > 1 ? argv[1] : "")) {
-                fill(&job);
-                struct measured m = bench_gemm(&job);
-                printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier, job.k.provider,
-                       rate(&job, &m) / 1e9, m.unit);
-            }
+    printf("one thread; copying moves %.1f GB/s, read plus write; changing memory in place %.1f\n",
+           most.copying, in_place);
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+        *blocks[i] = kiln_alloc(LARGE, 1);
+        if (!*blocks[i] || !job.scratch) {
+            fputs("bench_kernels: no memory\n", stderr);
+            return 1;
         }
     }
+    setenv("KILN_GEMM", "own", 1);
+    for (size_t t = 0; t < n; t++) {
+        setenv("KILN_CPU", tiers[t].name, 1);
+        const bool highest = t + 1 == n || !tiers[t + 1].present || !tiers[t + 1].present();
+        run_tier(&job, pool, KILN_PRECISION_FP32, highest, part, &most);
+        run_tier(&job, pool, KILN_PRECISION_BF16, highest, part, &most);
+    }
+    kiln_pool_destroy(pool);
     return 0;
 }

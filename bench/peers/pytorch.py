@@ -4,14 +4,16 @@
 
 The same mathematics as kiln: RMSNorm, rotary embedding of interleaved pairs, grouped-query causal
 attention (scaled_dot_product_attention), SwiGLU, a head tied to the embedding, mean cross entropy
-over all tokens. Written the way PyTorch runs it fastest on a CPU: eager or torch.compile, fp32 or
-bf16 autocast, gradients dropped between steps, fused AdamW.
+over all tokens. Written the way PyTorch runs it fastest on a CPU: eager, torch.compile or its
+max-autotune, fp32 or bf16 autocast, gradients dropped between steps, fused AdamW. Parameters stay
+fp32: a model of bf16 parameters is another job, whose updates are lost below 2^-8 of a weight.
 
     python bench/peers/pytorch.py --model stories110m --batch 8 --seq 256 --mode both --dtype bf16
 
 Prints one JSON object a line for each mode and dtype; times are medians over --reps after --warmup,
 with the smallest and largest beside them. Each combination runs in a process of its own, so that
-peak_rss_bytes belongs to it alone. torch.compile needs a C++ compiler (Debian: g++).
+memory belongs to it alone: peak_bytes over the measured steps, peak_rss_bytes with loading and
+compiling. torch.compile needs a C++ compiler (Debian: g++).
 bench/peers/compare sets these numbers beside those of `kiln bench`.
 """
 import argparse
@@ -41,7 +43,7 @@ def arguments():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seq", type=int, default=256)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--mode", default="both", choices=("eager", "compile", "both"))
+    parser.add_argument("--mode", default="both", choices=("eager", "compile", "autotune", "both"))
     parser.add_argument("--dtype", default="bf16", choices=("bf16", "fp32", "both"))
     parser.add_argument("--reps", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
@@ -139,18 +141,45 @@ def build(args):
     return Llama()
 
 
+def reset_peak():
+    """Let VmHWM count from here. False where the system cannot."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+        return True
+    except OSError:
+        return False
+
+
+def status_bytes(key):
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key)) * 1024
+
+
+def resident():
+    return status_bytes("VmRSS") if os.path.exists("/proc/self/status") else 0
+
+
 def measure(args):
     import torch
 
+    imported = resident()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     model = build(args)
     parameters = sum(p.numel() for p in model.parameters())
-    step = torch.compile(model) if args.mode == "compile" else model
+    step = model
+    if args.mode != "eager":
+        step = torch.compile(model, mode=None if args.mode == "compile" else "max-autotune-no-cudagraphs")
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
     tokens, targets = torch.randint(0, args.vocab, (2, args.batch, args.seq)).unbind(0)
-    times = {"forward_ms": [], "backward_ms": [], "forward_backward_ms": [], "update_ms": []}
+    names = ("forward_ms", "backward_ms", "forward_backward_ms", "update_ms", "norm_ms")
+    times = {name: [] for name in names}
+    reset, whole = False, 0
     for rep in range(args.warmup + args.reps):
+        if rep == args.warmup:
+            whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            reset = reset_peak()
         adamw.zero_grad(set_to_none=True)
         t0 = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bf16"):
@@ -158,10 +187,12 @@ def measure(args):
         t1 = time.perf_counter()
         loss.backward()
         t2 = time.perf_counter()
-        adamw.step()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         t3 = time.perf_counter()
+        adamw.step()
+        t4 = time.perf_counter()
         if rep >= args.warmup:
-            for name, seconds in zip(times, (t1 - t0, t2 - t1, t2 - t0, t3 - t2)):
+            for name, seconds in zip(names, (t1 - t0, t2 - t1, t2 - t0, t4 - t3, t3 - t2)):
                 times[name].append(1e3 * seconds)
     result = {"peer": "pytorch", "version": torch.__version__, "mode": args.mode, "dtype": args.dtype}
     result["model"] = args.label
@@ -175,7 +206,11 @@ def measure(args):
         result[name + "_max"] = round(max(values), 3)
     result["tokens_per_s"] = round(
         args.batch * args.seq / (result["forward_backward_ms"] + result["update_ms"]) * 1e3, 1)
-    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if reset:
+        result["peak_bytes"] = status_bytes("VmHWM")
+    result["peak_rss_bytes"] = max(whole, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    result["import_bytes"] = imported  # of it, before there is a model
+    result.setdefault("peak_bytes", result["peak_rss_bytes"])
     print(json.dumps(result), flush=True)
 
 

@@ -40,6 +40,49 @@ size_t kiln_cpu_count(void) {
     return online > 0 ? (size_t)online : 1;
 }
 
+#ifdef __APPLE__
+void kiln_cpu_model(char *out, size_t size) {
+    char name[128] = "";
+    size_t room = sizeof name - 1;
+    const bool known = sysctlbyname("machdep.cpu.brand_string", name, &room, NULL, 0) == 0;
+    snprintf(out, size, "%s", known && name[0] ? name : "unknown");
+}
+#else
+/* The value of the first line "key ... : value" of a file; false when there is none. */
+static bool text_after(const char *path, const char *key, char *out, size_t size) {
+    FILE *file = fopen(path, "re");
+    char line[4096]; /* the flags of a processor are long */
+    bool found = false;
+    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL) {
+        const char *value = strstr(line, ": ");
+        if (value != NULL && strncmp(line, key, strlen(key)) == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(out, size, "%s", value + 2);
+            found = true;
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return found;
+}
+
+/* An x86 has a name; an arm64 has numbers of who made it and what it is. */
+void kiln_cpu_model(char *out, size_t size) {
+    static const char info[] = "/proc/cpuinfo";
+    char maker[32], part[32];
+    if (text_after(info, "model name", out, size)) {
+        return;
+    }
+    if (text_after(info, "CPU implementer", maker, sizeof maker) &&
+        text_after(info, "CPU part", part, sizeof part)) {
+        snprintf(out, size, "implementer %s part %s", maker, part);
+        return;
+    }
+    snprintf(out, size, "unknown");
+}
+#endif
+
 /* Find the line that begins with `key` in a file of "key number" lines; true and the number when
  * it is there. */
 static bool number_after(const char *path, const char *key, size_t *value) {

@@ -14,6 +14,9 @@ size_t kiln_memory_available(void);     /* bytes, 0 when unknown */
 size_t kiln_memory_resident(void);      /* bytes: RssAnon + RssFile + RssShmem now */
 size_t kiln_memory_resident_peak(void); /* bytes: VmHWM */
 
+/* What the processor calls itself, cut to `size`; "unknown" where nobody says. */
+void kiln_cpu_model(char *out, size_t size);
+
 /* What names this boot of the system, another at the next; "" where there is no such thing. The
  * rest of `out` is zero. */
 void kiln_boot_id(char out[40]);

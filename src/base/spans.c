@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/machine.h"
 #include "base/mem.h"
 
 struct list {
@@ -14,7 +15,7 @@ struct list {
 struct kiln_spans {
     pthread_mutex_t lock;
     struct list now, taken;
-    bool keep;
+    bool keep, pieces;
     double sums[KILN_SPAN_KINDS];
     int64_t generation, evaluated;
     int32_t micro_batch;
@@ -25,6 +26,7 @@ static const struct {
     enum kiln_track track;
 } kinds[KILN_SPAN_KINDS] = {
     [KILN_SPAN_EVALUATE] = {"evaluate", KILN_TRACK_DEVICE},
+    [KILN_SPAN_PIECE] = {"piece", KILN_TRACK_DEVICE},
     [KILN_SPAN_STALL] = {"stall", KILN_TRACK_DEVICE},
     [KILN_SPAN_COMPILE] = {"compile", KILN_TRACK_COMPILER},
     [KILN_SPAN_DW] = {"dw", KILN_TRACK_HOST},
@@ -122,6 +124,26 @@ void kiln_spans_keep(struct kiln_spans *s, bool on) {
         pthread_mutex_lock(&s->lock);
         s->keep = on;
         pthread_mutex_unlock(&s->lock);
+    }
+}
+
+void kiln_spans_pieces(struct kiln_spans *s, bool on) {
+    if (s) {
+        s->pieces = on;
+    }
+}
+
+void kiln_spans_piece(struct kiln_spans *s, const char *name, double *since) {
+    if (s && s->pieces) {
+        const struct kiln_span span = {.start = *since,
+                                       .end = kiln_now_s(),
+                                       .kind = KILN_SPAN_PIECE,
+                                       .name = name,
+                                       .layer = -1,
+                                       .micro_batch = -1,
+                                       .generation = -1};
+        kiln_spans_add(s, &span);
+        *since = span.end;
     }
 }
 

@@ -29,6 +29,7 @@ enum kiln_track {
 
 enum kiln_span_kind {
     KILN_SPAN_EVALUATE, /* DEVICE: a program, or on the cpu a half-layer, the loss, the embedding */
+    KILN_SPAN_PIECE,    /* DEVICE: a piece of an evaluation, where pieces are asked for */
     KILN_SPAN_STALL,    /* DEVICE: nothing is computed because kernels are being compiled */
     KILN_SPAN_COMPILE,  /* COMPILER: one kernel, or the classifier packed */
     KILN_SPAN_DW,       /* HOST: a task of weight gradients; on several threads at once */
@@ -72,6 +73,12 @@ void kiln_spans_add(struct kiln_spans *spans, const struct kiln_span *span);
 void kiln_spans_at(struct kiln_spans *spans, int64_t generation, int32_t micro_batch);
 /* Keep spans to come to be listed, not only their sums (the default). */
 void kiln_spans_keep(struct kiln_spans *spans, bool on);
+
+/* Add spans of pieces, too (default: no). They lie inside evaluations: for who measures. */
+void kiln_spans_pieces(struct kiln_spans *spans, bool on);
+/* The owner's: what lies between *since and now was this piece, "ffn_bwd.dw"; *since becomes now.
+ * Nothing unless pieces are asked for. spans NULL: nothing. */
+void kiln_spans_piece(struct kiln_spans *spans, const char *name, double *since);
 
 /* Seconds of a kind since the last kiln_spans_take. */
 double kiln_spans_sum(struct kiln_spans *spans, enum kiln_span_kind kind);

@@ -69,6 +69,30 @@ TEST(what_is_taken_is_told_once) {
     kiln_spans_destroy(s);
 }
 
+TEST(pieces_are_added_only_where_they_are_asked_for) {
+    struct kiln_spans *s = make();
+    struct kiln_spans_taken taken;
+    double since = 1.0;
+    kiln_spans_piece(NULL, "ffn_bwd.dw", &since);
+    kiln_spans_piece(s, "ffn_bwd.dw", &since);
+    CHECK_CLOSE(since, 1.0, 0);
+    kiln_spans_take(s, &taken);
+    CHECK_EQ(taken.n, 0);
+    kiln_spans_pieces(s, true);
+    kiln_spans_piece(s, "ffn_bwd.dw", &since);
+    const double first = since;
+    kiln_spans_piece(s, "ffn_bwd.dx", &since);
+    kiln_spans_take(s, &taken);
+    CHECK_EQ(taken.n, 2);
+    CHECK_EQ(taken.list[0].kind, KILN_SPAN_PIECE);
+    CHECK_STRING(taken.list[1].name, "ffn_bwd.dx");
+    CHECK_CLOSE(taken.list[0].start, 1.0, 0);
+    CHECK_CLOSE(taken.list[0].end, first, 0);
+    CHECK_CLOSE(taken.list[1].start, first, 0); /* one begins where the other ends */
+    CHECK(taken.list[1].end == since && since >= first);
+    kiln_spans_destroy(s);
+}
+
 TEST(spans_know_where_the_owner_stands) {
     struct kiln_spans *s = make();
     struct kiln_spans_taken taken;

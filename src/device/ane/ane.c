@@ -388,7 +388,7 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
         struct kiln_gpu_extent extents[KILN_MATRIX_KINDS];
         const size_t n = gpu_extents(table, &options->shape, extents);
         KILN_TRY(kiln_gpu_open(extents, n, &ane->gpu, err));
-        ane->host.head.dw.gpu = ane->gpu;
+        ane->host.head.gpu = ane->gpu;
     }
     if (options->training) {
         KILN_TRY(kiln_dw_open(&shape, pool, ane->gpu, &ane->dw, err));

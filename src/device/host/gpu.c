@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "device/host/gpu_int.h"
+#include "device/host/head.h"
 
 /* ---- commands and failures ------------------------------------------------------------------ */
 
@@ -258,54 +259,57 @@ enum kiln_status kiln_gpu_drain(struct kiln_gpu *gpu, struct kiln_err *err) {
 
 /* ---- operands that do not stay -------------------------------------------------------------- */
 
+struct kiln_gpu_slot *kiln_gpu_slot(struct kiln_gpu *gpu) {
+    struct kiln_gpu_slot *slot = &gpu->slots[gpu->next_slot];
+    gpu->next_slot = (gpu->next_slot + 1) % gpu->room.slots;
+    kiln_gpu_sent(gpu, slot->ticket);
+    return slot;
+}
+
+void kiln_gpu_post_slot(struct kiln_gpu *gpu, struct kiln_gpu_slot *slot,
+                        const struct kiln_gpu_product *product) {
+    struct kiln_gpu_product whole = *product;
+    whole.sequences = 1;
+    whole.dy = (struct kiln_gpu_operand){.at = slot->dy, .token_major = true};
+    whole.x = (struct kiln_gpu_operand){.at = slot->x, .token_major = true};
+    slot->ticket = kiln_gpu_post(gpu, &whole);
+}
+
 struct copy_job {
-    const char *from;
-    char *to;
+    const char *dy, *x;
+    struct kiln_gpu_slot *slot;
+    size_t dy_bytes, x_bytes, ld; /* of a row, and from one to the next */
 };
 
-static void copy_piece(void *context, size_t first, size_t n, size_t index, void *scratch) {
+static void copy_rows(void *context, size_t first, size_t n, size_t index, void *scratch) {
     const struct copy_job *job = context;
     (void)index;
     (void)scratch;
-    memcpy(job->to + first, job->from + first, n);
+    for (size_t i = first; i < first + n; i++) {
+        memcpy((char *)job->slot->dy + i * job->dy_bytes, job->dy + i * job->ld, job->dy_bytes);
+    }
+    memcpy((char *)job->slot->x + first * job->x_bytes, job->x + first * job->x_bytes,
+           n * job->x_bytes);
 }
 
-enum { COPIED = 1 << 18 }; /* bytes of one task */
-
 void kiln_gpu_rows(struct kiln_gpu *gpu, const struct kiln_workers *workers, const void *dy,
-                   bool turned, const void *x, size_t k, size_t rows, size_t cols, float *dw,
+                   size_t ld, const void *x, size_t k, size_t rows, size_t cols, float *dw,
                    bool add) {
-    const enum kiln_precision precision = workers->kernels->precision;
-    const size_t size = bytes_of(precision), dy_bytes = kiln_round_up(rows * k * size, 64);
-    if (failed(gpu)) {
-        return;
-    }
-    if (gpu->room.slots == 0 || dy_bytes + cols * k * size > gpu->room.slot) {
-        (void)KILN_FAIL(&gpu->failure, KILN_EINTERNAL,
-                        "operands of %zu x %zu over %zu tokens fit none of the %zu slots of %zu "
-                        "bytes",
-                        rows, cols, k, gpu->room.slots, gpu->room.slot);
-        return;
-    }
-    char *slot = (char *)gpu->slots + gpu->next_slot * gpu->room.slot;
-    uint64_t *ticket = &gpu->slot_tickets[gpu->next_slot];
-    gpu->next_slot = (gpu->next_slot + 1) % gpu->room.slots;
-    kiln_gpu_sent(gpu, *ticket);
-    struct copy_job left = {dy, slot}, right = {x, slot + dy_bytes};
-    kiln_rows(workers, rows * k * size, COPIED, copy_piece, &left);
-    kiln_rows(workers, cols * k * size, COPIED, copy_piece, &right);
-    *ticket = kiln_gpu_post(
-        gpu, &(struct kiln_gpu_product){
-                 .dw = dw,
-                 .rows = rows,
-                 .cols = cols,
-                 .sequences = 1,
-                 .tokens = k,
-                 .precision = precision,
-                 .dy = {.at = slot, .token_major = !turned, .width = k, .sequence = rows * k},
-                 .x = {.at = slot + dy_bytes, .token_major = true},
-                 .add = add,
-             });
+    const size_t size = workers->kernels->operand_bytes;
+    struct copy_job job = {.dy = dy,
+                           .x = x,
+                           .slot = kiln_gpu_slot(gpu),
+                           .dy_bytes = rows * size,
+                           .x_bytes = cols * size,
+                           .ld = ld * size};
+    kiln_rows(workers, k, KILN_ROW_CHUNK, copy_rows, &job);
+    kiln_gpu_post_slot(gpu, job.slot,
+                       &(struct kiln_gpu_product){.dw = dw,
+                                                  .rows = rows,
+                                                  .cols = cols,
+                                                  .tokens = k,
+                                                  .precision = workers->kernels->precision,
+                                                  .add = add});
 }
 
 void kiln_gpu_tell(struct kiln_gpu *gpu, const struct kiln_device *device) { gpu->told = device; }

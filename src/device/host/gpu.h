@@ -102,10 +102,24 @@ void kiln_gpu_tell(struct kiln_gpu *gpu, const struct kiln_device *device);
 uint64_t kiln_gpu_post(struct kiln_gpu *gpu, const struct kiln_gpu_product *product);
 /* Return when the operands of that product, and of all before it, have been read. */
 void kiln_gpu_sent(struct kiln_gpu *gpu, uint64_t ticket);
-/* Post a product whose operands do not stay: they are copied first, by all threads. With
- * `turned` dy is [rows, k], else token-major; x is token-major. */
+
+/* Memory for operands that do not stay, token-major: dy [k, rows], x [k, cols]. Any thread may fill
+ * it, rows of tokens at a time. */
+struct kiln_gpu_slot {
+    void *dy, *x;
+    uint64_t ticket; /* of the product that was posted from it last */
+};
+/* The next free slot, of those that an extent asked for; waits until it has been read. It is posted
+ * before as many others have been handed out as there are. */
+struct kiln_gpu_slot *kiln_gpu_slot(struct kiln_gpu *gpu);
+/* Begin the product of a slot that is filled. dw, rows, cols, tokens (k), precision and add of the
+ * product count. */
+void kiln_gpu_post_slot(struct kiln_gpu *gpu, struct kiln_gpu_slot *slot,
+                        const struct kiln_gpu_product *product);
+/* Fill a slot by all threads, from dy [k, rows], its rows `ld` elements apart, and x [k, cols], and
+ * post it. Operands are those of the workers' kernels. */
 void kiln_gpu_rows(struct kiln_gpu *gpu, const struct kiln_workers *workers, const void *dy,
-                   bool turned, const void *x, size_t k, size_t rows, size_t cols, float *dw,
+                   size_t ld, const void *x, size_t k, size_t rows, size_t cols, float *dw,
                    bool add);
 /* Return when every dw is in place. KILN_EDEVICE, KILN_ENOMEM: the device failed since it was
  * opened, and with what. */

@@ -28,7 +28,7 @@ enum { KILN_GPU_DY, KILN_GPU_X, KILN_GPU_OPERANDS };
 struct kiln_gpu_room {
     size_t narrow[KILN_GPU_OPERANDS], wide[KILN_GPU_OPERANDS];
     size_t result, temp;
-    size_t slot; /* bytes */
+    size_t slot_dy, slot_x; /* bytes */
     size_t slots;
 };
 
@@ -62,8 +62,8 @@ struct kiln_gpu {
     struct kiln_gpu_command commands[KILN_GPU_EVENTS]; /* command i lies at i % KILN_GPU_EVENTS */
     uint64_t n_commands;
 
-    unsigned char *slots; /* mapped: [room.slots][room.slot] */
-    uint64_t slot_tickets[KILN_GPU_SLOTS];
+    unsigned char *mapped; /* [room.slots] of dy and x */
+    struct kiln_gpu_slot slots[KILN_GPU_SLOTS];
     size_t next_slot;
 
     struct kiln_err failure;        /* the first; code KILN_OK: none */

@@ -38,7 +38,8 @@ struct kiln_gpu_room kiln_gpu_room(const struct kiln_gpu_extent *products, size_
         at_least(&room.temp, (tiles(p->rows) + tiles(p->cols)) * tiles(p->tokens) +
                                  (whole ? 0 : tiles(p->rows) * tiles(p->cols)));
         if (p->slots > 0) {
-            at_least(&room.slot, kiln_round_up(dy * size, 64) + kiln_round_up(x * size, 64));
+            at_least(&room.slot_dy, kiln_round_up(dy * size, 64));
+            at_least(&room.slot_x, kiln_round_up(x * size, 64));
             at_least(&room.slots, kiln_least(p->slots, KILN_GPU_SLOTS));
         }
     }
@@ -52,7 +53,7 @@ static size_t device_bytes(const struct kiln_gpu_room *room) {
 
 size_t kiln_gpu_bytes(const struct kiln_gpu_extent *products, size_t n) {
     const struct kiln_gpu_room room = kiln_gpu_room(products, n);
-    return device_bytes(&room) + room.slots * room.slot + DRIVER_BYTES;
+    return device_bytes(&room) + room.slots * (room.slot_dy + room.slot_x) + DRIVER_BYTES;
 }
 
 size_t kiln_gpu_extents(const struct kiln_table *table, const struct kiln_micro_batch *shape,
@@ -304,13 +305,17 @@ static enum kiln_status allocate(struct kiln_gpu *gpu, struct kiln_err *err) {
     KILN_TRY(take(gpu, plain, 4 * room->temp, &gpu->temp, err));
     if (room->slots > 0) {
         int32_t result;
-        const size_t bytes = room->slots * room->slot;
+        const size_t each = room->slot_dy + room->slot_x, bytes = room->slots * each;
         KILN_TRY(take(gpu, plain | KILN_CL_MEM_ALLOC_HOST_PTR, bytes, &gpu->staging, err));
-        gpu->slots = gpu->cl.clEnqueueMapBuffer(gpu->queue, gpu->staging, KILN_CL_TRUE,
-                                                KILN_CL_MAP_WRITE_INVALIDATE_REGION, 0, bytes, 0,
-                                                NULL, NULL, &result);
-        if (!gpu->slots) {
+        gpu->mapped = gpu->cl.clEnqueueMapBuffer(gpu->queue, gpu->staging, KILN_CL_TRUE,
+                                                 KILN_CL_MAP_WRITE_INVALIDATE_REGION, 0, bytes, 0,
+                                                 NULL, NULL, &result);
+        if (!gpu->mapped) {
             return call_failed(gpu, "mapping memory for operands", result, err);
+        }
+        for (size_t i = 0; i < room->slots; i++) {
+            gpu->slots[i] = (struct kiln_gpu_slot){.dy = gpu->mapped + i * each,
+                                                   .x = gpu->mapped + i * each + room->slot_dy};
         }
     }
     return KILN_OK;
@@ -486,8 +491,8 @@ static void give_back(const struct kiln_opencl *cl, struct kiln_cl_buffer *buffe
 
 static void close_buffers(struct kiln_gpu *gpu) {
     const struct kiln_opencl *cl = &gpu->cl;
-    if (gpu->slots) {
-        (void)cl->clEnqueueUnmapMemObject(gpu->queue, gpu->staging, gpu->slots, 0, NULL, NULL);
+    if (gpu->mapped) {
+        (void)cl->clEnqueueUnmapMemObject(gpu->queue, gpu->staging, gpu->mapped, 0, NULL, NULL);
         (void)cl->clFinish(gpu->queue);
     }
     for (size_t i = 0; i < KILN_GPU_OPERANDS; i++) {
