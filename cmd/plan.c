@@ -32,7 +32,7 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_activations, KILN_SETTING_memory,      KILN_SETTING_overlap,
     KILN_SETTING_restart,     KILN_SETTING_precision,   KILN_SETTING_threads,
     KILN_SETTING_weight_mode, KILN_SETTING_no_extras,   KILN_SETTING_sim_time,
-    KILN_SETTING_sim,         KILN_SETTING_profile};
+    KILN_SETTING_sim,         KILN_SETTING_profile,     KILN_SETTING_dw};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {

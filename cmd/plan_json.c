@@ -96,6 +96,7 @@ static json_t *memory_json(const struct kiln_memory *m) {
                  {"activations_kept", m->activations_kept},
                  {"activations_live", m->activations_live},
                  {"workspace", m->workspace},
+                 {"gpu", m->gpu},
                  {"process", m->process},
                  {"state_file", m->state_file},
                  {"total", m->total}};

@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "kiln/report.h"
 #include "plan.h"
@@ -65,13 +66,16 @@ static void print_memory(const struct kiln_memory *m) {
                  {"activations kept", m->activations_kept},
                  {"activations live", m->activations_live},
                  {"workspace", m->workspace},
+                 {"gpu", m->gpu},
                  {"process", m->process},
                  {"total", m->total},
                  {"state file", m->state_file}};
     char size[32];
     printf("\nMemory\n");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        printf("  %-18s %10s\n", parts[i].name, bytes(parts[i].n, size));
+        if (parts[i].n > 0 || strcmp(parts[i].name, "gpu") != 0) {
+            printf("  %-18s %10s\n", parts[i].name, bytes(parts[i].n, size));
+        }
     }
 }
 

@@ -30,9 +30,9 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_precision, KILN_SETTING_device,   KILN_SETTING_weight_mode,
-    KILN_SETTING_no_extras, KILN_SETTING_sim_time, KILN_SETTING_sim,
-    KILN_SETTING_threads,   KILN_SETTING_budget,   KILN_SETTING_overlap};
+    KILN_SETTING_precision, KILN_SETTING_device,   KILN_SETTING_dw,  KILN_SETTING_weight_mode,
+    KILN_SETTING_no_extras, KILN_SETTING_sim_time, KILN_SETTING_sim, KILN_SETTING_threads,
+    KILN_SETTING_budget,    KILN_SETTING_overlap};
 
 /* ---- against references --------------------------------------------------------------------- */
 

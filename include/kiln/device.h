@@ -32,6 +32,7 @@ struct kiln_npu_times {
 
 struct kiln_device_choice {
     enum kiln_device_id id;
+    bool gpu; /* weight gradients on an OpenCL device: docs/gpu.md */
     /* Of sim and ane: */
     bool extras;  /* classifier, softmax, final norm and the norms' backward on the device, too */
     bool dynamic; /* weights are inputs of programs that are compiled once a process */

@@ -251,6 +251,7 @@ struct kiln_memory {
     uint64_t activations_kept; /* from forward to backward */
     uint64_t activations_live; /* while one micro-batch passes; the gradient that flows back */
     uint64_t workspace;        /* of the device and its threads */
+    uint64_t gpu;              /* --dw gpu: buffers, as if they lay in this machine's memory */
     uint64_t process;          /* the program, its libraries and their data; with a relay those of
                                 * three processes, and pages of weights that two of them map */
     uint64_t total;            /* all of the above, but not more of the state than the memory */

@@ -63,6 +63,8 @@
     XX(TEXT, precision, "precision", "auto", 0, 0,                                                \
        "operands: auto, fp32 or bf16 on cpu; fp16 on sim and ane")                                \
     XX(TEXT, device, "device", "cpu", 0, 0, "cpu, sim (a simulated Neural Engine) or ane")        \
+    XX(TEXT, dw, "dw", "cpu", 0, 0,                                                               \
+       "weight gradients: cpu, or gpu: an OpenCL device, through CLBlast")                        \
     XX(TEXT, weight_mode, "weight-mode", "baked", 0, 0,                                           \
        "sim, ane: baked into programs, or dynamic: inputs of programs compiled once")             \
     XX(FLAG, no_extras, "no-extras", "0", 0, 1,                                                   \

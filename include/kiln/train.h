@@ -67,6 +67,7 @@ struct kiln_run_info {
     const struct kiln_settings *settings;   /* complete: nothing unset */
     struct kiln_cpu cpu;
     const char *says; /* what the device says of itself; "" on the cpu */
+    const char *gpu;  /* where weight gradients are computed: an OpenCL device; "": on the CPU */
     struct kiln_device_choice device;
     enum kiln_precision precision;
     size_t train_windows, val_windows; /* in an epoch */

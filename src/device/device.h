@@ -68,6 +68,7 @@ enum kiln_kind {
 struct kiln_device_caps {
     const char *name;      /* "cpu", "sim", "ane" */
     char description[160]; /* what it says of itself, for people; "" on the cpu */
+    char gpu[128];         /* OpenCL device of the weight gradients, for people; "": none */
     char numerics[96];     /* all of the device that decides bits: part of the numerics id */
     size_t compile_budget; /* kernels a process may compile; 0: no limit */
     size_t load_budget;    /* kernels a process may hold loaded; 0: no limit */
@@ -228,6 +229,7 @@ struct kiln_device_sizes {
     size_t baked_forward, baked_backward, baked_head;
     size_t workspace;
     size_t thread; /* workspace of each thread */
+    size_t gpu;    /* --dw gpu: buffers there and here, and what the driver takes */
 };
 KILN_MUST_CHECK enum kiln_status kiln_device_sizes(const struct kiln_table *table,
                                                    const struct kiln_device_options *options,

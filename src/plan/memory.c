@@ -68,6 +68,7 @@ static void add_successor(struct kiln_plan *plan) {
         m->process += delayed ? m->snapshots / 2 : m->weights;
     }
     m->workspace *= 2;
+    m->gpu *= 2;
     m->process += 2 * (uint64_t)(plan->request->profile.process_gb * 1e9);
 }
 
@@ -88,6 +89,7 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         .activations_kept = l->held * (l->micro_batch - l->residual),
         .activations_live = l->held * l->residual + l->scratch,
         .workspace = sizes->workspace + threads * sizes->thread,
+        .gpu = sizes->gpu,
         .process = (uint64_t)(r->profile.process_gb * 1e9),
     };
     if (!r->forward_only) {
@@ -105,7 +107,7 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     }
     const uint64_t state = m->weights + m->moments + m->gradients;
     const uint64_t rest = m->kernels + m->snapshots + m->journal + m->activations_kept +
-                          m->activations_live + m->workspace + m->process;
+                          m->activations_live + m->workspace + m->gpu + m->process;
     /* A state that does not fit beside the rest is walked: read ahead, written out behind. */
     /* Whole tensors: the two gradients of the embedding while the loss is taken, then a layer's. */
     const uint64_t layer = table->size * sizeof(float) / (table->dims.layers + 1);

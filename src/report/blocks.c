@@ -100,6 +100,10 @@ static void say_machine(struct text *text, const struct kiln_run_info *info) {
         add(text, "%s, weights %s, %s: %s\n", info->settings->device, info->settings->weight_mode,
             info->device.extras ? "with extras" : "without extras", info->says);
     }
+    if (info->device.gpu) {
+        heading(text, "gpu");
+        add(text, "weight gradients on %s\n", info->gpu);
+    }
     heading(text, "machine");
     add(text, "%s kernels, %s products in %s, %" PRIu64 " threads of %zu, %s free\n",
         info->cpu.tier, info->cpu.provider, kiln_precision_name(info->precision),
@@ -119,12 +123,15 @@ static void say_memory(struct text *text, const struct kiln_run_info *info) {
         {"packed weights", m->kernels},
         {"activations", m->activations_kept + m->activations_live},
         {"workspace", m->workspace},
+        {"gpu", m->gpu},
     };
     char buffer[32];
     heading(text, "memory");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        add(text, "%s%s %s", i > 0 ? ", " : "", parts[i].name,
-            kiln_human_bytes((double)parts[i].bytes, buffer, sizeof buffer));
+        if (parts[i].bytes > 0 || strcmp(parts[i].name, "gpu") != 0) {
+            add(text, "%s%s %s", i > 0 ? ", " : "", parts[i].name,
+                kiln_human_bytes((double)parts[i].bytes, buffer, sizeof buffer));
+        }
     }
     add(text, "\n");
 }

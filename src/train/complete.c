@@ -187,6 +187,7 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     KILN_TRY(kiln_precision_parse(s->precision, precision, err));
     KILN_TRY(check_device(s, device->id, err));
     KILN_TRY(kiln_device_precision(device->id, *precision, precision, err));
+    device->gpu = strcmp(s->dw, "gpu") == 0;
     if (device->id == KILN_CPU) {
         return KILN_OK;
     }

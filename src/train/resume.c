@@ -37,6 +37,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_restart:
         case KILN_SETTING_sim_time: /* time decides none either */
         case KILN_SETTING_profile:
+        case KILN_SETTING_dw: /* bits, in the last digits; a GPU may be gone, and the run goes on */
             return true;
         default:
             return false;

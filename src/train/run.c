@@ -218,6 +218,7 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
     }
     info->device = t->engine.request.device;
     info->says = t->engine.device->caps.description;
+    info->gpu = t->engine.device->caps.gpu;
     info->precision = kiln_precision_resolve(t->engine.request.precision);
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }

@@ -20,6 +20,7 @@
 static const char *const decays[] = {"constant", "linear", "cosine", NULL};
 static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
 static const char *const devices[] = {"cpu", "sim", "ane", NULL};
+static const char *const dws[] = {"cpu", "gpu", NULL};
 static const char *const weight_modes[] = {"baked", "dynamic", NULL};
 static const char *const schedules[] = {"whole", "split", NULL};
 static const char *const overlaps[] = {"off", "exact", "delayed", NULL};
@@ -44,6 +45,7 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     [KILN_SETTING_decay].choices = decays,
     [KILN_SETTING_precision].choices = precisions,
     [KILN_SETTING_device].choices = devices,
+    [KILN_SETTING_dw].choices = dws,
     [KILN_SETTING_weight_mode].choices = weight_modes,
     [KILN_SETTING_schedule].choices = schedules,
     [KILN_SETTING_overlap].choices = overlaps,

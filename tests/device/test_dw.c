@@ -105,12 +105,12 @@ TEST(weight_gradients_are_the_sums_over_tokens) {
             struct kiln_pool *pool;
             struct kiln_dw *dw;
             CHECK_OK(kiln_pool_create(2, &pool, NULL), NULL);
-            CHECK_OK(kiln_dw_open(&w.shape, pool, &dw, NULL), NULL);
+            CHECK_OK(kiln_dw_open(&w.shape, pool, NULL, &dw, NULL), NULL);
             if (add) {
                 memcpy(w.dw, w.start, w.rows * w.cols * sizeof *w.dw);
             } /* otherwise it holds NaN */
             post(dw, &w, w.dw, add);
-            kiln_dw_drain(dw);
+            CHECK_OK(kiln_dw_drain(dw, NULL), NULL);
             check_sums(&w, add);
             kiln_dw_close(dw);
             kiln_pool_destroy(pool);
@@ -143,7 +143,7 @@ static void run_load(struct load *load, size_t threads, size_t runs, float *cons
     struct kiln_dw *dw;
     float sums[9] = {0};
     CHECK_OK(kiln_pool_create(threads, &pool, NULL), NULL);
-    CHECK_OK(kiln_dw_open(&load->shape, pool, &dw, NULL), NULL);
+    CHECK_OK(kiln_dw_open(&load->shape, pool, NULL, &dw, NULL), NULL);
     uint64_t allocated = kiln_alloc_count();
     for (size_t m = 0; m < load->micro_batches; m++) {
         for (size_t layer = 0; layer < LAYERS; layer++) {
@@ -154,7 +154,7 @@ static void run_load(struct load *load, size_t threads, size_t runs, float *cons
                 }
             }
         }
-        kiln_dw_drain(dw);
+        CHECK_OK(kiln_dw_drain(dw, NULL), NULL);
         for (size_t kind = 0; kind < KINDS; kind++) {
             struct work *w = &load->work[kind];
             w->taps[w->first_channel * w->width] = (uint16_t)(0x3c00 + m); /* after the drain */
@@ -224,7 +224,7 @@ TEST(a_full_queue_waits_for_its_oldest_and_counts_the_time) {
     CHECK_OK(kiln_pool_create(1, &pool, NULL), NULL);
     struct kiln_device device = {.ops = NULL};
     CHECK_OK(kiln_spans_create(&device.spans, NULL), NULL);
-    CHECK_OK(kiln_dw_open(&w.shape, pool, &dw, NULL), NULL);
+    CHECK_OK(kiln_dw_open(&w.shape, pool, NULL, &dw, NULL), NULL);
     kiln_dw_tell(dw, &device);
     post(dw, &w, w.dw, false);
     post(dw, &w, second, false);
@@ -236,7 +236,7 @@ TEST(a_full_queue_waits_for_its_oldest_and_counts_the_time) {
     CHECK(isnan(second[0]));
     const double waited = kiln_spans_sum(device.spans, KILN_SPAN_DW_WAIT);
     CHECK(waited > 0.0);
-    kiln_dw_drain(dw);
+    CHECK_OK(kiln_dw_drain(dw, NULL), NULL);
     CHECK_BYTES(second, w.dw, w.rows * w.cols * sizeof *second);
     CHECK(kiln_spans_sum(device.spans, KILN_SPAN_DW_WAIT) > waited);
     kiln_dw_close(dw);
@@ -250,7 +250,7 @@ TEST(closing_finishes_what_is_posted) {
     struct kiln_pool *pool;
     struct kiln_dw *dw;
     CHECK_OK(kiln_pool_create(1, &pool, NULL), NULL);
-    CHECK_OK(kiln_dw_open(&w.shape, pool, &dw, NULL), NULL);
+    CHECK_OK(kiln_dw_open(&w.shape, pool, NULL, &dw, NULL), NULL);
     post(dw, &w, w.dw, false);
     kiln_dw_close(dw);
     kiln_dw_close(NULL);
@@ -267,9 +267,9 @@ TEST(an_infinite_gradient_stays_visible) {
     struct kiln_pool *pool;
     struct kiln_dw *dw;
     CHECK_OK(kiln_pool_create(2, &pool, NULL), NULL);
-    CHECK_OK(kiln_dw_open(&w.shape, pool, &dw, NULL), NULL);
+    CHECK_OK(kiln_dw_open(&w.shape, pool, NULL, &dw, NULL), NULL);
     post(dw, &w, w.dw, false);
-    kiln_dw_drain(dw);
+    CHECK_OK(kiln_dw_drain(dw, NULL), NULL);
     for (size_t r = 0; r < w.rows; r++) {
         for (size_t c = 0; c < w.cols; c++) {
             CHECK_EQ(isfinite(w.dw[r * w.cols + c]) != 0, r != 129 && c != 69);
@@ -284,6 +284,6 @@ TEST(a_queue_without_slots_is_refused) {
     struct kiln_dw *dw;
     struct kiln_err err;
     struct kiln_dw_shape shape = {.batch = 1, .seq = 16, .rows = 4, .cols = 4};
-    CHECK_FAILS(kiln_dw_open(&shape, NULL, &dw, &err), KILN_EINTERNAL, &err);
+    CHECK_FAILS(kiln_dw_open(&shape, NULL, NULL, &dw, &err), KILN_EINTERNAL, &err);
     CHECK(dw == NULL);
 }

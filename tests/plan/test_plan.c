@@ -359,7 +359,8 @@ TEST(memory_adds_up_and_is_that_of_the_parts) {
     CHECK_EQ(m->activations_kept, 12 * (2 * residual + taps));
     CHECK_EQ(m->activations_live, 3 * residual); /* the flow, and two that take turns */
     CHECK_EQ(m->total, m->weights + m->moments + m->gradients + m->kernels + m->journal +
-                           m->activations_kept + m->activations_live + m->workspace + m->process);
+                           m->activations_kept + m->activations_live + m->workspace + m->gpu +
+                           m->process);
     struct kiln_table *table = NULL;
     struct kiln_err err;
     CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);

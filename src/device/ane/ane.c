@@ -71,9 +71,7 @@ static enum kiln_status ane_embed_backward(struct kiln_device *device, const uin
 
 static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *err) {
     struct kiln_ane *ane = kiln_ane_of(device);
-    if (ane->dw) {
-        kiln_dw_drain(ane->dw);
-    }
+    KILN_TRY(ane->dw ? kiln_dw_drain(ane->dw, err) : KILN_OK);
     const struct kiln_err *trouble = kiln_npu_trouble(ane->runtime); /* of releases */
     KILN_REQUIRE(!trouble, err, trouble->code, "%s", trouble->message);
     return KILN_OK;
@@ -112,6 +110,7 @@ static void ane_import(const struct kiln_device *device, const float *in, void *
 static void ane_close(struct kiln_device *device) {
     struct kiln_ane *ane = kiln_ane_of(device);
     kiln_dw_close(ane->dw);
+    kiln_gpu_close(ane->gpu);
     if (ane->runtime) {
         kiln_ane_close_programs(ane);
         kiln_ane_close_surfaces(ane);
@@ -165,18 +164,25 @@ void kiln_ane_kinds(const struct kiln_dims *dims, const struct kiln_device_optio
     set_cost(&out[KILN_SOFTMAX], kiln_npu_has_softmax(dims));
 }
 
-/* Products under way at once: those of two half-layers. */
-enum { DW_SLOTS = 4 };
+/* Products under way at once: those of two half-layers; of the classifier, blocks of tokens. */
+enum { DW_SLOTS = 4, HEAD_SLOTS = 2 };
+
+static size_t gpu_extents(const struct kiln_table *table, const struct kiln_micro_batch *shape,
+                          struct kiln_gpu_extent out[KILN_MATRIX_KINDS]) {
+    return kiln_gpu_extents(table, shape, KILN_PRECISION_FP16, 0, KILN_PRECISION_FP32, HEAD_SLOTS,
+                            out);
+}
 
 static struct kiln_dw_shape dw_shape(const struct kiln_dims *d,
-                                     const struct kiln_micro_batch *shape) {
+                                     const struct kiln_micro_batch *shape, bool gpu) {
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
     return (struct kiln_dw_shape){
         .batch = shape->batch,
         .seq = shape->seq,
         .slots = DW_SLOTS,
         .rows = kiln_largest(kiln_largest(2 * d->hidden, d->dim), hk + 2 * gk),
-        .cols = kiln_largest(kiln_largest(d->hidden, d->dim), hk)};
+        .cols = kiln_largest(kiln_largest(d->hidden, d->dim), hk),
+        .gpu = gpu};
 }
 
 static struct kiln_host_options host_options(const struct kiln_device_options *options) {
@@ -247,7 +253,7 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
                                 struct kiln_device_sizes *out, struct kiln_err *err) {
     const struct kiln_dims *d = &table->dims;
     const struct kiln_host_options host = host_options(options);
-    const struct kiln_dw_shape shape = dw_shape(d, &options->shape);
+    const struct kiln_dw_shape shape = dw_shape(d, &options->shape, options->device.gpu);
     const bool sim = options->device.id == KILN_SIM;
     const size_t seq = options->shape.seq;
     struct kiln_host_sizes at_host;
@@ -261,6 +267,10 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
                      surface_bytes(d, options),
         .thread = at_host.thread + queue.thread,
     };
+    if (options->training && options->device.gpu) {
+        struct kiln_gpu_extent extents[KILN_MATRIX_KINDS];
+        out->gpu = kiln_gpu_bytes(extents, gpu_extents(table, &options->shape, extents));
+    }
     for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
         out->activation[what] = activation_bytes(d, &options->shape, (enum kiln_activation)what);
     }
@@ -364,7 +374,8 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
                                    struct kiln_err *err) {
     const struct kiln_table *table = ane->base.table;
     const struct kiln_host_options host = host_options(options);
-    const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape);
+    const bool gpu = options->training && options->device.gpu;
+    const struct kiln_dw_shape shape = dw_shape(&table->dims, &options->shape, gpu);
     KILN_REQUIRE(!ane->dynamic || ane->base.weights.flat, err, KILN_EINTERNAL,
                  "%s: weights on surfaces are staged from fp32, and this is a snapshot in %s",
                  ane->base.caps.name, kiln_precision_name(ane->base.weights.precision));
@@ -373,8 +384,14 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
                  "%s: a vocabulary of %zu takes more than %d classifier programs; use --no-extras",
                  ane->base.caps.name, table->dims.vocab, KILN_ANE_PARTS);
     KILN_TRY(kiln_host_open(&ane->host, table, pool, &ane->base.weights, &host, err));
+    if (gpu) {
+        struct kiln_gpu_extent extents[KILN_MATRIX_KINDS];
+        const size_t n = gpu_extents(table, &options->shape, extents);
+        KILN_TRY(kiln_gpu_open(extents, n, &ane->gpu, err));
+        ane->host.head.gpu = ane->gpu;
+    }
     if (options->training) {
-        KILN_TRY(kiln_dw_open(&shape, pool, &ane->dw, err));
+        KILN_TRY(kiln_dw_open(&shape, pool, ane->gpu, &ane->dw, err));
         kiln_dw_tell(ane->dw, &ane->base);
     }
     KILN_TRY(kiln_arena_open(&ane->arena, lay_out(ane, &table->dims, options, NULL), err));
@@ -428,10 +445,15 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
              : ane->runtime->reloads ? " only where a patch fails"
                                      : "");
     /* Both runtimes run the same programs on the same host work: what differs is the device. */
-    snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s%s%s",
+    snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s%s%s%s%s",
              name, ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",
              ane->host.kernels.tier, ane->host.kernels.provider, options->device.sim ? "/" : "",
-             options->device.sim ? options->device.sim : "");
+             options->device.sim ? options->device.sim : "", ane->gpu ? "/" : "",
+             ane->gpu ? kiln_gpu_numerics(ane->gpu) : "");
+    if (ane->gpu) {
+        snprintf(ane->base.caps.gpu, sizeof ane->base.caps.gpu, "%s",
+                 kiln_gpu_description(ane->gpu));
+    }
     *out = &ane->base;
     return KILN_OK;
 }

@@ -19,6 +19,7 @@
 #include "device/ane/ane.h"
 #include "device/ane/programs.h"
 #include "device/host/dw.h"
+#include "device/host/gpu.h"
 #include "device/host/host.h"
 
 enum { KILN_ANE_PARTS = 64 }; /* of a classifier, at most */
@@ -36,7 +37,8 @@ struct kiln_ane {
     struct kiln_device base;
     struct kiln_npu_runtime *runtime;
     struct kiln_host host;
-    struct kiln_dw *dw; /* NULL without training */
+    struct kiln_dw *dw;   /* NULL without training */
+    struct kiln_gpu *gpu; /* NULL: weight gradients are the pool's */
     bool training, extras, dynamic;
     size_t width;     /* W */
     size_t n_parts;   /* of the classifier */

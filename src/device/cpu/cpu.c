@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "device/host/gpu.h"
 #include "kernel/rope.h"
 
 struct pack_job {
@@ -164,6 +165,7 @@ static void set_up_head(struct kiln_cpu_device *cpu) {
         .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
                  cpu->rstd, cpu->dnorm},
         .norm_offset = norm->offset,
+        .gpu = cpu->gpu,
         .xn = cpu->head.xn,
         .logits = cpu->head.logits,
         .dxn = cpu->head.dxn,
@@ -248,13 +250,13 @@ static void cpu_import(const struct kiln_device *device, const float *in, void *
 }
 
 static enum kiln_status cpu_drain(struct kiln_device *device, struct kiln_err *err) {
-    (void)device;
-    (void)err;
-    return KILN_OK;
+    struct kiln_gpu *gpu = kiln_cpu_of(device)->gpu;
+    return gpu ? kiln_gpu_drain(gpu, err) : KILN_OK;
 }
 
 static void cpu_close(struct kiln_device *device) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
+    kiln_gpu_close(cpu->gpu);
     for (size_t i = 0; i < cpu->n_sets; i++) {
         kiln_packed_close(&cpu->sets[i].packed);
         kiln_free(cpu->sets[i].loaded);
@@ -339,6 +341,16 @@ static size_t thread_bytes(const struct kiln_cpu_device *cpu) {
                                                cpu->base.table->dims.head_size));
 }
 
+/* Products whose operands wait for a GPU: those of a half-layer, and of the next. */
+enum { GPU_SLOTS = 4 };
+
+static size_t gpu_extents(const struct kiln_cpu_device *cpu,
+                          struct kiln_gpu_extent out[KILN_MATRIX_KINDS]) {
+    const enum kiln_precision precision = cpu->kernels.precision;
+    return kiln_gpu_extents(cpu->base.table, &cpu->base.shape, precision, GPU_SLOTS, precision,
+                            GPU_SLOTS, out);
+}
+
 enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
                                 const struct kiln_device_options *options,
                                 struct kiln_device_sizes *out, struct kiln_err *err) {
@@ -350,6 +362,10 @@ enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
     KILN_TRY(kiln_kernels_choose(options->precision, &cpu.kernels, err));
     cpu.chunk = kiln_chunk_rows(&cpu.kernels, cpu.tokens, 1); /* more threads: no larger ones */
     *out = (struct kiln_device_sizes){.workspace = lay_out(&cpu, NULL)};
+    if (options->training && options->device.gpu) {
+        struct kiln_gpu_extent extents[KILN_MATRIX_KINDS];
+        out->gpu = kiln_gpu_bytes(extents, gpu_extents(&cpu, extents));
+    }
     for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
         out->activation[what] = cpu_activation_bytes(&cpu.base, what);
     }
@@ -391,6 +407,11 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
     }
     KILN_TRY(kiln_arena_open(&cpu->arena, lay_out(cpu, NULL), err));
     lay_out(cpu, cpu->arena.base);
+    if (options->training && options->device.gpu) {
+        struct kiln_gpu_extent extents[KILN_MATRIX_KINDS];
+        KILN_TRY(kiln_gpu_open(extents, gpu_extents(cpu, extents), &cpu->gpu, err));
+        kiln_gpu_tell(cpu->gpu, &cpu->base);
+    }
     set_up_head(cpu);
     kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
     pack_classifier(cpu, 0, &cpu->base.weights);
@@ -424,9 +445,14 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
         .refreshes = options->budget == 0 && options->load_budget == 0 && !options->two_sets,
     };
     kiln_device_kinds(&table->dims, options, cpu->base.caps.kinds);
-    snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d",
+    snprintf(cpu->base.caps.numerics, sizeof cpu->base.caps.numerics, "cpu/%s/%s/%s/%dx%d%s%s",
              kiln_precision_name(cpu->kernels.precision), cpu->kernels.tier, cpu->kernels.provider,
-             KILN_GEMM_M, KILN_GEMM_N);
+             KILN_GEMM_M, KILN_GEMM_N, cpu->gpu ? "/" : "",
+             cpu->gpu ? kiln_gpu_numerics(cpu->gpu) : "");
+    if (cpu->gpu) {
+        snprintf(cpu->base.caps.gpu, sizeof cpu->base.caps.gpu, "%s",
+                 kiln_gpu_description(cpu->gpu));
+    }
     *out = &cpu->base;
     return KILN_OK;
 }

@@ -33,6 +33,10 @@ struct kiln_cpu_device {
     struct kiln_head head;   /* of the active set; works in the workspace below */
     struct kiln_arena arena; /* the workspace below */
     bool training, beside;
+    struct kiln_gpu *gpu; /* NULL: weight gradients are computed here */
+    /* With one: what the half-layer's two products will read there, the output's and the input's;
+     * the turned and packed arrays below are not touched then. */
+    struct kiln_gpu_slot *slots[2];
     size_t tokens; /* N */
     float *angles; /* RoPE: [T, K] as cos, sin pairs */
 

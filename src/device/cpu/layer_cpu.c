@@ -14,6 +14,7 @@
 
 #include "base/machine.h"
 #include "device/cpu/cpu.h"
+#include "device/host/gpu.h"
 
 /* ---- a chunk of tokens --------------------------------------------------------------------- */
 
@@ -57,6 +58,42 @@ static void run_chunks(const struct half *half, kiln_rows_fn fn) {
               (void *)(uintptr_t)half);
 }
 
+/* ---- operands of weight gradients ------------------------------------------------------------ */
+
+/* The half-layer's two products: of the matrix at its output, and of the one at its input. */
+enum product { OUTPUT, INPUT };
+
+/* The chunk's rows of an operand, as they are: where a GPU will read them. */
+static void copy_rows(const struct chunk *c, void *to, const void *rows, size_t width) {
+    memcpy(row_of(c, to, width), rows, c->rows * width * c->cpu->kernels.operand_bytes);
+}
+
+static void left_rows(const struct chunk *c, enum product which, const void *dy, size_t width) {
+    struct kiln_cpu_device *cpu = c->cpu;
+    if (cpu->gpu) {
+        copy_rows(c, cpu->slots[which]->dy, dy, width);
+        return;
+    }
+    kiln_turn_rows(&cpu->kernels, which == OUTPUT ? cpu->turned_dy : cpu->turned_wide, cpu->tokens,
+                   dy, width, c->first, c->rows);
+}
+
+static void right_rows(const struct chunk *c, enum product which, const void *x, size_t width) {
+    struct kiln_cpu_device *cpu = c->cpu;
+    if (cpu->gpu) {
+        copy_rows(c, cpu->slots[which]->x, x, width);
+        return;
+    }
+    kiln_pack_rows(&cpu->kernels, which == OUTPUT ? cpu->packed_in : cpu->packed_xn, cpu->tokens, x,
+                   width, c->first, c->rows);
+}
+
+static void take_slots(struct kiln_cpu_device *cpu) {
+    for (int i = 0; cpu->gpu && i < 2; i++) {
+        cpu->slots[i] = kiln_gpu_slot(cpu->gpu);
+    }
+}
+
 /* ---- norms ---------------------------------------------------------------------------------- */
 
 static struct kiln_rows_norm norm_of(const struct kiln_cpu_device *cpu,
@@ -85,8 +122,7 @@ static void normalise_backward(const struct chunk *c, enum kiln_role role) {
     const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, c->half->layer);
     const struct kiln_rows_norm norm = norm_of(cpu, tensor);
     normalise(c, role);
-    kiln_pack_rows(&cpu->kernels, cpu->packed_xn, cpu->tokens, c->s.xn, norm.dim, c->first,
-                   c->rows);
+    right_rows(c, INPUT, c->s.xn, norm.dim);
     kiln_rows_norm_bwd_some(&cpu->kernels, &norm, c->x, c->s.dxn, c->first, c->rows, c->out);
 }
 
@@ -151,7 +187,7 @@ static void round_gradient(const struct chunk *c) {
     struct kiln_cpu_device *cpu = c->cpu;
     const size_t dim = cpu->base.table->dims.dim;
     cpu->kernels.round(c->s.dy, c->out, c->rows * dim);
-    kiln_turn_rows(&cpu->kernels, cpu->turned_dy, cpu->tokens, c->s.dy, dim, c->first, c->rows);
+    left_rows(c, OUTPUT, c->s.dy, dim);
 }
 
 /* Of the half-layer's two matrices: the output's from dy and what it multiplied, the input's from
@@ -161,6 +197,19 @@ static void weight_gradients(const struct half *half, enum kiln_matrix_kind outp
     const struct kiln_cpu_device *cpu = half->cpu;
     const struct kiln_gradients *g = &cpu->base.gradients;
     const struct kiln_matrix *o = matrix_of(half, output), *i = matrix_of(half, input);
+    for (int which = OUTPUT; cpu->gpu && which <= INPUT; which++) {
+        const struct kiln_matrix *m = which == OUTPUT ? o : i;
+        kiln_gpu_post_slot(cpu->gpu, cpu->slots[which],
+                           &(struct kiln_gpu_product){.dw = g->all + m->offset,
+                                                      .rows = m->rows,
+                                                      .cols = m->cols,
+                                                      .tokens = cpu->tokens,
+                                                      .precision = cpu->kernels.precision,
+                                                      .add = g->add});
+    }
+    if (cpu->gpu) {
+        return;
+    }
     const struct kiln_gemm products[] = {
         kiln_weight_gradient(cpu->turned_dy, cpu->packed_in, cpu->tokens, o->rows, o->cols,
                              g->all + o->offset, g->add),
@@ -253,8 +302,7 @@ static void attention_out_bwd(void *context, size_t first, size_t rows, size_t i
     (void)index;
     round_gradient(&c);
     backward_product(&c, KILN_MATRIX_WO, c.s.dy, row_of(&c, c.cpu->dout, hk), true);
-    kiln_pack_rows(&c.cpu->kernels, c.cpu->packed_in, c.cpu->tokens,
-                   row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).out, hk), hk, first, rows);
+    right_rows(&c, OUTPUT, row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).out, hk), hk);
 }
 
 static void attention_in_bwd(void *context, size_t first, size_t rows, size_t index,
@@ -264,12 +312,13 @@ static void attention_in_bwd(void *context, size_t first, size_t rows, size_t in
     void *dqkv = row_of(&c, c.cpu->dqkv, width);
     (void)index;
     turn_heads(&c, dqkv, true);
-    kiln_turn_rows(&c.cpu->kernels, c.cpu->turned_wide, c.cpu->tokens, dqkv, width, first, rows);
+    left_rows(&c, INPUT, dqkv, width);
     backward_product(&c, KILN_MATRIX_QKV, dqkv, c.s.dxn, false);
     normalise_backward(&c, KILN_ATTN_NORM);
 }
 
 static void attention_backward(const struct half *half) {
+    take_slots(half->cpu);
     run_chunks(half, attention_out_bwd);
     attend_all(half, true);
     run_chunks(half, attention_in_bwd);
@@ -301,13 +350,14 @@ static void feed_forward_bwd_rows(void *context, size_t first, size_t rows, size
     round_gradient(&c);
     backward_product(&c, KILN_MATRIX_W2, c.s.dy, c.s.dgate, true);
     cpu->kernels.swiglu_bwd(c.s.dh, c.s.gate, c.s.dgate, h, rows, f);
-    kiln_pack_rows(&cpu->kernels, cpu->packed_in, cpu->tokens, c.s.gate, f, first, rows);
-    kiln_turn_rows(&cpu->kernels, cpu->turned_wide, cpu->tokens, c.s.dh, 2 * f, first, rows);
+    right_rows(&c, OUTPUT, c.s.gate, f);
+    left_rows(&c, INPUT, c.s.dh, 2 * f);
     backward_product(&c, KILN_MATRIX_W13, c.s.dh, c.s.dxn, false);
     normalise_backward(&c, KILN_FFN_NORM);
 }
 
 static void feed_forward_backward(const struct half *half) {
+    take_slots(half->cpu);
     run_chunks(half, feed_forward_bwd_rows);
     norm_gradient(half, KILN_FFN_NORM);
     weight_gradients(half, KILN_MATRIX_W2, KILN_MATRIX_W13);

@@ -10,6 +10,7 @@
 
 #include "base/machine.h"
 #include "base/mem.h"
+#include "device/host/gpu.h"
 #include "kernel/kernel.h"
 
 struct entry {
@@ -17,6 +18,7 @@ struct entry {
     struct kiln_dw *dw;
     struct kiln_dw_product product;
     struct kiln_pool_job pack, multiply;
+    uint64_t ticket; /* of the GPU, which has made products before this queue is opened: 0 is old */
 };
 
 /* What a thread has worked on last, not told yet; a cache line of its own. */
@@ -32,6 +34,7 @@ struct kiln_dw {
     struct kiln_dw_shape shape;
     size_t width;
     struct kiln_pool *pool;
+    struct kiln_gpu *gpu; /* or NULL */
     struct kiln_kernels kernels;
     struct kiln_arena arena;
     float *packed;
@@ -61,8 +64,8 @@ static size_t blocks(size_t n, size_t of) { return (n + of - 1) / of; }
 struct kiln_dw_sizes kiln_dw_sizes(const struct kiln_dw_shape *shape) {
     size_t slots = shape->slots * kiln_arena_reserve(0, slot_bytes(shape));
     return (struct kiln_dw_sizes){
-        .workspace = kiln_arena_reserve(slots, packed_bytes(shape)),
-        .thread = thread_bytes(shape),
+        .workspace = shape->gpu ? slots : kiln_arena_reserve(slots, packed_bytes(shape)),
+        .thread = shape->gpu ? 0 : thread_bytes(shape),
     };
 }
 
@@ -179,13 +182,37 @@ static void wait_for(struct kiln_dw *dw, struct entry *entry) {
 struct kiln_dw_slot *kiln_dw_slot(struct kiln_dw *dw) {
     struct entry *entry = &dw->entries[dw->next];
     dw->next = (dw->next + 1) % dw->shape.slots;
-    wait_for(dw, entry);
+    if (dw->gpu) {
+        kiln_gpu_sent(dw->gpu, entry->ticket);
+    } else {
+        wait_for(dw, entry);
+    }
     return &entry->slot;
+}
+
+static uint64_t post_to_gpu(const struct kiln_dw *dw, const struct kiln_dw_slot *slot,
+                            const struct kiln_dw_product *product) {
+    const struct kiln_gpu_product to = {
+        .dw = product->dw,
+        .rows = product->rows,
+        .cols = product->cols,
+        .sequences = dw->shape.batch,
+        .tokens = dw->shape.seq,
+        .precision = KILN_PRECISION_FP16,
+        .dy = {.at = slot->dy, .width = dw->width, .sequence = product->rows * dw->width},
+        .x = {.at = product->x, .width = dw->width, .sequence = product->x_sequence},
+        .add = product->add,
+    };
+    return kiln_gpu_post(dw->gpu, &to);
 }
 
 void kiln_dw_post(struct kiln_dw *dw, struct kiln_dw_slot *slot,
                   const struct kiln_dw_product *product) {
     struct entry *entry = (struct entry *)slot; /* its first member */
+    if (dw->gpu) {
+        entry->ticket = post_to_gpu(dw, slot, product);
+        return;
+    }
     entry->product = *product;
     entry->pack.n = dw->shape.batch * blocks(product->cols, KILN_PANEL);
     entry->multiply.n = blocks(product->rows, KILN_GEMM_M) * blocks(product->cols, KILN_GEMM_N);
@@ -194,7 +221,10 @@ void kiln_dw_post(struct kiln_dw *dw, struct kiln_dw_slot *slot,
     dw->last = entry;
 }
 
-void kiln_dw_drain(struct kiln_dw *dw) {
+enum kiln_status kiln_dw_drain(struct kiln_dw *dw, struct kiln_err *err) {
+    if (dw->gpu) {
+        return kiln_gpu_drain(dw->gpu, err);
+    }
     if (dw->last) {
         wait_for(dw, dw->last); /* jobs end in the order of their posts */
         dw->last = NULL;
@@ -202,18 +232,24 @@ void kiln_dw_drain(struct kiln_dw *dw) {
             tell_worked(dw, i); /* no task of theirs is running */
         }
     }
+    return KILN_OK;
 }
 
-void kiln_dw_tell(struct kiln_dw *dw, const struct kiln_device *device) { dw->device = device; }
+void kiln_dw_tell(struct kiln_dw *dw, const struct kiln_device *device) {
+    dw->device = device;
+    if (dw->gpu) {
+        kiln_gpu_tell(dw->gpu, device);
+    }
+}
 
 /* ---- opening and closing ------------------------------------------------------------------- */
 
 static enum kiln_status open_parts(struct kiln_dw *dw, struct kiln_err *err) {
     const struct kiln_dw_shape *shape = &dw->shape;
-    const size_t threads = kiln_pool_threads(dw->pool);
+    const size_t threads = dw->gpu ? 0 : kiln_pool_threads(dw->pool);
     KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &dw->kernels, err));
     KILN_TRY(kiln_arena_open(&dw->arena, kiln_dw_sizes(shape).workspace, err));
-    dw->packed = kiln_arena_take(&dw->arena, packed_bytes(shape));
+    dw->packed = dw->gpu ? NULL : kiln_arena_take(&dw->arena, packed_bytes(shape));
     dw->entries = kiln_alloc(shape->slots, sizeof *dw->entries);
     dw->scratch = kiln_alloc(threads * dw->thread_floats, sizeof *dw->scratch);
     dw->worked = kiln_alloc(threads, sizeof *dw->worked);
@@ -232,8 +268,10 @@ static enum kiln_status open_parts(struct kiln_dw *dw, struct kiln_err *err) {
 }
 
 enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape, struct kiln_pool *pool,
-                              struct kiln_dw **out, struct kiln_err *err) {
+                              struct kiln_gpu *gpu, struct kiln_dw **out, struct kiln_err *err) {
     *out = NULL;
+    KILN_REQUIRE(shape->gpu == (gpu != NULL), err, KILN_EINTERNAL,
+                 "a queue of weight gradients for a GPU%s", gpu ? ", planned without" : " without");
     KILN_REQUIRE(shape->slots >= 1, err, KILN_EINTERNAL, "a queue of weight gradients of 0 slots");
     struct kiln_dw *dw = kiln_alloc(1, sizeof *dw);
     KILN_REQUIRE(dw, err, KILN_ENOMEM, "no memory for a queue of weight gradients");
@@ -241,6 +279,7 @@ enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape, struct kiln_poo
     dw->width = width_of(shape);
     dw->thread_floats = thread_bytes(shape) / sizeof *dw->scratch;
     dw->pool = pool;
+    dw->gpu = gpu;
     enum kiln_status status = open_parts(dw, err);
     if (status != KILN_OK) {
         kiln_dw_close(dw);
@@ -254,7 +293,9 @@ void kiln_dw_close(struct kiln_dw *dw) {
     if (dw == NULL) {
         return;
     }
-    kiln_dw_drain(dw);
+    struct kiln_err ignored;
+    const enum kiln_status drained = kiln_dw_drain(dw, &ignored);
+    (void)drained; /* who wanted to know has drained before */
     kiln_arena_close(&dw->arena);
     kiln_free(dw->entries);
     kiln_free(dw->scratch);

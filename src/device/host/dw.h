@@ -15,9 +15,13 @@
  * kiln_dw_drain, or until the product's slot has been handed out again.
  *
  *   slot = kiln_dw_slot(dw);  copy dy into slot->dy;  kiln_dw_post(dw, slot, &product);  ...
- *   kiln_dw_drain(dw);
+ *   kiln_dw_drain(dw, err);
  *
- * All calls come from the thread that owns the pool, and none fails after open.
+ * With a GPU (gpu.h) a product is a post there instead: it reads slot and taps as they lie, and the
+ * pool has nothing to do with it. Bits are the device's then.
+ *
+ * All calls come from the thread that owns the pool. After open only a GPU fails, and only at the
+ * drain.
  */
 #ifndef KILN_DEVICE_DW_H
 #define KILN_DEVICE_DW_H
@@ -34,6 +38,7 @@ struct kiln_dw_shape {
     size_t batch, seq; /* B, T; W is T rounded up to 16 */
     size_t slots;      /* products under way at once, at least 1 */
     size_t rows, cols; /* of the largest matrix in each direction */
+    bool gpu;          /* computed there: nothing is packed here */
 };
 
 /* Bytes that a queue takes, without opening it: for plans. */
@@ -59,10 +64,12 @@ struct kiln_dw_slot {
     uint16_t *dy; /* to be filled: [B][rows][W], rows of the product it will be posted with */
 };
 
-/* Borrows the pool. On success kiln_dw_close. */
+struct kiln_gpu;
+/* Borrows the pool, and with shape.gpu the device, which is NULL otherwise. On success
+ * kiln_dw_close. */
 KILN_MUST_CHECK enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape,
-                                              struct kiln_pool *pool, struct kiln_dw **out,
-                                              struct kiln_err *err);
+                                              struct kiln_pool *pool, struct kiln_gpu *gpu,
+                                              struct kiln_dw **out, struct kiln_err *err);
 /* Spans go where the device's go from here on: one for what a thread works on a product without a
  * break (DW), at the latest when kiln_dw_drain returns; one for each wait of the owner (DW_WAIT).
  */
@@ -78,7 +85,7 @@ struct kiln_dw_slot *kiln_dw_slot(struct kiln_dw *dw);
  * the same dw are done in the order of their posts. */
 void kiln_dw_post(struct kiln_dw *dw, struct kiln_dw_slot *slot,
                   const struct kiln_dw_product *product);
-/* Return when all is done that was posted. */
-void kiln_dw_drain(struct kiln_dw *dw);
+/* Return when all is done that was posted. A GPU's failure: KILN_EDEVICE, KILN_ENOMEM. */
+KILN_MUST_CHECK enum kiln_status kiln_dw_drain(struct kiln_dw *dw, struct kiln_err *err);
 
 #endif

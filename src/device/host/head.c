@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "device/host/gpu.h"
 
 /* ---- norms --------------------------------------------------------------------------------- */
 
@@ -149,8 +150,14 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
                         float *gradients, bool add) {
     const struct kiln_matrix *m = head->classifier;
     struct turn_job job = {head, n};
-    kiln_rows(head->workers, m->rows, KILN_PANEL, turn_classes, &job);
-    kiln_rows(head->workers, n, KILN_PANEL_K, pack_normed, &job);
+    float *dw = gradients + m->offset;
+    if (head->gpu) {
+        kiln_gpu_rows(head->gpu, head->workers, kiln_dlogits(head, 0), kiln_dlogits_stride(head),
+                      head->xn, n, m->rows, m->cols, dw, add);
+    } else {
+        kiln_rows(head->workers, m->rows, KILN_PANEL, turn_classes, &job);
+        kiln_rows(head->workers, n, KILN_PANEL_K, pack_normed, &job);
+    }
     const struct kiln_gemm products[] = {
         {.m = n,
          .n = m->cols,
@@ -160,10 +167,9 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
          .b = head->backward,
          .c = head->dxn,
          .ldc = m->cols},
-        kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols,
-                             gradients + m->offset, add),
+        kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols, dw, add),
     };
-    kiln_products(head->workers, products, 2);
+    kiln_products(head->workers, products, head->gpu ? 1 : 2);
     memset(dx, 0, n * m->cols * sizeof *dx);
     kiln_rows_norm_bwd(head->workers, &head->norm, x, head->dxn, n, dx,
                        gradients + head->norm_offset, add);

@@ -38,6 +38,7 @@ void kiln_rows_norm_bwd_some(const struct kiln_kernels *kernels, const struct ki
 void kiln_rows_norm_bwd_sum(const struct kiln_kernels *kernels, const struct kiln_rows_norm *norm,
                             size_t n, float *dw, bool add);
 
+struct kiln_gpu;
 /* The end of the model. Everything is borrowed. Blocks below are of n <= KILN_HEAD_ROWS tokens. */
 struct kiln_head {
     const struct kiln_workers *workers;
@@ -48,8 +49,9 @@ struct kiln_head {
     void *xn;                       /* operands [n, D] */
     float *logits; /* fp32 [n, V]; dlogits take their place, operands at the start of each row */
     float *dxn;    /* fp32 [n, D] */
-    void *turned;  /* operands [V, kiln_turned_stride(n)] */
-    void *columns; /* packed [D, n] */
+    struct kiln_gpu *gpu; /* NULL; or the classifier's gradient is computed there (gpu.h) */
+    void *turned;         /* operands [V, kiln_turned_stride(n)] */
+    void *columns;        /* packed [D, n] */
 };
 /* Elements between rows of dlogits, and a row of them. */
 static inline size_t kiln_dlogits_stride(const struct kiln_head *head) {
