@@ -32,7 +32,7 @@ struct kiln_bench_part {
      * used. */
     double compute_share, memory_share;
 };
-enum { KILN_BENCH_PARTS = 9, KILN_BENCH_PIECES = 21 };
+enum { KILN_BENCH_PARTS = 9, KILN_BENCH_PIECES = 12 };
 
 /* A ceiling, measured in the run that it is the ceiling of. */
 struct kiln_bench_ceiling {

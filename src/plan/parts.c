@@ -136,26 +136,19 @@ void kiln_piece_costs(const struct kiln_plan *plan, const struct kiln_table *tab
     const double attention = layers * 2 * s.attention * s.n;
     const double feed_forward = layers * 2 * s.feed_forward * s.n;
     const double wide = sizeof(float) * s.n * s.d, narrow = s.operand * s.n * s.d;
-    const double rope = layers * 2 * s.operand * s.n * (s.hk + s.gk);
-    const double row = layers * s.operand * s.n * s.f; /* of the feed-forward's width */
-    /* x and the gradient of the norm read, dx added to; x read and its norm written again. */
-    const double norm_backward = layers * (5 * wide + narrow);
+    const double logits = s.accum * s.n * s.v;
 #define PIECE(part, piece) out[KILN_PIECE_##part##_##piece]
 #define FLOPS(n)           ((struct kiln_part_cost){.flops = (n)})
 #define BYTES(n)           ((struct kiln_part_cost){.bytes = (n)})
-    PIECE(ATTN_FWD, norm) = PIECE(FFN_FWD, norm) = BYTES(layers * (wide + narrow));
-    PIECE(ATTN_FWD, products) = FLOPS(attention);
-    PIECE(ATTN_FWD, rope) = PIECE(ATTN_BWD, rope) = BYTES(rope);
+    PIECE(ATTN_FWD, rows) = FLOPS(attention);
     PIECE(ATTN_FWD, attention) = FLOPS(layers * attention_flops(&s, 2));
-    PIECE(FFN_FWD, products) = FLOPS(feed_forward);
-    PIECE(FFN_FWD, swiglu) = BYTES(3 * row);
-    PIECE(HEAD, norm) = BYTES(s.accum * (6 * wide + narrow)); /* both ways; dx is written first */
-    PIECE(HEAD, forward) = PIECE(HEAD, dx) = PIECE(HEAD, dw) = FLOPS(classifier);
-    PIECE(HEAD, loss) = BYTES(s.accum * s.n * s.v * (sizeof(float) + s.operand));
-    PIECE(FFN_BWD, dx) = PIECE(FFN_BWD, dw) = FLOPS(feed_forward);
-    PIECE(FFN_BWD, swiglu) = BYTES(6 * row); /* h and its gradient, the gate run again */
-    PIECE(FFN_BWD, norm) = PIECE(ATTN_BWD, norm) = BYTES(norm_backward);
-    PIECE(ATTN_BWD, dx) = PIECE(ATTN_BWD, dw) = FLOPS(attention);
+    PIECE(HEAD, norm) = BYTES(s.accum * (6 * wide + narrow)); /* dx is written first */
+    PIECE(HEAD, forward) = FLOPS(classifier);
+    PIECE(HEAD, loss) = BYTES(logits * (sizeof(float) + s.operand));
+    PIECE(HEAD, turn) = BYTES(logits * 2 * s.operand + s.accum * 2 * narrow);
+    PIECE(HEAD, backward) = FLOPS(2 * classifier);
+    PIECE(FFN_BWD, rows) = PIECE(FFN_BWD, dw) = FLOPS(feed_forward);
+    PIECE(ATTN_BWD, rows) = PIECE(ATTN_BWD, dw) = FLOPS(attention);
     PIECE(ATTN_BWD, attention) = FLOPS(layers * attention_flops(&s, 3));
 #undef PIECE
 #undef FLOPS
