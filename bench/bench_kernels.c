@@ -88,6 +88,16 @@ PACK(pack_f32, job->k.pack_f32(job->c, kiln_panel_elements(D), (float *)job->a, 
 PACK(pack, job->k.pack(job->c, kiln_panel_elements(D), job->a, D, F, D), operand(job))
 PACK(pack_t_f32, job->k.pack_t_f32(job->c, kiln_panel_elements(F), (float *)job->a, D, F, D), 4)
 PACK(pack_t, job->k.pack_t(job->c, kiln_panel_elements(F), job->a, D, F, D), operand(job))
+static void run_pack_both(struct job *job) {
+    for (size_t i = 0; i < F; i += KILN_PANEL) {
+        job->k.pack_both(job->c + i * kiln_panel_elements(D) / KILN_PANEL * operand(job),
+                         job->d + i * KILN_PANEL * operand(job), kiln_panel_elements(F),
+                         (float *)job->a + i * D, D, KILN_PANEL, D, true);
+    }
+}
+static struct measured bench_pack_both(struct job *job) {
+    return (struct measured){run_pack_both, COPIED(D, F, 4, 2 * operand(job)), "GB/s"};
+}
 PACK(transpose, job->k.transpose(job->c, F, job->a, D, F, D), operand(job))
 PACK(round, job->k.round(job->c, (float *)job->a, (size_t)D *F), 4)
 PACK(widen, job->k.widen((float *)job->c, job->a, (size_t)D *F), 4)

@@ -19,7 +19,7 @@
 #include "kernel/ceiling.h"
 #include "train/optimizer.h"
 
-enum { UPDATES = 9 };
+enum { UPDATES = 25 };
 
 struct bench {
     struct kiln_table *table;

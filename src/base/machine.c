@@ -40,6 +40,14 @@ size_t kiln_cpu_count(void) {
     return online > 0 ? (size_t)online : 1;
 }
 
+size_t kiln_cache_bytes(void) {
+    long bytes = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
+}
+
 /* Find the line that begins with `key` in a file of "key number" lines; true and the number when
  * it is there. */
 static bool number_after(const char *path, const char *key, size_t *value) {

@@ -101,6 +101,12 @@ struct kiln_kernels {
     void (*pack_t_f32)(void *dst, size_t panel, const float *src, size_t ld, size_t k, size_t n);
     void (*pack_t)(void *dst, size_t panel, const void *src, size_t ld, size_t k, size_t n);
 
+    /* Both copies of n rows, at most 64, of a matrix [.., k] in one reading: pack_f32 into one panel
+     * at `forward`, and pack_t_f32 into the panels `panel` elements apart at `backward`. Both are
+     * 64-byte aligned. stream: write past the caches, for copies that no cache holds anyway. */
+    void (*pack_both)(void *forward, void *backward, size_t panel, const float *src, size_t ld,
+                      size_t n, size_t k, bool stream);
+
     /* dst [cols, rows] = src [rows, cols]^T, operands. */
     void (*transpose)(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t cols);
     /* fp32 -> operands, operands -> fp32, n elements. */

@@ -406,6 +406,7 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->pack = NAME(pack);
     kernels->pack_t_f32 = NAME(pack_t_f32);
     kernels->pack_t = NAME(pack_t);
+    kernels->pack_both = NAME(pack_both);
     kernels->transpose = NAME(transpose);
     kernels->round = NAME(round);
     kernels->widen = NAME(widen);

@@ -2,6 +2,7 @@
  *
  * simd_pack.h: packing and transposing of one tier and precision (a part of simd_body.h).
  */
+#include "kernel/simd_stream.h"
 
 /* ---- packing ------------------------------------------------------------------------------- */
 
@@ -132,6 +133,67 @@ static void NAME(pack_t)(void *dst, size_t panel, const void *src, size_t ld, si
 #else
     NAME(pack_t_f32)(dst, panel, src, ld, k, n);
 #endif
+}
+
+/* ---- both copies of a weight in one reading ------------------------------------------------- */
+
+INLINE void NAME(put_line)(OP *out, vu word, bool stream) {
+    if (stream) {
+        v_stream(out, word);
+    } else {
+        memcpy(out, &word, sizeof word);
+    }
+}
+
+/* Words of a row pair (of one row, in fp32) where row `i` of `word` and the next are. */
+#if OPERAND_BF16
+INLINE void NAME(put_pair)(OP *out, const vu word[2], bool stream) {
+    for (size_t half = 0; half < 2; half++) {
+        vh even, odd;
+        memcpy(&even, (const char *)&word[0] + half * sizeof even, sizeof even);
+        memcpy(&odd, (const char *)&word[1] + half * sizeof odd, sizeof odd);
+        NAME(put_line)
+        (out + half * VL * WORD,
+         __builtin_convertvector(even, vu) | __builtin_convertvector(odd, vu) << 16, stream);
+    }
+}
+#else
+INLINE void NAME(put_pair)(OP *out, const vu word[1], bool stream) {
+    NAME(put_line)(out, word[0], stream);
+}
+#endif
+
+INLINE void NAME(pack_square)(OP *forward, size_t panel, OP *backward, const float *src, size_t ld,
+                              size_t k, bool stream) {
+    for (size_t p = 0; p < k; p += VL * WORD) {
+        for (size_t j = 0; j < KILN_PANEL; j += VL) {
+            OP *turned = backward + p / KILN_PANEL * panel + PACKED_AT(j, p % KILN_PANEL);
+            vu word[VL];
+            for (size_t i = 0; i < VL; i++) {
+                word[i] = NAME(words_f32)(src + (j + i) * ld + p);
+            }
+            for (size_t i = 0; i < VL; i += WORD) {
+                NAME(put_pair)(turned + PACKED_AT(i, 0), word + i, stream);
+            }
+            v_transpose(word);
+            for (size_t i = 0; i < VL; i++) {
+                NAME(put_line)(forward + PACKED_AT(p + i * WORD, j), word[i], stream);
+            }
+        }
+    }
+}
+
+static void NAME(pack_both)(void *forward, void *backward, size_t panel, const float *src,
+                            size_t ld, size_t n, size_t k, bool stream) {
+    if (n != KILN_PANEL || k % KILN_PANEL != 0) {
+        NAME(pack_f32)(forward, kiln_panel_elements(k), src, ld, n, k);
+        NAME(pack_t_f32)(backward, panel, src, ld, n, k);
+    } else if (stream) {
+        NAME(pack_square)(forward, panel, backward, src, ld, k, true);
+        v_stream_end();
+    } else {
+        NAME(pack_square)(forward, panel, backward, src, ld, k, false);
+    }
 }
 #undef SAME
 #undef PACK_ROWS

@@ -114,25 +114,46 @@ void kiln_optimizer_refresh(struct kiln_optimizer *o) {
     kiln_pool_run(o->parts.pool, o->n_pieces, refresh_piece, o);
 }
 
-/* Chunk by chunk, guarded where there is a state that outlives the process. */
+/* What is guarded at a time: small, so that it is in the cache nearest to the processor when it is
+ * copied and still when it is changed. */
+enum { PART = 128 };
+
+static void change(const struct kiln_optimizer *o, const struct kiln_adamw *constants, size_t at,
+                   size_t n) {
+    const struct kiln_optimizer_parts *p = &o->parts;
+    o->kernels.adamw(p->weights + at, p->m + at, p->v + at, p->gradients.all + at, n, constants);
+}
+
+/* A chunk of a state that outlives the process. */
+static void change_guarded(const struct kiln_optimizer *o, const struct kiln_adamw *constants,
+                           size_t chunk, size_t at, size_t n, size_t thread) {
+    struct kiln_state *state = o->parts.state;
+    if (kiln_state_chunk_done(state, chunk, o->update)) {
+        return;
+    }
+    for (size_t i = 0; i < n; i += PART) {
+        const size_t part = n - i < PART ? n - i : PART;
+        if (i == 0) {
+            kiln_state_chunk_begin(state, thread, chunk, at, part);
+        } else {
+            kiln_state_chunk_more(state, thread, part);
+        }
+        change(o, constants, at + i, part);
+    }
+    kiln_state_chunk_end(state, thread, chunk, o->update);
+}
+
 static void update_piece(void *context, size_t index, size_t thread) {
     struct kiln_optimizer *o = context;
     const size_t task = o->first + index;
     const struct kiln_piece *p = &o->pieces[task];
-    const struct kiln_optimizer_parts *parts = &o->parts;
     const struct kiln_adamw *constants = p->decay ? &o->constants : &o->constants_no_decay;
     for (size_t i = 0, chunk = p->chunk; i < p->n; i += KILN_CHUNK, chunk++) {
-        size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK, at = p->offset + i;
-        if (parts->state && kiln_state_chunk_done(parts->state, chunk, o->update)) {
-            continue;
-        }
-        if (parts->state) {
-            kiln_state_chunk_begin(parts->state, thread, chunk, at, n);
-        }
-        o->kernels.adamw(parts->weights + at, parts->m + at, parts->v + at,
-                         parts->gradients.all + at, n, constants);
-        if (parts->state) {
-            kiln_state_chunk_end(parts->state, thread, chunk, o->update);
+        const size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK;
+        if (o->parts.state) {
+            change_guarded(o, constants, chunk, p->offset + i, n, thread);
+        } else {
+            change(o, constants, p->offset + i, n);
         }
     }
     refresh(o, p);

@@ -93,6 +93,12 @@ static void NAME(pack_t_f32)(void *dst, size_t panel, const float *src, size_t l
 static void NAME(pack_t)(void *dst, size_t panel, const void *src, size_t ld, size_t k, size_t n) {
     NAME(pack_any)(dst, panel, src, 1, ld, n, k);
 }
+static void NAME(pack_both)(void *forward, void *backward, size_t panel, const float *src,
+                            size_t ld, size_t n, size_t k, bool stream) {
+    (void)stream;
+    NAME(pack_f32)(forward, kiln_panel_elements(k), src, ld, n, k);
+    NAME(pack_t_f32)(backward, panel, src, ld, n, k);
+}
 
 static void NAME(transpose)(void *dst, size_t ldd, const void *src, size_t lds, size_t rows,
                             size_t cols) {
@@ -303,6 +309,7 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->pack = NAME(pack);
     kernels->pack_t_f32 = NAME(pack_t_f32);
     kernels->pack_t = NAME(pack_t);
+    kernels->pack_both = NAME(pack_both);
     kernels->transpose = NAME(transpose);
     kernels->round = NAME(round);
     kernels->widen = NAME(widen);
