@@ -145,21 +145,21 @@ INLINE void NAME(put_line)(OP *out, vu word, bool stream) {
     }
 }
 
-/* Words of a row pair (of one row, in fp32) where row `i` of `word` and the next are. */
+/* VL words of WORD rows at `src`, ld apart: as lines of `backward`, and row by row into `word`. */
 #if OPERAND_BF16
-INLINE void NAME(put_pair)(OP *out, const vu word[2], bool stream) {
-    for (size_t half = 0; half < 2; half++) {
-        vh even, odd;
-        memcpy(&even, (const char *)&word[0] + half * sizeof even, sizeof even);
-        memcpy(&odd, (const char *)&word[1] + half * sizeof odd, sizeof odd);
-        NAME(put_line)
-        (out + half * VL * WORD,
-         __builtin_convertvector(even, vu) | __builtin_convertvector(odd, vu) << 16, stream);
-    }
+INLINE void NAME(pack_rows)(OP *backward, vu word[2], const float *src, size_t ld, bool stream) {
+    const vu even[] = {v_upper_bf16(v_load(src)), v_upper_bf16(v_load(src + VL))};
+    const vu odd[] = {v_upper_bf16(v_load(src + ld)), v_upper_bf16(v_load(src + ld + VL))};
+    NAME(put_line)(backward, v_upper_pairs(even[0], odd[0]), stream);
+    NAME(put_line)(backward + 2 * VL, v_upper_pairs(even[1], odd[1]), stream);
+    word[0] = v_upper_words(even[0], even[1]);
+    word[1] = v_upper_words(odd[0], odd[1]);
 }
 #else
-INLINE void NAME(put_pair)(OP *out, const vu word[1], bool stream) {
-    NAME(put_line)(out, word[0], stream);
+INLINE void NAME(pack_rows)(OP *backward, vu word[1], const float *src, size_t ld, bool stream) {
+    (void)ld;
+    word[0] = (vu)v_load(src);
+    NAME(put_line)(backward, word[0], stream);
 }
 #endif
 
@@ -169,11 +169,9 @@ INLINE void NAME(pack_square)(OP *forward, size_t panel, OP *backward, const flo
         for (size_t j = 0; j < KILN_PANEL; j += VL) {
             OP *turned = backward + p / KILN_PANEL * panel + PACKED_AT(j, p % KILN_PANEL);
             vu word[VL];
-            for (size_t i = 0; i < VL; i++) {
-                word[i] = NAME(words_f32)(src + (j + i) * ld + p);
-            }
             for (size_t i = 0; i < VL; i += WORD) {
-                NAME(put_pair)(turned + PACKED_AT(i, 0), word + i, stream);
+                NAME(pack_rows)
+                (turned + PACKED_AT(i, 0), word + i, src + (j + i) * ld + p, ld, stream);
             }
             v_transpose(word);
             for (size_t i = 0; i < VL; i++) {
