@@ -31,7 +31,8 @@ struct job {
     struct kiln_kernels k;
     char *a, *b, *c, *d; /* LARGE bytes each, small random numbers as fp32 or operands */
     void *scratch;
-    size_t sink; /* keeps a sum alive */
+    uint32_t tokens[T]; /* rows [.., D] of a block, all over it */
+    size_t sink;        /* keeps a sum alive */
 };
 struct measured {
     void (*run)(struct job *job);
@@ -150,6 +151,20 @@ static void run_softmax_causal_bwd(struct job *job) {
 static struct measured bench_softmax_causal_bwd(struct job *job) {
     size_t o = operand(job);
     return (struct measured){run_softmax_causal_bwd, COPIED(64, T, 8, 2 * o), "GB/s"};
+}
+static void run_embed(struct job *job) {
+    job->k.embed((float *)job->c, (float *)job->a, job->tokens, T, D);
+}
+static struct measured bench_embed(struct job *job) {
+    (void)job;
+    return (struct measured){run_embed, COPIED(T, D, 4, 4), "GB/s"};
+}
+static void run_embed_bwd(struct job *job) {
+    job->k.embed_bwd((float *)job->d, (float *)job->a, job->tokens, T, D, D);
+}
+static struct measured bench_embed_bwd(struct job *job) {
+    (void)job;
+    return (struct measured){run_embed_bwd, COPIED(T, D, 8, 4), "GB/s"};
 }
 static void run_cross_entropy(struct job *job) {
     memcpy(job->d, job->a, V * sizeof(float));
@@ -276,6 +291,9 @@ int main(int argc, char **argv) {
         fputs("bench_kernels: no memory\n", stderr);
         return 1;
     }
+    for (size_t i = 0; i < T; i++) {
+        job.tokens[i] = (uint32_t)(i * 2654435761u % (LARGE / 4 / D));
+    }
     for (size_t t = 0; t < n; t++) {
         for (int precision = KILN_PRECISION_FP32; precision <= KILN_PRECISION_BF16; precision++) {
             setenv("KILN_CPU", tiers[t].name, 1);
@@ -288,8 +306,8 @@ int main(int argc, char **argv) {
                 strstr("gemm", argc > 1 ? argv[1] : "")) {
                 fill(&job);
                 struct measured m = bench_gemm(&job);
-                printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier, job.k.provider,
-                       rate(&job, &m) / 1e9, m.unit);
+                printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier,
+                       job.k.provider, rate(&job, &m) / 1e9, m.unit);
             }
         }
     }

@@ -11,8 +11,8 @@
 
 #include "kernel/simd.h"
 
-/* bf16 in the upper half of each lane, to nearest even, NaN as v_to_bf16 has it; what the lower half
- * holds has no meaning. */
+/* bf16 in the upper half of each lane, to nearest even, NaN as v_to_bf16 has it; what the lower
+ * half holds has no meaning. */
 #if defined(__AVX512F__)
 INLINE vu v_upper_bf16(vf v) {
     const __m512i u = (__m512i)v;
@@ -33,9 +33,9 @@ INLINE vu v_upper_pairs(vu low, vu high) { return low >> 16 | (high & 0xffff0000
 #if defined(__AVX512BW__)
 INLINE vu v_upper_words(vu first, vu second) {
     typedef uint16_t words __attribute__((vector_size(VL * 4)));
-    return (vu)__builtin_shufflevector(
-        (words)first, (words)second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33,
-        35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63);
+    return (vu)__builtin_shufflevector((words)first, (words)second, 1, 3, 5, 7, 9, 11, 13, 15, 17,
+                                       19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47,
+                                       49, 51, 53, 55, 57, 59, 61, 63);
 }
 #else
 INLINE vu v_upper_words(vu first, vu second) {

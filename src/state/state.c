@@ -63,9 +63,8 @@ static enum kiln_status lock(const struct kiln_state *state, struct kiln_err *er
         nanosleep(&wait, NULL);
         got = flock(state->fd, LOCK_EX | LOCK_NB);
     }
-    KILN_REQUIRE(got == 0, err,
-                 errno == EWOULDBLOCK ? KILN_EBUSY : KILN_EIO, "state %s: cannot lock it: %s",
-                 state->path,
+    KILN_REQUIRE(got == 0, err, errno == EWOULDBLOCK ? KILN_EBUSY : KILN_EIO,
+                 "state %s: cannot lock it: %s", state->path,
                  errno == EWOULDBLOCK ? "another process is training this run; wait or stop it"
                                       : strerror(errno));
     return KILN_OK;

@@ -221,9 +221,10 @@ const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state);
 /* Make `cursor` the newest, in both slots. */
 void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor);
 
-/* Guard the change of chunk `chunk`, of its first n parameters, which lie at `offset`, by the worker
- * that owns `slot`; then, when those are changed, of the next n, part by part: what is copied is
- * still in the cache when it is changed. Different workers guard different chunks at once. */
+/* Guard the change of chunk `chunk`, of its first n parameters, which lie at `offset`, by the
+ * worker that owns `slot`; then, when those are changed, of the next n, part by part: what is
+ * copied is still in the cache when it is changed. Different workers guard different chunks at
+ * once. */
 void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk, size_t offset,
                             size_t n);
 void kiln_state_chunk_more(struct kiln_state *state, size_t slot, size_t n);

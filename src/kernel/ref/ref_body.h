@@ -273,12 +273,28 @@ static double sum_squares_ref(const float *x, size_t n) {
     return sum;
 }
 
+static void embed_ref(float *x, const float *table, const uint32_t *tokens, size_t n, size_t d) {
+    for (size_t i = 0; i < n * d; i++) {
+        x[i] = table[tokens[i / d] * d + i % d];
+    }
+}
+
+static void embed_bwd_ref(float *table, const float *dx, const uint32_t *tokens, size_t n, size_t d,
+                          size_t columns) {
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < columns; j++) {
+            table[tokens[i] * d + j] += dx[i * d + j];
+        }
+    }
+}
+
+/* Rounded where the vectors round: m and v may be differences of nearly equal numbers. */
 static void adamw_ref(float *w, float *m, float *v, const float *g, size_t n,
                       const struct kiln_adamw *c) {
     for (size_t i = 0; i < n; i++) {
         float gradient = g[i] * c->grad_scale;
-        m[i] = (gradient - m[i]) * (1.0f - c->beta1) + m[i];
-        v[i] = (gradient * gradient - v[i]) * (1.0f - c->beta2) + v[i];
+        m[i] = fmaf(gradient - m[i], 1.0f - c->beta1, m[i]);
+        v[i] = fmaf(gradient * gradient - v[i], 1.0f - c->beta2, v[i]);
         float step = m[i] * c->correction1 / (sqrtf(v[i] * c->correction2) + c->eps);
         w[i] = w[i] - c->lr * step - c->decay * w[i];
     }
@@ -320,6 +336,8 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->swiglu_bwd = NAME(swiglu_bwd);
     kernels->softmax_causal = NAME(softmax_causal);
     kernels->softmax_causal_bwd = NAME(softmax_causal_bwd);
+    kernels->embed = embed_ref;
+    kernels->embed_bwd = embed_bwd_ref;
     kernels->cross_entropy = NAME(cross_entropy);
     kernels->dot = NAME(dot);
     kernels->add = add_ref;
