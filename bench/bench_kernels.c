@@ -186,11 +186,11 @@ static struct measured bench_add(struct job *job) {
     return (struct measured){run_add, 3.0 * LARGE, "GB/s"};
 }
 static void run_sum_squares(struct job *job) {
-    double sum = 0.0;
-    for (size_t i = 0; i < LARGE / 4; i += 2048) {
-        sum += job->k.sum_squares((float *)job->a + i, 2048);
+    double sum[D / KILN_SUM_BLOCK];
+    for (size_t i = 0; i + (size_t)KILN_SUM_BLOCK * D <= LARGE / 4; i += KILN_SUM_BLOCK * D) {
+        job->k.sum_squares(sum, (float *)job->a + i, D, KILN_SUM_BLOCK, D);
+        job->sink += sum[0] > 0.0;
     }
-    job->sink = sum > 0.0;
 }
 static struct measured bench_sum_squares(struct job *job) {
     (void)job;

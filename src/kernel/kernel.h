@@ -81,6 +81,8 @@ struct kiln_adamw {
     float correction2; /* 1 / (1 - beta2^t) */
 };
 
+enum { KILN_SUM_BLOCK = 64 };
+
 struct kiln_kernels {
     const char *tier;     /* "ref", "avx2", "avx512", "avx512bf16" */
     const char *provider; /* who multiplies: "own", "onednn" */
@@ -161,8 +163,9 @@ struct kiln_kernels {
     float (*dot)(const void *a, const void *b, size_t n);
     /* y += x, fp32. */
     void (*add)(float *y, const float *x, size_t n);
-    /* Sum of squares in double over at most a few thousand elements. */
-    double (*sum_squares)(const float *x, size_t n);
+    /* sum[j] = sum of squares of columns j*64.. of x [rows, cols], ld apart, at most 64 rows: the
+     * same function of each block of 64 x 64, whatever lies beside it. */
+    void (*sum_squares)(double *sum, const float *x, size_t ld, size_t rows, size_t cols);
     /* One AdamW update of n parameters; within 2 ulp of ref on every tier, subnormal numbers too.
      * eps must be positive: with 0 a parameter that never had a gradient is 0/0, a NaN. */
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n,

@@ -14,20 +14,53 @@ static void TIER(add)(float *y, const float *x, size_t n) {
     }
 }
 
-static double TIER(sum_squares)(const float *x, size_t n) {
-    vf sum[4] = {{0}, {0}, {0}, {0}};
+/* The next 64 columns of a row, or fewer. */
+INLINE void TIER(add_squares)(vf sum[4], const float *x, size_t cols) {
     size_t i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL) {
-        for (size_t j = 0; j < 4; j++) {
-            vf v = v_load(x + i + j * VL);
-            sum[j] = v_fma(v, v, sum[j]);
+    for (size_t k = 0; i + VL <= cols; i += VL, k++) {
+        const vf v = v_load(x + i);
+        sum[k % 4] = v_fma(v, v, sum[k % 4]);
+    }
+    if (i < cols) {
+        const vf v = TIER(load_tail)(x + i, cols - i);
+        sum[0] = v_fma(v, v, sum[0]);
+    }
+}
+
+/* `blocks` neighbours, a constant, so that the sums stay in registers; of the last only `last`
+ * columns. Row after row over several of them: memory likes long pieces. */
+INLINE void TIER(sum_blocks)(double *sum, const float *x, size_t ld, size_t rows,
+                             const size_t blocks, const size_t last) {
+    vf lanes[4][4];
+    memset(lanes, 0, sizeof lanes);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < blocks * KILN_SUM_BLOCK; i += 64 / sizeof(float)) {
+            __builtin_prefetch(x + (r + 8) * ld + i, 0, 3); /* a hint, also past the end */
+        }
+        for (size_t b = 0; b < blocks; b++) {
+            TIER(add_squares)
+            (lanes[b], x + r * ld + b * KILN_SUM_BLOCK, b + 1 < blocks ? KILN_SUM_BLOCK : last);
         }
     }
-    double total = (double)v_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (; i < n; i++) {
-        total += (double)x[i] * (double)x[i];
+    for (size_t b = 0; b < blocks; b++) {
+        sum[b] = (double)v_sum((lanes[b][0] + lanes[b][1]) + (lanes[b][2] + lanes[b][3]));
     }
-    return total;
+}
+
+static void TIER(sum_squares)(double *sum, const float *x, size_t ld, size_t rows, size_t cols) {
+    const size_t wide = 4 * KILN_SUM_BLOCK;
+    size_t j = 0;
+    for (; j + wide <= cols; j += wide) {
+        TIER(sum_blocks)(sum + j / KILN_SUM_BLOCK, x + j, ld, rows, 4, KILN_SUM_BLOCK);
+    }
+    for (; j < cols; j += KILN_SUM_BLOCK) {
+        const size_t rest = cols - j;
+        if (rest >= KILN_SUM_BLOCK) {
+            TIER(sum_blocks)(sum + j / KILN_SUM_BLOCK, x + j, ld, rows, 1, KILN_SUM_BLOCK);
+        } else {
+            TIER(sum_blocks)(sum + j / KILN_SUM_BLOCK, x + j, ld, rows, 1, rest);
+        }
+    }
 }
 
 static void TIER(adamw)(float *w, float *m, float *v, const float *g, size_t n,

@@ -356,16 +356,26 @@ void check_add(const struct lab *lab) {
     }
 }
 
-/* Lanes of fp32 sums: at most n+1 roundings of a sum without cancelling. */
+/* Lanes of fp32 sums: at most n+1 roundings of a sum without cancelling. A block by itself has the
+ * bits that it has beside others. */
 void check_sum_squares(const struct lab *lab) {
-    for (size_t i = 0; i < N_LENGTHS + 1; i++) {
-        size_t n = i < N_LENGTHS ? length(i) : 2048;
-        float *x = lab_floats(n, 1, 1.0f);
-        double want = 0.0;
-        for (size_t j = 0; j < n; j++) {
-            want += (double)x[j] * (double)x[j];
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        const size_t cols = i % 4 ? length(i) : 1024 + length(i), ld = cols + i % 3;
+        const size_t rows = 1 + i * 7 % KILN_SUM_BLOCK, blocks = (cols + 63) / 64;
+        const float *x = lab_floats(rows * ld, 1, 1.0f);
+        double *sum = lab_memory(blocks, sizeof *sum, 0), alone;
+        lab->k.sum_squares(sum, x, ld, rows, cols);
+        for (size_t b = 0; b < blocks; b++) {
+            const size_t n = cols - b * 64 < 64 ? cols - b * 64 : 64;
+            double want = 0.0;
+            for (size_t j = 0; j < rows * n; j++) {
+                const double value = (double)x[j / n * ld + b * 64 + j % n];
+                want += value * value;
+            }
+            lab_close(lab, "sum", b, sum[b], want, want * (double)(rows * n + 1) * U);
+            lab->k.sum_squares(&alone, x + b * 64, ld, rows, n);
+            CHECK_BYTES(&alone, &sum[b], sizeof alone);
         }
-        lab_close(lab, "sum", n, lab->k.sum_squares(x, n), want, want * (double)(n + 1) * U);
         lab_check_guards();
     }
 }

@@ -265,12 +265,13 @@ static void add_ref(float *y, const float *x, size_t n) {
     }
 }
 
-static double sum_squares_ref(const float *x, size_t n) {
-    double sum = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)x[i] * (double)x[i];
+static void sum_squares_ref(double *sum, const float *x, size_t ld, size_t rows, size_t cols) {
+    memset(sum, 0, (cols + KILN_SUM_BLOCK - 1) / KILN_SUM_BLOCK * sizeof *sum);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < cols; j++) {
+            sum[j / KILN_SUM_BLOCK] += (double)x[r * ld + j] * (double)x[r * ld + j];
+        }
     }
-    return sum;
 }
 
 static void embed_ref(float *x, const float *table, const uint32_t *tokens, size_t n, size_t d) {
