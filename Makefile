@@ -24,10 +24,8 @@ endif
 # ---- flags --------------------------------------------------------------------------------------
 
 HAVE_DNNL ?= $(shell $(CC) -E -include oneapi/dnnl/dnnl.h -x c /dev/null >/dev/null 2>&1 && echo 1)
-ifeq ($(HAVE_DNNL),1)
-DEFS += -DKILN_HAVE_DNNL=1
-LIBS += -ldnnl
-endif
+DEFS += -DKILN_HAVE_DNNL=$(if $(filter 1,$(HAVE_DNNL)),1,0)
+LIBS += $(if $(filter 1,$(HAVE_DNNL)),-ldnnl)
 LIBS += -ljansson -lm -ldl -pthread
 # Objective-C: on a Mac apple*.m belong to the library; on Linux they belong to the tests, with fakes
 # of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
@@ -59,6 +57,8 @@ FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_amx    := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
+FLAGS_neon   := # every arm64 has it
+FLAGS_neonbf16 := -march=armv8.2-a+bf16
 isa_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $<)))))
 test_flags = $(if $(filter tests/%,$<),$(TEST_FLAGS))
 
@@ -80,8 +80,12 @@ CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
 LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
-TEST_SRC  := $(filter-out tests/device/fake_% tests/program_%,$(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
+TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c $(OTHER_CPU:src/%=tests/%),\
+               $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
 PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
+# The tests of kernels and what they stand on, with nothing but the C library (make test-arm64).
+PLAIN_SRC := $(filter src/base/% src/model/% src/kernel/%,$(LIB_SRC)) $(wildcard tests/kernel/*.c) \
+             $(patsubst %,tests/base/test_%.c,crc32c random sizes) tests/kiln_checks.c tests/plain_runner.c
 BENCH_SRC := $(wildcard bench/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
@@ -105,6 +109,7 @@ LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c)
 BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
 KILN  := $(if $(CMD_SRC),$(BIN)/kiln)
 TESTS := $(OBJ)/kiln-tests
+PLAIN_TESTS := $(OBJ)/kiln-tests-plain
 # The program with kill points that the environment arms (tests/kill_points.h).
 TEST_PROGRAM := $(if $(CMD_SRC),$(OBJ)/kiln-test)
 BENCH_BIN := $(BENCH_SRC:%.c=$(OBJ)/%)
@@ -124,6 +129,8 @@ $(OBJ)/kiln-test: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC)) $(OBJ)/l
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
 $(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
+$(PLAIN_TESTS): $(call objects,$(PLAIN_SRC)) $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o,$^) -lm -pthread
 $(BENCH_BIN): $(OBJ)/%: $(OBJ)/%.o $(OBJ)/libkiln.a
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(OBJ)/fuzz/fuzz_%: $(OBJ)/fuzz/fuzz_%.o $(OBJ)/libkiln.a
@@ -151,8 +158,8 @@ $(MADE)/m4_times.h: profiles/m4.json Makefile
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
-$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(TEST_FLAGS) $(COMPILE_OBJC)
-$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(LDFLAGS) $(LIBS)
+$(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(FLAGS_neonbf16) $(TEST_FLAGS) $(COMPILE_OBJC)
+$(OBJ)/sources: now = $(LIB_SRC) $(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(PLAIN_SRC) $(LDFLAGS) $(LIBS)
 $(OBJ)/flags $(OBJ)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(now)' | cmp -s - $@ || echo '$(now)' >$@
@@ -160,7 +167,7 @@ $(OBJ)/flags $(OBJ)/sources: FORCE
 FORCE:
 
 .SECONDARY:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(PLAIN_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
 
 # ---- to use it -----------------------------------------------------------------------------------
 
@@ -210,13 +217,36 @@ test:
 run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
 	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
-## check: format, lint, order of rooms, headers, symbols; the tests built with -Werror and run
+ARM64_CC   ?= aarch64-linux-gnu-gcc
+ARM64_QEMU ?= qemu-aarch64
+.PHONY: test-arm64 check-arm64 build-arm64 run-arm64-max run-arm64-cortex-a57
+## test-arm64: the tests of kernels for 64-bit Arm, cross-compiled and run by qemu
+test-arm64:
+	@scripts/setup --arm64
+	@$(MAKE) build-arm64
+# gcc 12 for Arm dies of an internal error where it makes vectors of some loops of the tests.
+build-arm64:
+	@$(MAKE) CC='$(ARM64_CC)' BUILD=$(BUILD)/arm64 MODE=release HAVE_DNNL=0 HAVE_OBJC=0 LDFLAGS=-static \
+	    CFLAGS=-Werror TEST_FLAGS=-fno-tree-vectorize -O run-arm64-max run-arm64-cortex-a57
+# Every tier on a processor with all that qemu knows; on an Armv8.0 without bf16, that the choice
+# stops at neon and that nothing newer is needed.
+run-arm64-max: $(PLAIN_TESTS)
+	@KILN_BEST_TIER=neonbf16 CK_TIMEOUT_MULTIPLIER=10 $(ARM64_QEMU) -cpu max $< $(T)
+run-arm64-cortex-a57: $(PLAIN_TESTS)
+	@KILN_BEST_TIER=neon CK_TIMEOUT_MULTIPLIER=10 $(ARM64_QEMU) -cpu cortex-a57 $< best_tier attention
+check-arm64:
+	@if $(ARM64_CC) -E -include stdio.h -x c /dev/null >/dev/null 2>&1 && \
+	    command -v $(ARM64_QEMU) >/dev/null; then $(MAKE) build-arm64; \
+	else echo "check-arm64: skipped, this machine cannot build or run for 64-bit Arm;" \
+	    "scripts/setup --arm64 installs what it lacks"; fi
+
+## check: format, lint, order of rooms, headers, symbols, kernels for Arm; the tests with -Werror
 check:
 	@scripts/setup --lint
-	@$(MAKE) -O check-format check-lint check-shell check-build
+	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
 	@$(MAKE) MODE=check run-tests
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style
@@ -289,5 +319,5 @@ clean:
 	rm -rf $(BUILD)
 ## help: this list
 help:
-	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^## \([a-z0-9-]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 	@echo 'MODE=release|debug|asan|tsan|coverage  CC=gcc|clang  HAVE_DNNL=0 (without oneDNN)  BUILD=folder'

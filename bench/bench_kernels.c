@@ -132,10 +132,12 @@ static void run_swiglu(struct job *job) { job->k.swiglu(job->c, job->a, ROWS, F)
 static struct measured bench_swiglu(struct job *job) {
     return (struct measured){run_swiglu, COPIED(ROWS, F, 2 * operand(job), operand(job)), "GB/s"};
 }
-static void run_swiglu_bwd(struct job *job) { job->k.swiglu_bwd(job->c, job->b, job->a, ROWS, F); }
+static void run_swiglu_bwd(struct job *job) {
+    job->k.swiglu_bwd(job->c, job->d, job->b, job->a, ROWS, F);
+}
 static struct measured bench_swiglu_bwd(struct job *job) {
     size_t o = operand(job);
-    return (struct measured){run_swiglu_bwd, COPIED(ROWS, F, 3 * o, 2 * o), "GB/s"};
+    return (struct measured){run_swiglu_bwd, COPIED(ROWS, F, 3 * o, 3 * o), "GB/s"};
 }
 static void run_softmax_causal(struct job *job) {
     memcpy(job->d, job->a, (size_t)64 * T * sizeof(float)); /* scores are overwritten */
@@ -302,8 +304,8 @@ int main(int argc, char **argv) {
                 continue; /* not on this machine */
             }
             run_all(&job, argc > 1 ? argv[1] : "");
-            if (t + 1 == n && kiln_kernels_onednn(&job.k) &&
-                strstr("gemm", argc > 1 ? argv[1] : "")) {
+            bool highest = t + 1 == n || !tiers[t + 1].present || !tiers[t + 1].present();
+            if (highest && kiln_kernels_onednn(&job.k) && strstr("gemm", argc > 1 ? argv[1] : "")) {
                 fill(&job);
                 struct measured m = bench_gemm(&job);
                 printf("%-10s %-7s bf16  gemm                %9.1f %s\n", job.k.tier,

@@ -125,8 +125,7 @@ static enum kiln_status open_parts(struct kiln_session *s, struct kiln_pool *poo
         KILN_TRY(kiln_kernels_choose(precision, &s->own_kernels, err));
         s->kernels = &s->own_kernels;
     }
-    /* fp32 sums depend on how few the rows are; bf16 sums do not. */
-    s->few = s->kernels->precision == KILN_PRECISION_FP32;
+    s->few = !s->kernels->few_as_many;
     size_t scratch = carve(&parts, NULL, s->seq, s->kernels->operand_bytes);
     KILN_TRY(kiln_workers_open(&s->workers, s->kernels, pool, scratch, err));
     if (!s->packed) {
@@ -308,33 +307,33 @@ static void attend_rows(const struct kiln_session *s, const struct queries *a,
     const struct kiln_kernels *kernels = s->kernels;
     size_t k = s->table->dims.head_size, seen = a->first + (a->m - 1) * a->step + 1;
     float scale = 1.0f / sqrtf((float)k);
-    kiln_product_alone(kernels,
-                       &(struct kiln_gemm){.m = a->m,
-                                           .n = seen,
-                                           .k = k,
-                                           .a = a->q,
-                                           .lda = a->ldq,
-                                           .b = a->keys,
-                                           .c = w->scores,
-                                           .ldc = w->columns},
-                       w->gemm);
+    kiln_product_own(kernels,
+                     &(struct kiln_gemm){.m = a->m,
+                                         .n = seen,
+                                         .k = k,
+                                         .a = a->q,
+                                         .lda = a->ldq,
+                                         .b = a->keys,
+                                         .c = w->scores,
+                                         .ldc = w->columns},
+                     w->gemm);
     for (size_t r = 0; r < a->m; r++) {
         kernels->softmax_causal((char *)w->shares + r * w->columns * kernels->operand_bytes,
                                 w->columns, w->lse + r, w->scores + r * w->columns, w->columns, 1,
                                 a->first + r * a->step, seen, scale);
     }
-    kiln_product_alone(kernels,
-                       &(struct kiln_gemm){.m = a->m,
-                                           .n = k,
-                                           .k = seen,
-                                           .a = w->shares,
-                                           .lda = w->columns,
-                                           .b = a->values,
-                                           .panel = kiln_panel_elements(s->seq),
-                                           .c = a->out,
-                                           .ldc = a->ldout,
-                                           .c_operand = true},
-                       w->gemm);
+    kiln_product_own(kernels,
+                     &(struct kiln_gemm){.m = a->m,
+                                         .n = k,
+                                         .k = seen,
+                                         .a = w->shares,
+                                         .lda = w->columns,
+                                         .b = a->values,
+                                         .panel = kiln_panel_elements(s->seq),
+                                         .c = a->out,
+                                         .ldc = a->ldout,
+                                         .c_operand = true},
+                     w->gemm);
 }
 
 /* Key-value head g with the query heads that share it. */

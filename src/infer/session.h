@@ -9,8 +9,9 @@
  *
  * Keys and values of every position are kept in the packed format of the products, so that the
  * scores of all earlier positions, and their weighted sum, are two small products. Every element
- * is a sum in one order: with own products, feeding a prompt at once and token by token give the
- * same bits.
+ * is a sum in one order: feeding a prompt at once and token by token give the same bits. (Where
+ * products of many rows have other bits, in fp32, on AMX and by oneDNN, a prompt is computed a few
+ * rows at a time.)
  */
 #ifndef KILN_INFER_SESSION_H
 #define KILN_INFER_SESSION_H

@@ -72,7 +72,7 @@ static void *to(void *base, size_t row, size_t ld, size_t col, size_t operand) {
 }
 
 static void multiply(const struct kiln_kernels *kernels, struct kiln_gemm product, void *scratch) {
-    kiln_product_alone(kernels, &product, scratch);
+    kiln_product_own(kernels, &product, scratch);
 }
 
 void kiln_attention_fwd(const struct kiln_attention *a, size_t g, void *scratch) {

@@ -12,7 +12,7 @@
 
 #include "kernel/kernel.h"
 
-enum { KILN_QUERY_ROWS = 64 };
+enum { KILN_QUERY_ROWS = 32 };
 
 /* One sequence of T tokens; rows of qkv are q [H][K] | k [G][K] | v [G][K], after RoPE. */
 struct kiln_attention {

@@ -3,10 +3,9 @@
  * kernel.h: the arithmetic of a CPU, as one struct of functions.
  *
  * kiln_kernels_choose() fills the struct from plain C first and then tier by tier with what the
- * machine has; the environment variable KILN_CPU (ref, avx2, avx512, avx512bf16) stops the climb
- * early. Every kernel is single-threaded, asserts its shapes, and has no error path. Callers split
- * the work into blocks whose sizes depend on the problem alone, so results do not depend on
- * threads.
+ * machine has; the environment variable KILN_CPU (a tier's name) stops the climb early. Every
+ * kernel is single-threaded, asserts its shapes, and has no error path. Callers split the work into
+ * blocks whose sizes depend on the problem alone, so results do not depend on threads.
  *
  * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
  * "operand array" is float or uint16_t by `precision`. Sums are always fp32.
@@ -47,13 +46,14 @@ static inline size_t kiln_packed_at(size_t operand_bytes, size_t n, size_t k) {
 
 /* One block of a product: c [m, n] = a [m, k] . b [n, k]^T (+ add).
  *
- * Sums run over k in index order. The largest block is KILN_GEMM_M x KILN_GEMM_N; callers cut
- * larger products into such blocks over m and n (product.h), never over k. */
+ * Own code sums over k in index order (on AMX 32 at a time, amx_block.h), so how a product is cut
+ * over m and n does not show in its bits; it is never cut over k. The largest block is KILN_GEMM_M
+ * x KILN_GEMM_N (product.h cuts). */
 enum { KILN_GEMM_M = 128, KILN_GEMM_N = 256 };
-/* A block of at most so many rows is bound by reading b: own code reads it once, straight from
- * where it lies. bf16: the sums are those of larger blocks, bit for bit. fp32: they are taken in
- * double and rounded once, which costs nothing here; a greedy text hangs on differences of scores
- * that are smaller than what the order of fp32 sums makes. */
+/* A block of at most so many rows is bound by reading b: gemm_own reads it once, straight from
+ * where it lies. bf16: the sums are those of larger blocks, bit for bit, where `few_as_many` says
+ * so. fp32: they are taken in double and rounded once, which costs nothing here; a greedy text
+ * hangs on differences of scores that are smaller than what the order of fp32 sums makes. */
 enum { KILN_GEMM_FEW = 4 };
 
 struct kiln_gemm {
@@ -84,13 +84,18 @@ struct kiln_adamw {
 enum { KILN_SUM_BLOCK = 64 };
 
 struct kiln_kernels {
-    const char *tier;     /* "ref", "avx2", "avx512", "avx512bf16" */
+    const char *tier;     /* "ref", "avx2" ...: the names of kiln_kernels_tiers */
     const char *provider; /* who multiplies: "own", "onednn" */
     enum kiln_precision precision;
     size_t operand_bytes; /* 4 or 2 */
+    /* Has a row of a product the same bits whether it is multiplied in a block of at most
+     * KILN_GEMM_FEW rows or in a larger one? bf16 on own code, but for AMX: its sums have another
+     * order than AVX512's, which few rows stay with. Who needs equal bits where this is false takes
+     * few rows at a time (kiln_product_few). */
+    bool few_as_many;
 
-    void (*gemm)(const struct kiln_gemm *block);
-    /* The same on kiln's own code whatever the provider: for the small products of attention. */
+    void (*gemm)(const struct kiln_gemm *block); /* by the provider */
+    /* By own code, for the small products of attention and for few rows. */
     void (*gemm_own)(const struct kiln_gemm *block);
 
     /* Pack rows: src [n, k] with row stride ld -> panels `panel` elements apart at dst, contraction
@@ -131,8 +136,10 @@ struct kiln_kernels {
 
     /* SwiGLU (Shazeer 2020): h [rows, 2F] holds h1 | h3; gate [rows, F] = silu(h1) * h3. */
     void (*swiglu)(void *gate, const void *h, size_t rows, size_t f);
-    /* dh [rows, 2F] from dgate [rows, F] and h; may overwrite h in place (dh == h). */
-    void (*swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t rows, size_t f);
+    /* dh [rows, 2F] from dgate [rows, F] and h; may overwrite h in place (dh == h). `gate` gets
+     * what swiglu makes of h, unless it is NULL: the backward pass wants both. */
+    void (*swiglu_bwd)(void *dh, void *gate, const void *dgate, const void *h, size_t rows,
+                       size_t f);
 
     /* Causal softmax of one block of score rows: row r sees columns 0..first+r. p (operands) gets
      * softmax(scale * s), zeros up to `cols`; lse[r] = ln sum exp(scale * s). s is overwritten.
@@ -155,8 +162,8 @@ struct kiln_kernels {
                       size_t columns);
 
     /* Cross-entropy of one row of logits [n]: returns -ln softmax(logits)[target] and writes
-     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten.
-     */
+     * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten;
+     * dlogits may begin where logits does. */
     float (*cross_entropy)(void *dlogits, float *logits, size_t n, size_t target, float scale);
 
     /* sum of a*b in fp32 over operands (delta of attention). */
@@ -200,15 +207,20 @@ void kiln_kernels_ref(struct kiln_kernels *kernels, enum kiln_precision precisio
 void kiln_kernels_avx2(struct kiln_kernels *kernels, enum kiln_precision precision);
 void kiln_kernels_avx512(struct kiln_kernels *kernels, enum kiln_precision precision);
 void kiln_kernels_avx512bf16(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_neon(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_neonbf16(struct kiln_kernels *kernels, enum kiln_precision precision);
+void kiln_kernels_amx(struct kiln_kernels *kernels, enum kiln_precision precision);
 /* oneDNN as the provider of bf16 products; false when this build or machine has none. */
 bool kiln_kernels_onednn(struct kiln_kernels *kernels);
-/* Is oneDNN the faster provider here? Where the CPU has AMX: own code has no AMX kernel. */
-bool kiln_onednn_is_faster(void);
 
 #if defined(__x86_64__)
-bool kiln_cpu_has_amx(void);
+bool kiln_cpu_has_amx(void); /* AMX-BF16, whether or not the system lets it be used */
+/* May this process use AMX? Asks the system for it, once. */
+bool kiln_cpu_may_use_amx(void);
 bool kiln_cpu_has_avx512bf16(void);
 bool kiln_cpu_has_bf16(void); /* AVX512-BF16 or AMX-BF16 */
+#elif defined(__aarch64__)
+bool kiln_cpu_has_bf16(void); /* FEAT_BF16 */
 #endif
 
 /* bf16 <-> fp32, round to nearest even, NaN stays NaN. */

@@ -208,6 +208,7 @@ bool kiln_kernels_onednn(struct kiln_kernels *kernels) {
     own_gemm = kernels->gemm_own;
     kernels->gemm = gemm_onednn;
     kernels->provider = "onednn";
+    kernels->few_as_many = false; /* its sums have an order of their own */
     return true;
 }
 #else
@@ -216,11 +217,3 @@ bool kiln_kernels_onednn(struct kiln_kernels *kernels) {
     return false;
 }
 #endif
-
-bool kiln_onednn_is_faster(void) {
-#if KILN_HAVE_DNNL && defined(__x86_64__)
-    return kiln_cpu_has_amx();
-#else
-    return false;
-#endif
-}

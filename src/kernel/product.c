@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/product.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 enum kiln_status kiln_workers_open(struct kiln_workers *workers, const struct kiln_kernels *kernels,
@@ -53,31 +55,51 @@ static struct kiln_gemm block_at(const struct kiln_kernels *kernels,
 
 struct product_job {
     const struct kiln_workers *workers;
-    const struct kiln_gemm *product;
-    size_t rows; /* blocks along m */
+    const struct kiln_gemm *products;
 };
+
+static size_t rows_of_blocks(const struct kiln_gemm *product) {
+    return (product->m + KILN_GEMM_M - 1) / KILN_GEMM_M;
+}
+static size_t blocks(const struct kiln_gemm *product) {
+    return rows_of_blocks(product) * ((product->n + KILN_GEMM_N - 1) / KILN_GEMM_N);
+}
 
 static void run_block(void *context, size_t task, size_t thread) {
     const struct product_job *job = context;
-    size_t i = task % job->rows * KILN_GEMM_M, j = task / job->rows * KILN_GEMM_N;
-    struct kiln_gemm g = block_at(job->workers->kernels, job->product, i, j, KILN_GEMM_M,
-                                  KILN_GEMM_N, job->workers->scratch[thread]);
+    const struct kiln_gemm *product = job->products;
+    for (; task >= blocks(product); product++) {
+        task -= blocks(product);
+    }
+    size_t rows = rows_of_blocks(product);
+    size_t i = task % rows * KILN_GEMM_M, j = task / rows * KILN_GEMM_N;
+    struct kiln_gemm g = block_at(job->workers->kernels, product, i, j, KILN_GEMM_M, KILN_GEMM_N,
+                                  job->workers->scratch[thread]);
     job->workers->kernels->gemm(&g);
 }
 
 /* One panel for all rows: it comes from memory for the first few and from cache for the rest. */
 static void run_panel(void *context, size_t task, size_t thread) {
     const struct product_job *job = context;
-    for (size_t i = 0; i < job->product->m; i += KILN_GEMM_FEW) {
-        struct kiln_gemm g = block_at(job->workers->kernels, job->product, i, task * KILN_PANEL,
+    for (size_t i = 0; i < job->products->m; i += KILN_GEMM_FEW) {
+        struct kiln_gemm g = block_at(job->workers->kernels, job->products, i, task * KILN_PANEL,
                                       KILN_GEMM_FEW, KILN_PANEL, job->workers->scratch[thread]);
         job->workers->kernels->gemm_own(&g);
     }
 }
 
 void kiln_product_few(const struct kiln_workers *workers, const struct kiln_gemm *product) {
-    struct product_job job = {workers, product, 0};
+    struct product_job job = {workers, product};
     kiln_pool_run(workers->pool, (product->n + KILN_PANEL - 1) / KILN_PANEL, run_panel, &job);
+}
+
+void kiln_products(const struct kiln_workers *workers, const struct kiln_gemm *products, size_t n) {
+    struct product_job job = {workers, products};
+    size_t tasks = 0;
+    for (size_t i = 0; i < n; i++) {
+        tasks += blocks(&products[i]);
+    }
+    kiln_pool_run(workers->pool, tasks, run_block, &job);
 }
 
 void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *product) {
@@ -87,20 +109,28 @@ void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *pr
         kiln_product_few(workers, product);
         return;
     }
-    struct product_job job = {workers, product, (product->m + KILN_GEMM_M - 1) / KILN_GEMM_M};
-    size_t columns = (product->n + KILN_GEMM_N - 1) / KILN_GEMM_N;
-    kiln_pool_run(workers->pool, job.rows * columns, run_block, &job);
+    kiln_products(workers, product, 1);
 }
 
-void kiln_product_alone(const struct kiln_kernels *kernels, const struct kiln_gemm *product,
-                        void *scratch) {
+static void alone(const struct kiln_kernels *kernels, void (*gemm)(const struct kiln_gemm *),
+                  const struct kiln_gemm *product, void *scratch) {
     for (size_t j = 0; j < product->n; j += KILN_GEMM_N) {
         for (size_t i = 0; i < product->m; i += KILN_GEMM_M) {
             struct kiln_gemm g =
                 block_at(kernels, product, i, j, KILN_GEMM_M, KILN_GEMM_N, scratch);
-            kernels->gemm_own(&g);
+            gemm(&g);
         }
     }
+}
+
+void kiln_product_alone(const struct kiln_kernels *kernels, const struct kiln_gemm *product,
+                        void *scratch) {
+    alone(kernels, kernels->gemm, product, scratch);
+}
+
+void kiln_product_own(const struct kiln_kernels *kernels, const struct kiln_gemm *product,
+                      void *scratch) {
+    alone(kernels, kernels->gemm_own, product, scratch);
 }
 
 struct rows_job {
@@ -157,4 +187,38 @@ void kiln_transpose(const struct kiln_workers *workers, void *dst, size_t ldd, c
                     size_t lds, size_t rows, size_t cols) {
     struct layout_job job = {workers->kernels, dst, src, ldd, lds, rows, cols};
     kiln_rows(workers, rows, 64, transpose_some, &job);
+}
+
+size_t kiln_chunk_rows(const struct kiln_kernels *kernels, size_t n, size_t threads) {
+    const bool own = strcmp(kernels->provider, "own") == 0;
+    const size_t parts = 2 * (own ? threads : 2);
+    return kiln_largest(
+        kiln_least(kiln_round_up((n + parts - 1) / parts, KILN_PANEL_K), KILN_GEMM_M),
+        KILN_PANEL_K);
+}
+
+void kiln_turn_rows(const struct kiln_kernels *kernels, void *turned, size_t n, const void *dy,
+                    size_t width, size_t first, size_t rows) {
+    kernels->transpose((char *)turned + first * kernels->operand_bytes, kiln_turned_stride(n), dy,
+                       width, rows, width);
+}
+
+void kiln_pack_rows(const struct kiln_kernels *kernels, void *packed, size_t n, const void *x,
+                    size_t width, size_t first, size_t rows) {
+    kernels->pack_t((char *)packed + first * KILN_PANEL * kernels->operand_bytes,
+                    kiln_panel_elements(n), x, width, rows, width);
+}
+
+struct kiln_gemm kiln_weight_gradient(const void *turned, const void *packed, size_t n, size_t rows,
+                                      size_t cols, float *dw, bool add) {
+    return (struct kiln_gemm){.m = rows,
+                              .n = cols,
+                              .k = n,
+                              .a = turned,
+                              .lda = kiln_turned_stride(n),
+                              .b = packed,
+                              .c = dw,
+                              .ldc = cols,
+                              .add = add ? dw : NULL,
+                              .ldadd = cols};
 }

@@ -114,18 +114,30 @@ static void NAME(rmsnorm)(void *y, float *rstd, const float *x, const float *w, 
     }
 }
 
+/* Pairs side by side: x * (c, c) + (x1, x0) * (-s, s). */
 static void NAME(rope)(void *x, size_t ld, size_t rows, size_t heads, size_t k, const float *angles,
                        size_t first, size_t period, bool inverse) {
     const float sign = inverse ? -1.0f : 1.0f;
+    const vf signs = v_odd_lanes(v_set(sign), v_set(-sign));
     for (size_t r = 0; r < rows; r++) {
         const float *angle = angles + (first + r) % period * k;
-        for (size_t h = 0; h < heads; h++) {
-            OP *pair = (OP *)x + r * ld + h * k;
-            for (size_t i = 0; i < k; i += 2) {
-                float a = NAME(get)(pair[i]), b = NAME(get)(pair[i + 1]);
-                float c = angle[i], s = angle[i + 1] * sign;
-                pair[i] = NAME(put)(a * c - b * s);
-                pair[i + 1] = NAME(put)(a * s + b * c);
+        OP *row = (OP *)x + r * ld;
+        size_t i = 0;
+        for (; i + VL <= k; i += VL) {
+            const vf turn = v_load(angle + i);
+            const vf c = v_of_even(turn), s = v_of_odd(turn) * signs;
+            for (size_t h = 0; h < heads; h++) {
+                const vf pair = NAME(load)(row + h * k + i);
+                NAME(store)(row + h * k + i, pair * c + v_swap_pairs(pair) * s);
+            }
+        }
+        for (; i < k; i += 2) {
+            const float c = angle[i], s = angle[i + 1] * sign;
+            for (size_t h = 0; h < heads; h++) {
+                OP *pair = row + h * k + i;
+                float a = NAME(get)(pair[0]), b = NAME(get)(pair[1]);
+                pair[0] = NAME(put)(a * c - b * s);
+                pair[1] = NAME(put)(a * s + b * c);
             }
         }
     }
@@ -141,25 +153,31 @@ static void NAME(swiglu)(void *gate, const void *h, size_t rows, size_t f) {
             size_t n = f - i < VL ? f - i : VL;
             vf a = n == VL ? NAME(load)(h1 + i) : NAME(load_part)(h1 + i, n);
             vf b = n == VL ? NAME(load)(h3 + i) : NAME(load_part)(h3 + i, n);
-            vf v = a / (1.0f + v_exp(-a)) * b;
+            vf v = a * v_reciprocal(1.0f + v_exp(-a)) * b;
             n == VL ? NAME(store)(out + i, v) : NAME(store_part)(out + i, v, n);
         }
     }
 }
 
-static void NAME(swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t rows, size_t f) {
+static void NAME(swiglu_bwd)(void *dh, void *gate, const void *dgate, const void *h, size_t rows,
+                             size_t f) {
     for (size_t r = 0; r < rows; r++) {
         const OP *h1 = (const OP *)h + r * 2 * f, *h3 = h1 + f;
         const OP *dg = (const OP *)dgate + r * f;
         OP *d1 = (OP *)dh + r * 2 * f, *d3 = d1 + f;
+        OP *out = gate ? (OP *)gate + r * f : NULL;
         for (size_t i = 0; i < f; i += VL) {
             size_t n = f - i < VL ? f - i : VL;
             vf a = n == VL ? NAME(load)(h1 + i) : NAME(load_part)(h1 + i, n);
             vf b = n == VL ? NAME(load)(h3 + i) : NAME(load_part)(h3 + i, n);
             vf d = n == VL ? NAME(load)(dg + i) : NAME(load_part)(dg + i, n);
-            vf s = 1.0f / (1.0f + v_exp(-a));
-            vf da = d * b * s * (1.0f + a * (1.0f - s));
-            vf db = d * a * s;
+            vf s = v_reciprocal(1.0f + v_exp(-a));
+            vf silu = a * s;
+            vf da = d * b * (s + silu * (1.0f - s));
+            vf db = d * silu;
+            if (out) {
+                n == VL ? NAME(store)(out + i, silu * b) : NAME(store_part)(out + i, silu * b, n);
+            }
             n == VL ? NAME(store)(d1 + i, da) : NAME(store_part)(d1 + i, da, n);
             n == VL ? NAME(store)(d3 + i, db) : NAME(store_part)(d3 + i, db, n);
         }
@@ -247,15 +265,17 @@ static float NAME(cross_entropy)(void *dlogits, float *logits, size_t n, size_t 
         total += logits[i];
     }
     if (dlogits) {
+        /* Never beyond what has been read: the two may be one. */
         OP *out = dlogits;
-        float factor = scale / total;
+        float factor = scale / total, hit = logits[target] * factor - scale;
         for (i = 0; i + VL <= n; i += VL) {
             NAME(store)(out + i, v_load(logits + i) * factor);
         }
-        for (; i < n; i++) {
-            out[i] = NAME(put)(logits[i] * factor);
+        if (i < n) {
+            NAME(store_part)(out + i, TIER(load_tail)(logits + i, n - i) * factor, n - i);
         }
-        out[target] = NAME(put)(logits[target] * factor - scale);
+        OP at = NAME(put)(hit);
+        memcpy(out + target, &at, sizeof at);
     }
     return peak + logf(total) - at_target;
 }
@@ -353,7 +373,8 @@ static void TIER(half_round)(float *x, size_t n) {
 #undef WORD
 
 static void NAME(fill)(struct kiln_kernels *kernels) {
-    kernels->gemm = kernels->gemm_own = NAME(gemm);
+    kernels->gemm = NAME(gemm);
+    kernels->gemm_own = NAME(gemm_own);
     kernels->pack_f32 = NAME(pack_f32);
     kernels->pack = NAME(pack);
     kernels->pack_t_f32 = NAME(pack_t_f32);

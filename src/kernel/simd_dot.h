@@ -49,48 +49,37 @@ INLINE void NAME(tile)(size_t rows, size_t columns, size_t ahead, const struct k
                        size_t i, size_t j, const OP *b) {
     const OP *a = (const OP *)g->a + i * g->lda;
     vf sum[GEMM_ROWS][GEMM_COLUMNS];
-#pragma GCC unroll 8
-    for (size_t r = 0; r < rows; r++) {
-#pragma GCC unroll 4
-        for (size_t c = 0; c < columns; c++) {
-            sum[r][c] = v_set(0.0f);
-        }
+    UNROLL for (size_t r = 0; r < rows; r++) {
+        UNROLL for (size_t c = 0; c < columns; c++) { sum[r][c] = v_set(0.0f); }
     }
     for (size_t p = 0; p + WORD <= g->k; p += WORD) {
         vu column[GEMM_COLUMNS];
-#pragma GCC unroll 4
-        for (size_t c = 0; c < columns; c++) {
+        UNROLL for (size_t c = 0; c < columns; c++) {
             const OP *from = b + p * KILN_PANEL + c * VL * WORD;
             if (ahead > 0) {
                 __builtin_prefetch((const char *)from + ahead);
             }
             column[c] = NAME(words)(from);
         }
-#pragma GCC unroll 8
-        for (size_t r = 0; r < rows; r++) {
+        UNROLL for (size_t r = 0; r < rows; r++) {
             const vu x = NAME(word)(a + r * g->lda + p);
-#pragma GCC unroll 4
-            for (size_t c = 0; c < columns; c++) {
+            UNROLL for (size_t c = 0; c < columns; c++) {
                 sum[r][c] = v_dot(sum[r][c], x, column[c]);
             }
         }
     }
     if (g->k % WORD != 0) { /* one k left: what pairs with it is no part of the sum */
         const size_t p = g->k - 1;
-#pragma GCC unroll 8
-        for (size_t r = 0; r < rows; r++) {
+        UNROLL for (size_t r = 0; r < rows; r++) {
             const vu x = (uint32_t)a[r * g->lda + p] - (vu){0};
-#pragma GCC unroll 4
-            for (size_t c = 0; c < columns; c++) {
+            UNROLL for (size_t c = 0; c < columns; c++) {
                 vu column = NAME(words)(b + p * KILN_PANEL + c * VL * WORD) & 0xffffu;
                 sum[r][c] = v_dot(sum[r][c], x, column);
             }
         }
     }
-#pragma GCC unroll 8
-    for (size_t r = 0; r < rows; r++) {
-#pragma GCC unroll 4
-        for (size_t c = 0; c < columns; c++) {
+    UNROLL for (size_t r = 0; r < rows; r++) {
+        UNROLL for (size_t c = 0; c < columns; c++) {
             NAME(put_sum)(g, i + r, j + c * VL, sum[r][c]);
         }
     }
@@ -134,6 +123,7 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         }
     }
 }
+static void NAME(gemm_own)(const struct kiln_gemm *g) { NAME(gemm)(g); }
 #undef DOT_AHEAD
 #undef NAMES
 #undef TILES

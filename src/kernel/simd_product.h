@@ -13,39 +13,31 @@
  *   a rows   +----------------+
  *   6 x KC   |  tile in regs  |   c += a . b, loaded and stored once a chunk
  *
- * On CPUs without AMX, AVX-512-BF16's dot product runs at half the rate of fp32 multiply-adds, so
- * widening bf16 and multiplying in fp32 is the faster way as well as the more exact one.
+ * Where the CPU multiplies bf16 itself, simd_dot.h does bf16.
  */
 #if !OPERAND_BF16 /* fp32 by now in either case: one copy serves both */
 INLINE void TIER(tile)(int rows, size_t columns, size_t depth, const float *a, const float *b,
                        float *c, size_t ldc, bool fresh) {
     vf sum[GEMM_ROWS][GEMM_COLUMNS];
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
-        for (size_t j = 0; j < columns; j++) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (size_t j = 0; j < columns; j++) {
             sum[r][j] = fresh ? v_set(0.0f) : v_load(c + (size_t)r * ldc + j * VL);
         }
     }
     for (size_t p = 0; p < depth; p++) {
         vf column[GEMM_COLUMNS];
-#pragma GCC unroll 4
-        for (size_t j = 0; j < columns; j++) {
+        UNROLL for (size_t j = 0; j < columns; j++) {
             column[j] = v_load(b + p * KILN_PANEL + j * VL);
         }
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
+        UNROLL for (int r = 0; r < rows; r++) {
             vf x = v_set(a[(size_t)r * GEMM_KC + p]);
-#pragma GCC unroll 4
-            for (size_t j = 0; j < columns; j++) {
+            UNROLL for (size_t j = 0; j < columns; j++) {
                 sum[r][j] = v_fma(x, column[j], sum[r][j]);
             }
         }
     }
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
-        for (size_t j = 0; j < columns; j++) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (size_t j = 0; j < columns; j++) {
             v_store(c + (size_t)r * ldc + j * VL, sum[r][j]);
         }
     }
@@ -144,47 +136,40 @@ INLINE const float *NAME(panel)(float *wide, const OP *panel, size_t next, size_
  * every page and gave 4/5 of this. */
 #define FEW_AHEAD  4096
 #define FEW_ACROSS (KILN_PANEL / FEW_LANES)
-/* Vectors across a tile: at most 8 sums in AVX2's 16 registers, 16 in AVX-512's 32. */
-#define FEW_ROOM(rows)    (VL / ((rows) > 2 ? 4 : (rows)))
+/* Vectors across a tile. */
+#define FEW_ROOM(rows)    (GEMM_SUMS / ((rows) > 2 ? 4 : (rows)))
 #define FEW_COLUMNS(rows) (FEW_ROOM(rows) < FEW_ACROSS ? FEW_ROOM(rows) : FEW_ACROSS)
 
 INLINE void NAME(few_tile)(int rows, size_t columns, size_t depth, const WIDE *a, size_t lda,
                            const OP *b, float *c, size_t ldc) {
     FEW_VECTOR sum[KILN_GEMM_FEW][FEW_ACROSS];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 16
-        for (size_t j = 0; j < columns; j++) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (size_t j = 0; j < columns; j++) {
             sum[r][j] = FEW_LOAD(c + (size_t)r * ldc + j * FEW_LANES);
         }
     }
     for (size_t p = 0; p < depth; p += WORD) {
         const OP *words = b + p * KILN_PANEL;
-#pragma GCC unroll 16
-        for (size_t j = 0; j < columns; j++) {
+        UNROLL for (size_t j = 0; j < columns; j++) {
             __builtin_prefetch((const char *)(words + j * FEW_LANES * WORD) + FEW_AHEAD);
 #if OPERAND_BF16
             vu word; /* low half even k, high half odd k */
             memcpy(&word, words + j * VL * WORD, sizeof word);
             vf even = (vf)(word << 16), odd = (vf)(word & 0xffff0000u);
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) {
+            UNROLL for (int r = 0; r < rows; r++) {
                 sum[r][j] = FEW_FMA(a[(size_t)r * lda + p], even, sum[r][j]);
                 sum[r][j] = FEW_FMA(a[(size_t)r * lda + p + 1], odd, sum[r][j]);
             }
 #else
             vd column = FEW_LOAD(words + j * FEW_LANES);
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) {
+            UNROLL for (int r = 0; r < rows; r++) {
                 sum[r][j] = FEW_FMA(a[(size_t)r * lda + p], column, sum[r][j]);
             }
 #endif
         }
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 16
-        for (size_t j = 0; j < columns; j++) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (size_t j = 0; j < columns; j++) {
             FEW_STORE(c + (size_t)r * ldc + j * FEW_LANES, sum[r][j]);
         }
     }
@@ -256,10 +241,10 @@ static void NAME(few_sums)(const struct kiln_gemm *g, float *c, size_t ldc, floa
 
 /* The sums of one block into c [m, ldc] fp32, whose columns are whole panels. */
 static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, bool add_to_c,
-                            float *rows, float *wide) {
+                            bool few, float *rows, float *wide) {
     size_t panels = (g->n + KILN_PANEL - 1) / KILN_PANEL;
     size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
-    if (g->m <= KILN_GEMM_FEW) {
+    if (few) {
         for (size_t i = 0; !add_to_c && i < g->m; i++) {
             memset(c + i * ldc, 0, panels * KILN_PANEL * sizeof *c);
         }
@@ -294,17 +279,17 @@ static void NAME(gemm_sums)(const struct kiln_gemm *g, float *c, size_t ldc, boo
     }
 }
 
-static void NAME(gemm)(const struct kiln_gemm *g) {
+INLINE void NAME(block)(const struct kiln_gemm *g, bool few) {
     assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
     float *c = g->scratch;
     float *rows = c + KILN_GEMM_M * KILN_GEMM_N;
     float *wide = rows + KILN_GEMM_M * 128;
     bool whole = g->n % KILN_PANEL == 0;
     if (whole && !g->c_operand && (g->add == NULL || g->add == g->c)) {
-        NAME(gemm_sums)(g, g->c, g->ldc, g->add != NULL, rows, wide);
+        NAME(gemm_sums)(g, g->c, g->ldc, g->add != NULL, few, rows, wide);
         return;
     }
-    NAME(gemm_sums)(g, c, KILN_GEMM_N, false, rows, wide);
+    NAME(gemm_sums)(g, c, KILN_GEMM_N, false, few, rows, wide);
     for (size_t i = 0; i < g->m; i++) {
         const float *sum = c + i * KILN_GEMM_N;
         const float *add = g->add ? g->add + i * g->ldadd : NULL;
@@ -324,3 +309,8 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         }
     }
 }
+
+static void NAME(gemm)(const struct kiln_gemm *g) {
+    NAME(block)(g, OPERAND_BF16 && g->m <= KILN_GEMM_FEW);
+}
+static void NAME(gemm_own)(const struct kiln_gemm *g) { NAME(block)(g, g->m <= KILN_GEMM_FEW); }

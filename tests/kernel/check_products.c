@@ -127,26 +127,35 @@ void check_transpose(const struct lab *lab) {
 
 /* ---- products ------------------------------------------------------------------------------- */
 
-enum add { ADD_NONE, ADD_OWN, ADD_OTHER, ADDS };
-
-struct shape {
-    size_t m, n, k;
-    enum add add;
-    bool c_operand;
-    size_t spare; /* elements that panels are longer than k wants */
-};
+/* rows x cols operands in double, without gaps. */
+static double *widened(const struct lab *lab, const void *operands, size_t ld, size_t rows,
+                       size_t cols) {
+    double *wide = kiln_alloc(rows * cols, sizeof *wide);
+    for (size_t i = 0; i < rows * cols; i++) {
+        wide[i] = lab_get(lab, operands, i / cols * ld + i % cols);
+    }
+    return wide;
+}
 
 /* Any order of summing k products and one addend is off by at most (k+1) roundings of the sum of
- * magnitudes (Higham 2002, section 3.1); bf16 products are exact. Then c_operand rounds. */
+ * magnitudes (Higham 2002, section 3.1); bf16 products are exact. Then c_operand rounds.
+ *
+ * BFDOT rounds to odd, which is off by less than two of those roundings, but rounds half as often:
+ * once the sum of a pair, all pairs together 2U of the magnitudes, and once every sum but the
+ * first, which adds to 0: 2U (k/2 - 1), (k+1)/2 for an odd k. With the addend k+2 at most. (Arm
+ * ARM, BFDotAdd and BFRound; it flushes subnormal sums, and none occur here.) */
 static void check_sums(const struct lab *lab, const struct kiln_gemm *g, const void *b, size_t ldb,
                        const float *add) {
+    double *left = widened(lab, g->a, g->lda, g->m, g->k);
+    double *right = widened(lab, b, ldb, g->n, g->k);
     for (size_t i = 0; i < g->m; i++) {
         for (size_t j = 0; j < g->n; j++) {
+            const double *x = left + i * g->k, *y = right + j * g->k;
             double sum = add ? (double)add[i * g->ldadd + j] : 0.0, size = fabs(sum);
             for (size_t p = 0; p < g->k; p++) {
-                double x = lab_get(lab, g->a, i * g->lda + p) * lab_get(lab, b, j * ldb + p);
-                sum += x;
-                size += fabs(x);
+                double product = x[p] * y[p];
+                sum += product;
+                size += fabs(product);
             }
             double tolerance = (double)(g->k + 2) * U * size;
             size_t at = i * g->ldc + j;
@@ -155,26 +164,33 @@ static void check_sums(const struct lab *lab, const struct kiln_gemm *g, const v
             lab_close(lab, "c", i * 1000 + j, got, sum, tolerance);
         }
     }
+    kiln_free(left);
+    kiln_free(right);
 }
 
-static void check_product(const struct lab *lab, void (*gemm)(const struct kiln_gemm *),
-                          const struct shape *s) {
+void lab_check_product(const struct lab *lab, void (*gemm)(const struct kiln_gemm *),
+                       const struct lab_product *s) {
     size_t operand = lab->k.operand_bytes, element = s->c_operand ? operand : sizeof(float);
-    size_t panel = kiln_panel_elements(s->k) + s->spare, ldb = s->k + 1;
+    size_t packed_k = s->k + s->behind, panel = kiln_panel_elements(packed_k), ldb = packed_k + 1;
     struct kiln_gemm g = {.m = s->m, .n = s->n, .k = s->k, .c_operand = s->c_operand};
     void *b = lab_operands(lab, s->n * ldb, 1, 1.0f);
     void *packed = lab_memory((s->n + 63) / 64 * panel, operand, 0);
-    lab->ref.pack(packed, panel, b, ldb, s->n, s->k);
+    for (size_t i = 0; i < s->n; i++) {
+        for (size_t p = s->k; p < packed_k; p++) {
+            lab_put(lab, b, i * ldb + p, NAN);
+        }
+    }
+    lab->ref.pack(packed, panel, b, ldb, s->n, packed_k);
     g.lda = s->k + 3;
     g.a = lab_operands(lab, (s->m - 1) * g.lda + s->k, 1, 1.0f);
     g.b = packed;
-    g.panel = s->spare ? panel : 0;
+    g.panel = s->behind ? panel : 0;
     g.ldc = s->n + 5;
     size_t c_elements = (s->m - 1) * g.ldc + s->n;
     g.c = lab_memory(c_elements, element, 1);
     g.scratch = lab_memory(KILN_GEMM_SCRATCH, 1, 0);
     const float *add = NULL;
-    if (s->add == ADD_OWN) {
+    if (s->add == LAB_ADD_OWN) {
         for (size_t i = 0; i < c_elements; i++) {
             if (i % g.ldc < s->n) {
                 ((float *)g.c)[i] = lab_normal();
@@ -183,7 +199,7 @@ static void check_product(const struct lab *lab, void (*gemm)(const struct kiln_
         g.ldadd = g.ldc;
         g.add = g.c;
         add = lab_copy(g.c, c_elements, sizeof(float), 0);
-    } else if (s->add == ADD_OTHER) {
+    } else if (s->add == LAB_ADD_OTHER) {
         g.ldadd = s->n + 2;
         g.add = add = lab_floats(s->m * g.ldadd, 1, 1.0f);
     }
@@ -194,19 +210,19 @@ static void check_product(const struct lab *lab, void (*gemm)(const struct kiln_
 }
 
 static void check_products(const struct lab *lab, void (*gemm)(const struct kiln_gemm *),
-                           bool spare) {
+                           bool behind) {
     static const size_t ms[] = {1, 2, 3, 4, 5, 6, 7, 63, 64, 65, 127, 128};
     static const size_t ns[] = {1, 7, 16, 63, 64, 65, 127, 128, 200, 256};
     static const size_t ks[] = {1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257};
     for (size_t i = 0; i < 156; i++) {
-        struct shape s = {.m = ms[i % 12], .n = ns[i * 7 % 10], .k = ks[i * 5 % 13]};
+        struct lab_product s = {.m = ms[i % 12], .n = ns[i * 7 % 10], .k = ks[i * 5 % 13]};
         s.c_operand = i % 7 % 2;
-        s.add = (enum add)(i % 5 % ADDS);
-        if (s.c_operand && s.add == ADD_OWN) {
-            s.add = ADD_OTHER; /* c holds operands then, add is fp32 */
+        s.add = (enum lab_add)(i % 5 % LAB_ADDS);
+        if (s.c_operand && s.add == LAB_ADD_OWN) {
+            s.add = LAB_ADD_OTHER; /* c holds operands then, add is fp32 */
         }
-        s.spare = spare ? i % 3 * kiln_panel_elements(1) : 0;
-        check_product(lab, gemm, &s);
+        s.behind = behind ? i % 3 * 37 : 0;
+        lab_check_product(lab, gemm, &s);
     }
 }
 
@@ -215,15 +231,17 @@ void check_gemm_own(const struct lab *lab) {
     check_products(lab, lab->k.gemm_own, true);
     /* Deeper than the scratch holds of few rows. */
     for (size_t m = 1; m <= 5; m++) {
-        check_product(lab, lab->k.gemm_own, &(struct shape){.m = m, .n = 70, .k = 4099});
+        lab_check_product(lab, lab->k.gemm_own, &(struct lab_product){.m = m, .n = 70, .k = 4099});
     }
 }
 
 /* ---- few rows ------------------------------------------------------------------------------- */
 
-/* bf16: row i of a block of few rows has the bits of row i of a larger block. */
+/* few_as_many: row i of a block of few rows has the bits of row i of a larger block. */
 static void check_few(const struct lab *lab) {
-    if (!lab->bf16 || strcmp(lab->k.provider, "own") != 0) {
+    const bool own = strcmp(lab->k.provider, "own") == 0, amx = strcmp(lab->k.tier, "amx") == 0;
+    CHECK_EQ(lab->k.few_as_many, lab->bf16 && own && !amx);
+    if (!lab->k.few_as_many) {
         return;
     }
     const size_t M = 9, N = 128;

@@ -195,10 +195,17 @@ void check_swiglu_bwd(const struct lab *lab) {
         dh[0] = lab_memory(n, lab->k.operand_bytes, 1);
         dh[1] = lab_memory(n, lab->k.operand_bytes, 1);
         dh[2] = lab_copy(h, n, lab->k.operand_bytes, 1);
-        lab->k.swiglu_bwd(dh[0], dgate, h, rows, f);
-        lab->ref.swiglu_bwd(dh[1], dgate, h, rows, f);
-        lab->k.swiglu_bwd(dh[2], dgate, dh[2], rows, f); /* in place */
+        void *gate[2];
+        for (int j = 0; j < 2; j++) {
+            gate[j] = lab_memory(rows * f, lab->k.operand_bytes, 1);
+            (j ? lab->ref : lab->k).swiglu_bwd(dh[j], gate[j], dgate, h, rows, f);
+        }
+        lab->k.swiglu_bwd(dh[2], NULL, dgate, dh[2], rows, f); /* in place */
         CHECK_BYTES(dh[2], dh[0], n * lab->k.operand_bytes);
+        for (size_t e = 0; e < rows * f; e++) {
+            double size = fabs(lab_get(lab, gate[1], e)) + 1e-23;
+            close_operands(lab, "gate", gate[0], gate[1], e, size, 16.0 * U);
+        }
         for (size_t e = 0; e < n; e++) {
             size_t at = e / (2 * f) * 2 * f + e % f; /* of the gate */
             double a = lab_get(lab, h, at), b = lab_get(lab, h, at + f);
@@ -304,6 +311,9 @@ void check_cross_entropy(const struct lab *lab) {
             void *d = lab_memory(n, lab->k.operand_bytes, 3);
             float loss = lab->k.cross_entropy(d, logits, n, targets[t], scale);
             CHECK(lab->k.cross_entropy(NULL, again, n, targets[t], scale) == loss);
+            float *place = lab_copy(from, n, 4, 1);
+            CHECK(lab->k.cross_entropy(place, place, n, targets[t], scale) == loss);
+            CHECK_BYTES(place, d, n * lab->k.operand_bytes);
             double peak = (double)-INFINITY, total = 0.0;
             for (size_t j = 0; j < n; j++) {
                 peak = fmax(peak, (double)from[j]);

@@ -43,6 +43,17 @@ void lab_put(const struct lab *lab, void *operands, size_t i, float value);
 void lab_close(const struct lab *lab, const char *what, size_t i, double got, double want,
                double tolerance);
 
+/* One product of these sizes on random operands, held against sums in double. */
+enum lab_add { LAB_ADD_NONE, LAB_ADD_OWN, LAB_ADD_OTHER, LAB_ADDS }; /* OWN: c itself */
+struct lab_product {
+    size_t m, n, k;
+    enum lab_add add;
+    bool c_operand;
+    size_t behind; /* so much longer is the contraction that b was packed for; NaN */
+};
+void lab_check_product(const struct lab *lab, void (*gemm)(const struct kiln_gemm *),
+                       const struct lab_product *s);
+
 #define KERNEL(name) void check_##name(const struct lab *lab);
 #include "kernel/kernels.inc"
 #undef KERNEL

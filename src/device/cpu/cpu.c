@@ -164,11 +164,11 @@ static void set_up_head(struct kiln_cpu_device *cpu) {
         .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
                  cpu->rstd, cpu->dnorm},
         .norm_offset = norm->offset,
-        .dw = {cpu->turned, cpu->columns},
-        .xn = cpu->xn,
-        .logits = cpu->logits,
-        .dlogits = cpu->dlogits,
-        .dxn = cpu->dxn,
+        .xn = cpu->head.xn,
+        .logits = cpu->head.logits,
+        .dxn = cpu->head.dxn,
+        .turned = cpu->head.turned,
+        .columns = cpu->head.columns,
     };
 }
 
@@ -282,34 +282,61 @@ static const struct kiln_device_ops ops = {
     .import_residual = cpu_import,
 };
 
+#define TAKE(field, bytes)                                  \
+    field = base ? (void *)((uintptr_t)base + used) : NULL; \
+    used = kiln_arena_reserve(used, (bytes))
+
 /* Both passes over the same list: base NULL plans the size, then the blocks are cut. */
 static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     const struct kiln_dims *d = &cpu->base.table->dims;
+    struct kiln_head *head = &cpu->head;
     size_t n = cpu->tokens, operand = cpu->kernels.operand_bytes, used = 0;
     size_t hk = d->heads * d->head_size, qkv = hk + 2 * d->kv_heads * d->head_size;
-    size_t wide = kiln_largest(qkv, 2 * d->hidden), narrow = kiln_largest(d->dim, hk);
     size_t rows = n < KILN_HEAD_ROWS ? n : KILN_HEAD_ROWS;
-#define TAKE(field, bytes)                                       \
-    cpu->field = base ? (void *)((uintptr_t)base + used) : NULL; \
-    used = kiln_arena_reserve(used, (bytes))
-    TAKE(angles, cpu->base.shape.seq * d->head_size * sizeof(float));
-    TAKE(xn, n * narrow * operand);
-    TAKE(gate, n * d->hidden * operand);
-    TAKE(rstd, n * sizeof(float));
-    TAKE(losses, n * sizeof(float));
-    TAKE(logits, rows * d->vocab * sizeof(float));
+    TAKE(cpu->angles, cpu->base.shape.seq * d->head_size * sizeof(float));
+    TAKE(cpu->rstd, n * sizeof(float));
+    TAKE(cpu->losses, n * sizeof(float));
+    TAKE(head->xn, rows * d->dim * operand);
+    TAKE(head->logits, rows * d->vocab * sizeof(float));
     if (cpu->training) {
-        TAKE(dout, n * kiln_largest(narrow, d->hidden) * operand);
-        TAKE(dy, n * d->dim * operand);
-        TAKE(dwide, n * wide * operand);
-        TAKE(turned, kiln_largest(n * kiln_largest(wide, narrow), rows * d->vocab) * operand);
-        TAKE(columns, kiln_packed_elements(kiln_largest(narrow, d->hidden), n) * operand);
-        TAKE(dxn, n * d->dim * sizeof(float));
-        TAKE(dnorm, (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK * d->dim * sizeof(float));
-        TAKE(dlogits, rows * d->vocab * operand);
+        const size_t turned = kiln_turned_stride(n) * operand;
+        TAKE(cpu->turned_dy, d->dim * turned);
+        TAKE(cpu->turned_wide, kiln_largest(qkv, 2 * d->hidden) * turned);
+        TAKE(cpu->packed_in, kiln_packed_elements(kiln_largest(hk, d->hidden), n) * operand);
+        TAKE(cpu->packed_xn, kiln_packed_elements(d->dim, n) * operand);
+        TAKE(cpu->dout, n * hk * operand);
+        TAKE(cpu->dqkv, n * qkv * operand);
+        TAKE(cpu->dnorm, (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK * d->dim * sizeof(float));
+        TAKE(head->dxn, rows * d->dim * sizeof(float));
+        TAKE(head->turned, kiln_turned_stride(rows) * d->vocab * operand);
+        TAKE(head->columns, kiln_packed_elements(d->dim, rows) * operand);
     }
-#undef TAKE
     return used;
+}
+
+size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,
+                        struct kiln_cpu_scratch *out) {
+    const struct kiln_dims *d = &cpu->base.table->dims;
+    size_t m = cpu->chunk, operand = cpu->kernels.operand_bytes, used = 0;
+    TAKE(out->gemm, KILN_GEMM_SCRATCH);
+    TAKE(out->xn, m * d->dim * operand);
+    TAKE(out->gate, m * d->hidden * operand);
+    if (cpu->training) {
+        TAKE(out->dy, m * d->dim * operand);
+        TAKE(out->dgate, m * d->hidden * operand);
+        TAKE(out->dh, m * 2 * d->hidden * operand);
+        TAKE(out->dxn, m * d->dim * sizeof(float));
+    }
+    return used;
+}
+#undef TAKE
+
+/* Of one thread: chunks, and attention. */
+static size_t thread_bytes(const struct kiln_cpu_device *cpu) {
+    struct kiln_cpu_scratch scratch;
+    return kiln_largest(kiln_cpu_scratch(cpu, NULL, &scratch),
+                        kiln_attention_scratch(&cpu->kernels, cpu->base.shape.seq,
+                                               cpu->base.table->dims.head_size));
 }
 
 enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
@@ -321,13 +348,12 @@ enum kiln_status kiln_cpu_sizes(const struct kiln_table *table,
         .training = options->training,
     };
     KILN_TRY(kiln_kernels_choose(options->precision, &cpu.kernels, err));
+    cpu.chunk = kiln_chunk_rows(&cpu.kernels, cpu.tokens, 1); /* more threads: no larger ones */
     *out = (struct kiln_device_sizes){.workspace = lay_out(&cpu, NULL)};
     for (int what = KILN_RESIDUAL; what <= KILN_TAPS_FEED_FORWARD; what++) {
         out->activation[what] = cpu_activation_bytes(&cpu.base, what);
     }
-    const size_t scratch =
-        kiln_attention_scratch(&cpu.kernels, options->shape.seq, table->dims.head_size);
-    out->thread = kiln_largest(scratch, KILN_GEMM_SCRATCH);
+    out->thread = thread_bytes(&cpu);
     for (size_t i = 0; i < table->n_matrices; i++) {
         size_t forward, backward;
         kiln_packed_sizes(&table->matrices[i], cpu.kernels.operand_bytes, &forward, &backward);
@@ -357,9 +383,8 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
                                    struct kiln_err *err) {
     const struct kiln_dims *d = &cpu->base.table->dims;
     KILN_TRY(kiln_kernels_choose(options->precision, &cpu->kernels, err));
-    KILN_TRY(kiln_workers_open(
-        &cpu->workers, &cpu->kernels, pool,
-        kiln_attention_scratch(&cpu->kernels, options->shape.seq, d->head_size), err));
+    cpu->chunk = kiln_chunk_rows(&cpu->kernels, cpu->tokens, kiln_pool_threads(pool));
+    KILN_TRY(kiln_workers_open(&cpu->workers, &cpu->kernels, pool, thread_bytes(cpu), err));
     KILN_TRY(check_weights(cpu, &cpu->base.weights, err));
     for (size_t i = 0; i < cpu->n_sets; i++) {
         KILN_TRY(open_set(cpu, &cpu->sets[i], err));

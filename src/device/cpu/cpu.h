@@ -6,7 +6,8 @@
  *   residual       fp32 [N, D]
  *   attention taps operands qkv [N, (H+2G)K] after RoPE | out [N, HK] | fp32 lse [B, H, T]
  *   feed-forward taps operands h [N, 2F]
- * Norms are recomputed in the backward pass: they are cheaper than the memory they would take.
+ * Norms and gates are recomputed in the backward pass: they are cheaper than the memory they would
+ * take.
  */
 #ifndef KILN_DEVICE_CPU_H
 #define KILN_DEVICE_CPU_H
@@ -35,21 +36,33 @@ struct kiln_cpu_device {
     size_t tokens; /* N */
     float *angles; /* RoPE: [T, K] as cos, sin pairs */
 
-    /* Workspace; operands unless said otherwise. */
-    void *xn;      /* [N, D] normalised input */
-    void *gate;    /* [N, F] */
-    void *dout;    /* [N, max(D, HK)] gradient at a half-layer's output; then of attention's out */
-    void *dy;      /* [N, D] rounded incoming gradient */
-    void *dwide;   /* [N, max((H+2G)K, 2F)] gradient of qkv or of h */
-    void *turned;  /* transposed gradient, as the left operand of dW */
-    void *columns; /* packed activations, as the right operand of dW */
-    float *dxn;    /* fp32 [N, D] gradient of the norm's output */
-    float *rstd;   /* fp32 [N] */
-    float *dnorm;  /* fp32 [chunks, D] partial gradients of a norm's weight */
-    float *losses; /* fp32 [N] */
-    float *logits; /* fp32 [HEAD_ROWS, V] */
-    void *dlogits; /* [HEAD_ROWS, V] */
+    size_t chunk; /* tokens that one task takes, a multiple of 32 */
+
+    /* Workspace; operands unless said otherwise. Of a backward half-layer: */
+    void *turned_dy;   /* [D, N'] its incoming gradient; N' = kiln_turned_stride(N) */
+    void *turned_wide; /* [max((H+2G)K, 2F), N'] the gradient of qkv or of h */
+    void *packed_in;   /* [max(HK, F), N] packed: attention's output, or the gate */
+    void *packed_xn;   /* [D, N] packed: the norm's output */
+    void *dout;        /* [N, HK] gradient of attention's output */
+    void *dqkv;        /* [N, (H+2G)K] */
+    float *rstd;       /* fp32 [N] */
+    float *dnorm;      /* fp32 [N/32, D] partial gradients of a norm's weight */
+    float *losses;     /* fp32 [N] */
 };
+
+/* What a chunk of M tokens is worked on in, part of its thread's scratch. Operands. */
+struct kiln_cpu_scratch {
+    void *gemm;  /* KILN_GEMM_SCRATCH bytes */
+    void *xn;    /* [M, D] normalised input */
+    void *gate;  /* [M, F] */
+    void *dy;    /* [M, D] incoming gradient */
+    void *dgate; /* [M, F] */
+    void *dh;    /* [M, 2F] */
+    float *dxn;  /* fp32 [M, D] gradient of the norm's output */
+};
+/* Cut it out of the thread's scratch; returns its bytes. */
+size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,
+                        struct kiln_cpu_scratch *out);
 
 static inline struct kiln_cpu_device *kiln_cpu_of(struct kiln_device *device) {
     return (struct kiln_cpu_device *)device;
@@ -69,7 +82,6 @@ struct kiln_taps_attention {
     float *lse;
 };
 struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, const void *taps);
-size_t kiln_cpu_taps_bytes(const struct kiln_cpu_device *cpu);
 
 KILN_MUST_CHECK enum kiln_status kiln_cpu_open(const struct kiln_table *table,
                                                struct kiln_pool *pool,

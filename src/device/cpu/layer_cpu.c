@@ -4,13 +4,60 @@
  *
  *   attention      x' = x + Wo . attend(rope(Wqkv . norm(x)))
  *   feed-forward   x' = x + W2 . swiglu(W13 . norm(x))
+ *
+ * The work is cut into chunks of tokens: one task takes its rows through all steps that need no
+ * other rows, in scratch of its thread that stays in the caches. What contracts over tokens, weight
+ * gradients and attention, is work of its own behind them; for weight gradients the chunks leave
+ * the two operands in the layout that the product wants (product.h).
  */
 #include <string.h>
 
 #include "base/machine.h"
 #include "device/cpu/cpu.h"
 
-/* ---- norms --------------------------------------------------------------------------------- */
+/* ---- a chunk of tokens --------------------------------------------------------------------- */
+
+struct half {
+    struct kiln_cpu_device *cpu;
+    size_t layer;
+    const float *x; /* residual that the half-layer read */
+    float *out;     /* what it made of it, or in the backward pass dx, in place */
+    void *taps;
+};
+
+/* Tokens first..first+rows of a half-layer and where they are worked on. */
+struct chunk {
+    const struct half *half;
+    struct kiln_cpu_device *cpu;
+    size_t first, rows;
+    const float *x; /* of the first token, as out */
+    float *out;
+    struct kiln_cpu_scratch s;
+};
+
+static struct chunk chunk_at(const struct half *half, size_t first, size_t rows, void *scratch) {
+    const size_t at = first * half->cpu->base.table->dims.dim;
+    struct chunk chunk = {.half = half,
+                          .cpu = half->cpu,
+                          .first = first,
+                          .rows = rows,
+                          .x = half->x + at,
+                          .out = half->out + at};
+    kiln_cpu_scratch(half->cpu, scratch, &chunk.s);
+    return chunk;
+}
+
+/* Row `first` of an operand array of rows of `width`. */
+static void *row_of(const struct chunk *chunk, const void *array, size_t width) {
+    return (void *)((uintptr_t)array + chunk->first * width * chunk->cpu->kernels.operand_bytes);
+}
+
+static void run_chunks(const struct half *half, kiln_rows_fn fn) {
+    kiln_rows(&half->cpu->workers, half->cpu->tokens, half->cpu->chunk, fn,
+              (void *)(uintptr_t)half);
+}
+
+/* ---- norms ---------------------------------------------------------------------------------- */
 
 static struct kiln_rows_norm norm_of(const struct kiln_cpu_device *cpu,
                                      const struct kiln_tensor *tensor) {
@@ -24,211 +71,249 @@ static struct kiln_rows_norm norm_of(const struct kiln_cpu_device *cpu,
     };
 }
 
-/* cpu->xn = norm(x), the weight of `role` and layer. */
-static void normalise(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
-                      const float *x) {
-    struct kiln_rows_norm norm = norm_of(cpu, kiln_table_find(cpu->base.table, role, layer));
-    kiln_rows_norm(&cpu->workers, &norm, x, cpu->tokens, cpu->xn);
+/* s.xn = norm(x), the weight of `role`. */
+static void normalise(const struct chunk *c, enum kiln_role role) {
+    const struct kiln_tensor *tensor = kiln_table_find(c->cpu->base.table, role, c->half->layer);
+    const struct kiln_rows_norm norm = norm_of(c->cpu, tensor);
+    c->cpu->kernels.rmsnorm(c->s.xn, norm.rstd + c->first, c->x, norm.w, norm.eps, c->rows,
+                            norm.dim);
 }
 
-/* dx += gradient of norm(x) from cpu->dxn, and the norm's weight gradient. */
-static void normalise_backward(struct kiln_cpu_device *cpu, enum kiln_role role, size_t layer,
-                               const float *x, float *dx) {
-    const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, layer);
+/* out += gradient of norm(x) from s.dxn. The norm's output is packed for the weight gradient. */
+static void normalise_backward(const struct chunk *c, enum kiln_role role) {
+    struct kiln_cpu_device *cpu = c->cpu;
+    const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, c->half->layer);
+    const struct kiln_rows_norm norm = norm_of(cpu, tensor);
+    normalise(c, role);
+    kiln_pack_rows(&cpu->kernels, cpu->packed_xn, cpu->tokens, c->s.xn, norm.dim, c->first,
+                   c->rows);
+    kiln_rows_norm_bwd_some(&cpu->kernels, &norm, c->x, c->s.dxn, c->first, c->rows, c->out);
+}
+
+static void norm_gradient(const struct half *half, enum kiln_role role) {
+    const struct kiln_cpu_device *cpu = half->cpu;
     const struct kiln_gradients *gradients = &cpu->base.gradients;
-    struct kiln_rows_norm norm = norm_of(cpu, tensor);
-    kiln_rows_norm_bwd(&cpu->workers, &norm, x, cpu->dxn, cpu->tokens, dx,
-                       gradients->all + tensor->offset, gradients->add);
+    const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, half->layer);
+    const struct kiln_rows_norm norm = norm_of(cpu, tensor);
+    kiln_rows_norm_bwd_sum(&cpu->kernels, &norm, cpu->tokens, gradients->all + tensor->offset,
+                           gradients->add);
 }
 
 /* ---- products with the packed weights ------------------------------------------------------ */
 
-static const struct kiln_matrix *matrix_of(const struct kiln_cpu_device *cpu,
-                                           enum kiln_matrix_kind kind, size_t layer) {
-    return kiln_table_matrix(cpu->base.table, kind, layer);
+static const struct kiln_matrix *matrix_of(const struct half *half, enum kiln_matrix_kind kind) {
+    return kiln_table_matrix(half->cpu->base.table, kind, half->layer);
+}
+static const void *packed_of(const struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
+                             bool forward) {
+    const struct kiln_packed *packed = kiln_cpu_packed(cpu);
+    return (forward ? packed->forward : packed->backward)[m - cpu->base.table->matrices];
 }
 
-/* y [N, rows] = x [N, cols] . W^T; as operands, or fp32 with x_in added. */
-static void forward_product(struct kiln_cpu_device *cpu, const struct kiln_matrix *m, const void *x,
+/* y [rows, m->rows] = x W^T as operands; or fp32, with the residual added. */
+static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *x,
                             void *y, const float *residual) {
-    kiln_product(
-        &cpu->workers,
-        &(struct kiln_gemm){.m = cpu->tokens,
-                            .n = m->rows,
-                            .k = m->cols,
-                            .a = x,
-                            .lda = m->cols,
-                            .b = kiln_cpu_packed(cpu)->forward[m - cpu->base.table->matrices],
-                            .c = y,
-                            .ldc = m->rows,
-                            .c_operand = residual == NULL,
-                            .add = residual,
-                            .ldadd = m->rows});
+    const struct kiln_matrix *m = matrix_of(c->half, kind);
+    kiln_product_alone(&c->cpu->kernels,
+                       &(struct kiln_gemm){.m = c->rows,
+                                           .n = m->rows,
+                                           .k = m->cols,
+                                           .a = x,
+                                           .lda = m->cols,
+                                           .b = packed_of(c->cpu, m, true),
+                                           .c = y,
+                                           .ldc = m->rows,
+                                           .c_operand = residual == NULL,
+                                           .add = residual,
+                                           .ldadd = m->rows},
+                       c->s.gemm);
 }
 
-/* dx [N, cols] = dy [N, rows] . W */
-static void backward_product(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
-                             const void *dy, void *dx, bool operand) {
-    kiln_product(
-        &cpu->workers,
-        &(struct kiln_gemm){.m = cpu->tokens,
-                            .n = m->cols,
-                            .k = m->rows,
-                            .a = dy,
-                            .lda = m->rows,
-                            .b = kiln_cpu_packed(cpu)->backward[m - cpu->base.table->matrices],
-                            .c = dx,
-                            .ldc = m->cols,
-                            .c_operand = operand});
+/* dx [rows, m->cols] = dy W, as operands or fp32. */
+static void backward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *dy,
+                             void *dx, bool operand) {
+    const struct kiln_matrix *m = matrix_of(c->half, kind);
+    kiln_product_alone(&c->cpu->kernels,
+                       &(struct kiln_gemm){.m = c->rows,
+                                           .n = m->cols,
+                                           .k = m->rows,
+                                           .a = dy,
+                                           .lda = m->rows,
+                                           .b = packed_of(c->cpu, m, false),
+                                           .c = dx,
+                                           .ldc = m->cols,
+                                           .c_operand = operand},
+                       c->s.gemm);
 }
 
-static void weight_gradient(struct kiln_cpu_device *cpu, const struct kiln_matrix *m,
-                            const void *dy, const void *x) {
-    struct kiln_rows_dw work = {cpu->turned, cpu->columns};
-    kiln_rows_weight_gradient(&cpu->workers, &work, dy, x, cpu->tokens, m->rows, m->cols,
-                              cpu->base.gradients.all + m->offset, cpu->base.gradients.add);
+/* s.dy = the incoming gradient as operands; turned for the weight gradient of the output. */
+static void round_gradient(const struct chunk *c) {
+    struct kiln_cpu_device *cpu = c->cpu;
+    const size_t dim = cpu->base.table->dims.dim;
+    cpu->kernels.round(c->s.dy, c->out, c->rows * dim);
+    kiln_turn_rows(&cpu->kernels, cpu->turned_dy, cpu->tokens, c->s.dy, dim, c->first, c->rows);
 }
 
-/* ---- rows of elementwise work --------------------------------------------------------------- */
-
-struct rows_work {
-    const struct kiln_cpu_device *cpu;
-    void *out;
-    const void *in, *in2;
-    bool inverse;
-};
-
-static void rope_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct rows_work *job = context;
-    const struct kiln_cpu_device *cpu = job->cpu;
-    const struct kiln_dims *d = &cpu->base.table->dims;
-    size_t ld = (d->heads + 2 * d->kv_heads) * d->head_size;
-    (void)index;
-    (void)scratch;
-    cpu->kernels.rope((char *)job->out + first * ld * cpu->kernels.operand_bytes, ld, rows,
-                      d->heads + d->kv_heads, d->head_size, cpu->angles, first, cpu->base.shape.seq,
-                      job->inverse);
-}
-
-static void swiglu_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct rows_work *job = context;
-    size_t f = job->cpu->base.table->dims.hidden, row = f * job->cpu->kernels.operand_bytes;
-    (void)index;
-    (void)scratch;
-    job->cpu->kernels.swiglu((char *)job->out + first * row,
-                             (const char *)job->in + first * 2 * row, rows, f);
-}
-
-static void swiglu_bwd_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct rows_work *job = context;
-    size_t f = job->cpu->base.table->dims.hidden, row = f * job->cpu->kernels.operand_bytes;
-    (void)index;
-    (void)scratch;
-    job->cpu->kernels.swiglu_bwd((char *)job->out + first * 2 * row,
-                                 (const char *)job->in + first * row,
-                                 (const char *)job->in2 + first * 2 * row, rows, f);
-}
-
-static void round_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
-    const struct rows_work *job = context;
-    size_t d = job->cpu->base.table->dims.dim;
-    (void)index;
-    (void)scratch;
-    job->cpu->kernels.round((char *)job->out + first * d * job->cpu->kernels.operand_bytes,
-                            (const float *)job->in + first * d, rows * d);
+/* Of the half-layer's two matrices: the output's from dy and what it multiplied, the input's from
+ * the wide gradient and the norm's output. */
+static void weight_gradients(const struct half *half, enum kiln_matrix_kind output,
+                             enum kiln_matrix_kind input) {
+    const struct kiln_cpu_device *cpu = half->cpu;
+    const struct kiln_gradients *g = &cpu->base.gradients;
+    const struct kiln_matrix *o = matrix_of(half, output), *i = matrix_of(half, input);
+    const struct kiln_gemm products[] = {
+        kiln_weight_gradient(cpu->turned_dy, cpu->packed_in, cpu->tokens, o->rows, o->cols,
+                             g->all + o->offset, g->add),
+        kiln_weight_gradient(cpu->turned_wide, cpu->packed_xn, cpu->tokens, i->rows, i->cols,
+                             g->all + i->offset, g->add),
+    };
+    kiln_products(&cpu->workers, products, 2);
 }
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
+static size_t qkv_width(const struct kiln_dims *d) {
+    return (d->heads + 2 * d->kv_heads) * d->head_size;
+}
+
+static void turn_heads(const struct chunk *c, void *rows, bool inverse) {
+    const struct kiln_cpu_device *cpu = c->cpu;
+    const struct kiln_dims *d = &cpu->base.table->dims;
+    cpu->kernels.rope(rows, qkv_width(d), c->rows, d->heads + d->kv_heads, d->head_size,
+                      cpu->angles, c->first, cpu->base.shape.seq, inverse);
+}
+
+static void attention_in(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+    const struct chunk c = chunk_at(context, first, rows, scratch);
+    void *qkv =
+        row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).qkv, qkv_width(&c.cpu->base.table->dims));
+    (void)index;
+    normalise(&c, KILN_ATTN_NORM);
+    forward_product(&c, KILN_MATRIX_QKV, c.s.xn, qkv, NULL);
+    turn_heads(&c, qkv, false);
+}
+
+static void attention_out(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+    const struct chunk c = chunk_at(context, first, rows, scratch);
+    const struct kiln_dims *d = &c.cpu->base.table->dims;
+    (void)index;
+    forward_product(&c, KILN_MATRIX_WO,
+                    row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).out, d->heads * d->head_size),
+                    c.out, c.x);
+}
+
 struct attention_job {
-    struct kiln_cpu_device *cpu;
-    struct kiln_taps_attention taps;
+    const struct half *half;
     bool backward;
 };
 
+/* One sequence and one key-value head with the heads that share it. */
 static void attend(void *context, size_t task, size_t thread) {
     const struct attention_job *job = context;
-    struct kiln_cpu_device *cpu = job->cpu;
+    struct kiln_cpu_device *cpu = job->half->cpu;
     const struct kiln_dims *d = &cpu->base.table->dims;
+    const struct kiln_taps_attention taps = kiln_cpu_taps(cpu, job->half->taps);
     size_t seq = cpu->base.shape.seq, hk = d->heads * d->head_size;
-    size_t qkv = hk + 2 * d->kv_heads * d->head_size, operand = cpu->kernels.operand_bytes;
+    size_t qkv = qkv_width(d), operand = cpu->kernels.operand_bytes;
     size_t b = task / d->kv_heads, g = task % d->kv_heads;
     struct kiln_attention a = {.kernels = &cpu->kernels,
                                .seq = seq,
                                .heads = d->heads,
                                .kv_heads = d->kv_heads,
                                .head_size = d->head_size,
-                               .qkv = (char *)job->taps.qkv + b * seq * qkv * operand,
-                               .out = (char *)job->taps.out + b * seq * hk * operand,
-                               .lse = job->taps.lse + b * d->heads * seq};
+                               .qkv = (char *)taps.qkv + b * seq * qkv * operand,
+                               .out = (char *)taps.out + b * seq * hk * operand,
+                               .lse = taps.lse + b * d->heads * seq};
     if (job->backward) {
         a.dout = (char *)cpu->dout + b * seq * hk * operand;
-        a.dqkv = (char *)cpu->dwide + b * seq * qkv * operand;
+        a.dqkv = (char *)cpu->dqkv + b * seq * qkv * operand;
         kiln_attention_bwd(&a, g, cpu->workers.scratch[thread]);
     } else {
         kiln_attention_fwd(&a, g, cpu->workers.scratch[thread]);
     }
 }
 
-static void attention_forward(struct kiln_cpu_device *cpu, size_t layer, const float *x_in,
-                              float *x_out, void *taps) {
-    struct attention_job job = {.cpu = cpu, .taps = kiln_cpu_taps(cpu, taps)};
-    struct rows_work rope = {.cpu = cpu, .out = job.taps.qkv};
-    normalise(cpu, KILN_ATTN_NORM, layer, x_in);
-    forward_product(cpu, matrix_of(cpu, KILN_MATRIX_QKV, layer), cpu->xn, job.taps.qkv, NULL);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, rope_rows, &rope);
+static void attend_all(const struct half *half, bool backward) {
+    const struct kiln_cpu_device *cpu = half->cpu;
+    struct attention_job job = {half, backward};
     kiln_pool_run(cpu->workers.pool, cpu->base.shape.batch * cpu->base.table->dims.kv_heads, attend,
                   &job);
-    forward_product(cpu, matrix_of(cpu, KILN_MATRIX_WO, layer), job.taps.out, x_out, x_in);
 }
 
-static void attention_backward(struct kiln_cpu_device *cpu, size_t layer, const float *x_in,
-                               float *dx, const void *taps) {
-    struct attention_job job = {.cpu = cpu, .taps = kiln_cpu_taps(cpu, taps), .backward = true};
-    struct rows_work rounded = {.cpu = cpu, .out = cpu->dy, .in = dx};
-    struct rows_work rope = {.cpu = cpu, .out = cpu->dwide, .inverse = true};
-    const struct kiln_matrix *qkv = matrix_of(cpu, KILN_MATRIX_QKV, layer);
-    const struct kiln_matrix *wo = matrix_of(cpu, KILN_MATRIX_WO, layer);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, round_rows, &rounded);
-    backward_product(cpu, wo, cpu->dy, cpu->dout, true);
-    weight_gradient(cpu, wo, cpu->dy, job.taps.out);
-    kiln_pool_run(cpu->workers.pool, cpu->base.shape.batch * cpu->base.table->dims.kv_heads, attend,
-                  &job);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, rope_rows, &rope);
-    backward_product(cpu, qkv, cpu->dwide, cpu->dxn, false);
-    normalise(cpu, KILN_ATTN_NORM, layer, x_in);
-    weight_gradient(cpu, qkv, cpu->dwide, cpu->xn);
-    normalise_backward(cpu, KILN_ATTN_NORM, layer, x_in, dx);
+static void attention_forward(const struct half *half) {
+    run_chunks(half, attention_in);
+    attend_all(half, false);
+    run_chunks(half, attention_out);
+}
+
+static void attention_out_bwd(void *context, size_t first, size_t rows, size_t index,
+                              void *scratch) {
+    const struct chunk c = chunk_at(context, first, rows, scratch);
+    const size_t hk = c.cpu->base.table->dims.heads * c.cpu->base.table->dims.head_size;
+    (void)index;
+    round_gradient(&c);
+    backward_product(&c, KILN_MATRIX_WO, c.s.dy, row_of(&c, c.cpu->dout, hk), true);
+    kiln_pack_rows(&c.cpu->kernels, c.cpu->packed_in, c.cpu->tokens,
+                   row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).out, hk), hk, first, rows);
+}
+
+static void attention_in_bwd(void *context, size_t first, size_t rows, size_t index,
+                             void *scratch) {
+    const struct chunk c = chunk_at(context, first, rows, scratch);
+    const size_t width = qkv_width(&c.cpu->base.table->dims);
+    void *dqkv = row_of(&c, c.cpu->dqkv, width);
+    (void)index;
+    turn_heads(&c, dqkv, true);
+    kiln_turn_rows(&c.cpu->kernels, c.cpu->turned_wide, c.cpu->tokens, dqkv, width, first, rows);
+    backward_product(&c, KILN_MATRIX_QKV, dqkv, c.s.dxn, false);
+    normalise_backward(&c, KILN_ATTN_NORM);
+}
+
+static void attention_backward(const struct half *half) {
+    run_chunks(half, attention_out_bwd);
+    attend_all(half, true);
+    run_chunks(half, attention_in_bwd);
+    norm_gradient(half, KILN_ATTN_NORM);
+    weight_gradients(half, KILN_MATRIX_WO, KILN_MATRIX_QKV);
 }
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
 
-static void feed_forward(struct kiln_cpu_device *cpu, size_t layer, const float *x_in, float *x_out,
-                         void *h) {
-    struct rows_work swiglu = {.cpu = cpu, .out = cpu->gate, .in = h};
-    normalise(cpu, KILN_FFN_NORM, layer, x_in);
-    forward_product(cpu, matrix_of(cpu, KILN_MATRIX_W13, layer), cpu->xn, h, NULL);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, swiglu_rows, &swiglu);
-    forward_product(cpu, matrix_of(cpu, KILN_MATRIX_W2, layer), cpu->gate, x_out, x_in);
+static void feed_forward_rows(void *context, size_t first, size_t rows, size_t index,
+                              void *scratch) {
+    const struct chunk c = chunk_at(context, first, rows, scratch);
+    const size_t f = c.cpu->base.table->dims.hidden;
+    void *h = row_of(&c, c.half->taps, 2 * f);
+    (void)index;
+    normalise(&c, KILN_FFN_NORM);
+    forward_product(&c, KILN_MATRIX_W13, c.s.xn, h, NULL);
+    c.cpu->kernels.swiglu(c.s.gate, h, rows, f);
+    forward_product(&c, KILN_MATRIX_W2, c.s.gate, c.out, c.x);
 }
 
-static void feed_forward_backward(struct kiln_cpu_device *cpu, size_t layer, const float *x_in,
-                                  float *dx, const void *h) {
-    struct rows_work rounded = {.cpu = cpu, .out = cpu->dy, .in = dx};
-    struct rows_work swiglu = {.cpu = cpu, .out = cpu->gate, .in = h};
-    struct rows_work swiglu_bwd = {.cpu = cpu, .out = cpu->dwide, .in = cpu->dout, .in2 = h};
-    const struct kiln_matrix *w13 = matrix_of(cpu, KILN_MATRIX_W13, layer);
-    const struct kiln_matrix *w2 = matrix_of(cpu, KILN_MATRIX_W2, layer);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, round_rows, &rounded);
-    backward_product(cpu, w2, cpu->dy, cpu->dout, true);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, swiglu_rows, &swiglu);
-    weight_gradient(cpu, w2, cpu->dy, cpu->gate);
-    kiln_rows(&cpu->workers, cpu->tokens, KILN_ROW_CHUNK, swiglu_bwd_rows, &swiglu_bwd);
-    backward_product(cpu, w13, cpu->dwide, cpu->dxn, false);
-    normalise(cpu, KILN_FFN_NORM, layer, x_in);
-    weight_gradient(cpu, w13, cpu->dwide, cpu->xn);
-    normalise_backward(cpu, KILN_FFN_NORM, layer, x_in, dx);
+static void feed_forward_bwd_rows(void *context, size_t first, size_t rows, size_t index,
+                                  void *scratch) {
+    const struct chunk c = chunk_at(context, first, rows, scratch);
+    struct kiln_cpu_device *cpu = c.cpu;
+    const size_t f = cpu->base.table->dims.hidden;
+    const void *h = row_of(&c, c.half->taps, 2 * f);
+    (void)index;
+    round_gradient(&c);
+    backward_product(&c, KILN_MATRIX_W2, c.s.dy, c.s.dgate, true);
+    cpu->kernels.swiglu_bwd(c.s.dh, c.s.gate, c.s.dgate, h, rows, f);
+    kiln_pack_rows(&cpu->kernels, cpu->packed_in, cpu->tokens, c.s.gate, f, first, rows);
+    kiln_turn_rows(&cpu->kernels, cpu->turned_wide, cpu->tokens, c.s.dh, 2 * f, first, rows);
+    backward_product(&c, KILN_MATRIX_W13, c.s.dh, c.s.dxn, false);
+    normalise_backward(&c, KILN_FFN_NORM);
 }
+
+static void feed_forward_backward(const struct half *half) {
+    run_chunks(half, feed_forward_bwd_rows);
+    norm_gradient(half, KILN_FFN_NORM);
+    weight_gradients(half, KILN_MATRIX_W2, KILN_MATRIX_W13);
+}
+
+/* ---- the device's calls ---------------------------------------------------------------------- */
 
 static enum kiln_status require(const struct kiln_cpu_device *cpu, size_t kind, size_t layer,
                                 struct kiln_err *err) {
@@ -237,39 +322,41 @@ static enum kiln_status require(const struct kiln_cpu_device *cpu, size_t kind, 
     return KILN_OK;
 }
 
-enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
+enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half which,
                                   const void *x_in, void *x_out, void *taps, bool keep,
                                   struct kiln_err *err) {
     (void)keep; /* they are workspace, too */
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    const bool attention = half == KILN_ATTENTION;
+    const struct half half = {cpu, layer, x_in, x_out, taps};
+    const bool attention = which == KILN_ATTENTION;
     const double start = kiln_now_s();
     if (attention) {
         KILN_TRY(require(cpu, KILN_ATTN_FWD, layer, err));
-        attention_forward(cpu, layer, x_in, x_out, taps);
+        attention_forward(&half);
         device->counts.layer_forwards++;
     } else {
         KILN_TRY(require(cpu, KILN_FFN_FWD, layer, err));
-        feed_forward(cpu, layer, x_in, x_out, taps);
+        run_chunks(&half, feed_forward_rows);
     }
     kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_fwd" : "ffn_fwd", layer, start);
     return KILN_OK;
 }
 
-enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
+enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half which,
                                    const void *x_in, void *dx, const void *taps,
                                    struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    const bool attention = half == KILN_ATTENTION;
+    const struct half half = {cpu, layer, x_in, dx, (void *)(uintptr_t)taps};
+    const bool attention = which == KILN_ATTENTION;
     const double start = kiln_now_s();
     if (attention) {
         KILN_TRY(require(cpu, KILN_ATTN_BWD1, layer, err));
         KILN_TRY(require(cpu, KILN_ATTN_BWD2, layer, err));
         KILN_TRY(require(cpu, KILN_QKV_BWD, layer, err));
-        attention_backward(cpu, layer, x_in, dx, taps);
+        attention_backward(&half);
     } else {
         KILN_TRY(require(cpu, KILN_FFN_BWD, layer, err));
-        feed_forward_backward(cpu, layer, x_in, dx, taps);
+        feed_forward_backward(&half);
     }
     kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_bwd" : "ffn_bwd", layer, start);
     return KILN_OK;

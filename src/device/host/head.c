@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/mem.h"
+
 /* ---- norms --------------------------------------------------------------------------------- */
 
 struct norm_job {
@@ -29,49 +31,45 @@ void kiln_rows_norm(const struct kiln_workers *workers, const struct kiln_rows_n
     kiln_rows(workers, n, KILN_ROW_CHUNK, norm_rows, &job);
 }
 
+void kiln_rows_norm_bwd_some(const struct kiln_kernels *kernels, const struct kiln_rows_norm *norm,
+                             const float *x, const float *dxn, size_t first, size_t rows,
+                             float *dx) {
+    const size_t d = norm->dim;
+    for (size_t i = 0; i < rows; i += KILN_ROW_CHUNK) {
+        float *dw = norm->dnorm + (first + i) / KILN_ROW_CHUNK * d;
+        memset(dw, 0, d * sizeof *dw);
+        kernels->rmsnorm_bwd(dx + i * d, dw, dxn + i * d, x + i * d, norm->w,
+                             norm->rstd + first + i, kiln_least(rows - i, KILN_ROW_CHUNK), d);
+    }
+}
+
 static void norm_bwd_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
     const struct norm_job *job = context;
-    const struct kiln_rows_norm *norm = job->norm;
-    size_t d = norm->dim;
-    float *dw = norm->dnorm + index * d;
+    const size_t at = first * job->norm->dim;
+    (void)index;
     (void)scratch;
-    memset(dw, 0, d * sizeof *dw);
-    job->kernels->rmsnorm_bwd(job->dx + first * d, dw, job->dxn + first * d, job->x + first * d,
-                              norm->w, norm->rstd + first, rows, d);
+    kiln_rows_norm_bwd_some(job->kernels, job->norm, job->x + at, job->dxn + at, first, rows,
+                            job->dx + at);
+}
+
+void kiln_rows_norm_bwd_sum(const struct kiln_kernels *kernels, const struct kiln_rows_norm *norm,
+                            size_t n, float *dw, bool add) {
+    const size_t d = norm->dim;
+    for (size_t i = 0; i < (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK; i++) {
+        if (i == 0 && !add) {
+            memcpy(dw, norm->dnorm, d * sizeof *dw);
+        } else {
+            kernels->add(dw, norm->dnorm + i * d, d);
+        }
+    }
 }
 
 void kiln_rows_norm_bwd(const struct kiln_workers *workers, const struct kiln_rows_norm *norm,
                         const float *x, const float *dxn, size_t n, float *dx, float *dw,
                         bool add) {
     struct norm_job job = {.kernels = workers->kernels, .norm = norm, .x = x, .dxn = dxn, .dx = dx};
-    size_t d = norm->dim;
     kiln_rows(workers, n, KILN_ROW_CHUNK, norm_bwd_rows, &job);
-    for (size_t i = 0; i < (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK; i++) {
-        if (i == 0 && !add) {
-            memcpy(dw, norm->dnorm, d * sizeof *dw);
-        } else {
-            workers->kernels->add(dw, norm->dnorm + i * d, d);
-        }
-    }
-}
-
-/* ---- weight gradients ---------------------------------------------------------------------- */
-
-void kiln_rows_weight_gradient(const struct kiln_workers *workers, const struct kiln_rows_dw *work,
-                               const void *dy, const void *x, size_t n, size_t rows, size_t cols,
-                               float *dw, bool add) {
-    kiln_transpose(workers, work->turned, n, dy, rows, n, rows);
-    kiln_pack_columns(workers, work->columns, x, cols, n, cols);
-    kiln_product(workers, &(struct kiln_gemm){.m = rows,
-                                              .n = cols,
-                                              .k = n,
-                                              .a = work->turned,
-                                              .lda = n,
-                                              .b = work->columns,
-                                              .c = dw,
-                                              .ldc = cols,
-                                              .add = add ? dw : NULL,
-                                              .ldadd = cols});
+    kiln_rows_norm_bwd_sum(workers->kernels, norm, n, dw, add);
 }
 
 /* ---- the end of the model ------------------------------------------------------------------ */
@@ -88,11 +86,11 @@ static void loss_rows(void *context, size_t first, size_t rows, size_t index, vo
     const struct loss_job *job = context;
     const struct kiln_head *head = job->head;
     const struct kiln_kernels *kernels = head->workers->kernels;
-    size_t vocab = head->classifier->rows, row = vocab * kernels->operand_bytes;
+    size_t vocab = head->classifier->rows;
     (void)index;
     (void)scratch;
     for (size_t i = first; i < first + rows; i++) {
-        void *dlogits = job->gradient ? (char *)head->dlogits + i * row : NULL;
+        void *dlogits = job->gradient ? kiln_dlogits(head, i) : NULL;
         job->losses[i] = kernels->cross_entropy(dlogits, head->logits + i * vocab, vocab,
                                                 job->targets[i], job->scale);
     }
@@ -119,20 +117,54 @@ void kiln_head_forward(const struct kiln_head *head, const float *x, const uint3
     kiln_head_loss(head, targets, n, scale, gradient, losses);
 }
 
+/* Of one panel of classes: dlogits turned, and of the first tasks a slice of xn packed. */
+struct turn_job {
+    const struct kiln_head *head;
+    size_t n;
+};
+
+static void turn_classes(void *context, size_t first, size_t classes, size_t index, void *scratch) {
+    const struct turn_job *job = context;
+    const struct kiln_head *head = job->head;
+    const struct kiln_kernels *kernels = head->workers->kernels;
+    const size_t operand = kernels->operand_bytes, stride = kiln_turned_stride(job->n);
+    (void)index;
+    (void)scratch;
+    kernels->transpose((char *)head->turned + first * stride * operand, stride,
+                       (const char *)kiln_dlogits(head, 0) + first * operand,
+                       kiln_dlogits_stride(head), job->n, classes);
+}
+
+static void pack_normed(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+    const struct turn_job *job = context;
+    const struct kiln_head *head = job->head;
+    const size_t d = head->classifier->cols, operand = head->workers->kernels->operand_bytes;
+    (void)index;
+    (void)scratch;
+    kiln_pack_rows(head->workers->kernels, head->columns, job->n,
+                   (const char *)head->xn + first * d * operand, d, first, rows);
+}
+
 void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, float *dx,
                         float *gradients, bool add) {
     const struct kiln_matrix *m = head->classifier;
-    kiln_product(head->workers, &(struct kiln_gemm){.m = n,
-                                                    .n = m->cols,
-                                                    .k = m->rows,
-                                                    .a = head->dlogits,
-                                                    .lda = m->rows,
-                                                    .b = head->backward,
-                                                    .c = head->dxn,
-                                                    .ldc = m->cols});
+    struct turn_job job = {head, n};
+    kiln_rows(head->workers, m->rows, KILN_PANEL, turn_classes, &job);
+    kiln_rows(head->workers, n, KILN_PANEL_K, pack_normed, &job);
+    const struct kiln_gemm products[] = {
+        {.m = n,
+         .n = m->cols,
+         .k = m->rows,
+         .a = kiln_dlogits(head, 0),
+         .lda = kiln_dlogits_stride(head),
+         .b = head->backward,
+         .c = head->dxn,
+         .ldc = m->cols},
+        kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols,
+                             gradients + m->offset, add),
+    };
+    kiln_products(head->workers, products, 2);
     memset(dx, 0, n * m->cols * sizeof *dx);
     kiln_rows_norm_bwd(head->workers, &head->norm, x, head->dxn, n, dx,
                        gradients + head->norm_offset, add);
-    kiln_rows_weight_gradient(head->workers, &head->dw, head->dlogits, head->xn, n, m->rows,
-                              m->cols, gradients + m->offset, add);
 }

@@ -14,7 +14,7 @@
 #include "kernel/product.h"
 
 /* Rows that one elementwise task takes. Constant, so partial sums do not depend on threads. */
-enum { KILN_ROW_CHUNK = 32, KILN_HEAD_ROWS = 256 };
+enum { KILN_ROW_CHUNK = 32, KILN_HEAD_ROWS = 512 };
 
 /* RMSNorm of rows of the table's width D. */
 struct kiln_rows_norm {
@@ -30,15 +30,13 @@ void kiln_rows_norm(const struct kiln_workers *workers, const struct kiln_rows_n
 /* dx += gradient of norm(x) from dxn, all fp32 [n, D]; dw [D] (+)= the weight's. */
 void kiln_rows_norm_bwd(const struct kiln_workers *workers, const struct kiln_rows_norm *norm,
                         const float *x, const float *dxn, size_t n, float *dx, float *dw, bool add);
-
-/* dw [rows, cols] (+)= dy^T . x, operands dy [n, rows] and x [n, cols]. */
-struct kiln_rows_dw {
-    void *turned;  /* operands [rows, n] */
-    void *columns; /* packed [cols, n] */
-};
-void kiln_rows_weight_gradient(const struct kiln_workers *workers, const struct kiln_rows_dw *work,
-                               const void *dy, const void *x, size_t n, size_t rows, size_t cols,
-                               float *dw, bool add);
+/* Its two halves: for rows first..first+rows of them, first a multiple of KILN_ROW_CHUNK, on any
+ * thread (x, dxn and dx begin at `first`), and when all are done the sum of what they left. */
+void kiln_rows_norm_bwd_some(const struct kiln_kernels *kernels, const struct kiln_rows_norm *norm,
+                             const float *x, const float *dxn, size_t first, size_t rows,
+                             float *dx);
+void kiln_rows_norm_bwd_sum(const struct kiln_kernels *kernels, const struct kiln_rows_norm *norm,
+                            size_t n, float *dw, bool add);
 
 /* The end of the model. Everything is borrowed. Blocks below are of n <= KILN_HEAD_ROWS tokens. */
 struct kiln_head {
@@ -47,17 +45,25 @@ struct kiln_head {
     const void *forward, *backward; /* its packed copies; backward only for gradients */
     struct kiln_rows_norm norm;     /* the final one */
     size_t norm_offset;             /* of its weight in the flat arrays */
-    struct kiln_rows_dw dw;
-    void *xn;      /* operands [n, D] */
-    float *logits; /* fp32 [n, V] */
-    void *dlogits; /* operands [n, V] */
+    void *xn;                       /* operands [n, D] */
+    float *logits; /* fp32 [n, V]; dlogits take their place, operands at the start of each row */
     float *dxn;    /* fp32 [n, D] */
+    void *turned;  /* operands [V, kiln_turned_stride(n)] */
+    void *columns; /* packed [D, n] */
 };
+/* Elements between rows of dlogits, and a row of them. */
+static inline size_t kiln_dlogits_stride(const struct kiln_head *head) {
+    return head->classifier->rows * sizeof(float) / head->workers->kernels->operand_bytes;
+}
+static inline void *kiln_dlogits(const struct kiln_head *head, size_t row) {
+    return head->logits + row * head->classifier->rows;
+}
 
-/* losses [n] from x [n, D] and targets; with `gradient` also dlogits, of scale * their sum. */
+/* losses [n] from x [n, D] and targets; with `gradient` also dlogits, of scale * their sum. The
+ * logits are overwritten. */
 void kiln_head_forward(const struct kiln_head *head, const float *x, const uint32_t *targets,
                        size_t n, float scale, bool gradient, float *losses);
-/* The second half of it, from logits that are there: they are overwritten. */
+/* The second half of it, from logits that are there. */
 void kiln_head_loss(const struct kiln_head *head, const uint32_t *targets, size_t n, float scale,
                     bool gradient, float *losses);
 /* From the block's dlogits and xn: dx [n, D] is written, gradients of classifier and norm are added

@@ -33,9 +33,8 @@ static size_t lay_out(struct kiln_host *host, void *base) {
         TAKE(host->dx, rows * d->dim * sizeof(float));
         TAKE(head->dxn, rows * d->dim * sizeof(float));
         TAKE(head->norm.dnorm, chunks_of(rows, KILN_ROW_CHUNK) * d->dim * sizeof(float));
-        TAKE(head->dlogits, rows * d->vocab * sizeof(float));
-        TAKE(head->dw.turned, rows * d->vocab * sizeof(float));
-        TAKE(head->dw.columns, kiln_packed_elements(d->dim, rows) * sizeof(float));
+        TAKE(head->turned, kiln_turned_stride(rows) * d->vocab * sizeof(float));
+        TAKE(head->columns, kiln_packed_elements(d->dim, rows) * sizeof(float));
     }
 #undef TAKE
     return used;

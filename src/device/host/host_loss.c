@@ -192,7 +192,7 @@ static void probability_losses(void *context, size_t first, size_t rows, size_t 
         if (!job->gradient) {
             continue;
         }
-        float *row = (float *)head->dlogits + i * vocab;
+        float *row = kiln_dlogits(head, i);
         row[job->targets[i]] -= 1.0F;
         for (size_t v = 0; v < vocab; v++) {
             row[v] *= job->scale;
@@ -216,7 +216,7 @@ static void made_losses(struct kiln_host *host, const struct kiln_host_made *mad
         return;
     }
     if (gradient) {
-        turn(host, made->probabilities + t, vocab, n, head->dlogits, vocab);
+        turn(host, made->probabilities + t, vocab, n, kiln_dlogits(head, 0), vocab);
     }
     struct probability_job job = {host, made, targets, t, scale, gradient};
     kiln_rows(&host->workers, n, LOSSES, probability_losses, &job);

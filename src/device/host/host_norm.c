@@ -176,7 +176,7 @@ static void swiglu_rows(void *context, size_t first, size_t rows, size_t index, 
         kernels->half_to(h, job->h1 + at, seq);
         kernels->half_to(h + seq, job->h3 + at, seq);
         kernels->half_to(dgate, job->dgate + at, seq);
-        kernels->swiglu_bwd(dh, dgate, h, 1, seq);
+        kernels->swiglu_bwd(dh, NULL, dgate, h, 1, seq);
         kernels->half_of(job->dh1 + at, dh, seq);
         kernels->half_of(job->dh3 + at, dh + seq, seq);
         memset(job->dh1 + at + seq, 0, (width - seq) * sizeof *job->dh1);

@@ -23,6 +23,7 @@ void kiln_kernels_ref(struct kiln_kernels *kernels, enum kiln_precision precisio
     kernels->tier = "ref";
     kernels->provider = "own";
     kernels->precision = precision;
+    kernels->few_as_many = precision == KILN_PRECISION_BF16;
     if (precision == KILN_PRECISION_BF16) {
         kernels->operand_bytes = 2;
         fill_bf16_ref(kernels);

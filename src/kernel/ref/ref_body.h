@@ -17,10 +17,10 @@ static inline size_t NAME(at)(size_t k, size_t n) { return k * KILN_PANEL + n; }
 #endif
 
 /* The sums of 64 columns of one row. Few rows of fp32 are summed in double (kernel.h). */
-static void NAME(gemm_row)(const struct kiln_gemm *g, const OP *a, const OP *b, float *sum) {
+static void NAME(gemm_row)(const struct kiln_gemm *g, const OP *a, const OP *b, bool few,
+                           float *sum) {
     double wide[KILN_PANEL] = {0};
     float narrow[KILN_PANEL] = {0};
-    bool few = !OPERAND_BF16 && g->m <= KILN_GEMM_FEW;
     for (size_t p = 0; p < g->k; p++) {
         for (size_t j = 0; j < KILN_PANEL; j++) {
             float x = NAME(get)(a[p]), y = NAME(get)(b[NAME(at)(p, j)]);
@@ -36,7 +36,7 @@ static void NAME(gemm_row)(const struct kiln_gemm *g, const OP *a, const OP *b, 
     }
 }
 
-static void NAME(gemm)(const struct kiln_gemm *g) {
+static void NAME(block)(const struct kiln_gemm *g, bool few) {
     assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
     size_t panel = g->panel ? g->panel : kiln_panel_elements(g->k);
     for (size_t i = 0; i < g->m; i++) {
@@ -44,7 +44,7 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         for (size_t j0 = 0; j0 < g->n; j0 += KILN_PANEL) {
             const OP *b = (const OP *)g->b + j0 / KILN_PANEL * panel;
             float sum[KILN_PANEL];
-            NAME(gemm_row)(g, a, b, sum);
+            NAME(gemm_row)(g, a, b, few, sum);
             for (size_t j = 0; j < KILN_PANEL && j0 + j < g->n; j++) {
                 float v = sum[j] + (g->add ? g->add[i * g->ldadd + j0 + j] : 0.0f);
                 if (g->c_operand) {
@@ -55,6 +55,11 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
             }
         }
     }
+}
+
+static void NAME(gemm)(const struct kiln_gemm *g) { NAME(block)(g, false); }
+static void NAME(gemm_own)(const struct kiln_gemm *g) {
+    NAME(block)(g, !OPERAND_BF16 && g->m <= KILN_GEMM_FEW);
 }
 
 /* Panels of an [n, k] matrix whose element (j, p) lies at src[j*step_n + p*step_k]. */
@@ -162,7 +167,8 @@ static void NAME(swiglu)(void *gate, const void *h, size_t rows, size_t f) {
 }
 
 /* silu(a) = a s(a), s the logistic function; silu'(a) = s (1 + a (1 - s)). */
-static void NAME(swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t rows, size_t f) {
+static void NAME(swiglu_bwd)(void *dh, void *gate, const void *dgate, const void *h, size_t rows,
+                             size_t f) {
     for (size_t r = 0; r < rows; r++) {
         const OP *h1 = (const OP *)h + r * 2 * f, *h3 = h1 + f;
         OP *d1 = (OP *)dh + r * 2 * f, *d3 = d1 + f;
@@ -170,6 +176,9 @@ static void NAME(swiglu_bwd)(void *dh, const void *dgate, const void *h, size_t 
             float a = NAME(get)(h1[i]), b = NAME(get)(h3[i]);
             float d = NAME(get)(((const OP *)dgate)[r * f + i]);
             float s = 1.0f / (1.0f + expf(-a));
+            if (gate) {
+                ((OP *)gate)[r * f + i] = NAME(put)(a * s * b);
+            }
             d1[i] = NAME(put)(d * b * s * (1.0f + a * (1.0f - s)));
             d3[i] = NAME(put)(d * a * s);
         }
@@ -226,8 +235,8 @@ static float NAME(cross_entropy)(void *dlogits, float *logits, size_t n, size_t 
         total += logits[i];
     }
     for (size_t i = 0; i < n && dlogits; i++) {
-        float gradient = logits[i] / total * scale - (i == target ? scale : 0.0f);
-        ((OP *)dlogits)[i] = NAME(put)(gradient);
+        OP gradient = NAME(put)(logits[i] / total * scale - (i == target ? scale : 0.0f));
+        memcpy((OP *)dlogits + i, &gradient, sizeof gradient); /* may lie over what was read */
     }
     return peak + logf(total) - at_target; /* cppcheck-suppress invalidFunctionArg ; >= 1 */
 }
@@ -321,7 +330,8 @@ static void half_round_ref(float *x, size_t n) {
 #endif
 
 static void NAME(fill)(struct kiln_kernels *kernels) {
-    kernels->gemm = kernels->gemm_own = NAME(gemm);
+    kernels->gemm = NAME(gemm);
+    kernels->gemm_own = NAME(gemm_own);
     kernels->pack_f32 = NAME(pack_f32);
     kernels->pack = NAME(pack);
     kernels->pack_t_f32 = NAME(pack_t_f32);
