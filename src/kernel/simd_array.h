@@ -27,39 +27,52 @@ INLINE void TIER(add_squares)(vf sum[4], const float *x, size_t cols) {
     }
 }
 
-/* `blocks` neighbours, a constant, so that the sums stay in registers; of the last only `last`
- * columns. Row after row over several of them: memory likes long pieces. */
-INLINE void TIER(sum_blocks)(double *sum, const float *x, size_t ld, size_t rows,
+/* Some rows of `blocks` neighbours, a constant, so that the sums stay in registers; of the last
+ * only `last` columns. */
+INLINE void TIER(sum_blocks)(vf lanes[][4], const float *x, size_t ld, size_t rows,
                              const size_t blocks, const size_t last) {
-    vf lanes[4][4];
-    memset(lanes, 0, sizeof lanes);
+    vf sum[4][4];
+    memcpy(sum, lanes, blocks * sizeof sum[0]);
     for (size_t r = 0; r < rows; r++) {
-        for (size_t i = 0; i < blocks * KILN_SUM_BLOCK; i += 64 / sizeof(float)) {
-            __builtin_prefetch(x + (r + 8) * ld + i, 0, 3); /* a hint, also past the end */
-        }
         for (size_t b = 0; b < blocks; b++) {
             TIER(add_squares)
-            (lanes[b], x + r * ld + b * KILN_SUM_BLOCK, b + 1 < blocks ? KILN_SUM_BLOCK : last);
+            (sum[b], x + r * ld + b * KILN_SUM_BLOCK, b + 1 < blocks ? KILN_SUM_BLOCK : last);
         }
     }
-    for (size_t b = 0; b < blocks; b++) {
+    memcpy(lanes, sum, blocks * sizeof sum[0]);
+}
+
+/* Of up to SUMS blocks side by side a few rows at a time: memory likes to be read in its order. */
+enum { TIER(SUMS) = 16, TIER(SUM_ROWS) = 4 };
+
+INLINE void TIER(sum_some)(double *sum, const float *x, size_t ld, size_t rows, size_t cols) {
+    vf lanes[TIER(SUMS)][4];
+    memset(lanes, 0, sizeof lanes);
+    for (size_t r = 0; r < rows; r += TIER(SUM_ROWS)) {
+        const size_t n = rows - r < TIER(SUM_ROWS) ? rows - r : TIER(SUM_ROWS);
+        const float *from = x + r * ld;
+        size_t b = 0;
+        for (; (b + 4) * KILN_SUM_BLOCK <= cols; b += 4) {
+            TIER(sum_blocks)(lanes + b, from + b * KILN_SUM_BLOCK, ld, n, 4, KILN_SUM_BLOCK);
+        }
+        for (; (b + 1) * KILN_SUM_BLOCK <= cols; b++) {
+            TIER(sum_blocks)(lanes + b, from + b * KILN_SUM_BLOCK, ld, n, 1, KILN_SUM_BLOCK);
+        }
+        if (b * KILN_SUM_BLOCK < cols) {
+            TIER(sum_blocks)
+            (lanes + b, from + b * KILN_SUM_BLOCK, ld, n, 1, cols - b * KILN_SUM_BLOCK);
+        }
+    }
+    for (size_t b = 0; b * KILN_SUM_BLOCK < cols; b++) {
         sum[b] = (double)v_sum((lanes[b][0] + lanes[b][1]) + (lanes[b][2] + lanes[b][3]));
     }
 }
 
 static void TIER(sum_squares)(double *sum, const float *x, size_t ld, size_t rows, size_t cols) {
-    const size_t wide = 4 * KILN_SUM_BLOCK;
-    size_t j = 0;
-    for (; j + wide <= cols; j += wide) {
-        TIER(sum_blocks)(sum + j / KILN_SUM_BLOCK, x + j, ld, rows, 4, KILN_SUM_BLOCK);
-    }
-    for (; j < cols; j += KILN_SUM_BLOCK) {
-        const size_t rest = cols - j;
-        if (rest >= KILN_SUM_BLOCK) {
-            TIER(sum_blocks)(sum + j / KILN_SUM_BLOCK, x + j, ld, rows, 1, KILN_SUM_BLOCK);
-        } else {
-            TIER(sum_blocks)(sum + j / KILN_SUM_BLOCK, x + j, ld, rows, 1, rest);
-        }
+    const size_t wide = TIER(SUMS) * KILN_SUM_BLOCK;
+    for (size_t j = 0; j < cols; j += wide) {
+        TIER(sum_some)
+        (sum + j / KILN_SUM_BLOCK, x + j, ld, rows, cols - j < wide ? cols - j : wide);
     }
 }
 
