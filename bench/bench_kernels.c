@@ -36,7 +36,8 @@ struct job {
     struct kiln_kernels k;
     char *a, *b, *c, *d; /* LARGE bytes each, small random numbers as fp32 or operands */
     void *scratch;
-    size_t sink; /* keeps a sum alive */
+    uint32_t tokens[T]; /* rows [.., D] of a block, all over it */
+    size_t sink;        /* keeps a sum alive */
 };
 struct measured {
     void (*run)(struct job *job);
@@ -93,6 +94,16 @@ PACK(pack_f32, job->k.pack_f32(job->c, kiln_panel_elements(D), (float *)job->a, 
 PACK(pack, job->k.pack(job->c, kiln_panel_elements(D), job->a, D, F, D), operand(job))
 PACK(pack_t_f32, job->k.pack_t_f32(job->c, kiln_panel_elements(F), (float *)job->a, D, F, D), 4)
 PACK(pack_t, job->k.pack_t(job->c, kiln_panel_elements(F), job->a, D, F, D), operand(job))
+static void run_pack_both(struct job *job) {
+    for (size_t i = 0; i < F; i += KILN_PANEL) {
+        job->k.pack_both(job->c + i * kiln_panel_elements(D) / KILN_PANEL * operand(job),
+                         job->d + i * KILN_PANEL * operand(job), kiln_panel_elements(F),
+                         (float *)job->a + i * D, D, KILN_PANEL, D, true);
+    }
+}
+static struct measured bench_pack_both(struct job *job) {
+    return (struct measured){run_pack_both, COPIED(D, F, 4, 2 * operand(job)), "GB/s"};
+}
 PACK(transpose, job->k.transpose(job->c, F, job->a, D, F, D), operand(job))
 PACK(round, job->k.round(job->c, (float *)job->a, (size_t)D *F), 4)
 PACK(widen, job->k.widen((float *)job->c, job->a, (size_t)D *F), 4)
@@ -148,6 +159,20 @@ static struct measured bench_softmax_causal_bwd(struct job *job) {
     size_t o = operand(job);
     return (struct measured){run_softmax_causal_bwd, COPIED(64, T, 8, 2 * o), "GB/s"};
 }
+static void run_embed(struct job *job) {
+    job->k.embed((float *)job->c, (float *)job->a, job->tokens, T, D);
+}
+static struct measured bench_embed(struct job *job) {
+    (void)job;
+    return (struct measured){run_embed, COPIED(T, D, 4, 4), "GB/s"};
+}
+static void run_embed_bwd(struct job *job) {
+    job->k.embed_bwd((float *)job->d, (float *)job->a, job->tokens, T, D, D);
+}
+static struct measured bench_embed_bwd(struct job *job) {
+    (void)job;
+    return (struct measured){run_embed_bwd, COPIED(T, D, 8, 4), "GB/s"};
+}
 static void run_cross_entropy(struct job *job) {
     memcpy(job->d, job->a, V * sizeof(float));
     (void)job->k.cross_entropy(job->c, (float *)job->d, V, 7, 1.0f);
@@ -168,11 +193,11 @@ static struct measured bench_add(struct job *job) {
     return (struct measured){run_add, 3.0 * LARGE, "GB/s"};
 }
 static void run_sum_squares(struct job *job) {
-    double sum = 0.0;
-    for (size_t i = 0; i < LARGE / 4; i += 2048) {
-        sum += job->k.sum_squares((float *)job->a + i, 2048);
+    double sum[D / KILN_SUM_BLOCK];
+    for (size_t i = 0; i + (size_t)KILN_SUM_BLOCK * D <= LARGE / 4; i += KILN_SUM_BLOCK * D) {
+        job->k.sum_squares(sum, (float *)job->a + i, D, KILN_SUM_BLOCK, D);
+        job->sink += sum[0] > 0.0;
     }
-    job->sink = sum > 0.0;
 }
 static struct measured bench_sum_squares(struct job *job) {
     (void)job;
@@ -315,6 +340,9 @@ int main(int argc, char **argv) {
         kiln_ceiling_copy(pool, &most.copying, &err) != KILN_OK ||
         kiln_ceiling_in_place(pool, &in_place, &err) != KILN_OK) {
         die(&err);
+    }
+    for (size_t i = 0; i < T; i++) {
+        job.tokens[i] = (uint32_t)(i * 2654435761u % (LARGE / 4 / D));
     }
     printf("one thread; copying moves %.1f GB/s, read plus write; changing memory in place %.1f\n",
            most.copying, in_place);

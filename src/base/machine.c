@@ -15,6 +15,7 @@
 
 #include <sched.h>
 #include <stdbool.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,22 +84,35 @@ void kiln_cpu_model(char *out, size_t size) {
 }
 #endif
 
+size_t kiln_cache_bytes(void) {
+    long bytes = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
+}
+
 /* Find the line that begins with `key` in a file of "key number" lines; true and the number when
  * it is there. */
 static bool number_after(const char *path, const char *key, size_t *value) {
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
+    char text[8192]; /* a file of the system, which is short; nothing is allocated for it */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (got < 0) {
         return false;
     }
-    char line[256];
-    size_t key_size = strlen(key);
-    bool found = false;
-    while (!found && fgets(line, sizeof line, file) != NULL) {
-        found = strncmp(line, key, key_size) == 0;
-    }
-    fclose(file);
-    if (!found) {
-        return false;
+    text[got] = '\0';
+    const size_t key_size = strlen(key);
+    const char *line = text;
+    while (strncmp(line, key, key_size) != 0) {
+        line = strchr(line, '\n');
+        if (line == NULL) {
+            return false;
+        }
+        line++;
     }
     char *end;
     unsigned long long number = strtoull(line + key_size, &end, 10);

@@ -13,6 +13,7 @@ size_t kiln_cpu_count(void);            /* processors this process may run on, a
 size_t kiln_memory_available(void);     /* bytes, 0 when unknown */
 size_t kiln_memory_resident(void);      /* bytes: RssAnon + RssFile + RssShmem now */
 size_t kiln_memory_resident_peak(void); /* bytes: VmHWM */
+size_t kiln_cache_bytes(void);          /* of the largest cache; 32 MiB when unknown */
 
 /* What the processor calls itself, cut to `size`; "unknown" where nobody says. */
 void kiln_cpu_model(char *out, size_t size);

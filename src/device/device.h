@@ -32,6 +32,7 @@
 
 #include "base/pool.h"
 #include "base/spans.h"
+#include "device/gradient_sums.h"
 #include "kernel/weights.h"
 #include "kiln/cpu.h"
 #include "kiln/device.h"
@@ -95,6 +96,9 @@ struct kiln_gradients {
     float *embedding; /* [V, D]: gradient of the embedding as it is looked up. Tied models add it
                        * to the head's gradient once, at the window's end (H + E) */
     bool add;         /* false in the first micro-batch of a window: write instead of add */
+    /* NULL but in the last micro-batch of a window: a device that sums squares on the way tells
+     * here which of the final values it has summed (gradient_sums.h). */
+    struct kiln_gradient_sums *sums;
 };
 
 struct kiln_device;

@@ -81,6 +81,8 @@ struct kiln_adamw {
     float correction2; /* 1 / (1 - beta2^t) */
 };
 
+enum { KILN_SUM_BLOCK = 64 };
+
 struct kiln_kernels {
     const char *tier;     /* "ref", "avx2" ...: the names of kiln_kernels_tiers */
     const char *provider; /* who multiplies: "own", "onednn" */
@@ -108,6 +110,12 @@ struct kiln_kernels {
      * packed by itself: pass dst + k0*64. */
     void (*pack_t_f32)(void *dst, size_t panel, const float *src, size_t ld, size_t k, size_t n);
     void (*pack_t)(void *dst, size_t panel, const void *src, size_t ld, size_t k, size_t n);
+
+    /* Both copies of n rows, at most 64, of a matrix [.., k] in one reading: pack_f32 into one
+     * panel at `forward`, and pack_t_f32 into the panels `panel` elements apart at `backward`. Both
+     * are 64-byte aligned. stream: write past the caches, for copies that no cache holds anyway. */
+    void (*pack_both)(void *forward, void *backward, size_t panel, const float *src, size_t ld,
+                      size_t n, size_t k, bool stream);
 
     /* dst [cols, rows] = src [rows, cols]^T, operands. */
     void (*transpose)(void *dst, size_t ldd, const void *src, size_t lds, size_t rows, size_t cols);
@@ -148,6 +156,14 @@ struct kiln_kernels {
                                size_t lds, const float *lse, const float *delta, size_t rows,
                                size_t first, size_t cols, float scale);
 
+    /* Embedding: x [n, d] = rows of table [.., d] that the tokens name, fp32. */
+    void (*embed)(float *x, const float *table, const uint32_t *tokens, size_t n, size_t d);
+    /* The backward: row tokens[i] of table += row i of dx, i = 0, 1, .. in order, on `columns` of
+     * d columns: callers that share the work split the columns, and both pointers begin at their
+     * first. */
+    void (*embed_bwd)(float *table, const float *dx, const uint32_t *tokens, size_t n, size_t d,
+                      size_t columns);
+
     /* Cross-entropy of one row of logits [n]: returns -ln softmax(logits)[target] and writes
      * dlogits = (softmax - onehot) * scale as operands (skipped when NULL). logits is overwritten;
      * dlogits may begin where logits does. */
@@ -157,9 +173,11 @@ struct kiln_kernels {
     float (*dot)(const void *a, const void *b, size_t n);
     /* y += x, fp32. */
     void (*add)(float *y, const float *x, size_t n);
-    /* Sum of squares in double over at most a few thousand elements. */
-    double (*sum_squares)(const float *x, size_t n);
-    /* One AdamW update of n parameters. */
+    /* sum[j] = sum of squares of columns j*64.. of x [rows, cols], ld apart, at most 64 rows: the
+     * same function of each block of 64 x 64, whatever lies beside it. */
+    void (*sum_squares)(double *sum, const float *x, size_t ld, size_t rows, size_t cols);
+    /* One AdamW update of n parameters; within 2 ulp of ref on every tier, subnormal numbers too.
+     * eps must be positive: with 0 a parameter that never had a gradient is 0/0, a NaN. */
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n,
                   const struct kiln_adamw *constants);
 

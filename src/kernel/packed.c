@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/machine.h"
+
 static size_t forward_bytes(const struct kiln_matrix *m, size_t operand) {
     return kiln_packed_elements(m->rows, m->cols) * operand;
 }
@@ -39,6 +41,7 @@ enum kiln_status kiln_packed_open(struct kiln_packed *packed, const struct kiln_
         kiln_packed_close(packed);
         return status;
     }
+    packed->streams = packed->arena.size > kiln_cache_bytes();
     for (size_t i = 0; i < table->n_matrices; i++) {
         const struct kiln_matrix *m = &table->matrices[i];
         packed->forward[i] = kiln_arena_take(&packed->arena, forward_bytes(m, operand));
@@ -82,7 +85,17 @@ void kiln_packed_rows(const struct kiln_packed *packed, size_t matrix, size_t fi
     const uint16_t *narrow;
     kiln_weights_rows(weights, m, first, &wide, &narrow);
     assert(wide || weights->precision == kernels->precision);
-    if (forward && packed->forward[matrix]) {
+    forward = forward && packed->forward[matrix];
+    backward = backward && packed->backward[matrix];
+    if (wide && forward && backward) {
+        kernels->pack_both((char *)packed->forward[matrix] +
+                               first / KILN_PANEL * kiln_panel_elements(m->cols) * operand,
+                           (char *)packed->backward[matrix] + first * KILN_PANEL * operand,
+                           kiln_panel_elements(m->rows), wide, m->cols, rows, m->cols,
+                           packed->streams);
+        return;
+    }
+    if (forward) {
         const size_t panel = kiln_panel_elements(m->cols);
         char *out = (char *)packed->forward[matrix] + first / KILN_PANEL * panel * operand;
         if (wide) {
@@ -91,7 +104,7 @@ void kiln_packed_rows(const struct kiln_packed *packed, size_t matrix, size_t fi
             kernels->pack(out, panel, narrow, m->cols, rows, m->cols);
         }
     }
-    if (backward && packed->backward[matrix]) {
+    if (backward) {
         const size_t panel = kiln_panel_elements(m->rows);
         char *out = (char *)packed->backward[matrix] + first * KILN_PANEL * operand;
         if (wide) {

@@ -22,6 +22,7 @@ struct kiln_packed {
     const struct kiln_kernels *kernels; /* borrowed */
     void **forward, **backward;         /* [n_matrices]; NULL where there is no such copy */
     struct kiln_arena arena;
+    bool streams; /* larger than the caches: both copies are written past them */
 };
 
 /* Room for the forward copies, and for the backward ones when asked. Memory is taken when a copy

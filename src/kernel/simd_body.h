@@ -53,6 +53,9 @@ INLINE void TIER(store_tail)(float *p, vf v, size_t n) { NAME(store_part)(p, v, 
 #endif
 
 #include "kernel/simd_pack.h"
+#if !OPERAND_BF16
+#include "kernel/simd_array.h"
+#endif
 #if OPERAND_BF16 && defined(HAS_DOT)
 #include "kernel/simd_dot.h"
 #else
@@ -331,57 +334,6 @@ static void TIER(rmsnorm_bwd)(float *dx, float *dw, const float *dy, const float
     }
 }
 
-static void TIER(add)(float *y, const float *x, size_t n) {
-    size_t i = 0;
-    for (; i + VL <= n; i += VL) {
-        v_store(y + i, v_load(y + i) + v_load(x + i));
-    }
-    for (; i < n; i++) {
-        y[i] += x[i];
-    }
-}
-
-static double TIER(sum_squares)(const float *x, size_t n) {
-    vf sum[4] = {{0}, {0}, {0}, {0}};
-    size_t i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL) {
-        for (size_t j = 0; j < 4; j++) {
-            vf v = v_load(x + i + j * VL);
-            sum[j] = v_fma(v, v, sum[j]);
-        }
-    }
-    double total = (double)v_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (; i < n; i++) {
-        total += (double)x[i] * (double)x[i];
-    }
-    return total;
-}
-
-static void TIER(adamw)(float *w, float *m, float *v, const float *g, size_t n,
-                        const struct kiln_adamw *c) {
-    for (size_t i = 0; i < n; i += VL) {
-        size_t part = n - i < VL ? n - i : VL;
-        bool full = part == VL;
-        vf gv = (full ? v_load(g + i) : TIER(load_tail)(g + i, part)) * c->grad_scale;
-        vf mv = full ? v_load(m + i) : TIER(load_tail)(m + i, part);
-        vf vv = full ? v_load(v + i) : TIER(load_tail)(v + i, part);
-        vf wv = full ? v_load(w + i) : TIER(load_tail)(w + i, part);
-        mv = v_fma(gv - mv, v_set(1.0f - c->beta1), mv);
-        vv = v_fma(gv * gv - vv, v_set(1.0f - c->beta2), vv);
-        vf step = mv * c->correction1 / (v_sqrt(vv * c->correction2) + c->eps);
-        wv = wv - c->lr * step - c->decay * wv;
-        if (full) {
-            v_store(w + i, wv);
-            v_store(m + i, mv);
-            v_store(v + i, vv);
-        } else {
-            TIER(store_tail)(w + i, wv, part);
-            TIER(store_tail)(m + i, mv, part);
-            TIER(store_tail)(v + i, vv, part);
-        }
-    }
-}
-
 /* ---- fp16 ------------------------------------------------------------------------------------ */
 
 static void TIER(half_of)(uint16_t *dst, const float *src, size_t n) {
@@ -427,6 +379,7 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->pack = NAME(pack);
     kernels->pack_t_f32 = NAME(pack_t_f32);
     kernels->pack_t = NAME(pack_t);
+    kernels->pack_both = NAME(pack_both);
     kernels->transpose = NAME(transpose);
     kernels->round = NAME(round);
     kernels->widen = NAME(widen);
@@ -437,6 +390,8 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->swiglu_bwd = NAME(swiglu_bwd);
     kernels->softmax_causal = NAME(softmax_causal);
     kernels->softmax_causal_bwd = NAME(softmax_causal_bwd);
+    kernels->embed = TIER(embed);
+    kernels->embed_bwd = TIER(embed_bwd);
     kernels->cross_entropy = NAME(cross_entropy);
     kernels->dot = NAME(dot);
     kernels->add = TIER(add);

@@ -2,6 +2,7 @@
  *
  * simd_pack.h: packing and transposing of one tier and precision (a part of simd_body.h).
  */
+#include "kernel/simd_stream.h"
 
 /* ---- packing ------------------------------------------------------------------------------- */
 
@@ -132,6 +133,65 @@ static void NAME(pack_t)(void *dst, size_t panel, const void *src, size_t ld, si
 #else
     NAME(pack_t_f32)(dst, panel, src, ld, k, n);
 #endif
+}
+
+/* ---- both copies of a weight in one reading ------------------------------------------------- */
+
+INLINE void NAME(put_line)(OP *out, vu word, bool stream) {
+    if (stream) {
+        v_stream(out, word);
+    } else {
+        memcpy(out, &word, sizeof word);
+    }
+}
+
+/* VL words of WORD rows at `src`, ld apart: as lines of `backward`, and row by row into `word`. */
+#if OPERAND_BF16
+INLINE void NAME(pack_rows)(OP *backward, vu word[2], const float *src, size_t ld, bool stream) {
+    const vu even[] = {v_upper_bf16(v_load(src)), v_upper_bf16(v_load(src + VL))};
+    const vu odd[] = {v_upper_bf16(v_load(src + ld)), v_upper_bf16(v_load(src + ld + VL))};
+    NAME(put_line)(backward, v_upper_pairs(even[0], odd[0]), stream);
+    NAME(put_line)(backward + 2 * VL, v_upper_pairs(even[1], odd[1]), stream);
+    word[0] = v_upper_words(even[0], even[1]);
+    word[1] = v_upper_words(odd[0], odd[1]);
+}
+#else
+INLINE void NAME(pack_rows)(OP *backward, vu word[1], const float *src, size_t ld, bool stream) {
+    (void)ld;
+    word[0] = (vu)v_load(src);
+    NAME(put_line)(backward, word[0], stream);
+}
+#endif
+
+INLINE void NAME(pack_square)(OP *forward, size_t panel, OP *backward, const float *src, size_t ld,
+                              size_t k, bool stream) {
+    for (size_t p = 0; p < k; p += VL * WORD) {
+        for (size_t j = 0; j < KILN_PANEL; j += VL) {
+            OP *turned = backward + p / KILN_PANEL * panel + PACKED_AT(j, p % KILN_PANEL);
+            vu word[VL];
+            for (size_t i = 0; i < VL; i += WORD) {
+                NAME(pack_rows)
+                (turned + PACKED_AT(i, 0), word + i, src + (j + i) * ld + p, ld, stream);
+            }
+            v_transpose(word);
+            for (size_t i = 0; i < VL; i++) {
+                NAME(put_line)(forward + PACKED_AT(p + i * WORD, j), word[i], stream);
+            }
+        }
+    }
+}
+
+static void NAME(pack_both)(void *forward, void *backward, size_t panel, const float *src,
+                            size_t ld, size_t n, size_t k, bool stream) {
+    if (n != KILN_PANEL || k % KILN_PANEL != 0) {
+        NAME(pack_f32)(forward, kiln_panel_elements(k), src, ld, n, k);
+        NAME(pack_t_f32)(backward, panel, src, ld, n, k);
+    } else if (stream) {
+        NAME(pack_square)(forward, panel, backward, src, ld, k, true);
+        v_stream_end();
+    } else {
+        NAME(pack_square)(forward, panel, backward, src, ld, k, false);
+    }
 }
 #undef SAME
 #undef PACK_ROWS

@@ -29,18 +29,18 @@ enum kiln_part {
 /* Pieces of parts, which a device may mark inside them (kiln_spans_piece, base/spans.h), by name:
  * "PART.PIECE". A part need not mark all of its work. Those with products have FLOPs, which add up
  * to the part's; the others have bytes, what they read and write, wherever it lies. */
-#define KILN_PIECE_MAP(XX)                                                            \
+#define KILN_PIECE_MAP(XX)                                                              \
     XX(ATTN_FWD, rows)      /* tokens through norm, product and RoPE; output product */ \
-    XX(ATTN_FWD, attention) /* scores, softmax, values */                              \
-    XX(HEAD, norm)          /* both ways */                                            \
-    XX(HEAD, forward)                                                                  \
-    XX(HEAD, loss)                                                                     \
-    XX(HEAD, turn)     /* operands of its weight gradient */                           \
-    XX(HEAD, backward) /* dx and dw */                                                 \
-    XX(FFN_BWD, rows)  /* tokens back through both products, and the norm */           \
-    XX(FFN_BWD, dw)                                                                    \
-    XX(ATTN_BWD, rows)                                                                 \
-    XX(ATTN_BWD, attention)                                                            \
+    XX(ATTN_FWD, attention) /* scores, softmax, values */                               \
+    XX(HEAD, norm)          /* both ways */                                             \
+    XX(HEAD, forward)                                                                   \
+    XX(HEAD, loss)                                                                      \
+    XX(HEAD, turn)     /* operands of its weight gradient */                            \
+    XX(HEAD, backward) /* dx and dw */                                                  \
+    XX(FFN_BWD, rows)  /* tokens back through both products, and the norm */            \
+    XX(FFN_BWD, dw)                                                                     \
+    XX(ATTN_BWD, rows)                                                                  \
+    XX(ATTN_BWD, attention)                                                             \
     XX(ATTN_BWD, dw)
 #define KILN_PIECE_ENUM(part, piece) KILN_PIECE_##part##_##piece,
 enum kiln_piece_of_step { KILN_PIECE_MAP(KILN_PIECE_ENUM) KILN_PIECES };

@@ -17,40 +17,62 @@ static _Atomic uint64_t *stamp(const struct kiln_state *state, size_t chunk) {
     return (_Atomic uint64_t *)state->region[KILN_STAMPS] + chunk;
 }
 
-enum { COPIED = 256, FETCHED = 128 };
+/* Parameters in front of those that are copied: the lines that memory is asked for meanwhile. The
+ * window of a processor reaches over one part, and would leave memory idle while it is computed. */
+enum { AHEAD = 1024, LINE = 64 / sizeof(float) };
+
+/* n more of the chunk. Turn by turn, so that all streams come at once; hints are fine past the end.
+ */
+static void keep(const struct kiln_state *state, struct kiln_journal_slot *j, size_t had,
+                 size_t n) {
+    const size_t at = j->offset + had;
+    const float *gradients = state->region[KILN_GRADIENTS];
+    for (size_t i = 0; i < n; i += LINE) {
+        __builtin_prefetch(gradients + at + i + AHEAD, 0, 2);
+    }
+    for (int r = 0; r < 3; r++) {
+        const float *from = (const float *)state->region[KILN_WEIGHTS + r] + at;
+        for (size_t i = 0; i < n; i += LINE) {
+            __builtin_prefetch(from + i + AHEAD, 1, 2);
+        }
+        memcpy(j->old[r] + had, from, n * sizeof *from);
+    }
+}
+
+/* A process dies between two instructions, and what it stored before is there: the compiler has to
+ * keep the order of the stores, the processor's order is of no interest. */
+static void in_order(void) { atomic_signal_fence(memory_order_seq_cst); }
 
 void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk, size_t offset,
                             size_t n) {
     struct kiln_journal_slot *j = journal(state, slot);
     j->offset = offset;
     j->n = n;
-    /* Turn by turn, so that three streams are fetched at once, in pieces that the C library copies
-     * with vectors: from 8 KB on it lets the processor's string move do it, which is slower here.
-     */
-    for (size_t at = 0; at < n; at += COPIED) {
-        const size_t bytes = (n - at < COPIED ? n - at : COPIED) * sizeof(float);
-        for (int i = 0; i < 3; i++) {
-            memcpy(j->old[i] + at, (float *)state->region[KILN_WEIGHTS + i] + offset + at, bytes);
-        }
-    }
+    keep(state, j, 0, n);
+    in_order();
     kiln_kill_point("chunk: copied");
-    /* The next chunk's first lines come while this one is computed: the copy waits for them least
-     * then. A hint, also past the end. */
-    for (size_t at = n; at < n + FETCHED; at += 64 / sizeof(float)) {
-        for (int i = 0; i < 3; i++) {
-            __builtin_prefetch((float *)state->region[KILN_WEIGHTS + i] + offset + at, 1);
-        }
-    }
     atomic_store_explicit(&j->valid, chunk + 1, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst);
+    in_order();
     kiln_kill_point("chunk: valid");
 }
 
+void kiln_state_chunk_more(struct kiln_state *state, size_t slot, size_t n) {
+    struct kiln_journal_slot *j = journal(state, slot);
+    const size_t had = j->n;
+    assert(had + n <= KILN_CHUNK);
+    keep(state, j, had, n);
+    in_order();
+    kiln_kill_point("chunk: copied more");
+    j->n = had + n;
+    in_order();
+    kiln_kill_point("chunk: more");
+}
+
 void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update) {
-    atomic_thread_fence(memory_order_seq_cst);
+    in_order();
     kiln_kill_point("chunk: changed");
     atomic_store_explicit(stamp(state, chunk), update, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst);
+    in_order();
     kiln_kill_point("chunk: stamped");
     atomic_store_explicit(&journal(state, slot)->valid, 0, memory_order_release);
 }

@@ -25,8 +25,9 @@
  * The process may die at any instruction. A window changes only gradients, so it is done again
  * from its start. An update changes chunk by chunk (model/pieces.h), each guarded:
  *
- *   copy W, m, v of the chunk to the worker's slot -> mark the slot valid -> change in place
- *     -> stamp the chunk with the update's number -> unmark
+ *   copy W, m, v of the chunk's first part to the worker's slot -> mark the slot valid -> change
+ *     in place -> copy the next part, count it, change it, ... -> stamp the chunk with the update's
+ *     number -> unmark
  *
  * After a death inside an update, kiln_state_restore copies valid slots whose chunk is not stamped
  * back, and the update is run again: it skips the chunks that carry its stamp. The gradients, and
@@ -220,10 +221,13 @@ const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state);
 /* Make `cursor` the newest, in both slots. */
 void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor);
 
-/* Guard the change of chunk `chunk`, n parameters from `offset`, by the worker that owns `slot`.
- * Different workers guard different chunks at once. */
+/* Guard the change of chunk `chunk`, of its first n parameters, which lie at `offset`, by the
+ * worker that owns `slot`; then, when those are changed, of the next n, part by part: what is
+ * copied is still in the cache when it is changed. Different workers guard different chunks at
+ * once. */
 void kiln_state_chunk_begin(struct kiln_state *state, size_t slot, size_t chunk, size_t offset,
                             size_t n);
+void kiln_state_chunk_more(struct kiln_state *state, size_t slot, size_t n);
 void kiln_state_chunk_end(struct kiln_state *state, size_t slot, size_t chunk, uint64_t update);
 /* Does the chunk hold the values of that update already? */
 bool kiln_state_chunk_done(const struct kiln_state *state, size_t chunk, uint64_t update);

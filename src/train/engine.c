@@ -40,8 +40,10 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     parts.updated = options.beside && !delayed ? updated : NULL;
     parts.updated_context = e;
     parts.weights = memory->weights;
+    KILN_TRY(kiln_optimizer_create(&parts, &e->optimizer, err));
     e->executor.gradients = parts.gradients;
-    return kiln_optimizer_create(&parts, &e->optimizer, err);
+    e->executor.gradients.sums = kiln_optimizer_sums(e->optimizer);
+    return KILN_OK;
 }
 
 void kiln_engine_close(struct kiln_engine *e) {

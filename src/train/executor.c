@@ -214,6 +214,9 @@ static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_pla
     x->source(x->context, a->micro_batch, x->tokens, x->targets);
     x->device->gradients = x->gradients;
     x->device->gradients.add = a->micro_batch > 0;
+    if (a->micro_batch + 1 < x->position.micro_batches) {
+        x->device->gradients.sums = NULL;
+    }
     if (a->what == KILN_FORWARD_GROUP) {
         x->head_s = 0.0;
         KILN_TRY(forward_group(x, &a->group, err));
@@ -242,6 +245,9 @@ void kiln_executor_begin(struct kiln_executor *x, bool evaluate, uint64_t micro_
     x->source = source;
     x->context = context;
     x->loss_sum = 0.0;
+    if (!evaluate && x->gradients.sums) {
+        kiln_gradient_sums_clear(x->gradients.sums);
+    }
 }
 
 struct kiln_plan_action kiln_executor_next(const struct kiln_executor *x) {

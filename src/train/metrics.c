@@ -2,6 +2,7 @@
  *
  * metrics.c: a step's line in metrics.jsonl. Others rely on the keys: add, never rename.
  */
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -13,20 +14,36 @@
 #include "base/mem.h"
 #include "train/trainer.h"
 
-static void set_real(json_t *line, const char *key, double value) {
-    /* JSON has no infinity and no NaN. */
-    json_object_set_new(line, key, isfinite(value) ? json_real(value) : json_null());
+/* Text is made here and not by a library: a step allocates nothing. */
+struct line {
+    char *out;
+    size_t used;
+};
+
+static void put(struct line *line, const char *key, const char *value) {
+    const size_t room = KILN_METRICS_LINE - line->used;
+    const int n =
+        snprintf(line->out + line->used, room, "%s\"%s\":%s", line->used ? "," : "{", key, value);
+    line->used += n > 0 && (size_t)n < room ? (size_t)n : 0;
 }
 
-static void set_count(json_t *line, const char *key, uint64_t value) {
-    json_object_set_new(line, key, json_integer((json_int_t)value));
-}
-
-char *kiln_metrics_line(const struct kiln_step_record *r) {
-    json_t *line = json_object();
-    if (!line) {
-        return NULL;
+static void set_real(struct line *line, const char *key, double value) {
+    char text[40];
+    snprintf(text, sizeof text - 2, "%.17g", value);
+    if (!strpbrk(text, ".e")) { /* a real stays one when it is read back */
+        strcat(text, ".0");
     }
+    put(line, key, isfinite(value) ? text : "null"); /* JSON has no infinity and no NaN. */
+}
+
+static void set_count(struct line *line, const char *key, uint64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    put(line, key, text);
+}
+
+void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_LINE]) {
+    struct line made = {.out = out}, *line = &made;
     set_count(line, "step", r->step);
     set_real(line, "loss", r->loss);
     set_real(line, "grad_norm", r->grad_norm);
@@ -65,13 +82,9 @@ char *kiln_metrics_line(const struct kiln_step_record *r) {
         }
     }
     if (r->skipped) {
-        json_object_set_new(line, "skipped", json_true());
+        put(line, "skipped", "true");
     }
-    char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    json_decref(line);
-    char *copy = text ? kiln_strdup(text) : NULL;
-    free(text);
-    return copy;
+    snprintf(out + made.used, KILN_METRICS_LINE - made.used, "}");
 }
 
 /* ---- read back ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ struct kiln_optimizer {
     struct kiln_kernels kernels;
     struct kiln_piece *pieces;
     double *sums; /* [n_pieces] */
+    struct kiln_gradient_sums taken;
     size_t n_pieces;
     struct kiln_adamw constants, constants_no_decay;
     uint64_t update; /* the one being run */
@@ -32,6 +33,7 @@ enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
     } else {
         kiln_pieces(parts->table, o->pieces, NULL);
         status = kiln_kernels_choose(KILN_PRECISION_FP32, &o->kernels, err);
+        status = status == KILN_OK ? kiln_gradient_sums_open(&o->taken, parts->table, err) : status;
     }
     if (status != KILN_OK) {
         kiln_optimizer_destroy(o);
@@ -45,6 +47,7 @@ void kiln_optimizer_destroy(struct kiln_optimizer *o) {
     if (o) {
         kiln_free(o->pieces);
         kiln_free(o->sums);
+        kiln_gradient_sums_close(&o->taken);
         kiln_free(o);
     }
 }
@@ -69,17 +72,15 @@ static void norm_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
     const struct kiln_piece *p = &o->pieces[task];
     float *g = o->parts.gradients.all + p->offset;
-    double sum = 0.0;
     (void)thread;
-    for (size_t i = 0; i < p->n; i += KILN_CHUNK) {
-        size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK;
-        if (p->adds_embedding) {
-            size_t at = p->first * (p->n / p->rows) + i;
-            o->kernels.add(g + i, o->parts.gradients.embedding + at, n);
-        }
-        sum += o->kernels.sum_squares(g + i, n);
+    if (p->adds_embedding) {
+        const size_t at = p->first * (p->n / p->rows);
+        o->kernels.add(g, o->parts.gradients.embedding + at, p->n);
     }
-    o->sums[task] = sum;
+    o->sums[task] = p->matrix == KILN_NO_MATRIX
+                        ? kiln_gradient_sum(&o->kernels, g, p->n)
+                        : kiln_gradient_sums_rows(&o->taken, &o->kernels, p->matrix, p->first,
+                                                  p->rows, o->parts.gradients.all);
     walk(o, task, KILN_GRADIENTS);
     if (p->adds_embedding && o->parts.state) {
         kiln_state_behind(o->parts.state, KILN_GRADIENT_EMBEDDING, p->first * (p->n / p->rows),
@@ -87,8 +88,13 @@ static void norm_piece(void *context, size_t task, size_t thread) {
     }
 }
 
+struct kiln_gradient_sums *kiln_optimizer_sums(struct kiln_optimizer *o) {
+    return &o->taken;
+}
+
 double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
     kiln_pool_run(o->parts.pool, o->n_pieces, norm_piece, o);
+    kiln_gradient_sums_clear(&o->taken);
     double sum = 0.0;
     for (size_t i = 0; i < o->n_pieces; i++) {
         sum += o->sums[i];
@@ -114,25 +120,46 @@ void kiln_optimizer_refresh(struct kiln_optimizer *o) {
     kiln_pool_run(o->parts.pool, o->n_pieces, refresh_piece, o);
 }
 
-/* Chunk by chunk, guarded where there is a state that outlives the process. */
+/* What is guarded at a time: small, so that it is in the cache nearest to the processor when it is
+ * copied and still when it is changed. */
+enum { PART = 128 };
+
+static void change(const struct kiln_optimizer *o, const struct kiln_adamw *constants, size_t at,
+                   size_t n) {
+    const struct kiln_optimizer_parts *p = &o->parts;
+    o->kernels.adamw(p->weights + at, p->m + at, p->v + at, p->gradients.all + at, n, constants);
+}
+
+/* A chunk of a state that outlives the process. */
+static void change_guarded(const struct kiln_optimizer *o, const struct kiln_adamw *constants,
+                           size_t chunk, size_t at, size_t n, size_t thread) {
+    struct kiln_state *state = o->parts.state;
+    if (kiln_state_chunk_done(state, chunk, o->update)) {
+        return;
+    }
+    for (size_t i = 0; i < n; i += PART) {
+        const size_t part = n - i < PART ? n - i : PART;
+        if (i == 0) {
+            kiln_state_chunk_begin(state, thread, chunk, at, part);
+        } else {
+            kiln_state_chunk_more(state, thread, part);
+        }
+        change(o, constants, at + i, part);
+    }
+    kiln_state_chunk_end(state, thread, chunk, o->update);
+}
+
 static void update_piece(void *context, size_t index, size_t thread) {
     struct kiln_optimizer *o = context;
     const size_t task = o->first + index;
     const struct kiln_piece *p = &o->pieces[task];
-    const struct kiln_optimizer_parts *parts = &o->parts;
     const struct kiln_adamw *constants = p->decay ? &o->constants : &o->constants_no_decay;
     for (size_t i = 0, chunk = p->chunk; i < p->n; i += KILN_CHUNK, chunk++) {
-        size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK, at = p->offset + i;
-        if (parts->state && kiln_state_chunk_done(parts->state, chunk, o->update)) {
-            continue;
-        }
-        if (parts->state) {
-            kiln_state_chunk_begin(parts->state, thread, chunk, at, n);
-        }
-        o->kernels.adamw(parts->weights + at, parts->m + at, parts->v + at,
-                         parts->gradients.all + at, n, constants);
-        if (parts->state) {
-            kiln_state_chunk_end(parts->state, thread, chunk, o->update);
+        const size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK;
+        if (o->parts.state) {
+            change_guarded(o, constants, chunk, p->offset + i, n, thread);
+        } else {
+            change(o, constants, p->offset + i, n);
         }
     }
     refresh(o, p);

@@ -36,6 +36,10 @@ KILN_MUST_CHECK enum kiln_status kiln_optimizer_create(const struct kiln_optimiz
                                                        struct kiln_err *err);
 void kiln_optimizer_destroy(struct kiln_optimizer *optimizer);
 
+/* What devices that sum on the way write into (device/gradient_sums.h). Whoever begins a window
+ * clears it. */
+struct kiln_gradient_sums *kiln_optimizer_sums(struct kiln_optimizer *optimizer);
+
 /* End the window: add E to H, return the global 2-norm of the gradient. The gradients in memory are
  * loss_scale times the true ones, a power of two; norm and update are of the true ones. */
 double kiln_optimizer_norm(struct kiln_optimizer *optimizer, double loss_scale);

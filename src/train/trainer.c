@@ -409,10 +409,9 @@ static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err)
 static enum kiln_status write_metrics(struct kiln_trainer *t, const struct kiln_step_record *record,
                                       struct kiln_cursor *cursor, struct kiln_err *err) {
     kiln_kill_point("metrics: before");
-    char *line = kiln_metrics_line(record);
-    KILN_REQUIRE(line, err, KILN_ENOMEM, "no memory for a line of metrics.jsonl");
+    char line[KILN_METRICS_LINE];
+    kiln_metrics_line(record, line);
     int written = fprintf(t->metrics, "%s\n", line);
-    kiln_free(line);
     KILN_REQUIRE(written > 0 && fflush(t->metrics) == 0, err, KILN_EIO, "%s/metrics.jsonl: %s",
                  t->folder, strerror(errno));
     kiln_kill_point("metrics: written");

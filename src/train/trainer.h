@@ -53,7 +53,8 @@ KILN_MUST_CHECK enum kiln_status kiln_trainer_run(struct kiln_trainer *trainer,
 KILN_MUST_CHECK enum kiln_status kiln_trainer_ahead(struct kiln_trainer *trainer, const char *place,
                                                     struct kiln_err *err);
 
-/* A line of metrics.jsonl without the newline; heap, free with kiln_free; NULL: out of memory. */
-char *kiln_metrics_line(const struct kiln_step_record *record);
+/* A line of metrics.jsonl without the newline. */
+enum { KILN_METRICS_LINE = 4096 };
+void kiln_metrics_line(const struct kiln_step_record *record, char out[KILN_METRICS_LINE]);
 
 #endif

@@ -30,7 +30,7 @@ struct host_bench host_open_bench(struct kiln_micro_batch shape, size_t threads)
     x.weights = lab_floats(x.table->size, 0, 0.3F);
     x.all = lab_memory(x.table->size, sizeof(float), 0);
     x.embedding = lab_memory(x.v * x.d, sizeof(float), 0);
-    x.gradients = (struct kiln_gradients){x.all, x.embedding, false};
+    x.gradients = (struct kiln_gradients){.all = x.all, .embedding = x.embedding};
     x.tokens = lab_memory(x.n, sizeof *x.tokens, 0);
     x.targets = lab_memory(x.n, sizeof *x.targets, 0);
     for (size_t i = 0; i < x.n; i++) {

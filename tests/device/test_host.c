@@ -10,7 +10,7 @@
 
 /* ---- both ends ----------------------------------------------------------------------------- */
 
-static void check_embed(struct host_bench *x) {
+static void check_lookup(struct host_bench *x) {
     const struct kiln_tensor *embed = kiln_table_find(x->table, KILN_EMBED, KILN_NO_LAYER);
     float *block = lab_memory(x->b * x->d * x->w, sizeof *block, 0);
     float *rows = lab_memory(x->n * x->d, sizeof *rows, 0);
@@ -31,7 +31,7 @@ static void check_embed(struct host_bench *x) {
     kiln_host_import(&x->host, rows, again);
     CHECK_BYTES(again, block, x->b * x->d * x->w * sizeof *block);
 }
-TEST(embedding_turns_rows_into_channels_and_back) { host_on_all(check_embed, false); }
+TEST(embedding_turns_rows_into_channels_and_back) { host_on_all(check_lookup, false); }
 
 static void check_embed_backward(struct host_bench *x) {
     float *dx = host_residual(x, x->b, 1.0F), *want = lab_memory(x->v * x->d, sizeof *want, 0);

@@ -76,6 +76,36 @@ void check_pack(const struct lab *lab) { check_pack_kind(lab, PACK); }
 void check_pack_t_f32(const struct lab *lab) { check_pack_kind(lab, PACK_T_F32); }
 void check_pack_t(const struct lab *lab) { check_pack_kind(lab, PACK_T); }
 
+/* The bytes of the two that it does at once; of rows `first`.. of a matrix of `all` rows. */
+static void check_both(const struct lab *lab, size_t n, size_t k, bool stream) {
+    const size_t all = 3 * KILN_PANEL, first = KILN_PANEL, ld = k + 1;
+    const size_t operand = lab->k.operand_bytes, panel = kiln_panel_elements(all);
+    const size_t wide = kiln_panel_elements(k), turned = kiln_packed_elements(k, all);
+    const float *src = lab_floats(n * ld, 1, 1.0f);
+    void *forward[2], *backward[2];
+    for (int j = 0; j < 2; j++) {
+        forward[j] = lab_memory(wide, operand, 0);
+        backward[j] = lab_memory(turned, operand, 0);
+    }
+    lab->k.pack_both(forward[0], (char *)backward[0] + first * KILN_PANEL * operand, panel, src, ld,
+                     n, k, stream);
+    lab->k.pack_f32(forward[1], wide, src, ld, n, k);
+    lab->k.pack_t_f32((char *)backward[1] + first * KILN_PANEL * operand, panel, src, ld, n, k);
+    CHECK_BYTES(forward[0], forward[1], wide * operand);
+    CHECK_BYTES(backward[0], backward[1], turned * operand);
+    lab_check_guards();
+}
+
+void check_pack_both(const struct lab *lab) {
+    static const size_t ns[] = {1, 17, 32, 63, 64}, ks[] = {1, 31, 32, 64, 77, 96, 128, 192};
+    for (size_t i = 0; i < 5; i++) {
+        for (size_t j = 0; j < 8; j++) {
+            check_both(lab, ns[i], ks[j], false);
+            check_both(lab, ns[i], ks[j], true);
+        }
+    }
+}
+
 void check_transpose(const struct lab *lab) {
     static const size_t sizes[] = {0, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 65};
     size_t operand = lab->k.operand_bytes;

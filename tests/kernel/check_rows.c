@@ -366,60 +366,163 @@ void check_add(const struct lab *lab) {
     }
 }
 
-/* Lanes of fp32 sums: at most n+1 roundings of a sum without cancelling. */
+/* Lanes of fp32 sums: at most n+1 roundings of a sum without cancelling. A block by itself has the
+ * bits that it has beside others. */
 void check_sum_squares(const struct lab *lab) {
-    for (size_t i = 0; i < N_LENGTHS + 1; i++) {
-        size_t n = i < N_LENGTHS ? length(i) : 2048;
-        float *x = lab_floats(n, 1, 1.0f);
-        double want = 0.0;
-        for (size_t j = 0; j < n; j++) {
-            want += (double)x[j] * (double)x[j];
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        const size_t cols = i % 4 ? length(i) : 1024 + length(i), ld = cols + i % 3;
+        const size_t rows = 1 + i * 7 % KILN_SUM_BLOCK, blocks = (cols + 63) / 64;
+        const float *x = lab_floats(rows * ld, 1, 1.0f);
+        double *sum = lab_memory(blocks, sizeof *sum, 0), alone;
+        lab->k.sum_squares(sum, x, ld, rows, cols);
+        for (size_t b = 0; b < blocks; b++) {
+            const size_t n = cols - b * 64 < 64 ? cols - b * 64 : 64;
+            double want = 0.0;
+            for (size_t j = 0; j < rows * n; j++) {
+                const double value = (double)x[j / n * ld + b * 64 + j % n];
+                want += value * value;
+            }
+            lab_close(lab, "sum", b, sum[b], want, want * (double)(rows * n + 1) * U);
+            lab->k.sum_squares(&alone, x + b * 64, ld, rows, n);
+            CHECK_BYTES(&alone, &sum[b], sizeof alone);
         }
-        lab_close(lab, "sum", n, lab->k.sum_squares(x, n), want, want * (double)(n + 1) * U);
         lab_check_guards();
     }
 }
 
-/* Two units in the last place of the larger of old and new: an update that cancels has the error
- * of what it cancelled. */
-static void close_update(const struct lab *lab, const char *what, size_t i, float got, float want,
-                         float old) {
-    float size = fmaxf(fabsf(want), fabsf(old));
-    double ulp = (double)nextafterf(size, INFINITY) - (double)size;
+/* Rows that come twice, one after the other too, and rows that never come. */
+static void make_tokens(uint32_t tokens[], size_t n, size_t rows) {
+    for (size_t i = 0; i < n; i++) {
+        tokens[i] = (uint32_t)(i % 3 ? i * 7 % rows : 2);
+    }
+}
+
+enum { ROWS_OF_TABLE = 11, MOST_TOKENS = 13 };
+
+void check_embed(const struct lab *lab) {
+    uint32_t tokens[MOST_TOKENS];
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        const size_t d = length(i), n = i % (MOST_TOKENS + 1);
+        make_tokens(tokens, n, ROWS_OF_TABLE);
+        const float *table = lab_floats(ROWS_OF_TABLE * d, 1, 1.0f);
+        float *x = lab_memory(n * d, sizeof *x, 3);
+        lab->k.embed(x, table, tokens, n, d);
+        for (size_t j = 0; j < n; j++) {
+            CHECK_BYTES(x + j * d, table + tokens[j] * d, d * sizeof *x);
+        }
+        lab_check_guards();
+    }
+}
+
+/* The bits of one addition after the other; columns and rows that are not its own stay. */
+void check_embed_bwd(const struct lab *lab) {
+    uint32_t tokens[MOST_TOKENS];
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        const size_t columns = length(i), d = columns + i % 3, n = i % (MOST_TOKENS + 1);
+        make_tokens(tokens, n, ROWS_OF_TABLE);
+        float *table = lab_floats(ROWS_OF_TABLE * d, 1, 1.0f);
+        float *want = lab_copy(table, ROWS_OF_TABLE * d, sizeof *want, 0);
+        const float *dx = lab_floats(n * d, 3, 1.0f);
+        lab->k.embed_bwd(table, dx, tokens, n, d, columns);
+        for (size_t j = 0; j < n * d; j++) {
+            if (j % d < columns) {
+                want[tokens[j / d] * d + j % d] += dx[j];
+            }
+        }
+        CHECK_BYTES(table, want, ROWS_OF_TABLE * d * sizeof *table);
+        lab_check_guards();
+    }
+}
+
+/* Within two units in the last place of what ref gives; NaN and infinity where ref has them. */
+static void close_update(const struct lab *lab, const char *what, size_t i, float got, float want) {
+    if (isnan(want) || isinf(want)) {
+        CHECK(isnan(want) ? isnan(got) : got == want);
+        return;
+    }
+    const double ulp = (double)nextafterf(fabsf(want), INFINITY) - (double)fabsf(want);
     lab_close(lab, what, i, (double)got, (double)want, 2.0 * ulp);
 }
 
-/* Second moments of 0, subnormal and ordinary; gradients of 0, tiny and ordinary. */
-void check_adamw(const struct lab *lab) {
-    static const float vs[] = {0, 1e-40f, 1e-45f, 1e-38f, 1e-8f, 1, 3e5f};
-    static const float gs[] = {0, 1e-22f, 1e-3f, 1, 50, -1};
-    const struct kiln_adamw c = {.lr = 1e-3f,
-                                 .beta1 = 0.9f,
-                                 .beta2 = 0.95f,
-                                 .eps = 1e-8f,
-                                 .decay = 1e-4f,
-                                 .grad_scale = 0.7f,
-                                 .correction1 = 1.0f / (1.0f - 0.9f * 0.9f * 0.9f),
-                                 .correction2 = 1.0f / (1.0f - 0.95f * 0.95f * 0.95f)};
+static struct kiln_adamw adamw_constants(void) {
+    return (struct kiln_adamw){.lr = 1e-3f,
+                               .beta1 = 0.9f,
+                               .beta2 = 0.95f,
+                               .eps = 1e-8f,
+                               .decay = 1e-4f,
+                               .grad_scale = 0.7f,
+                               .correction1 = 1.0f / (1.0f - 0.9f * 0.9f * 0.9f),
+                               .correction2 = 1.0f / (1.0f - 0.95f * 0.95f * 0.95f)};
+}
+
+struct adamw_state {
+    float *w, *m, *v;
+};
+
+static void check_update(const struct lab *lab, const struct adamw_state *s, const float *g,
+                         size_t n, const struct kiln_adamw *c) {
+    const struct adamw_state want = {lab_copy(s->w, n, 4, 0), lab_copy(s->m, n, 4, 0),
+                                     lab_copy(s->v, n, 4, 0)};
+    lab->k.adamw(s->w, s->m, s->v, g, n, c);
+    lab->ref.adamw(want.w, want.m, want.v, g, n, c);
+    for (size_t i = 0; i < n; i++) {
+        close_update(lab, "w", i, s->w[i], want.w[i]);
+        close_update(lab, "m", i, s->m[i], want.m[i]);
+        close_update(lab, "v", i, s->v[i], want.v[i]);
+    }
+    lab_check_guards();
+}
+
+static const float adamw_vs[] = {0, 1e-40f, 1e-45f, 1.1754942e-38f, 1e-38f, 1e-8f, 1, 3e5f, 1e30f};
+static const float adamw_gs[] = {0, 1e-45f, -1e-40f, 1e-22f, 1e-3f, 1, 50, -1, 1e10f};
+
+/* Second moments of 0, subnormal, ordinary and huge; gradients and first moments likewise. */
+static void check_adamw_lengths(const struct lab *lab) {
+    const struct kiln_adamw c = adamw_constants();
     for (size_t n = 0; n <= 67; n++) {
-        float *w = lab_floats(n, 1, 1.0f), *m = lab_floats(n, 3, 0.1f), *v = lab_floats(n, 2, 1.0f);
+        const struct adamw_state s = {lab_floats(n, 1, 1.0f), lab_floats(n, 3, 0.1f),
+                                      lab_memory(n, 4, 2)};
         float *g = lab_floats(n, 5, 1.0f);
         for (size_t i = 0; i < n; i++) {
-            v[i] = vs[(i + n) % 7];
-            g[i] *= gs[i % 6];
-            m[i] = i % 5 == 0 ? 0.0f : m[i] * sqrtf(v[i]);
+            s.v[i] = adamw_vs[(i + n) % 9];
+            g[i] *= adamw_gs[i % 9];
+            s.m[i] *= i % 5 == 0 ? 0.0f : i % 5 == 1 ? 1e-40f : sqrtf(s.v[i]);
         }
-        float *old[] = {lab_copy(w, n, 4, 0), lab_copy(m, n, 4, 0), lab_copy(v, n, 4, 0)};
-        float *want[] = {lab_copy(w, n, 4, 0), lab_copy(m, n, 4, 0), lab_copy(v, n, 4, 0)};
-        lab->k.adamw(w, m, v, g, n, &c);
-        lab->ref.adamw(want[0], want[1], want[2], g, n, &c);
-        for (size_t i = 0; i < n; i++) {
-            close_update(lab, "w", i, w[i], want[0][i], old[0][i]);
-            close_update(lab, "m", i, m[i], want[1][i], fmaxf(fabsf(old[1][i]), fabsf(g[i])));
-            close_update(lab, "v", i, v[i], want[2][i], old[2][i]);
-        }
-        lab_check_guards();
+        check_update(lab, &s, g, n, &c);
     }
+}
+
+/* Every second moment with every gradient; weights of 0 and subnormal ones, too. */
+static void check_adamw_pairs(const struct lab *lab, const struct kiln_adamw *c) {
+    enum { N = 81 };
+    static const float ws[] = {1, 0, -1e-40f, 1e-45f, 3e8f};
+    const struct adamw_state s = {lab_memory(N, 4, 1), lab_memory(N, 4, 2), lab_memory(N, 4, 3)};
+    float *g = lab_memory(N, 4, 5);
+    for (size_t i = 0; i < N; i++) {
+        s.w[i] = ws[i % 5];
+        s.m[i] = i % 2 ? adamw_gs[i * 5 % 9] : 0.0f;
+        s.v[i] = adamw_vs[i / 9];
+        g[i] = adamw_gs[i % 9];
+    }
+    check_update(lab, &s, g, N, c);
+}
+
+/* eps 0: what never had a gradient is 0/0, a NaN on every tier; with a first moment and no second
+ * one it is an infinity. */
+static void check_adamw_without_eps(const struct lab *lab) {
+    struct kiln_adamw c = adamw_constants();
+    c.eps = 0.0f;
+    check_adamw_pairs(lab, &c);
+    float w[] = {1, 1}, m[] = {0, 1}, v[] = {0, 0}, g[] = {0, 0};
+    lab->k.adamw(w, m, v, g, 2, &c);
+    CHECK(isnan(w[0]) && isinf(w[1]) && m[0] == 0.0f && v[0] == 0.0f);
+}
+
+void check_adamw(const struct lab *lab) {
+    const struct kiln_adamw c = adamw_constants();
+    check_adamw_lengths(lab);
+    check_adamw_pairs(lab, &c);
+    check_adamw_without_eps(lab);
 }
 
 /* ---- whole ranges --------------------------------------------------------------------------- */

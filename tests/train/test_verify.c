@@ -157,7 +157,8 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
         .shape = {2, 19}, .precision = KILN_PRECISION_FP32, .training = true};
     const struct kiln_tensor *embed = kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER);
     const struct kiln_engine_memory memory = {
-        .weights = weights, .optimizer.gradients = {gradients, gradients + embed->offset, false}};
+        .weights = weights,
+        .optimizer.gradients = {.all = gradients, .embedding = gradients + embed->offset}};
     const struct kiln_plan_request request = kiln_plan_simple(table, &options, 1, 2);
     CHECK_OK(kiln_engine_plan(&engine, table, &request, &err), &err);
     CHECK_OK(kiln_engine_open(&engine, table, &memory, &err), &err);

@@ -42,6 +42,9 @@ void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t laye
         .x = taps + row * ane->width,
         .x_sequence = kiln_ane_tap_rows(&table->dims, half) * ane->width,
         .add = ane->base.gradients.add,
+        .sums = ane->base.gradients.sums,
+        .matrix = (size_t)(m - table->matrices),
+        .gradients = ane->base.gradients.all,
         .name = names[kind],
         .layer = layer,
     };

@@ -23,9 +23,7 @@ static void embed_rows(void *context, size_t first, size_t rows, size_t index, v
                                                kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER));
     (void)index;
     (void)scratch;
-    for (size_t i = first; i < first + rows; i++) {
-        memcpy(job->x + i * d, embedding + job->tokens[i] * d, d * sizeof(float));
-    }
+    job->cpu->kernels.embed(job->x + first * d, embedding, job->tokens + first, rows, d);
 }
 
 enum kiln_status kiln_cpu_embed(struct kiln_device *device, const uint32_t *tokens, void *x,
@@ -54,10 +52,8 @@ static void scatter_columns(void *context, size_t first, size_t columns, size_t 
             memset(gradient + v * d->dim + first, 0, columns * sizeof *gradient);
         }
     }
-    for (size_t i = 0; i < cpu->tokens; i++) {
-        cpu->kernels.add(gradient + job->tokens[i] * d->dim + first, job->dx + i * d->dim + first,
-                         columns);
-    }
+    cpu->kernels.embed_bwd(gradient + first, job->dx + first, job->tokens, cpu->tokens, d->dim,
+                           columns);
 }
 
 enum kiln_status kiln_cpu_embed_backward(struct kiln_device *device, const uint32_t *tokens,

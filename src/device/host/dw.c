@@ -163,6 +163,8 @@ static void multiply_block(void *context, size_t task, size_t thread) {
         block.add = product->add || b > 0 ? out : NULL;
         dw->kernels.gemm(&block);
     }
+    kiln_gradient_sums_take(product->sums, &dw->kernels, product->matrix, i, block.m, j, block.n,
+                            product->gradients);
     task_done(dw, product, thread, start);
 }
 

@@ -55,7 +55,12 @@ struct kiln_dw_product {
     const uint16_t *x; /* channel 0 of sequence 0 */
     size_t x_sequence; /* elements from one sequence's x to the next */
     bool add;          /* false: write */
-    const char *name;  /* of the spans: static text, and the layer */
+    /* NULL, or where the squares of the matrix, which this product is the last of, are summed;
+     * gradients: those of the whole table. */
+    struct kiln_gradient_sums *sums;
+    size_t matrix;
+    const float *gradients;
+    const char *name; /* of the spans: static text, and the layer */
     size_t layer;
 };
 

@@ -98,6 +98,12 @@ static void NAME(pack_t_f32)(void *dst, size_t panel, const float *src, size_t l
 static void NAME(pack_t)(void *dst, size_t panel, const void *src, size_t ld, size_t k, size_t n) {
     NAME(pack_any)(dst, panel, src, 1, ld, n, k);
 }
+static void NAME(pack_both)(void *forward, void *backward, size_t panel, const float *src,
+                            size_t ld, size_t n, size_t k, bool stream) {
+    (void)stream;
+    NAME(pack_f32)(forward, kiln_panel_elements(k), src, ld, n, k);
+    NAME(pack_t_f32)(backward, panel, src, ld, n, k);
+}
 
 static void NAME(transpose)(void *dst, size_t ldd, const void *src, size_t lds, size_t rows,
                             size_t cols) {
@@ -268,20 +274,37 @@ static void add_ref(float *y, const float *x, size_t n) {
     }
 }
 
-static double sum_squares_ref(const float *x, size_t n) {
-    double sum = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)x[i] * (double)x[i];
+static void sum_squares_ref(double *sum, const float *x, size_t ld, size_t rows, size_t cols) {
+    memset(sum, 0, (cols + KILN_SUM_BLOCK - 1) / KILN_SUM_BLOCK * sizeof *sum);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < cols; j++) {
+            sum[j / KILN_SUM_BLOCK] += (double)x[r * ld + j] * (double)x[r * ld + j];
+        }
     }
-    return sum;
 }
 
+static void embed_ref(float *x, const float *table, const uint32_t *tokens, size_t n, size_t d) {
+    for (size_t i = 0; i < n * d; i++) {
+        x[i] = table[tokens[i / d] * d + i % d];
+    }
+}
+
+static void embed_bwd_ref(float *table, const float *dx, const uint32_t *tokens, size_t n, size_t d,
+                          size_t columns) {
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < columns; j++) {
+            table[tokens[i] * d + j] += dx[i * d + j];
+        }
+    }
+}
+
+/* Rounded where the vectors round: m and v may be differences of nearly equal numbers. */
 static void adamw_ref(float *w, float *m, float *v, const float *g, size_t n,
                       const struct kiln_adamw *c) {
     for (size_t i = 0; i < n; i++) {
         float gradient = g[i] * c->grad_scale;
-        m[i] = (gradient - m[i]) * (1.0f - c->beta1) + m[i];
-        v[i] = (gradient * gradient - v[i]) * (1.0f - c->beta2) + v[i];
+        m[i] = fmaf(gradient - m[i], 1.0f - c->beta1, m[i]);
+        v[i] = fmaf(gradient * gradient - v[i], 1.0f - c->beta2, v[i]);
         float step = m[i] * c->correction1 / (sqrtf(v[i] * c->correction2) + c->eps);
         w[i] = w[i] - c->lr * step - c->decay * w[i];
     }
@@ -313,6 +336,7 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->pack = NAME(pack);
     kernels->pack_t_f32 = NAME(pack_t_f32);
     kernels->pack_t = NAME(pack_t);
+    kernels->pack_both = NAME(pack_both);
     kernels->transpose = NAME(transpose);
     kernels->round = NAME(round);
     kernels->widen = NAME(widen);
@@ -323,6 +347,8 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->swiglu_bwd = NAME(swiglu_bwd);
     kernels->softmax_causal = NAME(softmax_causal);
     kernels->softmax_causal_bwd = NAME(softmax_causal_bwd);
+    kernels->embed = embed_ref;
+    kernels->embed_bwd = embed_bwd_ref;
     kernels->cross_entropy = NAME(cross_entropy);
     kernels->dot = NAME(dot);
     kernels->add = add_ref;
