@@ -73,6 +73,7 @@ enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const 
     size_t d = device->table->dims.dim;
     const double start = kiln_now_s();
     (void)err;
+    cpu->head.spans = device->spans;
     for (size_t first = 0; first < cpu->tokens; first += KILN_HEAD_ROWS) {
         size_t n = cpu->tokens - first < KILN_HEAD_ROWS ? cpu->tokens - first : KILN_HEAD_ROWS;
         const float *rows = (const float *)x + first * d;

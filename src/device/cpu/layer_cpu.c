@@ -16,6 +16,9 @@
 #include "device/cpu/cpu.h"
 #include "device/host/gpu.h"
 
+/* What was done since the last mark was this piece (plan/parts.h). */
+#define MARK(piece) kiln_spans_piece(half->cpu->base.spans, piece, &since)
+
 /* ---- a chunk of tokens --------------------------------------------------------------------- */
 
 struct half {
@@ -290,9 +293,13 @@ static void attend_all(const struct half *half, bool backward) {
 }
 
 static void attention_forward(const struct half *half) {
+    double since = kiln_now_s();
     run_chunks(half, attention_in);
+    MARK("attn_fwd.rows");
     attend_all(half, false);
+    MARK("attn_fwd.attention");
     run_chunks(half, attention_out);
+    MARK("attn_fwd.rows");
 }
 
 static void attention_out_bwd(void *context, size_t first, size_t rows, size_t index,
@@ -318,12 +325,17 @@ static void attention_in_bwd(void *context, size_t first, size_t rows, size_t in
 }
 
 static void attention_backward(const struct half *half) {
+    double since = kiln_now_s();
     take_slots(half->cpu);
     run_chunks(half, attention_out_bwd);
+    MARK("attn_bwd.rows");
     attend_all(half, true);
+    MARK("attn_bwd.attention");
     run_chunks(half, attention_in_bwd);
     norm_gradient(half, KILN_ATTN_NORM);
+    MARK("attn_bwd.rows");
     weight_gradients(half, KILN_MATRIX_WO, KILN_MATRIX_QKV);
+    MARK("attn_bwd.dw");
 }
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
@@ -357,10 +369,13 @@ static void feed_forward_bwd_rows(void *context, size_t first, size_t rows, size
 }
 
 static void feed_forward_backward(const struct half *half) {
+    double since = kiln_now_s();
     take_slots(half->cpu);
     run_chunks(half, feed_forward_bwd_rows);
     norm_gradient(half, KILN_FFN_NORM);
+    MARK("ffn_bwd.rows");
     weight_gradients(half, KILN_MATRIX_W2, KILN_MATRIX_W13);
+    MARK("ffn_bwd.dw");
 }
 
 /* ---- the device's calls ---------------------------------------------------------------------- */
@@ -372,41 +387,41 @@ static enum kiln_status require(const struct kiln_cpu_device *cpu, size_t kind, 
     return KILN_OK;
 }
 
-enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half which,
+enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum kiln_half half,
                                   const void *x_in, void *x_out, void *taps, bool keep,
                                   struct kiln_err *err) {
     (void)keep; /* they are workspace, too */
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    const struct half half = {cpu, layer, x_in, x_out, taps};
-    const bool attention = which == KILN_ATTENTION;
+    const struct half work = {cpu, layer, x_in, x_out, taps};
+    const bool attention = half == KILN_ATTENTION;
     const double start = kiln_now_s();
     if (attention) {
         KILN_TRY(require(cpu, KILN_ATTN_FWD, layer, err));
-        attention_forward(&half);
+        attention_forward(&work);
         device->counts.layer_forwards++;
     } else {
         KILN_TRY(require(cpu, KILN_FFN_FWD, layer, err));
-        run_chunks(&half, feed_forward_rows);
+        run_chunks(&work, feed_forward_rows);
     }
     kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_fwd" : "ffn_fwd", layer, start);
     return KILN_OK;
 }
 
-enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half which,
+enum kiln_status kiln_cpu_backward(struct kiln_device *device, size_t layer, enum kiln_half half,
                                    const void *x_in, void *dx, const void *taps,
                                    struct kiln_err *err) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
-    const struct half half = {cpu, layer, x_in, dx, (void *)(uintptr_t)taps};
-    const bool attention = which == KILN_ATTENTION;
+    const struct half work = {cpu, layer, x_in, dx, (void *)(uintptr_t)taps};
+    const bool attention = half == KILN_ATTENTION;
     const double start = kiln_now_s();
     if (attention) {
         KILN_TRY(require(cpu, KILN_ATTN_BWD1, layer, err));
         KILN_TRY(require(cpu, KILN_ATTN_BWD2, layer, err));
         KILN_TRY(require(cpu, KILN_QKV_BWD, layer, err));
-        attention_backward(&half);
+        attention_backward(&work);
     } else {
         KILN_TRY(require(cpu, KILN_FFN_BWD, layer, err));
-        feed_forward_backward(&half);
+        feed_forward_backward(&work);
     }
     kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_bwd" : "ffn_bwd", layer, start);
     return KILN_OK;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/machine.h"
 #include "base/mem.h"
 #include "device/host/gpu.h"
 
@@ -106,7 +107,9 @@ void kiln_head_loss(const struct kiln_head *head, const uint32_t *targets, size_
 void kiln_head_forward(const struct kiln_head *head, const float *x, const uint32_t *targets,
                        size_t n, float scale, bool gradient, float *losses) {
     const struct kiln_matrix *m = head->classifier;
+    double since = kiln_now_s();
     kiln_rows_norm(head->workers, &head->norm, x, n, head->xn);
+    kiln_spans_piece(head->spans, "head.norm", &since);
     kiln_product(head->workers, &(struct kiln_gemm){.m = n,
                                                     .n = m->rows,
                                                     .k = m->cols,
@@ -115,7 +118,9 @@ void kiln_head_forward(const struct kiln_head *head, const float *x, const uint3
                                                     .b = head->forward,
                                                     .c = head->logits,
                                                     .ldc = m->rows});
+    kiln_spans_piece(head->spans, "head.forward", &since);
     kiln_head_loss(head, targets, n, scale, gradient, losses);
+    kiln_spans_piece(head->spans, "head.loss", &since);
 }
 
 /* Of one panel of classes: dlogits turned, and of the first tasks a slice of xn packed. */
@@ -151,6 +156,7 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
     const struct kiln_matrix *m = head->classifier;
     struct turn_job job = {head, n};
     float *dw = gradients + m->offset;
+    double since = kiln_now_s();
     if (head->gpu) {
         kiln_gpu_rows(head->gpu, head->workers, kiln_dlogits(head, 0), kiln_dlogits_stride(head),
                       head->xn, n, m->rows, m->cols, dw, add);
@@ -158,6 +164,7 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
         kiln_rows(head->workers, m->rows, KILN_PANEL, turn_classes, &job);
         kiln_rows(head->workers, n, KILN_PANEL_K, pack_normed, &job);
     }
+    kiln_spans_piece(head->spans, "head.turn", &since);
     const struct kiln_gemm products[] = {
         {.m = n,
          .n = m->cols,
@@ -170,7 +177,9 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
         kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols, dw, add),
     };
     kiln_products(head->workers, products, head->gpu ? 1 : 2);
+    kiln_spans_piece(head->spans, "head.backward", &since);
     memset(dx, 0, n * m->cols * sizeof *dx);
     kiln_rows_norm_bwd(head->workers, &head->norm, x, head->dxn, n, dx,
                        gradients + head->norm_offset, add);
+    kiln_spans_piece(head->spans, "head.norm", &since);
 }

@@ -42,6 +42,7 @@ struct kiln_gpu;
 /* The end of the model. Everything is borrowed. Blocks below are of n <= KILN_HEAD_ROWS tokens. */
 struct kiln_head {
     const struct kiln_workers *workers;
+    struct kiln_spans *spans; /* pieces are marked there (plan/parts.h); NULL: nowhere */
     const struct kiln_matrix *classifier;
     const void *forward, *backward; /* its packed copies; backward only for gradients */
     struct kiln_rows_norm norm;     /* the final one */
