@@ -151,7 +151,7 @@ INLINE vh v_to_half(vf v) {
 }
 #endif
 
-/* Sums of pairs of bf16 (simd_dot.h), where the CPU does it. */
+/* Sums of pairs of bf16 (simd_direct.h), where the CPU does it. */
 #if defined(__AVX512BF16__)
 #define HAS_DOT
 INLINE vf v_dot(vf sum, vu x, vu y) {

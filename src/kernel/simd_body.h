@@ -56,10 +56,42 @@ INLINE void TIER(store_tail)(float *p, vf v, size_t n) { NAME(store_part)(p, v, 
 #if !OPERAND_BF16
 #include "kernel/simd_array.h"
 #endif
-#if OPERAND_BF16 && defined(HAS_DOT)
-#include "kernel/simd_dot.h"
+
+/* ---- products ---------------------------------------------------------------------------------
+ */
+
+/* Columns j.. of row i of the result. */
+INLINE void NAME(put_sum)(const struct kiln_gemm *g, size_t i, size_t j, vf sum) {
+    const size_t n = g->n - j < VL ? g->n - j : VL;
+    if (g->add) {
+        const float *add = g->add + i * g->ldadd + j;
+        sum += n == VL ? v_load(add) : TIER(load_tail)(add, n);
+    }
+    if (g->c_operand) {
+        OP *out = (OP *)g->c + i * g->ldc + j;
+        n == VL ? NAME(store)(out, sum) : NAME(store_part)(out, sum, n);
+    } else {
+        float *out = (float *)g->c + i * g->ldc + j;
+        n == VL ? v_store(out, sum) : TIER(store_tail)(out, sum, n);
+    }
+}
+/* The sums of a block, KILN_GEMM_N apart. */
+INLINE void NAME(put_sums)(const struct kiln_gemm *g, const float *sums) {
+    for (size_t i = 0; i < g->m; i++) {
+        for (size_t j = 0; j < g->n; j += VL) {
+            NAME(put_sum)(g, i, j, v_load(sums + i * KILN_GEMM_N + j));
+        }
+    }
+}
+
+#if !OPERAND_BF16
+#include "kernel/simd_few.h"
+#include "kernel/simd_direct.h"
+#elif defined(HAS_DOT)
+#include "kernel/simd_direct.h"
 #else
-#include "kernel/simd_product.h"
+#include "kernel/simd_few.h"
+#include "kernel/simd_widen.h"
 #endif
 
 static void NAME(round)(void *dst, const float *src, size_t n) {

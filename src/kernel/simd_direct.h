@@ -1,46 +1,39 @@
 /* SPDX-License-Identifier: MIT
  *
- * simd_dot.h: bf16 products where the CPU multiplies pairs of bf16 itself (a part of simd_body.h,
- * in the place of simd_product.h).
+ * simd_direct.h: products of operands that the CPU multiplies as they are, fp32 or, with HAS_DOT,
+ * bf16 (a part of simd_body.h).
  *
- * v_dot(sum, x, y) adds x[2i] y[2i] + x[2i+1] y[2i+1] to each fp32 sum[i]: VDPBF16PS (Intel
- * Architecture Instruction Set Extensions Programming Reference) or BFDOT (Arm ARM). A pair of
- * neighbours along k is one 32-bit word, of a as it lies and of b as it is packed, so nothing is
- * widened or copied: register tiles of GEMM_ROWS rows sweep the whole contraction of one panel,
+ * A word is an fp32, or a pair of bf16 that are neighbours along k, as they lie in a and as b is
+ * packed. Nothing is widened or copied: register tiles of GEMM_ROWS rows sweep the whole
+ * contraction of one panel,
  *
- *             panel, [k/2][64] words, from L2
+ *             panel, [k][64] words, from L2
  *   a rows    +-------------------+
  *   as they   |  tile in regs     |   c = a . b (+ add), stored once
  *   lie       +-------------------+
  *
- * and every element is one sum in index order, whatever the height of its tile.
+ * and every element is one sum in index order, whatever the height of its tile. Pairs are added as
+ * VDPBF16PS (Intel Architecture Instruction Set Extensions Programming Reference) or BFDOT (Arm
+ * ARM) does it.
  */
 
+#if OPERAND_BF16
+typedef vu NAME(vector);
 INLINE vu NAME(word)(const OP *pair) {
     uint32_t word;
     memcpy(&word, pair, sizeof word);
     return word - (vu){0};
 }
-INLINE vu NAME(words)(const OP *pairs) {
-    vu words;
-    memcpy(&words, pairs, sizeof words);
-    return words;
-}
-
-/* Columns j.. of row i of the result. */
-INLINE void NAME(put_sum)(const struct kiln_gemm *g, size_t i, size_t j, vf sum) {
-    const size_t n = g->n - j < VL ? g->n - j : VL;
-    if (g->add) {
-        const float *add = g->add + i * g->ldadd + j;
-        sum += n == VL ? v_load(add) : TIER(load_tail)(add, n);
-    }
-    if (g->c_operand) {
-        OP *out = (OP *)g->c + i * g->ldc + j;
-        n == VL ? NAME(store)(out, sum) : NAME(store_part)(out, sum, n);
-    } else {
-        float *out = (float *)g->c + i * g->ldc + j;
-        n == VL ? v_store(out, sum) : TIER(store_tail)(out, sum, n);
-    }
+INLINE vf NAME(step)(vf sum, vu x, vu column) { return v_dot(sum, x, column); }
+#else
+typedef vf NAME(vector);
+INLINE vf NAME(word)(const OP *word) { return v_set(*word); }
+INLINE vf NAME(step)(vf sum, vf x, vf column) { return v_fma(x, column, sum); }
+#endif
+INLINE NAME(vector) NAME(words)(const OP *words) {
+    NAME(vector) v;
+    memcpy(&v, words, sizeof v);
+    return v;
 }
 
 /* rows x columns vectors of the result, from row i and column j; b: the panel, from that column.
@@ -53,7 +46,7 @@ INLINE void NAME(tile)(size_t rows, size_t columns, size_t ahead, const struct k
         UNROLL for (size_t c = 0; c < columns; c++) { sum[r][c] = v_set(0.0f); }
     }
     for (size_t p = 0; p + WORD <= g->k; p += WORD) {
-        vu column[GEMM_COLUMNS];
+        NAME(vector) column[GEMM_COLUMNS];
         UNROLL for (size_t c = 0; c < columns; c++) {
             const OP *from = b + p * KILN_PANEL + c * VL * WORD;
             if (ahead > 0) {
@@ -62,12 +55,13 @@ INLINE void NAME(tile)(size_t rows, size_t columns, size_t ahead, const struct k
             column[c] = NAME(words)(from);
         }
         UNROLL for (size_t r = 0; r < rows; r++) {
-            const vu x = NAME(word)(a + r * g->lda + p);
+            const NAME(vector) x = NAME(word)(a + r * g->lda + p);
             UNROLL for (size_t c = 0; c < columns; c++) {
-                sum[r][c] = v_dot(sum[r][c], x, column[c]);
+                sum[r][c] = NAME(step)(sum[r][c], x, column[c]);
             }
         }
     }
+#if OPERAND_BF16
     if (g->k % WORD != 0) { /* one k left: what pairs with it is no part of the sum */
         const size_t p = g->k - 1;
         UNROLL for (size_t r = 0; r < rows; r++) {
@@ -78,6 +72,7 @@ INLINE void NAME(tile)(size_t rows, size_t columns, size_t ahead, const struct k
             }
         }
     }
+#endif
     UNROLL for (size_t r = 0; r < rows; r++) {
         UNROLL for (size_t c = 0; c < columns; c++) {
             NAME(put_sum)(g, i + r, j + c * VL, sum[r][c]);
@@ -91,9 +86,15 @@ INLINE void NAME(tile)(size_t rows, size_t columns, size_t ahead, const struct k
                                               const OP *b) {                                 \
         NAME(tile)(rows, columns, (rows) <= KILN_GEMM_FEW ? DOT_AHEAD : 0, g, i, j, b);      \
     }
+#if GEMM_COLUMNS > 2
 #define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
 #define NAMES(rows) \
     { NAME(tile_##rows##_1), NAME(tile_##rows##_2), NAME(tile_##rows##_3), NAME(tile_##rows##_4) }
+#else
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2)
+#define NAMES(rows) \
+    { NAME(tile_##rows##_1), NAME(tile_##rows##_2) }
+#endif
 /* Bytes to fetch ahead where few rows read b at the speed of memory: the processor's own prefetch
  * stops at every page. */
 #define DOT_AHEAD 4096
@@ -105,9 +106,9 @@ TILES(5)
 TILES(6)
 
 static void NAME(gemm)(const struct kiln_gemm *g) {
-    static void (*const tiles[GEMM_ROWS][4])(const struct kiln_gemm *, size_t, size_t,
-                                             const OP *) = {NAMES(1), NAMES(2), NAMES(3),
-                                                            NAMES(4), NAMES(5), NAMES(6)};
+    static void (*const tiles[GEMM_ROWS][GEMM_COLUMNS])(const struct kiln_gemm *, size_t, size_t,
+                                                        const OP *) = {
+        NAMES(1), NAMES(2), NAMES(3), NAMES(4), NAMES(5), NAMES(6)};
     const size_t stride = g->panel ? g->panel : kiln_panel_elements(g->k);
     assert(g->m <= KILN_GEMM_M && g->n <= KILN_GEMM_N);
     for (size_t j = 0; j < g->n; j += KILN_PANEL) {
@@ -123,7 +124,13 @@ static void NAME(gemm)(const struct kiln_gemm *g) {
         }
     }
 }
+#if OPERAND_BF16
 static void NAME(gemm_own)(const struct kiln_gemm *g) { NAME(gemm)(g); }
+#else
+static void NAME(gemm_own)(const struct kiln_gemm *g) {
+    (g->m <= KILN_GEMM_FEW ? NAME(gemm_few) : NAME(gemm))(g);
+}
+#endif
 #undef DOT_AHEAD
 #undef NAMES
 #undef TILES
