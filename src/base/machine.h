@@ -15,6 +15,10 @@ size_t kiln_memory_resident(void);      /* bytes: RssAnon + RssFile + RssShmem n
 size_t kiln_memory_resident_peak(void); /* bytes: VmHWM */
 size_t kiln_cache_bytes(void);          /* of the largest cache; 32 MiB when unknown */
 
+/* Name the calling thread for whoever looks at the process (ps, top -H, perf): at most 15 letters.
+ */
+void kiln_thread_name(const char *name);
+
 /* What the processor calls itself, cut to `size`; "unknown" where nobody says. */
 void kiln_cpu_model(char *out, size_t size);
 

@@ -260,6 +260,7 @@ static bool run_ready(struct kiln_pool *pool, size_t thread) {
 static void *worker_main(void *argument) {
     struct worker *self = argument;
     struct kiln_pool *pool = self->pool;
+    kiln_thread_name("kiln pool");
     while (!atomic_load(&pool->stop)) {
         if (must_rest(pool)) {
             rest(pool);

@@ -62,6 +62,13 @@ void kiln_gradient_sums_take(struct kiln_gradient_sums *sums, const struct kiln_
     }
 }
 
+void kiln_gradient_sums_written(void *context, size_t first, size_t rows, size_t from,
+                                size_t columns) {
+    const struct kiln_gradient_sums_matrix *of = context;
+    kiln_gradient_sums_take(of->sums, of->kernels, of->matrix, first, rows, from, columns,
+                            of->gradients);
+}
+
 double kiln_gradient_sums_rows(const struct kiln_gradient_sums *sums,
                                const struct kiln_kernels *kernels, size_t matrix, size_t first,
                                size_t rows, const float *gradients) {

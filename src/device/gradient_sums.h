@@ -43,6 +43,16 @@ void kiln_gradient_sums_clear(struct kiln_gradient_sums *sums);
 void kiln_gradient_sums_take(struct kiln_gradient_sums *sums, const struct kiln_kernels *kernels,
                              size_t matrix, size_t first, size_t rows, size_t from, size_t columns,
                              const float *gradients);
+/* The same of a product that writes a matrix's gradient: `written` of its entry (product.h), told
+ * to this context. */
+struct kiln_gradient_sums_matrix {
+    struct kiln_gradient_sums *sums; /* NULL: nothing happens */
+    const struct kiln_kernels *kernels;
+    size_t matrix;
+    const float *gradients;
+};
+void kiln_gradient_sums_written(void *context, size_t first, size_t rows, size_t from,
+                                size_t columns);
 /* The sum over rows first.. (a multiple of 64, at most 64 rows) of a matrix, from what was summed
  * where all of it was, else from memory: the same bits. */
 double kiln_gradient_sums_rows(const struct kiln_gradient_sums *sums,

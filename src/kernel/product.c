@@ -55,7 +55,7 @@ static struct kiln_gemm block_at(const struct kiln_kernels *kernels,
 
 struct product_job {
     const struct kiln_workers *workers;
-    const struct kiln_gemm *products;
+    const struct kiln_product_entry *products;
 };
 
 static size_t rows_of_blocks(const struct kiln_gemm *product) {
@@ -67,37 +67,43 @@ static size_t blocks(const struct kiln_gemm *product) {
 
 static void run_block(void *context, size_t task, size_t thread) {
     const struct product_job *job = context;
-    const struct kiln_gemm *product = job->products;
-    for (; task >= blocks(product); product++) {
-        task -= blocks(product);
+    const struct kiln_product_entry *product = job->products;
+    for (; task >= blocks(&product->gemm); product++) {
+        task -= blocks(&product->gemm);
     }
-    size_t rows = rows_of_blocks(product);
+    size_t rows = rows_of_blocks(&product->gemm);
     size_t i = task % rows * KILN_GEMM_M, j = task / rows * KILN_GEMM_N;
-    struct kiln_gemm g = block_at(job->workers->kernels, product, i, j, KILN_GEMM_M, KILN_GEMM_N,
-                                  job->workers->scratch[thread]);
+    struct kiln_gemm g = block_at(job->workers->kernels, &product->gemm, i, j, KILN_GEMM_M,
+                                  KILN_GEMM_N, job->workers->scratch[thread]);
     job->workers->kernels->gemm(&g);
+    if (product->written) {
+        product->written(product->context, i, g.m, j, g.n);
+    }
 }
 
 /* One panel for all rows: it comes from memory for the first few and from cache for the rest. */
 static void run_panel(void *context, size_t task, size_t thread) {
     const struct product_job *job = context;
-    for (size_t i = 0; i < job->products->m; i += KILN_GEMM_FEW) {
-        struct kiln_gemm g = block_at(job->workers->kernels, job->products, i, task * KILN_PANEL,
+    const struct kiln_gemm *product = &job->products->gemm;
+    for (size_t i = 0; i < product->m; i += KILN_GEMM_FEW) {
+        struct kiln_gemm g = block_at(job->workers->kernels, product, i, task * KILN_PANEL,
                                       KILN_GEMM_FEW, KILN_PANEL, job->workers->scratch[thread]);
         job->workers->kernels->gemm_own(&g);
     }
 }
 
 void kiln_product_few(const struct kiln_workers *workers, const struct kiln_gemm *product) {
-    struct product_job job = {workers, product};
+    const struct kiln_product_entry entry = {.gemm = *product};
+    struct product_job job = {workers, &entry};
     kiln_pool_run(workers->pool, (product->n + KILN_PANEL - 1) / KILN_PANEL, run_panel, &job);
 }
 
-void kiln_products(const struct kiln_workers *workers, const struct kiln_gemm *products, size_t n) {
+void kiln_products(const struct kiln_workers *workers, const struct kiln_product_entry *products,
+                   size_t n) {
     struct product_job job = {workers, products};
     size_t tasks = 0;
     for (size_t i = 0; i < n; i++) {
-        tasks += blocks(&products[i]);
+        tasks += blocks(&products[i].gemm);
     }
     kiln_pool_run(workers->pool, tasks, run_block, &job);
 }
@@ -109,7 +115,7 @@ void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *pr
         kiln_product_few(workers, product);
         return;
     }
-    kiln_products(workers, product, 1);
+    kiln_products(workers, &(struct kiln_product_entry){.gemm = *product}, 1);
 }
 
 static void alone(const struct kiln_kernels *kernels, void (*gemm)(const struct kiln_gemm *),

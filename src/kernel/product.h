@@ -30,9 +30,19 @@ void kiln_workers_close(struct kiln_workers *workers);
 /* c [m, n] = a [m, k] . b^T (+ add): kernel.h says what each field is; m and n are unbounded.
  * `scratch` is filled in per thread. */
 void kiln_product(const struct kiln_workers *workers, const struct kiln_gemm *product);
+/* One of several products. */
+struct kiln_product_entry {
+    struct kiln_gemm gemm;
+    /* NULL, or told of each block once it has its values: rows i.. and columns j.. of c, each a
+     * multiple of KILN_GEMM_M and KILN_GEMM_N. On the thread that made it, which has it in its
+     * cache; different threads tell of different blocks. */
+    void (*written)(void *context, size_t i, size_t rows, size_t j, size_t columns);
+    void *context;
+};
 /* n products that read nothing of each other's results, as one job: no thread waits between them.
  */
-void kiln_products(const struct kiln_workers *workers, const struct kiln_gemm *products, size_t n);
+void kiln_products(const struct kiln_workers *workers, const struct kiln_product_entry *products,
+                   size_t n);
 /* kiln_product in blocks of KILN_GEMM_FEW rows whatever m is, so that a row's sums do not depend on
  * how many rows there are. */
 void kiln_product_few(const struct kiln_workers *workers, const struct kiln_gemm *product);

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/machine.h"
 #include "base/mem.h"
 #include "state/state_int.h"
 
@@ -70,6 +71,7 @@ static void wait_a_little(struct kiln_walk *w) {
 
 static void *walk_thread(void *context) {
     struct kiln_walk *w = context;
+    kiln_thread_name("kiln walk");
     pthread_mutex_lock(&w->lock);
     while (!w->stop) {
         if (w->n == 0 && w->sweep) {

@@ -74,6 +74,7 @@ static bool ready(const struct kiln_compiler *c) {
 
 static void *work(void *context) {
     struct kiln_compiler *c = context;
+    kiln_thread_name("kiln compile");
     pthread_mutex_lock(&c->lock);
     for (;;) {
         while (!ready(c) && !c->ending) {

@@ -82,8 +82,7 @@ static enum kiln_status save(struct kiln_saver *s, struct kiln_err *err) {
                                  err);
 }
 
-static void *run(void *context) {
-    struct kiln_saver *s = context;
+static void run(struct kiln_saver *s) {
     const double start = kiln_now_s();
     s->status = save(s, &s->err);
     const struct kiln_span span = {.start = start,
@@ -94,6 +93,11 @@ static void *run(void *context) {
                                    .micro_batch = -1,
                                    .generation = (int64_t)s->cursor.step};
     kiln_spans_add(s->spans, &span);
+}
+
+static void *run_beside(void *context) {
+    kiln_thread_name("kiln save");
+    run(context);
     return NULL;
 }
 
@@ -102,7 +106,7 @@ static bool start(struct kiln_saver *s) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const bool started = pthread_create(&s->thread, NULL, run, s) == 0;
+    const bool started = pthread_create(&s->thread, NULL, run_beside, s) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }

@@ -70,6 +70,57 @@ static void check_threads(const struct lab *lab) {
 
 TEST(threads_do_not_show_in_a_product) { lab_on_every_tier(check_threads); }
 
+/* Who is told of blocks: once of each, with its values; of the other product nothing. */
+struct told {
+    const struct kiln_gemm *product;
+    const float *want;
+    unsigned char times[3][3];
+};
+
+static void tell(void *context, size_t i, size_t rows, size_t j, size_t columns) {
+    struct told *told = context;
+    const struct kiln_gemm *p = told->product;
+    CHECK(i % KILN_GEMM_M == 0 && i + rows <= p->m && j % KILN_GEMM_N == 0 && j + columns <= p->n);
+    CHECK(rows == KILN_GEMM_M || i + rows == p->m);
+    CHECK(columns == KILN_GEMM_N || j + columns == p->n);
+    for (size_t r = i; r < i + rows; r++) {
+        const size_t at = r * p->ldc + j;
+        CHECK_BYTES((const float *)p->c + at, told->want + at, columns * sizeof(float));
+    }
+    told->times[i / KILN_GEMM_M][j / KILN_GEMM_N]++;
+}
+
+static void check_told(const struct lab *lab) {
+    const size_t M = 300, N = 530, K = 20;
+    void *a = lab_operands(lab, M * K, 0, 1.0f), *b = lab_operands(lab, N * K, 0, 1.0f);
+    void *packed = lab_memory(kiln_packed_elements(N, K), lab->k.operand_bytes, 0);
+    lab->k.pack(packed, kiln_panel_elements(K), b, K, N, K);
+    float *want = lab_memory(M * N, 4, 0),
+          *c[] = {lab_memory(M * N, 4, 0), lab_memory(M * N, 4, 0)};
+    for (size_t threads = 1; threads <= 3; threads++) {
+        struct kiln_workers workers;
+        struct kiln_product_entry entries[2] = {
+            {.gemm = {.m = M, .n = N, .k = K, .a = a, .lda = K, .b = packed, .ldc = N}}};
+        struct told told = {.product = &entries[1].gemm, .want = want};
+        open_workers(&workers, &lab->k, threads);
+        entries[0].gemm.c = want;
+        kiln_product(&workers, &entries[0].gemm);
+        entries[1] = entries[0];
+        entries[0].gemm.c = c[0];
+        entries[1].gemm.c = c[1];
+        entries[1].written = tell;
+        entries[1].context = &told;
+        kiln_products(&workers, entries, 2);
+        for (size_t i = 0; i < 9; i++) {
+            CHECK_EQ(told.times[i / 3][i % 3], 1);
+        }
+        CHECK_BYTES(c[0], want, M * N * sizeof(float));
+        close_workers(&workers);
+    }
+}
+
+TEST(blocks_of_a_product_are_told_when_they_have_their_values) { lab_on_every_tier(check_told); }
+
 /* ---- packed matrices ------------------------------------------------------------------------ */
 
 /* Both copies of every matrix of a model with odd sizes, packed 64 rows at a time, last rows

@@ -10,32 +10,13 @@
 #include <string.h>
 #include <sys/time.h>
 
-#include "base/mem.h"
-#include "base/random.h"
 #include "kiln_test.h"
-#include "train/engine.h"
+#include "train/engine_lab.h"
 #include "train/lasting.h"
 #include "train/run_int.h"
 #include "train/tiny_run.h"
 
 enum { LAYERS = 5, SEQ = 16, BATCH = 2, ACCUM = 5, VOCAB = 300, WINDOWS = 2 };
-
-struct lab {
-    struct kiln_table *table;
-    struct kiln_engine engine;
-    struct kiln_arena arena;
-    struct kiln_engine_memory memory;
-    double loss;
-};
-
-static void random_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
-    (void)context;
-    for (uint64_t i = 0; i < BATCH * SEQ; i++) {
-        const uint64_t at = index * BATCH * SEQ + i;
-        tokens[i] = (uint32_t)kiln_random_below(1, KILN_STREAM_TEST, at, VOCAB);
-        targets[i] = (uint32_t)kiln_random_below(2, KILN_STREAM_TEST, at, VOCAB);
-    }
-}
 
 static struct kiln_plan_request request_of(struct kiln_device_choice device, const char *keep) {
     struct kiln_err err;
@@ -67,60 +48,27 @@ static struct kiln_plan_request request_of(struct kiln_device_choice device, con
     return r;
 }
 
-static void open_lab(struct lab *lab, const struct kiln_plan_request *r, size_t held, size_t cut) {
-    struct kiln_err err;
-    *lab = (struct lab){.loss = 0};
-    CHECK_OK(kiln_table_create(&r->dims, &lab->table, &err), &err);
-    const size_t bytes = lab->table->size * sizeof(float);
-    const size_t embedding = r->dims.vocab * r->dims.dim * sizeof(float);
-    size_t planned = kiln_arena_reserve(0, embedding);
-    for (int i = 0; i < 4; i++) {
-        planned = kiln_arena_reserve(planned, bytes);
-    }
-    CHECK_OK(kiln_arena_open(&lab->arena, planned, &err), &err);
-    struct kiln_optimizer_parts *parts = &lab->memory.optimizer;
-    *parts = (struct kiln_optimizer_parts){
-        .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
-    lab->memory.weights = kiln_arena_take(&lab->arena, bytes);
-    parts->m = kiln_arena_take(&lab->arena, bytes);
-    parts->v = kiln_arena_take(&lab->arena, bytes);
-    parts->gradients.all = kiln_arena_take(&lab->arena, bytes);
-    parts->gradients.embedding = kiln_arena_take(&lab->arena, embedding);
-    kiln_weights_init(lab->table, 1, lab->memory.weights);
-    CHECK_OK(kiln_engine_plan(&lab->engine, lab->table, r, &err), &err);
-    lab->engine.plan.request = &lab->engine.request;
-    CHECK_OK(kiln_plan_hold(lab->table, &lab->engine.plan, held, cut, NULL, &err), &err);
-    CHECK(lab->engine.plan.schedule.one_batch && !lab->engine.plan.layout.in_state);
-    CHECK_OK(kiln_engine_open(&lab->engine, lab->table, &lab->memory, &err), &err);
+static void open_lab(struct engine_lab *lab, const struct kiln_plan_request *r, size_t held,
+                     size_t cut) {
+    engine_lab_open(lab, r, held, cut);
+    CHECK(lab->engine.plan.schedule.one_batch);
 }
 
-static void close_lab(struct lab *lab) {
-    kiln_engine_close(&lab->engine);
-    kiln_arena_close(&lab->arena);
-    kiln_table_destroy(lab->table);
-}
-
-/* Windows and updates; in the end gradients of the last one, and the weights behind it. */
-static void train(struct lab *lab) {
-    struct kiln_executor *x = &lab->engine.executor;
-    struct kiln_err err;
-    x->scale = 1.0f / (BATCH * SEQ * ACCUM);
+/* Windows and updates; in the end gradients of the last one, and the weights behind it. Returns the
+ * last one's loss. */
+static double train(struct engine_lab *lab) {
+    double loss = 0.0;
     for (uint64_t i = 0; i < WINDOWS; i++) {
-        const struct kiln_plan_action update = {.what = KILN_UPDATE};
-        kiln_executor_begin(x, false, ACCUM, random_batch, NULL);
-        CHECK_OK(kiln_executor_window(x, &err), &err);
-        lab->loss = x->loss_sum;
-        const double norm = kiln_optimizer_norm(lab->engine.optimizer, 1);
-        CHECK_OK(kiln_executor_do(x, &update, &err), &err);
-        kiln_optimizer_update(lab->engine.optimizer, i + 1, 1e-2, norm, 1);
+        loss = engine_lab_window(lab);
+        engine_lab_update(lab, kiln_optimizer_norm(lab->engine.optimizer, 1));
     }
+    return loss;
 }
 
-static void check_equal(const struct lab *a, const struct lab *b) {
+static void check_equal(const struct engine_lab *a, const struct engine_lab *b) {
     const size_t bytes = a->table->size * sizeof(float);
     const struct kiln_gradients *g = &a->memory.optimizer.gradients,
                                 *h = &b->memory.optimizer.gradients;
-    CHECK(a->loss == b->loss);
     CHECK_BYTES(h->all, g->all, bytes);
     CHECK_BYTES(h->embedding, g->embedding, VOCAB * a->table->dims.dim * sizeof(float));
     CHECK_BYTES(b->memory.weights, a->memory.weights, bytes);
@@ -132,17 +80,17 @@ static void no_round_changes_a_bit(struct kiln_device_choice device) {
     kiln_poison_dropped = true;
     for (size_t p = 0; p < sizeof policies / sizeof policies[0]; p++) {
         const struct kiln_plan_request r = request_of(device, policies[p]);
-        struct lab one, rounds;
+        struct engine_lab one, rounds;
         open_lab(&one, &r, 1, 0);
-        train(&one);
-        CHECK(one.loss > 0);
+        const double loss = train(&one);
+        CHECK(loss > 0);
         for (size_t i = 0; i < 9; i += 2) {
             open_lab(&rounds, &r, helds[i % 3], i / 3);
-            train(&rounds);
+            CHECK(train(&rounds) == loss);
             check_equal(&one, &rounds);
-            close_lab(&rounds);
+            engine_lab_close(&rounds);
         }
-        close_lab(&one);
+        engine_lab_close(&one);
     }
     kiln_poison_dropped = false;
 }

@@ -80,8 +80,9 @@ enum kiln_status kiln_cpu_head(struct kiln_device *device, const void *x, const 
         kiln_head_forward(&cpu->head, rows, targets + first, n, scale, dx != NULL,
                           cpu->losses + first);
         if (dx) {
-            kiln_head_backward(&cpu->head, rows, n, (float *)dx + first * d, device->gradients.all,
-                               device->gradients.add || first > 0);
+            const struct kiln_gradients block =
+                kiln_block_gradients(&device->gradients, first == 0, first + n == cpu->tokens);
+            kiln_head_backward(&cpu->head, rows, n, (float *)dx + first * d, &block);
         }
     }
     *loss = 0.0;

@@ -213,11 +213,18 @@ static void weight_gradients(const struct half *half, enum kiln_matrix_kind outp
     if (cpu->gpu) {
         return;
     }
-    const struct kiln_gemm products[] = {
-        kiln_weight_gradient(cpu->turned_dy, cpu->packed_in, cpu->tokens, o->rows, o->cols,
-                             g->all + o->offset, g->add),
-        kiln_weight_gradient(cpu->turned_wide, cpu->packed_xn, cpu->tokens, i->rows, i->cols,
-                             g->all + i->offset, g->add),
+    const struct kiln_matrix *matrices = cpu->base.table->matrices;
+    struct kiln_gradient_sums_matrix sums[] = {
+        {g->sums, &cpu->kernels, (size_t)(o - matrices), g->all},
+        {g->sums, &cpu->kernels, (size_t)(i - matrices), g->all},
+    };
+    const struct kiln_product_entry products[] = {
+        {kiln_weight_gradient(cpu->turned_dy, cpu->packed_in, cpu->tokens, o->rows, o->cols,
+                              g->all + o->offset, g->add),
+         kiln_gradient_sums_written, &sums[OUTPUT]},
+        {kiln_weight_gradient(cpu->turned_wide, cpu->packed_xn, cpu->tokens, i->rows, i->cols,
+                              g->all + i->offset, g->add),
+         kiln_gradient_sums_written, &sums[INPUT]},
     };
     kiln_products(&cpu->workers, products, 2);
 }

@@ -152,10 +152,14 @@ static void pack_normed(void *context, size_t first, size_t rows, size_t index, 
 }
 
 void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, float *dx,
-                        float *gradients, bool add) {
+                        const struct kiln_gradients *gradients) {
     const struct kiln_matrix *m = head->classifier;
+    const bool add = gradients->add;
     struct turn_job job = {head, n};
-    float *dw = gradients + m->offset;
+    float *dw = gradients->all + m->offset;
+    struct kiln_gradient_sums *sums = gradients->sums;
+    struct kiln_gradient_sums_matrix classifier = {
+        sums, head->workers->kernels, sums ? sums->table->n_matrices - 1 : 0, gradients->all};
     double since = kiln_now_s();
     if (head->gpu) {
         kiln_gpu_rows(head->gpu, head->workers, kiln_dlogits(head, 0), kiln_dlogits_stride(head),
@@ -165,21 +169,22 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
         kiln_rows(head->workers, n, KILN_PANEL_K, pack_normed, &job);
     }
     kiln_spans_piece(head->spans, "head.turn", &since);
-    const struct kiln_gemm products[] = {
-        {.m = n,
-         .n = m->cols,
-         .k = m->rows,
-         .a = kiln_dlogits(head, 0),
-         .lda = kiln_dlogits_stride(head),
-         .b = head->backward,
-         .c = head->dxn,
-         .ldc = m->cols},
-        kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols, dw, add),
+    const struct kiln_product_entry products[] = {
+        {.gemm = {.m = n,
+                  .n = m->cols,
+                  .k = m->rows,
+                  .a = kiln_dlogits(head, 0),
+                  .lda = kiln_dlogits_stride(head),
+                  .b = head->backward,
+                  .c = head->dxn,
+                  .ldc = m->cols}},
+        {kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols, dw, add),
+         kiln_gradient_sums_written, &classifier},
     };
     kiln_products(head->workers, products, head->gpu ? 1 : 2);
     kiln_spans_piece(head->spans, "head.backward", &since);
     memset(dx, 0, n * m->cols * sizeof *dx);
     kiln_rows_norm_bwd(head->workers, &head->norm, x, head->dxn, n, dx,
-                       gradients + head->norm_offset, add);
+                       gradients->all + head->norm_offset, add);
     kiln_spans_piece(head->spans, "head.norm", &since);
 }

@@ -72,6 +72,15 @@ void kiln_head_loss(const struct kiln_head *head, const uint32_t *targets, size_
 /* From the block's dlogits and xn: dx [n, D] is written, gradients of classifier and norm are added
  * or written. The norm's rstd must be there. */
 void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, float *dx,
-                        float *gradients, bool add);
+                        const struct kiln_gradients *gradients);
+/* A micro-batch's gradients as one of its blocks sees them: only the first may write, only behind
+ * the last are they final. */
+static inline struct kiln_gradients kiln_block_gradients(const struct kiln_gradients *gradients,
+                                                         bool first, bool last) {
+    struct kiln_gradients block = *gradients;
+    block.add = block.add || !first;
+    block.sums = last ? block.sums : NULL;
+    return block;
+}
 
 #endif

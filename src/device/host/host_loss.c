@@ -31,8 +31,9 @@ void kiln_host_head(struct kiln_host *host, const float *x, const uint32_t *targ
         kiln_head_forward(&host->head, host->x, targets + first, n, scale, dx != NULL,
                           host->losses);
         if (dx) {
-            kiln_head_backward(&host->head, host->x, n, host->dx, gradients->all,
-                               gradients->add || first > 0);
+            const struct kiln_gradients block =
+                kiln_block_gradients(gradients, first == 0, first + n == tokens);
+            kiln_head_backward(&host->head, host->x, n, host->dx, &block);
             kiln_host_import_tokens(host, host->dx, first, n, dx);
         }
         add_losses(host, n, loss);
@@ -227,6 +228,7 @@ void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_hos
                          const struct kiln_gradients *gradients, float *dx, double *loss) {
     const struct kiln_head *head = &host->head;
     size_t seq = host->options.shape.seq, d = host->table->dims.dim;
+    size_t tokens = host->options.shape.batch * seq;
     *loss = 0.0;
     for (size_t t = 0; t < seq; t += KILN_HEAD_ROWS) {
         size_t first = b * seq + t, n = kiln_least(seq - t, KILN_HEAD_ROWS);
@@ -236,8 +238,9 @@ void kiln_host_head_made(struct kiln_host *host, size_t b, const struct kiln_hos
             /* For rstd; the norm's output is the device's. */
             kiln_rows_norm(&host->workers, &head->norm, host->x, n, head->xn);
             turn(host, made->xn + t, d, n, head->xn, d);
-            kiln_head_backward(head, host->x, n, host->dx, gradients->all,
-                               gradients->add || first > 0);
+            const struct kiln_gradients block =
+                kiln_block_gradients(gradients, first == 0, first + n == tokens);
+            kiln_head_backward(head, host->x, n, host->dx, &block);
             kiln_host_import_tokens(host, host->dx, first, n, dx);
         }
         add_losses(host, n, loss);
