@@ -40,35 +40,35 @@ static void counted(void) {
     }
 }
 
-void *memalign(size_t alignment, size_t bytes);
+void *memalign(size_t alignment, size_t size);
 
-SEEN void *malloc(size_t bytes) {
+SEEN void *malloc(size_t size) {
     counted();
-    return __libc_malloc(bytes);
+    return __libc_malloc(size);
 }
-SEEN void *calloc(size_t n, size_t bytes) {
+SEEN void *calloc(size_t nmemb, size_t size) {
     counted();
-    return __libc_calloc(n, bytes);
+    return __libc_calloc(nmemb, size);
 }
-SEEN void *realloc(void *block, size_t bytes) {
+SEEN void *realloc(void *ptr, size_t size) {
     counted();
-    return __libc_realloc(block, bytes);
+    return __libc_realloc(ptr, size);
 }
-SEEN void *memalign(size_t alignment, size_t bytes) {
+SEEN void *memalign(size_t alignment, size_t size) {
     counted();
-    return __libc_memalign(alignment, bytes);
+    return __libc_memalign(alignment, size);
 }
-SEEN void *aligned_alloc(size_t alignment, size_t bytes) {
+SEEN void *aligned_alloc(size_t alignment, size_t size) {
     counted();
-    return __libc_memalign(alignment, bytes);
+    return __libc_memalign(alignment, size);
 }
-SEEN int posix_memalign(void **out, size_t alignment, size_t bytes) {
+SEEN int posix_memalign(void **memptr, size_t alignment, size_t size) {
     counted();
-    void *block = __libc_memalign(alignment, bytes);
+    void *block = __libc_memalign(alignment, size);
     if (block == NULL) {
         return ENOMEM;
     }
-    *out = block;
+    *memptr = block;
     return 0;
 }
 

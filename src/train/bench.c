@@ -4,6 +4,7 @@
  */
 #include "kiln/bench.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,6 +169,7 @@ static double median_of(double *value, size_t n) {
 /* Median of a member of n steps; the spread when asked. */
 static double median(const struct times *all, size_t n, size_t member, double *spread) {
     double value[MOST_STEPS];
+    assert(n > 0);
     for (size_t i = 0; i < n; i++) {
         memcpy(&value[i], (const char *)&all[i] + member, sizeof(double));
     }

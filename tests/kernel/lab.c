@@ -16,7 +16,9 @@ static struct {
     size_t before, bytes, after;
 } blocks[BLOCKS];
 static size_t n_blocks;
-static uint64_t drawn;
+/* Normal numbers, made once: every tier is given the same. */
+static float *numbers;
+static size_t n_numbers, drawn;
 
 /* False where the machine lacks the tier, or the provider multiplies other operands only. */
 static bool choose(struct kiln_kernels *k, enum kiln_precision precision, const char *tier,
@@ -43,6 +45,7 @@ void lab_on_every_tier(void (*check)(const struct lab *lab)) {
                 }
                 if (choose(&lab.k, precisions[p], tiers[t].name, providers[i])) {
                     CHECK_STRING(lab.k.tier, tiers[t].name);
+                    drawn = 0;
                     check(&lab);
                     lab_check_guards();
                 }
@@ -90,7 +93,17 @@ void lab_check_gaps(const void *matrix, size_t rows, size_t cols, size_t ld, siz
     }
 }
 
-float lab_normal(void) { return (float)kiln_random_normal(20, KILN_STREAM_TEST, drawn++); }
+float lab_normal(void) {
+    if (drawn == n_numbers) {
+        const size_t n = n_numbers ? n_numbers * 2 : 4096;
+        numbers = n_numbers ? kiln_realloc(numbers, n_numbers, n, sizeof *numbers)
+                            : kiln_alloc(n, sizeof *numbers);
+        CHECK(numbers);
+        kiln_random_normals(n_numbers, KILN_STREAM_TEST, 1.0, numbers + n_numbers, n - n_numbers);
+        n_numbers = n;
+    }
+    return numbers[drawn++];
+}
 
 float *lab_floats(size_t n, size_t odd, float scale) {
     float *x = lab_memory(n, sizeof *x, odd);
