@@ -127,3 +127,29 @@ void kiln_arena_close(struct kiln_arena *arena) {
     }
     *arena = (struct kiln_arena){0};
 }
+
+enum kiln_status kiln_scratch_open(struct kiln_scratch *scratch, size_t threads, size_t bytes,
+                                   struct kiln_err *err) {
+    *scratch = (struct kiln_scratch){.threads = threads, .bytes = bytes};
+    scratch->of = kiln_alloc(threads, sizeof *scratch->of);
+    enum kiln_status status =
+        scratch->of ? KILN_OK
+                    : KILN_FAIL(err, KILN_ENOMEM, "no memory for a list of %zu threads", threads);
+    for (size_t i = 0; status == KILN_OK && i < threads; i++) {
+        struct kiln_arena arena;
+        status = kiln_arena_open(&arena, bytes, err);
+        scratch->of[i] = arena.base;
+    }
+    if (status != KILN_OK) {
+        kiln_scratch_close(scratch);
+    }
+    return status;
+}
+
+void kiln_scratch_close(struct kiln_scratch *scratch) {
+    for (size_t i = 0; scratch->of != NULL && i < scratch->threads; i++) {
+        kiln_arena_close(&(struct kiln_arena){.base = scratch->of[i], .size = scratch->bytes});
+    }
+    kiln_free(scratch->of);
+    *scratch = (struct kiln_scratch){0};
+}

@@ -71,4 +71,15 @@ KILN_MUST_CHECK enum kiln_status kiln_arena_open(struct kiln_arena *arena, size_
 void *kiln_arena_take(struct kiln_arena *arena, size_t bytes);
 void kiln_arena_close(struct kiln_arena *arena);
 
+/* Room of `bytes` for each of some threads, zeroed by the system on first touch. No two share a
+ * page and none is touched here, so pages of a thread lie where that thread runs. */
+struct kiln_scratch {
+    void **of; /* [threads] */
+    size_t threads, bytes;
+};
+KILN_MUST_CHECK enum kiln_status kiln_scratch_open(struct kiln_scratch *scratch, size_t threads,
+                                                   size_t bytes, struct kiln_err *err);
+/* One that is zero is fine. */
+void kiln_scratch_close(struct kiln_scratch *scratch);
+
 #endif

@@ -106,11 +106,12 @@ double kiln_random_normal(uint64_t seed, uint64_t stream, uint64_t index) {
     return pair[index % 2];
 }
 
-void kiln_random_normals(uint64_t seed, uint64_t stream, double deviation, float *out, size_t n) {
+void kiln_random_normals(uint64_t seed, uint64_t stream, double deviation, float *out,
+                         uint64_t first, size_t n) {
     uint64_t key = key_of(seed, stream);
     for (size_t i = 0; i < n; i += 2) {
         double pair[2];
-        normal_pair(key, i / 2, pair);
+        normal_pair(key, (first + i) / 2, pair);
         out[i] = (float)(deviation * pair[0]);
         if (i + 1 < n) {
             out[i + 1] = (float)(deviation * pair[1]);

@@ -19,8 +19,10 @@ uint64_t kiln_random_bits(uint64_t seed, uint64_t stream, uint64_t index);
 double kiln_random_uniform(uint64_t seed, uint64_t stream, uint64_t index);
 /* Standard normal (Box-Muller on the bits of index/2, which give two numbers). */
 double kiln_random_normal(uint64_t seed, uint64_t stream, uint64_t index);
-/* out[i] = deviation * kiln_random_normal(seed, stream, i) for i < n, in less time. */
-void kiln_random_normals(uint64_t seed, uint64_t stream, double deviation, float *out, size_t n);
+/* out[i] = deviation * kiln_random_normal(seed, stream, first + i) for i < n, in less time; first
+ * is even. */
+void kiln_random_normals(uint64_t seed, uint64_t stream, double deviation, float *out,
+                         uint64_t first, size_t n);
 /* Uniform in [0, n), n > 0. */
 uint64_t kiln_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n);
 /* The place of `index` in a pseudorandom permutation of 0..n-1 that (seed, stream) names: a

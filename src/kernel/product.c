@@ -3,36 +3,21 @@
 
 #include <string.h>
 
-#include "base/mem.h"
-
 enum kiln_status kiln_workers_open(struct kiln_workers *workers, const struct kiln_kernels *kernels,
                                    struct kiln_pool *pool, size_t scratch_bytes,
                                    struct kiln_err *err) {
-    size_t threads = kiln_pool_threads(pool);
     if (scratch_bytes < KILN_GEMM_SCRATCH) {
         scratch_bytes = KILN_GEMM_SCRATCH;
     }
     *workers = (struct kiln_workers){.pool = pool, .kernels = kernels};
     workers->scratch_bytes = scratch_bytes;
-    workers->scratch = kiln_alloc(threads, sizeof *workers->scratch);
-    bool ok = workers->scratch != NULL;
-    for (size_t i = 0; ok && i < threads; i++) {
-        workers->scratch[i] = kiln_alloc(scratch_bytes, 1);
-        ok = workers->scratch[i] != NULL;
-    }
-    if (!ok) {
-        kiln_workers_close(workers);
-        return KILN_FAIL(err, KILN_ENOMEM, "no memory for %zu threads' scratch of %zu bytes",
-                         threads, scratch_bytes);
-    }
+    KILN_TRY(kiln_scratch_open(&workers->memory, kiln_pool_threads(pool), scratch_bytes, err));
+    workers->scratch = workers->memory.of;
     return KILN_OK;
 }
 
 void kiln_workers_close(struct kiln_workers *workers) {
-    for (size_t i = 0; workers->scratch && i < kiln_pool_threads(workers->pool); i++) {
-        kiln_free(workers->scratch[i]);
-    }
-    kiln_free(workers->scratch);
+    kiln_scratch_close(&workers->memory);
     *workers = (struct kiln_workers){0};
 }
 

@@ -9,6 +9,7 @@
 #ifndef KILN_KERNEL_PRODUCT_H
 #define KILN_KERNEL_PRODUCT_H
 
+#include "base/mem.h"
 #include "base/pool.h"
 #include "kernel/kernel.h"
 
@@ -16,8 +17,9 @@
 struct kiln_workers {
     struct kiln_pool *pool;
     const struct kiln_kernels *kernels;
-    void **scratch;       /* [threads], each scratch_bytes, 64-byte aligned */
-    size_t scratch_bytes; /* at least KILN_GEMM_SCRATCH */
+    struct kiln_scratch memory; /* of: */
+    void **scratch;             /* [threads], each scratch_bytes, 64-byte aligned */
+    size_t scratch_bytes;       /* at least KILN_GEMM_SCRATCH */
 };
 
 /* Open a pool's workers; kernels is borrowed. */

@@ -5,6 +5,7 @@
  */
 #include <math.h>
 
+#include "base/pool.h"
 #include "base/random.h"
 #include "model/table.h"
 
@@ -18,22 +19,61 @@ static double deviation_of(enum kiln_role role, size_t layers) {
     return residual ? DEVIATION / sqrt(2.0 * (double)layers) : DEVIATION;
 }
 
-static void init_tensor(const struct kiln_table *table, size_t index, uint64_t seed, float *out) {
-    const struct kiln_tensor *tensor = &table->tensors[index];
-    size_t n = tensor->rows * tensor->cols;
+struct init {
+    const struct kiln_table *table;
+    uint64_t seed;
+    float *weights;
+};
+
+/* Elements first.. of a tensor. */
+static void init_some(const struct init *init, size_t index, size_t first, size_t n) {
+    const struct kiln_tensor *tensor = &init->table->tensors[index];
+    float *out = init->weights + tensor->offset + first;
     if (tensor->rank == 1) {
         for (size_t i = 0; i < n; i++) {
             out[i] = 1.0f;
         }
         return;
     }
-    double deviation = deviation_of(tensor->role, table->dims.layers);
-    kiln_random_normals(seed, stream_of(index), deviation, out, n);
+    const double deviation = deviation_of(tensor->role, init->table->dims.layers);
+    kiln_random_normals(init->seed, stream_of(index), deviation, out, first, n);
+}
+
+enum { TASK = 1 << 16 }; /* elements of a tensor that one task fills */
+
+static size_t elements(const struct kiln_tensor *tensor) { return tensor->rows * tensor->cols; }
+static size_t tasks(const struct kiln_tensor *tensor) {
+    return (elements(tensor) + TASK - 1) / TASK;
+}
+
+static void run_task(void *context, size_t task, size_t thread) {
+    const struct init *init = context;
+    const struct kiln_tensor *tensor = init->table->tensors;
+    (void)thread;
+    for (; task >= tasks(tensor); tensor++) {
+        task -= tasks(tensor);
+    }
+    const size_t first = task * TASK, rest = elements(tensor) - first;
+    init_some(init, (size_t)(tensor - init->table->tensors), first, rest < TASK ? rest : TASK);
+}
+
+void kiln_weights_init_on(struct kiln_pool *pool, const struct kiln_table *table, uint64_t seed,
+                          float *weights) {
+    struct init init = {table, seed, weights};
+    size_t n = 0;
+    for (size_t i = 0; i < table->n_tensors; i++) {
+        n += tasks(&table->tensors[i]);
+    }
+    if (pool) {
+        kiln_pool_run(pool, n, run_task, &init);
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            run_task(&init, i, 0);
+        }
+    }
+    kiln_table_clear_gaps(table, weights);
 }
 
 void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights) {
-    for (size_t i = 0; i < table->n_tensors; i++) {
-        init_tensor(table, i, seed, weights + table->tensors[i].offset);
-    }
-    kiln_table_clear_gaps(table, weights);
+    kiln_weights_init_on(NULL, table, seed, weights);
 }

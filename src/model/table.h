@@ -10,4 +10,10 @@
 /* Set the elements between tensors to 0, so that equal weights are equal bytes. */
 void kiln_table_clear_gaps(const struct kiln_table *table, float *weights);
 
+struct kiln_pool;
+/* kiln_weights_init on all threads of a pool, which write its pages first; NULL: on the caller. The
+ * same bits. */
+void kiln_weights_init_on(struct kiln_pool *pool, const struct kiln_table *table, uint64_t seed,
+                          float *weights);
+
 #endif

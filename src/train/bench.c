@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "base/random.h"
 #include "kernel/ceiling.h"
+#include "model/table.h"
 #include "plan/parts.h"
 #include "train/engine.h"
 
@@ -32,7 +33,8 @@ static void same_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
 }
 
 static enum kiln_status open_memory(struct bench *b, const struct kiln_bench_options *o,
-                                    struct kiln_err *err) {
+                                    size_t threads, struct kiln_err *err) {
+    struct kiln_pool *pool;
     size_t bytes = b->table->size * sizeof(float);
     size_t extra = o->dims.tied ? o->dims.vocab * o->dims.dim * sizeof(float) : 0;
     size_t n = o->batch * o->seq, planned = 0;
@@ -52,7 +54,9 @@ static enum kiln_status open_memory(struct bench *b, const struct kiln_bench_opt
         extra ? kiln_arena_take(&b->arena, extra)
               : all + kiln_table_find(b->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     b->tokens = kiln_arena_take(&b->arena, (n + 1) * sizeof(uint32_t));
-    kiln_weights_init(b->table, 1, b->memory.weights);
+    KILN_TRY(kiln_pool_create(threads, &pool, err));
+    kiln_weights_init_on(pool, b->table, 1, b->memory.weights);
+    kiln_pool_destroy(pool);
     for (size_t i = 0; i <= n; i++) {
         b->tokens[i] = (uint32_t)kiln_random_below(1, KILN_STREAM_TEST, i, o->dims.vocab);
     }
@@ -86,7 +90,7 @@ static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_opti
     const struct kiln_plan_request request = kiln_plan_simple(b->table, &device, accum, threads);
     KILN_TRY(kiln_engine_plan(&b->engine, b->table, &request, err));
     KILN_TRY(memory_before(b, threads, out, err));
-    KILN_TRY(open_memory(b, o, err));
+    KILN_TRY(open_memory(b, o, threads, err));
     KILN_TRY(kiln_engine_open(&b->engine, b->table, &b->memory, err));
     kiln_spans_keep(b->engine.spans, true);
     kiln_spans_pieces(b->engine.spans, true);

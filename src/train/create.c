@@ -82,11 +82,17 @@ static enum kiln_status measure_disk(struct kiln_run *run, const char *folder,
     return kiln_run_make_plan(run, err);
 }
 
-static enum kiln_status take_first_snapshot(struct kiln_run *run, struct kiln_err *err) {
+/* On as many threads as train: they touch the pages of the weights first. */
+static enum kiln_status make_weights(struct kiln_run *run, const struct kiln_model_source *source,
+                                     struct kiln_err *err) {
+    float *weights = kiln_state_region(run->trainer.state, KILN_WEIGHTS);
     struct kiln_pool *pool;
     KILN_TRY(kiln_pool_create((size_t)run->settings.threads, &pool, err));
-    const enum kiln_status status =
-        kiln_generation_take(run->trainer.state, run->table, pool, 0, err);
+    enum kiln_status status =
+        kiln_model_source_load(source, run->table, run->settings.seed, weights, pool, err);
+    if (status == KILN_OK) {
+        status = kiln_generation_take(run->trainer.state, run->table, pool, 0, err);
+    }
     kiln_pool_destroy(pool);
     return status;
 }
@@ -108,9 +114,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
     KILN_TRY(kiln_state_create(run->settings.state ? run->state_path : path, run->table,
                                kiln_plan_snapshots(&run->trainer.engine.request),
                                &run->trainer.state, err));
-    KILN_TRY(kiln_model_source_load(source, run->table, run->settings.seed,
-                                    kiln_state_region(run->trainer.state, KILN_WEIGHTS), err));
-    KILN_TRY(take_first_snapshot(run, err));
+    KILN_TRY(make_weights(run, source, err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));
     return kiln_run_write_settings(run, folder, err);
 }

@@ -9,6 +9,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "model/table.h"
 
 /* When was this file written? Negative when it is not there. */
 static double written_at(const char *path) {
@@ -99,9 +100,10 @@ enum kiln_status kiln_model_source(const char *name, struct kiln_model_source *o
 
 enum kiln_status kiln_model_source_load(const struct kiln_model_source *source,
                                         const struct kiln_table *table, uint64_t seed,
-                                        float *weights, struct kiln_err *err) {
+                                        float *weights, struct kiln_pool *pool,
+                                        struct kiln_err *err) {
     if (source->preset) {
-        kiln_weights_init(table, seed, weights);
+        kiln_weights_init_on(pool, table, seed, weights);
         return KILN_OK;
     }
     struct kiln_checkpoint *checkpoint = NULL;
@@ -128,7 +130,7 @@ enum kiln_status kiln_model_open(const char *name, uint64_t seed, struct kiln_mo
     KILN_TRY(kiln_table_create(&source.dims, &out->table, err));
     out->weights = kiln_alloc(out->table->size, sizeof *out->weights);
     enum kiln_status status =
-        out->weights ? kiln_model_source_load(&source, out->table, seed, out->weights, err)
+        out->weights ? kiln_model_source_load(&source, out->table, seed, out->weights, NULL, err)
                      : KILN_FAIL(err, KILN_ENOMEM, "model %s: no memory for %zu weights", name,
                                  out->table->size);
     if (status != KILN_OK) {

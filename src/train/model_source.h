@@ -18,10 +18,13 @@ struct kiln_model_source {
 /* KILN_EINPUT when the name is neither a preset nor a model file. */
 KILN_MUST_CHECK enum kiln_status kiln_model_source(const char *name, struct kiln_model_source *out,
                                                    struct kiln_err *err);
-/* Fill the flat array: from the file, or random by seed. */
+struct kiln_pool;
+/* Fill the flat array: from the file, or random by seed, on the threads of the pool (NULL: on the
+ * caller). */
 KILN_MUST_CHECK enum kiln_status kiln_model_source_load(const struct kiln_model_source *source,
                                                         const struct kiln_table *table,
                                                         uint64_t seed, float *weights,
+                                                        struct kiln_pool *pool,
                                                         struct kiln_err *err);
 /* For people: "stories260K.bin", "stories15m (random weights, seed 1)". */
 void kiln_model_source_name(const struct kiln_model_source *source, uint64_t seed, char *out,

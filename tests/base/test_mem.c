@@ -5,8 +5,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/machine.h"
 #include "base/mem.h"
 #include "kiln_test.h"
+#include "malloc_count.h"
 
 static bool is_zero(const unsigned char *bytes, size_t n) {
     for (size_t i = 0; i < n; i++) {
@@ -109,4 +111,42 @@ TEST(an_arena_beyond_memory_names_its_size) {
     struct kiln_err err;
     CHECK_FAILS(kiln_arena_open(&arena, (size_t)1 << 60, &err), KILN_ENOMEM, &err);
     CHECK_CONTAINS(err.message, "1152921504606846976 bytes");
+}
+
+/* ---- scratch of threads --------------------------------------------------------------------- */
+
+/* Opened, it takes no memory; a thread's room takes as much as is written. */
+TEST(scratch_is_touched_by_whoever_works_in_it) {
+    const size_t bytes = (64 << 20) + 10;
+    struct kiln_scratch scratch;
+    struct kiln_err err;
+    if (!malloc_counted()) {
+        SKIP("a sanitizer takes memory of its own");
+    }
+    const size_t before = kiln_memory_resident();
+    CHECK_OK(kiln_scratch_open(&scratch, 4, bytes, &err), &err);
+    CHECK(kiln_memory_resident() < before + (8 << 20));
+    for (size_t i = 0; i < 4; i++) {
+        unsigned char *room = scratch.of[i];
+        CHECK_EQ((uintptr_t)room % 4096, 0);
+        CHECK(room[0] == 0 && room[bytes - 1] == 0);
+        room[0] = room[bytes - 1] = (unsigned char)(i + 1);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        const unsigned char *room = scratch.of[i];
+        CHECK(room[0] == i + 1 && room[bytes - 1] == i + 1);
+    }
+    memset(scratch.of[1], 1, bytes);
+    CHECK(kiln_memory_resident() > before + bytes);
+    CHECK(kiln_memory_resident() < before + bytes + (32 << 20));
+    kiln_scratch_close(&scratch);
+    CHECK(kiln_memory_resident() < before + (8 << 20));
+    kiln_scratch_close(&scratch);
+}
+
+TEST(scratch_that_cannot_be_had_is_refused) {
+    struct kiln_scratch scratch;
+    struct kiln_err err;
+    CHECK_FAILS(kiln_scratch_open(&scratch, 3, SIZE_MAX / 4, &err), KILN_ENOMEM, &err);
+    CHECK(scratch.of == NULL);
 }

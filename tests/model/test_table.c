@@ -4,11 +4,14 @@
  */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "kiln/model.h"
 #include "kiln_test.h"
+#include "model/table.h"
 
 /* Shapes that have gone wrong somewhere: MHA, GQA, one kv head, odd sizes, tied and untied. */
 static const struct kiln_dims shapes[] = {
@@ -196,6 +199,30 @@ TEST(starting_weights_have_their_deviation_and_gaps_are_zero) {
     for (; end < table->size; end++) {
         CHECK(weights[end] == 0.0f);
     }
+    kiln_free(weights);
+    kiln_table_destroy(table);
+}
+
+/* Tensors of more elements than one task fills. */
+TEST(starting_weights_do_not_depend_on_threads) {
+    struct kiln_dims dims = kiln_preset_find("stories15m")->dims;
+    struct kiln_table *table;
+    struct kiln_err err;
+    dims.layers = 1;
+    dims.vocab = 2101;
+    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    const size_t bytes = table->size * sizeof(float);
+    float *want = kiln_alloc(bytes, 1), *weights = kiln_alloc(bytes, 1);
+    kiln_weights_init(table, 7, want);
+    for (size_t threads = 1; threads <= 3; threads++) {
+        struct kiln_pool *pool;
+        memset(weights, 0xff, bytes);
+        CHECK_OK(kiln_pool_create(threads, &pool, &err), &err);
+        kiln_weights_init_on(pool, table, 7, weights);
+        kiln_pool_destroy(pool);
+        CHECK_BYTES(weights, want, bytes);
+    }
+    kiln_free(want);
     kiln_free(weights);
     kiln_table_destroy(table);
 }

@@ -38,8 +38,7 @@ struct kiln_dw {
     struct kiln_kernels kernels;
     struct kiln_arena arena;
     float *packed;
-    float *scratch; /* [threads], each: */
-    size_t thread_floats;
+    struct kiln_scratch scratch;      /* of a thread: of gemm, then rows of dy or x */
     struct entry *entries;            /* [slots] */
     size_t next;                      /* entry to be handed out */
     struct entry *last;               /* posted */
@@ -128,7 +127,7 @@ static void pack_panel(void *context, size_t task, size_t thread) {
     size_t seq = dw->shape.seq, panel = kiln_panel_elements(seq);
     size_t panels = blocks(product->cols, KILN_PANEL), b = task / panels, at = task % panels;
     size_t first = at * KILN_PANEL, n = kiln_least(product->cols - first, KILN_PANEL);
-    float *rows = dw->scratch + thread * dw->thread_floats + GEMM_FLOATS;
+    float *rows = (float *)dw->scratch.of[thread] + GEMM_FLOATS;
     widen(dw, rows, product->x + b * product->x_sequence + first * dw->width, n);
     dw->kernels.pack_f32(dw->packed + (b * panels + at) * panel, panel, rows, seq, n, seq);
     task_done(dw, product, thread, start);
@@ -144,7 +143,7 @@ static void multiply_block(void *context, size_t task, size_t thread) {
     size_t down = blocks(product->rows, KILN_GEMM_M);
     size_t i = task % down * KILN_GEMM_M, j = task / down * KILN_GEMM_N;
     size_t panels = blocks(product->cols, KILN_PANEL);
-    float *scratch = dw->scratch + thread * dw->thread_floats, *dy = scratch + GEMM_FLOATS;
+    float *scratch = dw->scratch.of[thread], *dy = scratch + GEMM_FLOATS;
     float *out = product->dw + i * product->cols + j;
     struct kiln_gemm block = {
         .m = kiln_least(product->rows - i, KILN_GEMM_M),
@@ -253,9 +252,9 @@ static enum kiln_status open_parts(struct kiln_dw *dw, struct kiln_err *err) {
     KILN_TRY(kiln_arena_open(&dw->arena, kiln_dw_sizes(shape).workspace, err));
     dw->packed = dw->gpu ? NULL : kiln_arena_take(&dw->arena, packed_bytes(shape));
     dw->entries = kiln_alloc(shape->slots, sizeof *dw->entries);
-    dw->scratch = kiln_alloc(threads * dw->thread_floats, sizeof *dw->scratch);
+    KILN_TRY(kiln_scratch_open(&dw->scratch, threads, thread_bytes(shape), err));
     dw->worked = kiln_alloc(threads, sizeof *dw->worked);
-    KILN_REQUIRE(dw->entries && dw->scratch && dw->worked, err, KILN_ENOMEM,
+    KILN_REQUIRE(dw->entries && dw->worked, err, KILN_ENOMEM,
                  "no memory for a queue of %zu weight gradients on %zu threads", shape->slots,
                  threads);
     for (size_t i = 0; i < shape->slots; i++) {
@@ -279,7 +278,6 @@ enum kiln_status kiln_dw_open(const struct kiln_dw_shape *shape, struct kiln_poo
     KILN_REQUIRE(dw, err, KILN_ENOMEM, "no memory for a queue of weight gradients");
     dw->shape = *shape;
     dw->width = width_of(shape);
-    dw->thread_floats = thread_bytes(shape) / sizeof *dw->scratch;
     dw->pool = pool;
     dw->gpu = gpu;
     enum kiln_status status = open_parts(dw, err);
@@ -300,7 +298,7 @@ void kiln_dw_close(struct kiln_dw *dw) {
     (void)drained; /* who wanted to know has drained before */
     kiln_arena_close(&dw->arena);
     kiln_free(dw->entries);
-    kiln_free(dw->scratch);
+    kiln_scratch_close(&dw->scratch);
     kiln_free(dw->worked);
     kiln_free(dw);
 }
