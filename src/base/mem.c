@@ -7,7 +7,6 @@
 #include "base/mem.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,14 +14,11 @@
 #define ALIGNMENT      64
 #define HUGE_PAGE_FROM ((size_t)4 << 20)
 
-static atomic_uint_fast64_t alloc_count;
-
 static void *raw_alloc(size_t bytes) {
     void *block = NULL;
     if (posix_memalign(&block, ALIGNMENT, bytes > 0 ? bytes : 1) != 0) {
         return NULL;
     }
-    atomic_fetch_add_explicit(&alloc_count, 1, memory_order_relaxed);
     return block;
 }
 
@@ -86,8 +82,6 @@ char *kiln_path_join(const char *dir, const char *name) {
     }
     return path;
 }
-
-uint64_t kiln_alloc_count(void) { return atomic_load_explicit(&alloc_count, memory_order_relaxed); }
 
 /* A size of 0 still maps a page, so that taking 0 bytes from it is not mistaken for a failure. */
 static size_t mapped_bytes(size_t size) { return size > 0 ? size : 1; }

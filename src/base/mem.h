@@ -2,8 +2,8 @@
  *
  * mem.h: heap memory with checked sizes, and arenas.
  *
- * All heap use of the library goes through here, so that a product of sizes can never overflow
- * and tests can count allocations: a training step after the first allocates nothing.
+ * All heap use of the library goes through here, so that a product of sizes can never overflow. A
+ * training step after the first allocates nothing (tests/train/test_waste.c).
  */
 #ifndef KILN_BASE_MEM_H
 #define KILN_BASE_MEM_H
@@ -38,9 +38,6 @@ char *kiln_strndup(const char *s, size_t n);
 
 /* "dir/name" on the heap; NULL when out of memory. */
 char *kiln_path_join(const char *dir, const char *name);
-
-/* How many blocks kiln_alloc and kiln_realloc have handed out in this process. */
-uint64_t kiln_alloc_count(void);
 
 /* Round n up to a multiple of `to` (to > 0; the caller has checked for overflow). */
 static inline size_t kiln_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }

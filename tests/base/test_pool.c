@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "kiln_test.h"
+#include "malloc_count.h"
 
 #define MOST_TASKS 97
 
@@ -114,11 +115,11 @@ TEST(a_job_allocates_nothing) {
     struct kiln_pool *pool;
     CHECK_OK(kiln_pool_create(3, &pool, NULL), NULL);
     struct sums sums = {.threads = 3};
-    uint64_t before = kiln_alloc_count();
+    uint64_t before = malloc_count();
     for (int job = 0; job < 50; job++) {
         kiln_pool_run(pool, 10, add, &sums);
     }
-    CHECK_EQ(kiln_alloc_count(), before);
+    CHECK_EQ(malloc_count(), before);
     kiln_pool_destroy(pool);
 }
 
@@ -307,10 +308,10 @@ TEST(a_background_job_allocates_nothing) {
     struct kiln_pool *pool;
     CHECK_OK(kiln_pool_create(3, &pool, NULL), NULL);
     static struct link links[LINKS];
-    uint64_t before = kiln_alloc_count();
+    uint64_t before = malloc_count();
     post_links(pool, links, 3);
     kiln_pool_finish(pool);
-    CHECK_EQ(kiln_alloc_count(), before);
+    CHECK_EQ(malloc_count(), before);
     kiln_pool_destroy(pool);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "kiln_test.h"
+#include "malloc_count.h"
 
 static struct kiln_span span(enum kiln_span_kind kind, double start, double end) {
     return (struct kiln_span){start, end, kind, 0, NULL, -1, -1, -1};
@@ -121,7 +122,7 @@ TEST(sums_go_on_where_spans_are_not_kept) {
     struct kiln_spans *s = make();
     struct kiln_spans_taken taken;
     const struct kiln_span a = span(KILN_SPAN_STALL, 0, 2);
-    const uint64_t before = kiln_alloc_count();
+    const uint64_t before = malloc_count();
     kiln_spans_keep(s, false);
     for (int i = 0; i < 5000; i++) {
         kiln_spans_add(s, &a);
@@ -129,7 +130,7 @@ TEST(sums_go_on_where_spans_are_not_kept) {
     kiln_spans_take(s, &taken);
     CHECK_EQ(taken.n, 0);
     CHECK_CLOSE(taken.sums[KILN_SPAN_STALL], 10000, 0);
-    CHECK_EQ(kiln_alloc_count(), before);
+    CHECK_EQ(malloc_count(), before);
     kiln_spans_keep(s, true);
     for (int i = 0; i < 5000; i++) {
         kiln_spans_add(s, &a);

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "kernel/kernel.h"
+#include "malloc_count.h"
 
 const struct kiln_sim_numbers sim_numbers = {.nan = KILN_SIM_NAN_INF, .matmul_limit = 32752.0f};
 
@@ -100,9 +101,9 @@ static void evaluate(struct kiln_sim_machine *machine, const struct kiln_sim_pla
     open_arrays(graph, graph->outputs, graph->n_outputs, NULL, &out);
     memset(machine->workspace, 0xff, machine->floats * sizeof(float)); /* NaN: what is not written
                                                                         * shows */
-    uint64_t before = kiln_alloc_count();
+    uint64_t before = malloc_count();
     kiln_sim_evaluate(machine, plan, (const void *const *)in.bytes, out.bytes);
-    CHECK_EQ(kiln_alloc_count(), before);
+    CHECK_EQ(malloc_count(), before);
     for (size_t i = 0; i < graph->n_outputs; i++) {
         const struct kiln_mil_type *type = &graph->values[graph->outputs[i]].type;
         CHECK(outputs[i]);

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "kernel/lab.h"
+#include "malloc_count.h"
 
 /* One product: dy [B][rows][W], x channels of a wider block, dw between guards. */
 struct work {
@@ -144,7 +145,7 @@ static void run_load(struct load *load, size_t threads, size_t runs, float *cons
     float sums[9] = {0};
     CHECK_OK(kiln_pool_create(threads, &pool, NULL), NULL);
     CHECK_OK(kiln_dw_open(&load->shape, pool, NULL, &dw, NULL), NULL);
-    uint64_t allocated = kiln_alloc_count();
+    uint64_t allocated = malloc_count();
     for (size_t m = 0; m < load->micro_batches; m++) {
         for (size_t layer = 0; layer < LAYERS; layer++) {
             for (size_t kind = 0; kind < KINDS; kind++) {
@@ -160,7 +161,7 @@ static void run_load(struct load *load, size_t threads, size_t runs, float *cons
             w->taps[w->first_channel * w->width] = (uint16_t)(0x3c00 + m); /* after the drain */
         }
     }
-    CHECK_EQ(kiln_alloc_count(), allocated);
+    CHECK_EQ(malloc_count(), allocated);
     CHECK(kiln_pool_idle(pool));
     kiln_dw_close(dw);
     kiln_pool_destroy(pool);

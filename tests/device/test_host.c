@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "device/host_lab.h"
+#include "malloc_count.h"
 
 /* ---- both ends ----------------------------------------------------------------------------- */
 
@@ -223,10 +224,10 @@ static void check_memory(struct host_bench *x) {
     CHECK_EQ(sizes.head, x->host.packed[0].arena.used);
     float *in = host_residual(x, x->b, 1.0F), *dx = host_residual(x, x->b, 1.0F);
     double loss;
-    uint64_t before = kiln_alloc_count();
+    uint64_t before = malloc_count();
     kiln_host_embed(&x->host, x->tokens, in);
     kiln_host_head(&x->host, in, x->targets, 1.0F, &x->gradients, dx, &loss);
     kiln_host_embed_backward(&x->host, x->tokens, dx, &x->gradients);
-    CHECK_EQ(kiln_alloc_count(), before);
+    CHECK_EQ(malloc_count(), before);
 }
 TEST(a_host_takes_what_its_sizes_say_and_nothing_later) { host_on_all(check_memory, false); }

@@ -69,3 +69,35 @@ TEST(steps_that_recompute_allocate_nothing) {
 TEST(steps_on_the_simulator_allocate_nothing) {
     steps_allocate_nothing("sim", "threads=2 device=sim weight-mode=dynamic");
 }
+
+/* Budgets that no process of these runs exhausts. */
+#define WIDE "threads=2 budget=100000 load-budget=100000 "
+
+/* On the cpu compiling is packing, into memory that is there. */
+TEST(steps_that_compile_allocate_nothing) {
+    steps_allocate_nothing("budget", WIDE);
+    steps_allocate_nothing("exact", WIDE "overlap=exact");
+    steps_allocate_nothing("delayed", "threads=2 overlap=delayed");
+    steps_allocate_nothing("delayed_one", "threads=1 overlap=delayed");
+    steps_allocate_nothing("delayed_budget", WIDE "overlap=delayed");
+}
+
+/* With baked weights the simulator compiles programs: texts are written and parsed into graphs,
+ * with memory that is as large as the program needs and goes with it. That is a compiler's, no
+ * waste of the step; but each step compiles the same, so each makes as many calls. Beside a step
+ * (exact, delayed) compiles end whenever they do, and no step has a number of its own. */
+TEST(steps_that_compile_on_the_simulator_allocate_alike) {
+    struct seen seen = {0};
+    const struct kiln_observer observer = {.context = &seen, .on_step = see_step};
+    if (!malloc_counted()) {
+        SKIP("a sanitizer has its own malloc");
+    }
+    tiny_run("baked",
+             "steps=12 save-every=100 eval-every=100 trace-steps=0 overlap=off device=sim " WIDE,
+             &observer);
+    const uint64_t each = seen.after[FIRST + 1] - seen.after[FIRST];
+    for (uint64_t step = FIRST + 2; step <= LAST; step++) {
+        CHECK_EQ(seen.after[step] - seen.after[step - 1], each);
+    }
+    printf("      %d calls of malloc a step\n", (int)each);
+}
