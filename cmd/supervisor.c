@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kiln/train.h"
@@ -448,6 +449,36 @@ static void on_signals(struct supervisor *s) {
 /* ---- all of it --------------------------------------------------------------------------------
  */
 
+enum { LEAVE_TRIES = 1000, LEAVE_WAIT_MS = 10 };
+
+/* A person asks once more: nobody is waited for. */
+static bool is_pressed(void) {
+    unsigned char number;
+    while (read(signal_pipe[0], &number, 1) == 1) {
+        if (number != SIGCHLD && number != SIGCONT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who has handed over gives up what it holds of the device, which a death would leave behind. */
+static void let_leave(struct supervisor *s) {
+    const struct timespec wait = {.tv_nsec = LEAVE_WAIT_MS * 1000000L};
+    for (int i = 0; i < WORKERS; i++) {
+        struct worker *worker = &s->workers[i];
+        for (int tries = 0; worker->role == LEAVING && tries < LEAVE_TRIES; tries++) {
+            if (waitpid(worker->pid, NULL, WNOHANG) == worker->pid) {
+                forget(worker);
+            } else if (is_pressed()) {
+                return;
+            } else {
+                nanosleep(&wait, NULL);
+            }
+        }
+    }
+}
+
 static void wait_and_act(struct supervisor *s) {
     struct pollfd polled[WORKERS + 1] = {{.fd = signal_pipe[0], .events = POLLIN}};
     struct worker *of[WORKERS + 1] = {NULL};
@@ -481,6 +512,7 @@ enum kiln_status supervisor_run(const struct self_task *task, int *code, struct 
     while (!s.over) {
         wait_and_act(&s);
     }
+    let_leave(&s);
     dismiss_all(&s);
     close(s.task.descriptor);
     *code = s.code;

@@ -22,9 +22,9 @@ lasting() { sed 's/"ms":.*"utilization":[^,]*,//; s/"compile_ms".*"restarts":[0-
 # of RUN: the processes of the run, whatever they are.
 of() { pgrep -f -- "$PWD/$1( |$)" || true; }
 workers() { pgrep -f -- "--resume $PWD/$1 .*--worker " || true; } # the oldest is first
-# gone RUN: within seconds, however busy the machine is, nobody is left.
+# gone RUN: within half a minute, however busy the machine is, nobody is left.
 gone() {
-    for _ in $(seq 250); do
+    for _ in $(seq 1500); do
         [ -n "$(of "$1")" ] || return 0
         sleep 0.02
     done

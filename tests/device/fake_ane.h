@@ -69,4 +69,7 @@ struct fake_counts {
 };
 struct fake_counts fake_count(void);
 
+/* NSTemporaryDirectory, for as long as the process lives. */
+const char *fake_temporary(void);
+
 #endif

@@ -231,6 +231,14 @@ struct fake_counts fake_count(void) {
     return counts;
 }
 
+const char *fake_temporary(void) {
+    static char path[4096];
+    NSAutoreleasePool *pool = [[NSAutoreleasePool alloc] init];
+    snprintf(path, sizeof path, "%s", [NSTemporaryDirectory() UTF8String]);
+    [pool drain];
+    return path;
+}
+
 static NSString *digest_of(NSData *data, uint64_t seed) {
     const unsigned char *bytes = [data bytes];
     uint64_t hash = UINT64_C(14695981039346656037) ^ seed;

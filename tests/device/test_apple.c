@@ -18,10 +18,14 @@ TEST(apples_runtime_runs_over_fakes) {
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/io.h"
 #include "base/mem.h"
 #include "device/ane/ane.h"
 #include "device/ane/apple.h"
+#include "device/ane/staging.h"
 #include "device/fake_ane.h"
 #include "device/fake_int.h"
 #include "device/mil/blob.h"
@@ -224,6 +228,36 @@ TEST(opening_proves_the_device_and_leaves_nothing) {
     CHECK_EQ(done.unloads, 2);
     runtime->ops->close(runtime);
     check_all_gone();
+}
+
+/* A folder of a process that died. */
+static void leave_behind(const char *name) {
+    const struct kiln_npu_source source = {.label = name, .text = "text", .bytes = 4};
+    const pid_t pid = fork();
+    if (pid == 0) {
+        struct kiln_staging staging;
+        struct kiln_err err;
+        _exit(kiln_staging_open(fake_temporary(), name, &source, &staging, &err));
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+}
+
+TEST(opening_and_closing_clear_away_what_the_dead_left) {
+    struct kiln_npu_runtime *runtime;
+    struct kiln_err err;
+    char name[64], path[4096];
+    snprintf(name, sizeof name, "kiln-test-dead-%d", (int)getpid());
+    snprintf(path, sizeof path, "%s/%s", fake_temporary(), name);
+    leave_behind(name);
+    CHECK(kiln_path_exists(path));
+    CHECK_OK(kiln_apple_runtime(&runtime, &err), &err);
+    CHECK(!kiln_path_exists(path));
+    leave_behind(name);
+    CHECK(kiln_path_exists(path));
+    runtime->ops->close(runtime);
+    CHECK(!kiln_path_exists(path));
 }
 
 /* The same program on what the fakes compute with, without Apple's runtime between. */

@@ -170,8 +170,10 @@ static enum kiln_status find_classes(struct call *call) {
     return KILN_OK;
 }
 
+/* Whoever died beside this process may be the last to be heard of. */
 static enum kiln_status close_steps(struct call *call) {
     [call->apple->options release];
+    kiln_staging_sweep([NSTemporaryDirectory() UTF8String]);
     return KILN_OK;
 }
 

@@ -12,7 +12,7 @@
  * Equal content has one folder, whoever compiles it: two programs of this process, or of two. Every
  * user holds a shared lock on it; the last one to close removes it. A folder that nobody holds was
  * left by a process that died: it is made anew when its content comes again, and swept away when a
- * runtime is opened.
+ * runtime is opened or closed.
  */
 #ifndef KILN_DEVICE_ANE_STAGING_H
 #define KILN_DEVICE_ANE_STAGING_H
