@@ -182,6 +182,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     how.seq = how.dims.seq;
     struct kiln_device_choice device;
     KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
+    KILN_TRY(flags->csv ? csv_check(flags->csv, err) : KILN_OK);
     KILN_TRY(kiln_bench(&how, &result, err));
     if (flags->csv) {
         KILN_TRY(csv_append(flags->csv, KILN_COMMIT, model, &how, &result, err));

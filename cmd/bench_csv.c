@@ -72,6 +72,14 @@ static enum kiln_status open_csv(const char *path, FILE **out, bool *fresh, stru
     return KILN_OK;
 }
 
+enum kiln_status csv_check(const char *path, struct kiln_err *err) {
+    FILE *file;
+    bool fresh = false;
+    KILN_TRY(open_csv(path, &file, &fresh, err));
+    fclose(file);
+    return KILN_OK;
+}
+
 enum kiln_status csv_append(const char *path, const char *commit, const char *model,
                             const struct kiln_bench_options *how, const struct kiln_bench_result *r,
                             struct kiln_err *err) {

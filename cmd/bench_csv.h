@@ -7,6 +7,8 @@
 
 #include "kiln/bench.h"
 
+/* Could csv_append write there? To be asked before minutes are spent on what it would write. */
+KILN_MUST_CHECK enum kiln_status csv_check(const char *path, struct kiln_err *err);
 /* Append a row for each part, each piece that was timed, and one, "step", for all; a new or empty
  * file gets a header first. KILN_EUSAGE when what is there begins with another header: nothing is
  * written then. */

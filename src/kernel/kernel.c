@@ -62,9 +62,15 @@ static const char *tier_names(char *out, size_t size) {
     return out;
 }
 
+/* What the environment names; an empty value is none. */
+static const char *named(const char *variable) {
+    const char *value = getenv(variable);
+    return value && *value ? value : NULL;
+}
+
 enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_kernels *out,
                                      struct kiln_err *err) {
-    const char *highest = getenv("KILN_CPU");
+    const char *highest = named("KILN_CPU");
     char names[128];
     bool stop = false;
     KILN_REQUIRE(precision != KILN_PRECISION_FP16, err, KILN_EUSAGE,
@@ -82,7 +88,7 @@ enum kiln_status kiln_kernels_choose(enum kiln_precision precision, struct kiln_
     KILN_REQUIRE(!highest || stop, err, KILN_EUSAGE,
                  "KILN_CPU=%s is no instruction tier; use one of %s", highest,
                  tier_names(names, sizeof names));
-    const char *provider = getenv("KILN_GEMM");
+    const char *provider = named("KILN_GEMM");
     if (!provider || strcmp(provider, "own") == 0) {
         return KILN_OK;
     }

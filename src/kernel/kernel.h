@@ -4,8 +4,9 @@
  *
  * kiln_kernels_choose() fills the struct from plain C first and then tier by tier with what the
  * machine has; the environment variable KILN_CPU (a tier's name) stops the climb early. Every
- * kernel is single-threaded, asserts its shapes, and has no error path. Callers split the work into
- * blocks whose sizes depend on the problem alone, so results do not depend on threads.
+ * kernel is single-threaded, asserts its shapes, and has no error path. Results do not depend on
+ * threads: callers split the work into blocks whose sizes depend on the problem alone, or in a way
+ * that does not show (rows_apart).
  *
  * Operands (what matrix products read) are fp32 or bf16, one choice for a whole struct: an
  * "operand array" is float or uint16_t by `precision`. Sums are always fp32.
@@ -93,6 +94,8 @@ struct kiln_kernels {
      * order than AVX512's, which few rows stay with. Who needs equal bits where this is false takes
      * few rows at a time (kiln_product_few). */
     bool few_as_many;
+    /* gemm: has a row the same bits however high its block is? True of own code. */
+    bool rows_apart;
     /* Rounding fp32 to bf16 may make 0 of what is subnormal there (below 2^-126), which products on
      * this tier take for 0 anyway. */
     bool flushes;

@@ -208,7 +208,7 @@ bool kiln_kernels_onednn(struct kiln_kernels *kernels) {
     own_gemm = kernels->gemm_own;
     kernels->gemm = gemm_onednn;
     kernels->provider = "onednn";
-    kernels->few_as_many = false; /* its sums have an order of their own */
+    kernels->few_as_many = kernels->rows_apart = false; /* its sums have an order of their own */
     return true;
 }
 #else

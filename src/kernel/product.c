@@ -181,8 +181,7 @@ void kiln_transpose(const struct kiln_workers *workers, void *dst, size_t ldd, c
 }
 
 size_t kiln_chunk_rows(const struct kiln_kernels *kernels, size_t n, size_t threads) {
-    const bool own = strcmp(kernels->provider, "own") == 0;
-    const size_t parts = 2 * (own ? threads : 2);
+    const size_t parts = 2 * (kernels->rows_apart ? threads : 2);
     return kiln_largest(
         kiln_least(kiln_round_up((n + parts - 1) / parts, KILN_PANEL_K), KILN_GEMM_M),
         KILN_PANEL_K);

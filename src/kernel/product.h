@@ -4,7 +4,8 @@
  *
  * A product is cut into blocks of KILN_GEMM_M x KILN_GEMM_N (KILN_GEMM_FEW rows by one panel, own
  * code, where there are only a few rows) whatever the number of threads, and never along k: every
- * element of the result is one sum in index order, so bits do not depend on threads.
+ * element of the result is one sum. Chunks of rows (kiln_chunk_rows) do depend on threads where
+ * that does not show. So bits do not depend on threads.
  */
 #ifndef KILN_KERNEL_PRODUCT_H
 #define KILN_KERNEL_PRODUCT_H
@@ -70,8 +71,7 @@ void kiln_transpose(const struct kiln_workers *workers, void *dst, size_t ldd, c
 
 /* Rows of the chunks that a task takes through several steps, of n rows and so many threads: a
  * multiple of KILN_PANEL_K, at most KILN_GEMM_M. Tall chunks read the weights less often; each
- * thread wants two. Own products have the same bits however rows are cut; with others the choice
- * depends on n alone. */
+ * thread wants two. Where cutting rows shows in bits (rows_apart) the choice depends on n alone. */
 size_t kiln_chunk_rows(const struct kiln_kernels *kernels, size_t n, size_t threads);
 
 /* The operands of a product that contracts over rows of tokens, dw = dy^T . x, are made from some

@@ -20,7 +20,11 @@ INLINE void NAME(store)(OP *p, vf v) {
     memcpy(p, &h, sizeof h);
 }
 INLINE float NAME(get)(OP x) { return kiln_bf16_to_f32(x); }
+#if defined(__AVX512BF16__)
+INLINE OP NAME(put)(float x) { return v_to_bf16(v_set(x))[0]; } /* flushes as vectors do */
+#else
 INLINE OP NAME(put)(float x) { return kiln_f32_to_bf16(x); }
+#endif
 #else
 typedef float NAME(op);
 #define OP NAME(op)

@@ -13,7 +13,9 @@
 
 /* bf16 in the upper half of each lane, to nearest even, NaN as v_to_bf16 has it; what the lower
  * half holds has no meaning. */
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+INLINE vu v_upper_bf16(vf v) { return __builtin_convertvector(v_to_bf16(v), vu) << 16; }
+#elif defined(__AVX512F__)
 INLINE vu v_upper_bf16(vf v) {
     const __m512i u = (__m512i)v;
     const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));

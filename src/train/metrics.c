@@ -30,6 +30,10 @@ static void put(struct line *line, const char *key, const char *value) {
 static void set_real(struct line *line, const char *key, double value) {
     char text[40];
     snprintf(text, sizeof text - 2, "%.17g", value);
+    const size_t point = strspn(text, "-0123456789");
+    if (isfinite(value) && text[point] != '\0' && text[point] != 'e') {
+        text[point] = '.'; /* whatever the locale has there */
+    }
     if (!strpbrk(text, ".e")) { /* a real stays one when it is read back */
         strcat(text, ".0");
     }

@@ -81,7 +81,11 @@ static void check_both(const struct lab *lab, size_t n, size_t k, bool stream) {
     const size_t all = 3 * KILN_PANEL, first = KILN_PANEL, ld = k + 1;
     const size_t operand = lab->k.operand_bytes, panel = kiln_panel_elements(all);
     const size_t wide = kiln_panel_elements(k), turned = kiln_packed_elements(k, all);
-    const float *src = lab_floats(n * ld, 1, 1.0f);
+    float *src = lab_floats(n * ld, 1, 1.0f);
+    for (size_t i = 0; i < n * ld; i += 5) { /* subnormal numbers, those beside them, and NaN */
+        static const float odd[] = {1e-39f, -3e-40f, 0x1p-126f, -0x1.fffp-127f, NAN, INFINITY};
+        src[i] = odd[i / 5 % 6];
+    }
     void *forward[2], *backward[2];
     for (int j = 0; j < 2; j++) {
         forward[j] = lab_memory(wide, operand, 0);

@@ -99,7 +99,8 @@ float lab_normal(void) {
         numbers = n_numbers ? kiln_realloc(numbers, n_numbers, n, sizeof *numbers)
                             : kiln_alloc(n, sizeof *numbers);
         CHECK(numbers);
-        kiln_random_normals(n_numbers, KILN_STREAM_TEST, 1.0, numbers + n_numbers, n - n_numbers);
+        kiln_random_normals(1, KILN_STREAM_TEST, 1.0, numbers + n_numbers, n_numbers,
+                            n - n_numbers);
         n_numbers = n;
     }
     return numbers[drawn++];

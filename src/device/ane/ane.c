@@ -2,11 +2,13 @@
  *
  * ane.c: the Neural Engine as a device: opening it, on Apple's runtime or on the simulator.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/mem.h"
 #include "device/ane/ane_int.h"
 #include "device/sim/sim.h"
@@ -444,12 +446,21 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
              ane->dynamic            ? " nowhere: they are inputs"
              : ane->runtime->reloads ? " only where a patch fails"
                                      : "");
-    /* Both runtimes run the same programs on the same host work: what differs is the device. */
-    snprintf(ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s%s%s%s%s",
-             name, ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",
-             ane->host.kernels.tier, ane->host.kernels.provider, options->device.sim ? "/" : "",
-             options->device.sim ? options->device.sim : "", ane->gpu ? "/" : "",
-             ane->gpu ? kiln_gpu_numerics(ane->gpu) : "");
+    /* Both runtimes run the same programs on the same host work: what differs is the device. A list
+     * of a simulator's faults may be long: then its sum stands for it. */
+    const char *sim = options->device.sim ? options->device.sim : "";
+    char sum[16];
+    if (strlen(sim) > 32) {
+        snprintf(sum, sizeof sum, "sim-%08x", kiln_crc32c(0, sim, strlen(sim)));
+        sim = sum;
+    }
+    const int length = snprintf(
+        ane->base.caps.numerics, sizeof ane->base.caps.numerics, "%s/fp16/%s/%s/%s/%s%s%s%s%s",
+        name, ane->dynamic ? "dynamic" : "baked", ane->extras ? "extras" : "plain",
+        ane->host.kernels.tier, ane->host.kernels.provider, ane->gpu ? "/" : "",
+        ane->gpu ? kiln_gpu_numerics(ane->gpu) : "", *sim ? "/" : "", sim);
+    assert(length > 0 && (size_t)length < sizeof ane->base.caps.numerics);
+    (void)length;
     if (ane->gpu) {
         snprintf(ane->base.caps.gpu, sizeof ane->base.caps.gpu, "%s",
                  kiln_gpu_description(ane->gpu));

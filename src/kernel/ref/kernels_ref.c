@@ -24,6 +24,7 @@ void kiln_kernels_ref(struct kiln_kernels *kernels, enum kiln_precision precisio
     kernels->provider = "own";
     kernels->precision = precision;
     kernels->few_as_many = precision == KILN_PRECISION_BF16;
+    kernels->rows_apart = true;
     if (precision == KILN_PRECISION_BF16) {
         kernels->operand_bytes = 2;
         fill_bf16_ref(kernels);
