@@ -157,7 +157,7 @@ TEST_WITHIN(auto_is_as_fast_where_compiles_overlap, 300) {
 }
 
 /* Larger models: never slower than a fixed policy that fits. */
-TEST(auto_is_never_slower_than_a_policy_that_fits) {
+TEST_WITHIN(auto_is_never_slower_than_a_policy_that_fits, 300) {
     static const char *const models[] = {"stories15m", "stories42m", "stories110m", "llama1b"};
     static const char *const policies[] = {"all", "boundary", "sqrt", "every:4", "inputs", "none"};
     static const size_t budgets[] = {0, 119, 60, 20};
