@@ -121,8 +121,9 @@ void kiln_part_costs(const struct kiln_plan *plan, const struct kiln_table *tabl
         layers * (3 * residual + weights_attention + taps_attention + s.gradient * s.attention)};
     /* The first micro-batch clears the table. */
     out[KILN_PART_EMBED_BWD] = (struct kiln_part_cost){0, s.accum * 3 * residual + embedding};
-    out[KILN_PART_NORM] =
-        (struct kiln_part_cost){0, parameters + (table->dims.tied ? 2 * embedding : 0)};
+    /* What is left of it: a matrix is summed where it is written. The lookup's gradient is read,
+     * and when tied added to the head's. */
+    out[KILN_PART_NORM] = (struct kiln_part_cost){0, (table->dims.tied ? 3 : 1) * embedding};
     /* g, W, m, v read; W, m, v and the packed copies written. */
     const double packed =
         s.layers * (double)(plan->sizes.forward + plan->sizes.backward) + (double)plan->sizes.head;
