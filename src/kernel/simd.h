@@ -122,10 +122,13 @@ INLINE float v_highest(vf v) {
  * of bf16 would take them for 0 as well. */
 INLINE vf v_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define V_FLUSHES false
 INLINE vh v_to_bf16(vf v) { return (vh)vcvt_bf16_f32((float32x4_t)v); }
 #elif defined(__AVX512BF16__)
+#define V_FLUSHES true
 INLINE vh v_to_bf16(vf v) { return (vh)_mm512_cvtneps_pbh((__m512)v); }
 #else
+#define V_FLUSHES false
 INLINE vh v_to_bf16(vf v) {
     vu u = (vu)v;
     vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;

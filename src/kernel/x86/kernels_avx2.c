@@ -2,29 +2,5 @@
  *
  * kernels_avx2.c: the vector kernels compiled for AVX2 with FMA.
  */
-#include <assert.h>
-
-#include "kernel/kernel.h"
-#include "kernel/simd.h"
-
-#define TIER(x) x##_avx2
-
-#define NAME(x)      x##_f32_avx2
-#define OPERAND_BF16 0
-#include "kernel/simd_body.h"
-#undef NAME
-#undef OPERAND_BF16
-
-#define NAME(x)      x##_bf16_avx2
-#define OPERAND_BF16 1
-#include "kernel/simd_body.h"
-
-void kiln_kernels_avx2(struct kiln_kernels *kernels, enum kiln_precision precision) {
-    kiln_kernels_ref(kernels, precision);
-    kernels->tier = "avx2";
-    if (precision == KILN_PRECISION_BF16) {
-        fill_bf16_avx2(kernels);
-    } else {
-        fill_f32_avx2(kernels);
-    }
-}
+#define TIER_NAME avx2
+#include "kernel/simd_tier.h"
