@@ -26,7 +26,7 @@ endif
 HAVE_DNNL ?= $(shell $(CC) -E -include oneapi/dnnl/dnnl.h -x c /dev/null >/dev/null 2>&1 && echo 1)
 DEFS += -DKILN_HAVE_DNNL=$(if $(filter 1,$(HAVE_DNNL)),1,0)
 LIBS += $(if $(filter 1,$(HAVE_DNNL)),-ldnnl)
-LIBS += -ljansson -lm -ldl -pthread
+LIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lzstd -lm -ldl -pthread
 # Objective-C: on a Mac apple*.m belong to the library; on Linux they belong to the tests, with fakes
 # of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
 ifeq ($(shell uname -s),Darwin)

@@ -17,19 +17,39 @@
 
 #include "kiln/status.h"
 
-/* The sizes of a Llama-family model. head_size is dim/heads for the models of today. */
+/* How rotation frequencies are bent for sequences longer than those of the pre-training. Names and
+ * formulas as `rope_scaling` in Hugging Face's configurations (modeling_rope_utils.py there). */
+enum kiln_rope_kind {
+    KILN_ROPE_PLAIN,
+    KILN_ROPE_LINEAR, /* every frequency / factor */
+    KILN_ROPE_LLAMA3, /* low frequencies / factor, high ones as they are, smooth between */
+    KILN_ROPE_YARN,   /* NTK by parts (Peng et al. 2023), cosines and sines * attention_factor */
+};
+struct kiln_rope {
+    enum kiln_rope_kind kind;
+    float factor;                            /* 1 or more; not for PLAIN */
+    float low_freq_factor, high_freq_factor; /* LLAMA3 */
+    float beta_fast, beta_slow;              /* YARN: 32 and 1 where a file is silent */
+    float attention_factor;                  /* YARN: 0.1 ln(factor) + 1 where a file is silent */
+    size_t original_seq;                     /* LLAMA3, YARN: T of the pre-training */
+};
+
+/* The sizes of a Llama-family model. */
 struct kiln_dims {
     size_t dim;       /* D, width of the residual stream */
     size_t hidden;    /* F, feed-forward width */
     size_t layers;    /* L */
-    size_t heads;     /* H, query heads; H*K = D */
+    size_t heads;     /* H, query heads */
     size_t kv_heads;  /* G, key-value heads; H is a multiple of G */
-    size_t head_size; /* K, even (RoPE turns pairs) */
+    size_t head_size; /* K, even (RoPE turns pairs); D/H where a file is silent, Qwen3 differs */
     size_t vocab;     /* V */
     size_t seq;       /* T, the longest sequence the model is meant for */
     bool tied;        /* the classifier is the embedding table */
     float rms_eps;    /* added to the mean square in RMSNorm */
     float rope_theta; /* base of the rotation frequencies */
+    bool qkv_bias;    /* queries, keys and values have biases (Qwen2) */
+    bool qk_norm;     /* every query and key head is normalised before RoPE (Qwen3) */
+    struct kiln_rope rope;
 };
 
 /* A published set of sizes. */
