@@ -133,7 +133,7 @@ static enum kiln_status open_parts(struct kiln_session *s, struct kiln_pool *poo
     }
     KILN_TRY(kiln_arena_open(&s->arena, lay_out(s, NULL), err));
     lay_out(s, s->arena.base);
-    kiln_rope_angles(s->angles, s->seq, d->head_size, d->rope_theta);
+    kiln_rope_angles(s->angles, s->seq, d);
     return KILN_OK;
 }
 

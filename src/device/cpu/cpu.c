@@ -413,7 +413,7 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
         kiln_gpu_tell(cpu->gpu, &cpu->base);
     }
     set_up_head(cpu);
-    kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
+    kiln_rope_angles(cpu->angles, options->shape.seq, d);
     pack_classifier(cpu, 0, &cpu->base.weights);
     return KILN_OK;
 }
