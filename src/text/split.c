@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "text/split.h"
 
-struct kiln_split {
+struct kiln_word_pattern {
     pcre2_code *code;
     bool jit;
 };
@@ -65,8 +65,8 @@ size_t kiln_utf8_valid(const char *text, size_t size) {
 
 /* ---- expressions ----------------------------------------------------------------------------- */
 
-enum kiln_status kiln_split_create(const char *pattern, struct kiln_split **out,
-                                   struct kiln_err *err) {
+enum kiln_status kiln_word_pattern_create(const char *pattern, struct kiln_word_pattern **out,
+                                          struct kiln_err *err) {
     *out = NULL;
     int code;
     PCRE2_SIZE at;
@@ -80,7 +80,7 @@ enum kiln_status kiln_split_create(const char *pattern, struct kiln_split **out,
                          "character %zu: %s",
                          pattern, (size_t)at, (const char *)why);
     }
-    struct kiln_split *split = kiln_alloc(1, sizeof *split);
+    struct kiln_word_pattern *split = kiln_alloc(1, sizeof *split);
     if (split == NULL) {
         pcre2_code_free(compiled);
         return KILN_FAIL(err, KILN_ENOMEM, "a regular expression: out of memory");
@@ -92,7 +92,7 @@ enum kiln_status kiln_split_create(const char *pattern, struct kiln_split **out,
     return KILN_OK;
 }
 
-void kiln_split_destroy(struct kiln_split *split) {
+void kiln_word_pattern_destroy(struct kiln_word_pattern *split) {
     if (split != NULL) {
         pcre2_code_free(split->code);
         kiln_free(split);
@@ -101,20 +101,20 @@ void kiln_split_destroy(struct kiln_split *split) {
 
 /* ---- walking --------------------------------------------------------------------------------- */
 
-enum kiln_status kiln_splitter_init(struct kiln_splitter *s, const struct kiln_split *split,
-                                    struct kiln_err *err) {
-    *s = (struct kiln_splitter){.split = split};
+enum kiln_status kiln_word_walk_init(struct kiln_word_walk *s,
+                                     const struct kiln_word_pattern *split, struct kiln_err *err) {
+    *s = (struct kiln_word_walk){.split = split};
     s->match = pcre2_match_data_create(1, NULL);
     KILN_REQUIRE(s->match != NULL, err, KILN_ENOMEM, "words of a text: out of memory");
     return KILN_OK;
 }
 
-void kiln_splitter_fini(struct kiln_splitter *s) {
+void kiln_word_walk_fini(struct kiln_word_walk *s) {
     pcre2_match_data_free(s->match);
-    *s = (struct kiln_splitter){0};
+    *s = (struct kiln_word_walk){0};
 }
 
-void kiln_splitter_begin(struct kiln_splitter *s, const char *text, size_t size) {
+void kiln_word_walk_begin(struct kiln_word_walk *s, const char *text, size_t size) {
     s->text = text;
     s->size = size;
     s->at = s->match_from = s->match_to = 0;
@@ -122,7 +122,7 @@ void kiln_splitter_begin(struct kiln_splitter *s, const char *text, size_t size)
 }
 
 /* The first match at or behind `from`, or the empty one at the end of what is UTF-8. */
-static enum kiln_status find(struct kiln_splitter *s, size_t from, struct kiln_err *err) {
+static enum kiln_status find(struct kiln_word_walk *s, size_t from, struct kiln_err *err) {
     PCRE2_SPTR text = (PCRE2_SPTR)s->text;
     const int n = s->split->jit
                       ? pcre2_jit_match(s->split->code, text, s->valid_end, from, 0, s->match, NULL)
@@ -150,7 +150,7 @@ static enum kiln_status find(struct kiln_splitter *s, size_t from, struct kiln_e
 }
 
 /* A match that is not empty: an empty one cuts nothing here. */
-static enum kiln_status find_word(struct kiln_splitter *s, struct kiln_err *err) {
+static enum kiln_status find_word(struct kiln_word_walk *s, struct kiln_err *err) {
     size_t from = s->at;
     do {
         KILN_TRY(find(s, from, err));
@@ -164,8 +164,8 @@ static enum kiln_status find_word(struct kiln_splitter *s, struct kiln_err *err)
     return KILN_OK;
 }
 
-enum kiln_status kiln_splitter_next(struct kiln_splitter *s, const char **word, size_t *size,
-                                    struct kiln_err *err) {
+enum kiln_status kiln_word_walk_next(struct kiln_word_walk *s, const char **word, size_t *size,
+                                     struct kiln_err *err) {
     *word = s->text + s->at;
     *size = 0;
     if (s->at == s->size) {

@@ -24,15 +24,16 @@
     "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* A compiled expression; immutable, for any number of threads. */
-struct kiln_split;
+struct kiln_word_pattern;
 /* KILN_EINPUT with the place in `pattern` that is wrong. */
-KILN_MUST_CHECK enum kiln_status kiln_split_create(const char *pattern, struct kiln_split **out,
-                                                   struct kiln_err *err);
-void kiln_split_destroy(struct kiln_split *split);
+KILN_MUST_CHECK enum kiln_status kiln_word_pattern_create(const char *pattern,
+                                                          struct kiln_word_pattern **out,
+                                                          struct kiln_err *err);
+void kiln_word_pattern_destroy(struct kiln_word_pattern *split);
 
 /* Walks the words of one text after another. One thread at a time. */
-struct kiln_splitter {
-    const struct kiln_split *split;
+struct kiln_word_walk {
+    const struct kiln_word_pattern *split;
     void *match; /* PCRE2's match data */
     const char *text;
     size_t size, at;
@@ -40,15 +41,15 @@ struct kiln_splitter {
     size_t match_from,
         match_to; /* the match found last; at <= match_from when not yet handed out */
 };
-KILN_MUST_CHECK enum kiln_status kiln_splitter_init(struct kiln_splitter *s,
-                                                    const struct kiln_split *split,
-                                                    struct kiln_err *err);
-void kiln_splitter_fini(struct kiln_splitter *s);
-void kiln_splitter_begin(struct kiln_splitter *s, const char *text, size_t size);
+KILN_MUST_CHECK enum kiln_status kiln_word_walk_init(struct kiln_word_walk *s,
+                                                     const struct kiln_word_pattern *split,
+                                                     struct kiln_err *err);
+void kiln_word_walk_fini(struct kiln_word_walk *s);
+void kiln_word_walk_begin(struct kiln_word_walk *s, const char *text, size_t size);
 /* The next word, inside the text; *size is 0 at its end. KILN_EINPUT when the expression is too
  * much for PCRE2 on this text (its stack, its limits). */
-KILN_MUST_CHECK enum kiln_status kiln_splitter_next(struct kiln_splitter *s, const char **word,
-                                                    size_t *size, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_word_walk_next(struct kiln_word_walk *s, const char **word,
+                                                     size_t *size, struct kiln_err *err);
 
 /* Bytes of the UTF-8 character that text begins with; 0 when it begins with none. size > 0. */
 size_t kiln_utf8_character(const char *text, size_t size);

@@ -10,18 +10,18 @@
 
 /* The words of a text, a bar behind each. */
 static void check_words(const char *pattern, const char *text, size_t size, const char *want) {
-    struct kiln_split *split;
-    struct kiln_splitter s;
+    struct kiln_word_pattern *split;
+    struct kiln_word_walk s;
     struct kiln_err err;
     char got[400] = "";
     size_t n = 0;
-    CHECK_OK(kiln_split_create(pattern, &split, &err), &err);
-    CHECK_OK(kiln_splitter_init(&s, split, &err), &err);
-    kiln_splitter_begin(&s, text, size);
+    CHECK_OK(kiln_word_pattern_create(pattern, &split, &err), &err);
+    CHECK_OK(kiln_word_walk_init(&s, split, &err), &err);
+    kiln_word_walk_begin(&s, text, size);
     for (;;) {
         const char *word;
         size_t length;
-        CHECK_OK(kiln_splitter_next(&s, &word, &length, &err), &err);
+        CHECK_OK(kiln_word_walk_next(&s, &word, &length, &err), &err);
         if (length == 0) {
             break;
         }
@@ -31,8 +31,8 @@ static void check_words(const char *pattern, const char *text, size_t size, cons
         got[n++] = '|';
     }
     CHECK_STRING(got, want);
-    kiln_splitter_fini(&s);
-    kiln_split_destroy(split);
+    kiln_word_walk_fini(&s);
+    kiln_word_pattern_destroy(split);
 }
 
 TEST(words_are_cut_as_qwen2_cuts_them) {
@@ -71,31 +71,31 @@ TEST(a_byte_of_no_character_is_a_word) {
 }
 
 TEST(a_wrong_expression_says_where) {
-    struct kiln_split *split;
-    struct kiln_splitter s;
+    struct kiln_word_pattern *split;
+    struct kiln_word_walk s;
     struct kiln_err err;
     const char *word;
     size_t size;
-    CHECK_FAILS(kiln_split_create("ab(cd", &split, &err), KILN_EINPUT, &err);
+    CHECK_FAILS(kiln_word_pattern_create("ab(cd", &split, &err), KILN_EINPUT, &err);
     CHECK_CONTAINS(err.message, "character 5");
     CHECK(split == NULL);
-    CHECK_OK(kiln_split_create("a\\Kb|b", &split, &err), &err);
-    CHECK_OK(kiln_splitter_init(&s, split, &err), &err);
-    kiln_splitter_begin(&s, "ab", 2);
-    CHECK_OK(kiln_splitter_next(&s, &word, &size, &err), &err);
+    CHECK_OK(kiln_word_pattern_create("a\\Kb|b", &split, &err), &err);
+    CHECK_OK(kiln_word_walk_init(&s, split, &err), &err);
+    kiln_word_walk_begin(&s, "ab", 2);
+    CHECK_OK(kiln_word_walk_next(&s, &word, &size, &err), &err);
     CHECK_EQ(size, 1); /* "b" is the match, "a" what lies before it */
-    kiln_splitter_fini(&s);
-    kiln_split_destroy(split);
+    kiln_word_walk_fini(&s);
+    kiln_word_pattern_destroy(split);
 }
 
 /* Of any bytes the words are the text again, and valid characters are never cut. */
 TEST(words_put_together_are_the_text) {
     static const char *const pieces[] = {
         " ", "\n", "a", "Z", "7", "'s", "\xC3\xA9", "\xFF", "\xE2", "\x82", "\xE3\x80\x80", "."};
-    struct kiln_split *split;
-    struct kiln_splitter s;
-    CHECK_OK(kiln_split_create(KILN_SPLIT_QWEN2, &split, NULL), NULL);
-    CHECK_OK(kiln_splitter_init(&s, split, NULL), NULL);
+    struct kiln_word_pattern *split;
+    struct kiln_word_walk s;
+    CHECK_OK(kiln_word_pattern_create(KILN_SPLIT_QWEN2, &split, NULL), NULL);
+    CHECK_OK(kiln_word_walk_init(&s, split, NULL), NULL);
     for (uint64_t round = 0; round < 2000; round++) {
         char text[400] = "";
         const uint64_t n = kiln_random_bits(5, round, 1000) % 100;
@@ -106,15 +106,15 @@ TEST(words_put_together_are_the_text) {
         size_t at = 0;
         const char *word;
         size_t length;
-        kiln_splitter_begin(&s, text, size);
+        kiln_word_walk_begin(&s, text, size);
         do {
-            CHECK_OK(kiln_splitter_next(&s, &word, &length, NULL), NULL);
+            CHECK_OK(kiln_word_walk_next(&s, &word, &length, NULL), NULL);
             CHECK_EQ(word - text, at);
             at += length;
             CHECK(length <= 1 || kiln_utf8_valid(word, length) == length);
         } while (length > 0);
         CHECK_EQ(at, size);
     }
-    kiln_splitter_fini(&s);
-    kiln_split_destroy(split);
+    kiln_word_walk_fini(&s);
+    kiln_word_pattern_destroy(split);
 }
