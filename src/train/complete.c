@@ -193,6 +193,10 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     if (device->id == KILN_CPU) {
         return KILN_OK;
     }
+    KILN_REQUIRE(!s->doc_mask, err, KILN_EUSAGE,
+                 "--doc-mask: device %s has programs for plain causal attention only; use --device "
+                 "cpu, or leave it out",
+                 s->device);
     device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
     device->extras = !s->no_extras && !device->dynamic;
     device->sim_time = s->sim_time;
@@ -216,6 +220,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .batch = s->batch,
         .seq = s->seq != KILN_UNSET ? s->seq : dims->seq,
         .accum = s->accum != KILN_UNSET ? s->accum : PUBLISHED_ACCUM,
+        .doc_mask = s->doc_mask,
         .headroom_millionths = (uint64_t)llround(s->headroom * 1e6),
         .refreshes = cpu && strcmp(s->overlap, "delayed") != 0,
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,

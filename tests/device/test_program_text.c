@@ -160,6 +160,28 @@ TEST(programs_of_every_preset_keep_to_the_limits) {
     }
 }
 
+/* Shapes of Qwen2.5 0.5B and Qwen3 0.6B, and a head norm with biases. */
+TEST(programs_of_qwen_keep_to_the_limits) {
+    struct kiln_dims qwen2 = {.dim = 896, .hidden = 4864, .layers = 1, .heads = 14, .kv_heads = 2};
+    struct kiln_dims qwen3 = {.dim = 1024, .hidden = 3072, .layers = 1, .heads = 16, .kv_heads = 8};
+    struct kiln_sim_limits limits;
+    kiln_sim_limits_default(&limits);
+    limits.value[KILN_SIM_SINGLE_INPUT] = 1;
+    limits.value[KILN_SIM_ONE_BLOB] = 1;
+    limits.value[KILN_SIM_CONCAT_INPUTS] = 6;
+    qwen2.vocab = qwen3.vocab = 512;
+    qwen2.seq = qwen3.seq = 40;
+    qwen2.tied = qwen3.tied = true;
+    qwen2.rms_eps = qwen3.rms_eps = 1e-6f;
+    qwen2.rope_theta = qwen3.rope_theta = 1e6f;
+    qwen2.qkv_bias = qwen3.qk_norm = true;
+    qwen3.head_size = 128;
+    check_limits("qwen2", qwen2, &limits);
+    check_limits("qwen3", qwen3, &limits);
+    qwen3.qkv_bias = true;
+    check_limits("both", qwen3, &limits);
+}
+
 /* The strictest that any source reports, as far as it can be kept: one input, one blob a file. */
 TEST(programs_take_one_input_and_one_blob_a_file) {
     struct kiln_sim_limits limits;
@@ -198,6 +220,14 @@ TEST(columns_of_dynamic_programs_begin_at_multiples_of_sixteen) {
     CHECK_EQ(in.channels, 30 + 10 + 10 + 30);
     CHECK_EQ(out.channels, 10 + 2 * 3 * 32);
     CHECK_EQ(kiln_npu_part_at(&out, 2), 10 + 3 * 32);
+    d.qkv_bias = d.qk_norm = true;
+    kiln_npu_ports(KILN_NPU_SDPA_FWD, &d, 20, 0, &in, &out);
+    CHECK_EQ(in.rows, 30);
+    CHECK_EQ(in.channels, 32);
+    CHECK_EQ(in.bytes, 32 * 96 * 2);
+    CHECK_EQ(kiln_npu_vector_row(&d, KILN_BV), 0);
+    CHECK_EQ(kiln_npu_vector_row(&d, KILN_K_NORM), 1);
+    CHECK_EQ(out.channels, 30 + 30 + 10 + 10 + 30 + 10);
 }
 
 TEST(parts_of_the_classifier_cover_the_vocabulary_once) {
@@ -221,9 +251,9 @@ TEST(parts_of_the_classifier_cover_the_vocabulary_once) {
 
 /* ---- weight files ---------------------------------------------------------------------------- */
 
-TEST(bytes_of_weight_files_are_known_without_making_them) {
+static void check_bytes(const struct kiln_dims *dims) {
     struct oracle o;
-    oracle_open(&o, 36, 6, 3, 75, 20);
+    oracle_open_dims(&o, dims);
     for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
         struct kiln_npu_made made;
         size_t bytes = 0;
@@ -234,6 +264,17 @@ TEST(bytes_of_weight_files_are_known_without_making_them) {
         CHECK_EQ(kiln_npu_weight_bytes((enum kiln_npu_kind)kind, &o.d, o.seq, 0), bytes);
         kiln_npu_made_free(&made);
     }
+    oracle_close(&o);
+}
+
+TEST(bytes_of_weight_files_are_known_without_making_them) {
+    struct oracle o;
+    struct kiln_dims d = {.dim = 36, .hidden = 75, .heads = 6, .kv_heads = 3, .seq = 20};
+    check_bytes(&d);
+    d.head_size = 10;
+    d.qkv_bias = d.qk_norm = true;
+    check_bytes(&d);
+    oracle_open(&o, 36, 6, 3, 75, 20);
     CHECK(kiln_npu_weight_bytes(KILN_NPU_CLASSIFIER, &o.d, o.seq, 0) == 128 + 2 * 37 * 36);
     CHECK_EQ(kiln_npu_weight_bytes(KILN_NPU_WO_BWD, &o.d, o.seq, 0), 0);
     oracle_close(&o);

@@ -320,9 +320,10 @@ static void traffic_baked(const struct kiln_dims *d, bool extras, size_t w, size
 static void traffic_dynamic(const struct kiln_dims *d, size_t w, size_t columns,
                             struct kiln_device_traffic *out) {
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
-    const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w;
+    const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w, normed = d->qk_norm ? hk + gk : 0;
     out->forward = moved(2 * d->dim + hk, hk + 2 * d->dim, columns);
-    out->forward_kept = moved(2 * d->dim + hk, hk + qkv + 2 * d->dim + 3 * d->hidden, columns);
+    out->forward_kept =
+        moved(2 * d->dim + hk, hk + qkv + normed + 2 * d->dim + 3 * d->hidden, columns);
     out->backward = moved(2 * d->dim + 2 * d->hidden + qkv + hk + scores + hk + gk + hk + 2 * gk,
                           d->hidden + d->dim + hk + gk + scores + hk + gk + 2 * d->dim, columns);
 }

@@ -4,7 +4,8 @@
  *
  * Blocks of a micro-batch, B sequences, W = T rounded up to 16 columns, channel-first:
  *   residual            fp32 [B][D][W], columns T..W-1 zero
- *   attention taps      fp16 [B][HK: Q, GK: K, GK: V, HK: att, D: xn][W]
+ *   attention taps      fp16 [B][HK: Q, GK: K, GK: V, HK: att, D: xn][W], and behind them, where
+ *                       heads are normed, [HK: q, GK: k][W] before the norm
  *   feed-forward taps   fp16 [B][F: h1, F: h3, F: gate, D: xn][W]
  * A tap block is what the baked forward program gives behind the half-layer's output, byte for
  * byte, so that keeping it is one copy a sequence.
@@ -175,6 +176,10 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane,
                                                           enum kiln_npu_kind bwd2, size_t layer,
                                                           const uint16_t *taps, uint16_t *dqkv,
                                                           struct kiln_err *err);
+/* From dqkv of sequence b as kiln_ane_scores_backward left it: gradients of biases and of the norms
+ * of heads, and dQ and dK in front of these norms. Sequences in order. */
+void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const uint16_t *taps,
+                             uint16_t *dqkv);
 /* dw of a matrix from a slot's dy and rows `row`.. of the taps. */
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,

@@ -68,6 +68,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_ATTN_BWD1, layer, err));
         KILN_TRY(kiln_ane_scores_backward(ane, KILN_NPU_ATTN_BWD1, KILN_NPU_ATTN_BWD2, layer, tap,
                                           dqkv, err));
+        kiln_ane_heads_backward(ane, layer, b, tap, dqkv);
         KILN_TRY(kiln_ane_write(ane, KILN_NPU_QKV_BWD, layer, &last, 1, err));
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_QKV_BWD, layer, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_QKV_BWD, 0, d, ane->dxn + b * d * w, err));

@@ -85,23 +85,37 @@ size_t kiln_npu_part_at(const struct kiln_npu_port *port, size_t i) {
     return at;
 }
 
-static void lay_out(struct kiln_npu_port *port, const char *parts, char channels,
-                    const struct kiln_dims *dims, size_t seq, size_t part) {
-    memset(port, 0, sizeof *port);
+static void lay_out(struct kiln_npu_port *port, char channels, const struct kiln_dims *dims,
+                    size_t seq, size_t part) {
     port->columns = channels != 0;
-    for (port->n_parts = 0; parts[port->n_parts]; port->n_parts++) {
-        port->part[port->n_parts] = size_of(parts[port->n_parts], dims, seq, part);
+    for (port->n_parts = 0; port->letters[port->n_parts]; port->n_parts++) {
+        port->part[port->n_parts] = size_of(port->letters[port->n_parts], dims, seq, part);
     }
     size_t all = kiln_npu_part_at(port, port->n_parts);
-    port->channels = channels ? size_of(channels, dims, seq, part) : all;
+    port->rows = channels ? size_of(channels, dims, seq, part) : all;
+    port->channels = port->rows;
     port->width = channels ? all : kiln_npu_width(seq);
     port->bytes = port->channels * port->width * sizeof(uint16_t);
 }
 
 void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq, size_t part,
                     struct kiln_npu_port *in, struct kiln_npu_port *out) {
-    lay_out(in, kinds[kind].in, kinds[kind].channels, dims, seq, part);
-    lay_out(out, kinds[kind].out, 0, dims, seq, part);
+    const bool attention = kind == KILN_NPU_ATTN_FWD || kind == KILN_NPU_SDPA_FWD;
+    memset(in, 0, sizeof *in);
+    memset(out, 0, sizeof *out);
+    snprintf(in->letters, sizeof in->letters, "%s", kinds[kind].in);
+    snprintf(out->letters, sizeof out->letters, "%s%s", kinds[kind].out,
+             attention && dims->qk_norm ? "QK" : "");
+    lay_out(in, kinds[kind].channels, dims, seq, part);
+    lay_out(out, 0, dims, seq, part);
+    if (kind == KILN_NPU_SDPA_FWD) {
+        in->channels += (size_t)dims->qkv_bias + dims->qk_norm;
+        in->bytes = in->channels * in->width * sizeof(uint16_t);
+    }
+}
+
+size_t kiln_npu_vector_row(const struct kiln_dims *dims, enum kiln_role role) {
+    return dims->qkv_bias && (role == KILN_Q_NORM || role == KILN_K_NORM);
 }
 
 size_t kiln_npu_classifier_parts(const struct kiln_dims *dims) {
@@ -122,17 +136,23 @@ bool kiln_npu_has_softmax(const struct kiln_dims *dims) { return dims->vocab <= 
 
 struct kiln_mil_ref kiln_npu_part(struct kiln_npu_maker *m, const char *name, struct kiln_mil_ref x,
                                   size_t i) {
-    return kiln_mil_put_slice(&m->text, name, x, m->in.columns ? 3 : 1, kiln_npu_part_at(&m->in, i),
-                              m->in.part[i]);
+    const size_t axis = m->in.columns ? 3 : 1, at = kiln_npu_part_at(&m->in, i);
+    if (m->in.channels == m->in.rows) {
+        return kiln_mil_put_slice(&m->text, name, x, axis, at, m->in.part[i]);
+    }
+    char tall[32];
+    snprintf(tall, sizeof tall, "%s_tall", name);
+    x = kiln_mil_put_slice(&m->text, tall, x, axis, at, m->in.part[i]);
+    return kiln_mil_put_slice(&m->text, name, x, 1, 0, m->in.rows);
 }
 
 /* ---- whole programs ------------------------------------------------------------------------- */
 
-static void put_parts(char *out, size_t size, const struct kiln_npu_port *port, const char *names) {
+static void put_parts(char *out, size_t size, const struct kiln_npu_port *port) {
     size_t used = (size_t)snprintf(out, size, "[1, %zu, 1, %zu]:", port->channels, port->width);
     for (size_t i = 0; i < port->n_parts && used < size; i++) {
-        used += (size_t)snprintf(out + used, size - used, "%s %c %zu", i ? "," : "", names[i],
-                                 port->part[i]);
+        used += (size_t)snprintf(out + used, size - used, "%s %c %zu", i ? "," : "",
+                                 port->letters[i], port->part[i]);
     }
 }
 
@@ -142,9 +162,9 @@ static void put_comments(struct kiln_npu_maker *m, const char *label) {
     kiln_mil_put_comment(
         &m->text, "%s: D %zu, H %zu, G %zu, K %zu, F %zu, W %zu; Q is H*K, K is G*K, S is H*W",
         label, d->dim, d->heads, d->kv_heads, d->head_size, d->hidden, m->width);
-    put_parts(parts, sizeof parts, &m->in, kinds[m->kind].in);
+    put_parts(parts, sizeof parts, &m->in);
     kiln_mil_put_comment(&m->text, "in  %s", parts);
-    put_parts(parts, sizeof parts, &m->out, kinds[m->kind].out);
+    put_parts(parts, sizeof parts, &m->out);
     kiln_mil_put_comment(&m->text, "out %s", parts);
 }
 
@@ -193,19 +213,9 @@ static void put_label(char label[64], enum kiln_npu_kind kind, size_t layer, siz
 }
 
 enum kiln_status kiln_npu_check(const struct kiln_dims *dims, struct kiln_err *err) {
-    const struct {
-        bool has;
-        const char *name;
-    } lacking[] = {{dims->qkv_bias, "biases of queries, keys and values"},
-                   {dims->qk_norm, "query and key norms"},
-                   {dims->rope.kind != KILN_ROPE_PLAIN, "scaled RoPE"},
-                   {dims->heads * dims->head_size != dims->dim, "a head size of its own"}};
-    for (size_t i = 0; i < sizeof lacking / sizeof lacking[0]; i++) {
-        KILN_REQUIRE(!lacking[i].has, err, KILN_EUNSUPPORTED,
-                     "the model has %s, for which there is no Neural Engine program yet; use "
-                     "--device cpu",
-                     lacking[i].name);
-    }
+    KILN_REQUIRE(dims->rope.kind == KILN_ROPE_PLAIN, err, KILN_EUNSUPPORTED,
+                 "the model has scaled RoPE, for which there is no Neural Engine program yet; use "
+                 "--device cpu");
     return KILN_OK;
 }
 

@@ -169,27 +169,27 @@ struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char
 
 /* ---- norms ---------------------------------------------------------------------------------- */
 
-struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale) {
-    size_t d = m->dims->dim;
-    uint16_t *dst = new_file(m, name, d);
+struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale,
+                                      size_t channels) {
+    uint16_t *dst = new_file(m, name, channels);
     double owed = 0;
-    for (size_t i = 0; dst && i < d; i++) {
-        owed += scale / (double)d;
+    for (size_t i = 0; dst && i < channels; i++) {
+        owed += scale / (double)channels;
         dst[i] = kiln_f64_to_f16(owed);
         owed -= (double)kiln_f16_to_f32(dst[i]);
     }
-    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, channels, 1, 1});
 }
 
 struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const char *name,
-                                             enum kiln_role role) {
-    size_t d = m->dims->dim;
-    uint16_t *dst = new_file(m, name, d);
+                                             enum kiln_role role, size_t n) {
+    uint16_t *dst = new_file(m, name, n);
     if (dst) {
         const struct source source = source_of(m, role);
-        fill_plain(m, &source, dst, 0, d);
+        assert(source.tensor->rank == 1 && source.tensor->cols == n);
+        fill_plain(m, &source, dst, 0, n);
     }
-    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, n, 1, 1});
 }
 
 /* 1e-5 is a subnormal number of fp16, off by 0.14 %: it matters only where all of x is below 0.01,

@@ -276,6 +276,7 @@ static void attend(void *context, size_t task, size_t thread) {
         .heads = d->heads,
         .kv_heads = d->kv_heads,
         .head_size = d->head_size,
+        .starts = cpu->base.starts ? cpu->base.starts + b * seq : NULL,
         .qkv = (char *)kiln_cpu_turned(cpu, job->half->taps) + b * seq * qkv * operand,
         .out = (char *)taps.out + b * seq * hk * operand,
         .lse = taps.lse + b * d->heads * seq};
