@@ -193,10 +193,6 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     if (device->id == KILN_CPU) {
         return KILN_OK;
     }
-    KILN_REQUIRE(!s->doc_mask, err, KILN_EUSAGE,
-                 "--doc-mask: device %s has programs for plain causal attention only; use --device "
-                 "cpu, or leave it out",
-                 s->device);
     device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
     device->extras = !s->no_extras && !device->dynamic;
     device->sim_time = s->sim_time;
