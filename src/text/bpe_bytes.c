@@ -64,7 +64,7 @@ enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab, uint
     const bool learned = learn(&b, words, vocab);
     enum kiln_status status = kiln_bpe_verdict(&b, learned, vocab, bytes, err);
     if (status == KILN_OK) {
-        status = KILN_FAIL(err, KILN_EUSAGE, "not here yet");
+        status = kiln_tokenizer_bytes(out, err);
     }
     kiln_bpe_fini(&b);
     return status;
