@@ -54,6 +54,11 @@ static void put_text(struct rewriting *r, const char *text) { put(r, text, strle
 
 static void rewrite_escape(struct rewriting *r) {
     char c = r->at + 1 < r->size ? r->in[r->at + 1] : '\0';
+    size_t size = c == '\0' ? 1 : 2;
+    const char *name = r->in + r->at + size;
+    if ((c == 'p' || c == 'P' || c == 'x') && name[0] == '{' && strchr(name, '}') != NULL) {
+        size += (size_t)(strchr(name, '}') + 1 - name); /* its braces are no repeat */
+    }
     if (c == 's') {
         put_text(r, r->in_class ? WHITE_SPACE : "[" WHITE_SPACE "]");
     } else if (c == 'S') {
@@ -63,9 +68,9 @@ static void rewrite_escape(struct rewriting *r) {
     } else if (c == 'H' || c == 'R' || c == 'X' || c == 'Z' || c == 'K' || c == 'C') {
         r->wrong = "\\H, \\R, \\X, \\Z, \\K or \\C";
     } else {
-        put(r, r->in + r->at, c == '\0' ? 1 : 2);
+        put(r, r->in + r->at, size);
     }
-    r->at += c == '\0' ? 1 : 2;
+    r->at += size;
 }
 
 static bool begins(const struct rewriting *r, const char *text) {
