@@ -13,6 +13,9 @@
 
 #include "kiln/status.h"
 
+/* No such id. */
+#define KILN_NO_ID UINT32_MAX
+
 /* ---- tokenizers -------------------------------------------------------------------------- */
 
 /* Text <-> token ids. Immutable once made, so any number of threads may use one. */
@@ -95,8 +98,14 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_save(const struct kiln_
 KILN_API void kiln_tokenizer_destroy(struct kiln_tokenizer *tok);
 
 KILN_API size_t kiln_tokenizer_vocab(const struct kiln_tokenizer *tok);
-KILN_API uint32_t kiln_tokenizer_bos(const struct kiln_tokenizer *tok); /* 1 */
-KILN_API uint32_t kiln_tokenizer_eos(const struct kiln_tokenizer *tok); /* 2 */
+/* The ids of its marks; KILN_NO_ID where it has none. */
+KILN_API uint32_t kiln_tokenizer_bos(const struct kiln_tokenizer *tok);
+KILN_API uint32_t kiln_tokenizer_eos(const struct kiln_tokenizer *tok);
+/* The id that begins a document: BOS where the tokenizer puts one, else EOS (the <|endoftext|> of
+ * GPT-2 and Qwen stands between documents); KILN_NO_ID when it has neither. */
+KILN_API uint32_t kiln_tokenizer_begin(const struct kiln_tokenizer *tok);
+/* "tokenizer.bin" or "tokenizer.json": the name by which a folder keeps it in its own form. */
+KILN_API const char *kiln_tokenizer_file_name(const struct kiln_tokenizer *tok);
 /* "bytes", or the path it was read from: for messages and run.json. */
 KILN_API const char *kiln_tokenizer_name(const struct kiln_tokenizer *tok);
 /* Does it fit a model with that vocabulary? KILN_EINPUT with both sizes when not. Fits: equal

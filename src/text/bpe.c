@@ -23,8 +23,11 @@ enum {
 };
 #define END UINT32_MAX /* of a list */
 
+/* A part of a list of words, a cache line of it. */
 struct kiln_stand {
-    uint32_t word, next;
+    uint32_t next; /* END: the last */
+    uint32_t n;
+    uint32_t word[14];
 };
 
 struct kiln_candidate {
@@ -122,35 +125,48 @@ static bool touch(struct kiln_bpe *b, uint32_t at) {
     return true;
 }
 
-/* A place in the array of lists, END when out of memory. */
+/* An empty part, END when out of memory. */
 static uint32_t new_stand(struct kiln_bpe *b) {
+    uint32_t at = b->n_stands;
     if (b->free_stand != 0) {
-        const uint32_t at = b->free_stand - 1;
+        at = b->free_stand - 1;
         b->free_stand = b->stands[at].next;
-        return at;
-    }
-    if (!kiln_one_more(&b->stands, b->n_stands, &b->stands_room, sizeof *b->stands)) {
+    } else if (kiln_one_more(&b->stands, at, &b->stands_room, sizeof *b->stands)) {
+        b->n_stands++;
+    } else {
         return END;
     }
-    return b->n_stands++;
+    b->stands[at].next = END;
+    b->stands[at].n = 0;
+    return at;
+}
+
+/* Give a part back that was read. */
+static void release(struct kiln_bpe *b, uint32_t at) {
+    b->stands[at].next = b->free_stand;
+    b->free_stand = at + 1;
 }
 
 /* Note that a candidate stands in `word`. */
 static bool list_word(struct kiln_bpe *b, struct kiln_candidate *c, uint32_t word) {
-    if (c->first != END && b->stands[c->last].word == word) {
+    const struct kiln_stand *last = c->first != END ? &b->stands[c->last] : NULL;
+    if (last != NULL && last->word[last->n - 1] == word) {
         return true;
     }
-    const uint32_t at = new_stand(b);
-    if (at == END) {
-        return false;
+    if (last == NULL || last->n == sizeof last->word / sizeof last->word[0]) {
+        const uint32_t at = new_stand(b);
+        if (at == END) {
+            return false;
+        }
+        if (c->first == END) {
+            c->first = at;
+        } else {
+            b->stands[c->last].next = at;
+        }
+        c->last = at;
     }
-    b->stands[at] = (struct kiln_stand){word, END};
-    if (c->first == END) {
-        c->first = at;
-    } else {
-        b->stands[c->last].next = at;
-    }
-    c->last = at;
+    struct kiln_stand *stand = &b->stands[c->last];
+    stand->word[stand->n++] = word;
     return true;
 }
 
@@ -325,16 +341,6 @@ static bool merge_on(struct kiln_bpe *b, uint32_t word) {
     return true;
 }
 
-/* Give a list of stands back. */
-static void release(struct kiln_bpe *b, uint32_t first) {
-    while (first != END) {
-        const uint32_t next = b->stands[first].next;
-        b->stands[first].next = b->free_stand;
-        b->free_stand = first + 1;
-        first = next;
-    }
-}
-
 /* The id of what a candidate spells, a new one when nothing spells it yet; KILN_NO_ID when out of
  * memory. */
 static uint32_t token_of(struct kiln_bpe *b, const struct kiln_candidate *c) {
@@ -350,6 +356,29 @@ static uint32_t token_of(struct kiln_bpe *b, const struct kiln_candidate *c) {
     return token;
 }
 
+/* Words of a list lie anywhere in memory: fetch those that come next. */
+static void look_ahead(const struct kiln_bpe *b, const struct kiln_stand *stand, uint32_t i) {
+    enum { WORDS_AHEAD = 4, SYMBOLS_AHEAD = 2 };
+    if (i + WORDS_AHEAD < stand->n) {
+        __builtin_prefetch(&b->words[stand->word[i + WORDS_AHEAD]], 1);
+    }
+    if (i + SYMBOLS_AHEAD < stand->n) {
+        __builtin_prefetch(b->symbols + b->words[stand->word[i + SYMBOLS_AHEAD]].at, 1);
+    }
+}
+
+/* Merge in the words of a part of a list. */
+static bool merge_in(struct kiln_bpe *b, uint32_t at, const struct kiln_merge *merge) {
+    for (uint32_t i = 0; i < b->stands[at].n; i++) {
+        look_ahead(b, &b->stands[at], i);
+        const uint32_t word = b->stands[at].word[i];
+        if (!(b->kind == KILN_BPE_SPELLING ? merge_on(b, word) : merge_pair(b, word, merge))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Make the candidate a token and merge it in its words. */
 static bool adopt(struct kiln_bpe *b, const struct kiln_offer *offer) {
     struct kiln_candidate *c = &b->candidates[offer->candidate];
@@ -359,18 +388,20 @@ static bool adopt(struct kiln_bpe *b, const struct kiln_offer *offer) {
         return false;
     }
     b->merges[b->n_merges++] = merge;
+    uint32_t at = offer->first;
     if (b->kind == KILN_BPE_SPELLING) {
         c->token = merge.id;
+        at = c->first;
     }
-    const uint32_t first = b->kind == KILN_BPE_SPELLING ? c->first : offer->first;
-    for (uint32_t at = first; at != END; at = b->stands[at].next) {
-        const uint32_t word = b->stands[at].word;
-        if (!(b->kind == KILN_BPE_SPELLING ? merge_on(b, word) : merge_pair(b, word, &merge))) {
+    while (at != END) {
+        if (!merge_in(b, at, &merge)) {
             return false;
         }
-    }
-    if (b->kind == KILN_BPE_PAIRS) {
-        release(b, first);
+        const uint32_t next = b->stands[at].next;
+        if (b->kind == KILN_BPE_PAIRS) {
+            release(b, at);
+        }
+        at = next;
     }
     return offer_touched(b);
 }

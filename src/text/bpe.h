@@ -35,10 +35,6 @@ enum kiln_bpe_kind { KILN_BPE_PAIRS, KILN_BPE_SPELLING };
  * bytes. */
 enum { KILN_BPE_LONGEST = 1024 };
 
-struct kiln_merge {
-    uint32_t left, right, id;
-};
-
 struct kiln_bpe_word {
     uint64_t count;
     size_t at; /* its symbols */
@@ -91,10 +87,13 @@ struct kiln_counted;
 KILN_MUST_CHECK enum kiln_status kiln_learn_characters(struct kiln_counted *words, size_t vocab,
                                                        uint64_t bytes, struct kiln_tokenizer **out,
                                                        struct kiln_err *err);
-/* Bytes, for tokenizer.json (bpe_bytes.c). Words are those of KILN_SPLIT_QWEN2. */
+/* Bytes, for tokenizer.json (bpe_bytes.c). Words are those that kiln_byte_rule cuts. */
 KILN_MUST_CHECK enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab,
                                                   uint64_t bytes, struct kiln_tokenizer **out,
                                                   struct kiln_err *err);
+/* A tokenizer of <|endoftext|> and the bytes that has learned nothing: it cuts words as those that
+ * learn do. */
+KILN_MUST_CHECK enum kiln_status kiln_byte_rule(struct kiln_tokenizer **out, struct kiln_err *err);
 /* What both say when `b` has learned less than was asked for, or is out of memory (`learned` is
  * false). */
 KILN_MUST_CHECK enum kiln_status kiln_bpe_verdict(const struct kiln_bpe *b, bool learned,

@@ -9,29 +9,22 @@
 #include "text/bpe.h"
 #include "text/count_words.h"
 
-enum { ID_ENDOFTEXT = 0, ID_FIRST_BYTE = 1 };
+enum { ID_ENDOFTEXT = 0, ID_LEARNED = 257 };
 
-/* Does GPT-2 spell a byte by the character of that number? The other bytes get characters from
- * U+0100 on, so in order of the letters they come last. */
-static bool is_own_letter(int byte) {
-    return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
-}
-
-/* Ids of the bytes, in the order of their letters, as `tokenizers` numbers its initial alphabet. */
-static bool add_bytes(struct kiln_vocabulary *v, uint32_t id[256]) {
-    for (int own = 1; own >= 0; own--) {
-        for (int byte = 0; byte < 256; byte++) {
-            if (is_own_letter(byte) != (own == 1)) {
-                continue;
-            }
+/* <|endoftext|>, then the bytes in the order of their letters, as `tokenizers` numbers its initial
+ * alphabet. */
+static bool add_first_ids(struct kiln_vocabulary *v, uint32_t id[256]) {
+    bool fits = kiln_vocabulary_add_kind(v, KILN_ENDOFTEXT, sizeof KILN_ENDOFTEXT - 1, 0.0f,
+                                         KILN_KIND_CONTROL);
+    for (uint32_t letter = 0; fits && v->n < ID_LEARNED; letter++) {
+        const int byte = kiln_byte_of_letter(letter);
+        if (byte >= 0) {
             const char piece = (char)byte;
             id[byte] = (uint32_t)v->n;
-            if (!kiln_vocabulary_add(v, &piece, 1, 0.0f)) {
-                return false;
-            }
+            fits = kiln_vocabulary_add(v, &piece, 1, 0.0f);
         }
     }
-    return true;
+    return fits;
 }
 
 static bool add_words(struct kiln_bpe *b, const uint32_t id[256],
@@ -51,10 +44,44 @@ static bool add_words(struct kiln_bpe *b, const uint32_t id[256],
 
 static bool learn(struct kiln_bpe *b, struct kiln_counted *words, size_t vocab) {
     uint32_t id[256];
-    const bool fits = kiln_vocabulary_add(&b->v, KILN_ENDOFTEXT, sizeof KILN_ENDOFTEXT - 1, 0.0f) &&
-                      add_bytes(&b->v, id) && add_words(b, id, words);
+    const bool fits = add_first_ids(&b->v, id) && add_words(b, id, words);
     kiln_counted_fini(words); /* learning needs the memory */
     return fits && kiln_bpe_learn(b, vocab);
+}
+
+/* A tokenizer of what was learned; takes vocabulary and merges of `b`. Single digits and the
+ * newlines kept apart spare a small vocabulary numbers and line ends of every kind, so words are
+ * Qwen2's, not GPT-2's. No normalizer, no blank in front: every text comes back as it was. */
+static enum kiln_status make(struct kiln_bpe *b, const char *name, struct kiln_tokenizer **out,
+                             struct kiln_err *err) {
+    struct kiln_parts parts;
+    kiln_parts_init(&parts);
+    parts.spelling = KILN_SPELL_BYTES;
+    parts.v = b->v;
+    parts.merge = b->merges;
+    parts.n_merges = b->n_merges;
+    parts.merge_room = b->merges_room;
+    parts.eos = ID_ENDOFTEXT;
+    b->v = (struct kiln_vocabulary){0};
+    b->merges = NULL;
+    const struct kiln_added mark = {.id = ID_ENDOFTEXT, .special = true};
+    if (!kiln_parts_add_added(&parts, mark) ||
+        !kiln_parts_add_split(&parts, kiln_pattern_qwen2, false, KILN_CUT_ISOLATED, false)) {
+        kiln_parts_fini(&parts);
+        return KILN_FAIL(err, KILN_ENOMEM, "a tokenizer: out of memory");
+    }
+    return kiln_tokenizer_make(&parts, name, out, err);
+}
+
+enum kiln_status kiln_byte_rule(struct kiln_tokenizer **out, struct kiln_err *err) {
+    struct kiln_bpe b = {.kind = KILN_BPE_PAIRS};
+    uint32_t id[256];
+    *out = NULL;
+    const enum kiln_status status = add_first_ids(&b.v, id)
+                                        ? make(&b, "bytes without merges", out, err)
+                                        : KILN_FAIL(err, KILN_ENOMEM, "a tokenizer: out of memory");
+    kiln_bpe_fini(&b);
+    return status;
 }
 
 enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab, uint64_t bytes,
@@ -64,7 +91,7 @@ enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab, uint
     const bool learned = learn(&b, words, vocab);
     enum kiln_status status = kiln_bpe_verdict(&b, learned, vocab, bytes, err);
     if (status == KILN_OK) {
-        status = KILN_FAIL(err, KILN_EUSAGE, "not here yet");
+        status = make(&b, "trained", out, err);
     }
     kiln_bpe_fini(&b);
     return status;

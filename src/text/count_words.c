@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "text/splits.h"
+#include "text/utf8.h"
 
 enum {
     PIECE_BYTES = 1 << 20,  /* documents and parts of them are put together up to this */
@@ -26,10 +28,12 @@ struct kiln_count_piece {
 struct kiln_count_task {
     size_t first, n; /* pieces */
     struct kiln_counted found;
-    struct kiln_word_walk splitter;
+    struct kiln_splits splits;
     enum kiln_status status;
     struct kiln_err err;
 };
+
+#define NO_MEMORY "counting words: out of memory"
 
 /* ---- one table ------------------------------------------------------------------------------ */
 
@@ -100,30 +104,44 @@ static bool count_by_characters(struct kiln_counted *found, const struct kiln_co
     return true;
 }
 
-static enum kiln_status out_of_memory(struct kiln_err *err) {
-    return KILN_FAIL(err, KILN_ENOMEM, "counting words: out of memory");
-}
-
-/* Words by the expression. */
-static enum kiln_status count_by_split(struct kiln_count_task *task, size_t longest,
-                                       const struct kiln_count_piece *piece, struct kiln_err *err) {
-    kiln_word_walk_begin(&task->splitter, piece->text, piece->size);
-    for (;;) {
-        const char *word;
-        size_t size;
-        KILN_TRY(kiln_word_walk_next(&task->splitter, &word, &size, err));
-        if (size == 0) {
-            return KILN_OK;
-        }
-        task->found.not_utf8 += size == 1 && (unsigned char)word[0] >= 0x80;
-        for (size_t at = 0; at < size; at += longest) {
-            const size_t part = kiln_least(longest, size - at);
-            if (!count_more(&task->found, kiln_strings_put(&task->found.words, word + at, part),
-                            1)) {
-                return out_of_memory(err);
-            }
+/* One word; a longer one than others know of is cut. */
+static bool count_word(struct kiln_counted *found, size_t longest, const char *word, size_t size) {
+    for (size_t at = 0; at < size; at += longest) {
+        const size_t part = kiln_least(longest, size - at);
+        if (!count_more(found, kiln_strings_put(&found->words, word + at, part), 1)) {
+            return false;
         }
     }
+    return true;
+}
+
+/* Words by the patterns, as the encoder will cut them: a byte of no character stands alone, and
+ * the patterns see nothing beyond it. */
+static enum kiln_status count_by_patterns(struct kiln_count_task *task, size_t longest,
+                                          const struct kiln_count_piece *piece,
+                                          struct kiln_err *err) {
+    size_t bad = kiln_utf8_bad_at(piece->text, piece->size, 0);
+    for (size_t at = 0; at < piece->size;) {
+        const char *text = piece->text + at;
+        if (at == bad) {
+            task->found.not_utf8++;
+            KILN_REQUIRE(count_word(&task->found, longest, text, 1), err, KILN_ENOMEM, NO_MEMORY);
+            bad = kiln_utf8_bad_at(piece->text, piece->size, ++at);
+            continue;
+        }
+        size_t from, to;
+        kiln_splits_begin(&task->splits, text, bad - at);
+        while (kiln_splits_next(&task->splits, &from, &to)) {
+            KILN_REQUIRE(count_word(&task->found, longest, text + from, to - from), err,
+                         KILN_ENOMEM, NO_MEMORY);
+        }
+        KILN_REQUIRE(!task->splits.failed, err, KILN_EINPUT,
+                     "counting words: the pattern that cuts them does not come to an end in a "
+                     "text of %zu bytes",
+                     bad - at);
+        at = bad;
+    }
+    return KILN_OK;
 }
 
 static void count_task(void *context, size_t number, size_t thread) {
@@ -133,10 +151,10 @@ static void count_task(void *context, size_t number, size_t thread) {
     task->status = KILN_OK;
     for (size_t i = 0; i < task->n && task->status == KILN_OK; i++) {
         const struct kiln_count_piece *piece = &c->pieces[task->first + i];
-        if (c->split != NULL) {
-            task->status = count_by_split(task, c->longest, piece, &task->err);
+        if (c->rule != NULL) {
+            task->status = count_by_patterns(task, c->longest, piece, &task->err);
         } else if (!count_by_characters(&task->found, piece)) {
-            task->status = out_of_memory(&task->err);
+            task->status = KILN_FAIL(&task->err, KILN_ENOMEM, NO_MEMORY);
         }
     }
 }
@@ -231,7 +249,7 @@ static enum kiln_status add_up(struct kiln_word_counter *c, const struct kiln_co
         if (full && at == KILN_NO_ID) {
             c->left_out += times;
         } else if (!count_more(&c->all, at, times)) {
-            return out_of_memory(err);
+            return KILN_FAIL(err, KILN_ENOMEM, NO_MEMORY);
         }
     }
     c->all.not_utf8 += task->found.not_utf8;
@@ -247,7 +265,7 @@ enum kiln_status kiln_word_counter_add(struct kiln_word_counter *c,
         while (more && c->n_tasks < c->tasks_room) {
             const size_t before = c->n_tasks;
             if (!fill_task(c, documents, &rest)) {
-                return out_of_memory(err);
+                return KILN_FAIL(err, KILN_ENOMEM, NO_MEMORY);
             }
             more = c->n_tasks > before;
         }
@@ -260,15 +278,14 @@ enum kiln_status kiln_word_counter_add(struct kiln_word_counter *c,
 }
 
 enum kiln_status kiln_word_counter_init(struct kiln_word_counter *c, struct kiln_pool *pool,
-                                        const struct kiln_word_pattern *split,
-                                        struct kiln_err *err) {
+                                        const struct kiln_tokenizer *rule, struct kiln_err *err) {
     *c = (struct kiln_word_counter){
-        .pool = pool, .split = split, .longest = LONGEST_WORD, .most_bytes = MOST_BYTES};
+        .pool = pool, .rule = rule, .longest = LONGEST_WORD, .most_bytes = MOST_BYTES};
     c->tasks_room = kiln_pool_threads(pool) * TASKS_A_THREAD;
     c->tasks = kiln_alloc(c->tasks_room, sizeof *c->tasks);
-    enum kiln_status status = c->tasks != NULL ? KILN_OK : out_of_memory(err);
-    for (size_t i = 0; status == KILN_OK && split != NULL && i < c->tasks_room; i++) {
-        status = kiln_word_walk_init(&c->tasks[i].splitter, split, err);
+    enum kiln_status status = c->tasks != NULL ? KILN_OK : KILN_FAIL(err, KILN_ENOMEM, NO_MEMORY);
+    for (size_t i = 0; status == KILN_OK && rule != NULL && i < c->tasks_room; i++) {
+        status = kiln_splits_open(&c->tasks[i].splits, rule, err);
     }
     if (status != KILN_OK) {
         kiln_word_counter_fini(c);
@@ -278,7 +295,9 @@ enum kiln_status kiln_word_counter_init(struct kiln_word_counter *c, struct kiln
 
 void kiln_word_counter_fini(struct kiln_word_counter *c) {
     for (size_t i = 0; c->tasks != NULL && i < c->tasks_room; i++) {
-        kiln_word_walk_fini(&c->tasks[i].splitter);
+        if (c->rule != NULL) {
+            kiln_splits_close(&c->tasks[i].splits);
+        }
         kiln_counted_fini(&c->tasks[i].found);
     }
     kiln_free(c->tasks);

@@ -13,7 +13,6 @@
 #define KILN_TEXT_COUNT_WORDS_H
 
 #include "base/pool.h"
-#include "text/split.h"
 #include "text/strings.h"
 #include "text/text_int.h"
 
@@ -32,9 +31,9 @@ void kiln_counted_fini(struct kiln_counted *c);
 
 struct kiln_word_counter {
     struct kiln_pool *pool;
-    const struct kiln_word_pattern *split; /* NULL: the words of llama2.c's vocabularies */
-    size_t longest;                        /* bytes of a word; a longer one is cut */
-    size_t most_bytes;                     /* of all different words */
+    const struct kiln_tokenizer *rule; /* its patterns cut words; NULL: as for llama2.c above */
+    size_t longest;                    /* bytes of a word; a longer one is cut */
+    size_t most_bytes;                 /* of all different words */
     struct kiln_counted all;
     uint64_t text_bytes; /* in documents */
     uint64_t counted;    /* words, each as often as it stands there */
@@ -45,10 +44,10 @@ struct kiln_word_counter {
     size_t n_tasks, tasks_room;
 };
 
-/* `split` and `pool` stay the caller's, in place as long as the counter. */
+/* `pool` and `rule` stay the caller's, in place as long as the counter. */
 KILN_MUST_CHECK enum kiln_status kiln_word_counter_init(struct kiln_word_counter *c,
                                                         struct kiln_pool *pool,
-                                                        const struct kiln_word_pattern *split,
+                                                        const struct kiln_tokenizer *rule,
                                                         struct kiln_err *err);
 void kiln_word_counter_fini(struct kiln_word_counter *c);
 /* Count the words of one more text. `documents` as kiln_documents_init left it. */

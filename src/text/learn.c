@@ -11,7 +11,7 @@
 struct kiln_learner {
     struct kiln_learn how;
     struct kiln_pool *pool;
-    struct kiln_word_pattern *split;
+    struct kiln_tokenizer *rule; /* NULL for characters */
     struct kiln_word_counter counter;
     struct kiln_learned facts;
 };
@@ -24,9 +24,9 @@ static size_t least_ids(enum kiln_learn_kind kind) {
 static enum kiln_status open_parts(struct kiln_learner *l, struct kiln_err *err) {
     KILN_TRY(kiln_pool_create(l->how.threads > 0 ? l->how.threads : 1, &l->pool, err));
     if (l->how.kind == KILN_LEARN_BYTES) {
-        KILN_TRY(kiln_word_pattern_create(KILN_SPLIT_QWEN2, &l->split, err));
+        KILN_TRY(kiln_byte_rule(&l->rule, err));
     }
-    return kiln_word_counter_init(&l->counter, l->pool, l->split, err);
+    return kiln_word_counter_init(&l->counter, l->pool, l->rule, err);
 }
 
 enum kiln_status kiln_learner_create(const struct kiln_learn *how, struct kiln_learner **out,
@@ -53,7 +53,7 @@ enum kiln_status kiln_learner_create(const struct kiln_learn *how, struct kiln_l
 void kiln_learner_destroy(struct kiln_learner *l) {
     if (l != NULL) {
         kiln_word_counter_fini(&l->counter);
-        kiln_word_pattern_destroy(l->split);
+        kiln_tokenizer_destroy(l->rule);
         kiln_pool_destroy(l->pool);
         kiln_free(l);
     }

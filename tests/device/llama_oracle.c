@@ -51,6 +51,7 @@ void oracle_open_dims(struct oracle *o, const struct kiln_dims *dims) {
     o->d.rms_eps = 1e-5f;
     o->d.rope_theta = 500.0f;
     o->seq = dims->seq;
+    o->mode.seq = dims->seq;
     o->layer = 1;
     CHECK_OK(kiln_dims_check(&o->d, &err), &err);
     CHECK_OK(kiln_table_create(&o->d, &o->table, &err), &err);
@@ -194,9 +195,10 @@ void oracle_scores(const struct oracle *o, const double *q, const double *k, dou
         size_t g = h / (H / G);
         for (size_t t = 0; t < T; t++) {
             double *row = p + (h * T + t) * T, sum = 0;
+            const size_t first = o->starts ? o->starts[t] : 0;
             for (size_t s = 0; s < T; s++) {
                 double score = oracle_dot(q + (t * H + h) * K, k + (s * G + g) * K, K);
-                row[s] = s <= t ? exp(score / sqrt((double)K)) : 0;
+                row[s] = s <= t && s >= first ? exp(score / sqrt((double)K)) : 0;
                 sum += row[s];
             }
             for (size_t s = 0; s < T; s++) {

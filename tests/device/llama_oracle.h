@@ -8,6 +8,7 @@
 #ifndef KILN_TESTS_DEVICE_LLAMA_ORACLE_H
 #define KILN_TESTS_DEVICE_LLAMA_ORACLE_H
 
+#include "device/ane/programs.h"
 #include "kiln/model.h"
 
 struct oracle {
@@ -15,6 +16,8 @@ struct oracle {
     struct kiln_table *table;
     float *weights; /* random, of a size that keeps activations near 1 */
     size_t seq, layer;
+    struct kiln_npu_mode mode; /* of programs: seq; a test may ask for more */
+    const uint32_t *starts;    /* NULL, or [T] where a token's document begins */
 };
 void oracle_open(struct oracle *o, size_t dim, size_t heads, size_t kv_heads, size_t hidden,
                  size_t seq);

@@ -18,10 +18,19 @@ void run_open(struct program_run *run, const struct oracle *o, enum kiln_npu_kin
     run->kind = kind;
     run->part = part;
     run->width = kiln_npu_width(o->seq);
-    kiln_npu_ports(kind, &o->d, o->seq, part, &run->in, &run->out);
+    kiln_npu_ports(kind, &o->d, &o->mode, part, &run->in, &run->out);
     run->input = kiln_alloc(run->in.bytes, 1);
     run->output = kiln_alloc(run->out.bytes, 1);
     CHECK(run->input && run->output);
+    if (run->in.starts > 0) {
+        uint16_t *rows = kiln_alloc(KILN_NPU_STARTS * run->width, sizeof *rows);
+        kiln_npu_fill_starts(o->starts, o->seq, rows);
+        for (size_t r = 0; r < KILN_NPU_STARTS; r++) {
+            memcpy(run->input + run->in.starts + r * run->in.width, rows + r * run->width,
+                   run->width * sizeof *rows);
+        }
+        kiln_free(rows);
+    }
 }
 
 void run_close(struct program_run *run) {
@@ -123,7 +132,7 @@ void run_go(struct program_run *run) {
     struct kiln_npu_made made;
     struct kiln_mil_graph graph;
     const struct kiln_weights flat = kiln_weights_flat(run->o->table, run->o->weights);
-    CHECK_OK(kiln_npu_make(run->kind, run->o->table, run->o->seq, run->o->layer, run->part, &flat,
+    CHECK_OK(kiln_npu_make(run->kind, run->o->table, &run->o->mode, run->o->layer, run->part, &flat,
                            0, NULL, &made, &err),
              &err);
     run_read(&made, &graph);

@@ -396,12 +396,14 @@ static check_fn *const checks[KILN_NPU_KINDS] = {
     [KILN_NPU_KV_BWD] = check_pair_bwd,
 };
 
-static void check_kinds_of(const struct kiln_dims *dims) {
+static void check_kinds_with(const struct kiln_dims *dims, const uint32_t *starts) {
     for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
         struct oracle o;
         struct values v;
         struct program_run run;
         oracle_open_dims(&o, dims);
+        o.starts = starts;
+        o.mode.doc_mask = starts != NULL;
         values_open(&v, &o);
         run_open(&run, &o, (enum kiln_npu_kind)kind, 0);
         checks[kind](&v, &run);
@@ -410,6 +412,8 @@ static void check_kinds_of(const struct kiln_dims *dims) {
         oracle_close(&o);
     }
 }
+
+static void check_kinds_of(const struct kiln_dims *dims) { check_kinds_with(dims, NULL); }
 
 static void check_every_kind(size_t dim, size_t heads, size_t kv_heads, size_t hidden, size_t seq) {
     check_kinds_of(&(struct kiln_dims){
@@ -440,6 +444,67 @@ TEST(programs_of_a_layer_are_right_with_heads_that_are_normed) {
     d.qkv_bias = true;
     check_kinds_of(&d);
 }
+TEST(programs_of_a_layer_are_right_with_scaled_rotations) {
+    const struct kiln_rope ropes[] = {
+        {.kind = KILN_ROPE_LINEAR, .factor = 4.0f},
+        {.kind = KILN_ROPE_LLAMA3,
+         .factor = 8.0f,
+         .low_freq_factor = 1.0f,
+         .high_freq_factor = 4.0f,
+         .original_seq = 16},
+        {.kind = KILN_ROPE_YARN,
+         .factor = 4.0f,
+         .beta_fast = 32.0f,
+         .beta_slow = 1.0f,
+         .attention_factor = 1.13862944f,
+         .original_seq = 16},
+    };
+    for (size_t i = 0; i < sizeof ropes / sizeof ropes[0]; i++) {
+        check_kinds_of(&(struct kiln_dims){
+            .dim = 32, .hidden = 6, .heads = 2, .kv_heads = 1, .seq = 18, .rope = ropes[i]});
+    }
+}
+
+/* Documents of 1 token, and of more than 64, where the mask's two numbers meet. */
+TEST(programs_of_a_layer_are_right_with_documents) {
+    enum { T = 70 };
+    uint32_t starts[T];
+    for (uint32_t t = 0; t < T; t++) {
+        starts[t] = t < 3 ? 0 : t < 4 ? 3 : t < 66 ? 4 : 66;
+    }
+    struct kiln_dims d = {.dim = 4, .hidden = 2, .heads = 1, .kv_heads = 1, .seq = T};
+    check_kinds_with(&d, starts);
+    d.qkv_bias = d.qk_norm = true;
+    d.seq = 20;
+    check_kinds_with(&d, starts);
+}
+/* Sums of whole numbers beyond 2048 are none in fp16: the mask is right nevertheless. */
+TEST(documents_are_told_apart_in_long_sequences) {
+    enum { T = 4200 };
+    static uint32_t starts[T];
+    for (uint32_t t = 0; t < T; t++) {
+        starts[t] = t < 2049 ? 0 : t < 4099 ? 2049 : 4099;
+    }
+    struct oracle o;
+    struct program_run run;
+    oracle_open_dims(
+        &o, &(struct kiln_dims){.dim = 2, .hidden = 1, .heads = 1, .kv_heads = 1, .seq = T});
+    o.mode.doc_mask = true;
+    o.starts = starts;
+    run_open(&run, &o, KILN_NPU_ATTN_BWD1, 0);
+    run_go(&run); /* of zeros: each key that is seen has the same probability */
+    static const size_t rows[] = {0, 2048, 2049, 2050, 4098, 4099, 4100, T - 1};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const size_t t = rows[i];
+        for (size_t s = 0; s < T; s++) {
+            const double want = s >= starts[t] && s <= t ? 1.0 / (double)(t - starts[t] + 1) : 0;
+            CHECK_CLOSE(run_result(&run, 1, s, t), want, want / 1000);
+        }
+    }
+    run_close(&run);
+    oracle_close(&o);
+}
+
 /* Nobody scales queries and keys before the norms of their heads: squares of what fp16 holds, and
  * of what is nearly nothing, are none that it holds. */
 TEST(heads_are_normed_however_large_or_small) {

@@ -41,15 +41,17 @@ struct kiln_ane {
     struct kiln_dw *dw;   /* NULL without training */
     struct kiln_gpu *gpu; /* NULL: weight gradients are the pool's */
     bool training, extras, dynamic;
-    size_t width;     /* W */
-    size_t n_parts;   /* of the classifier */
-    uint64_t serial;  /* of the next program: no two texts on a machine are equal */
-    size_t self_test; /* programs that the runtime compiled before us */
+    struct kiln_npu_mode mode; /* of all programs */
+    size_t width;              /* W */
+    size_t n_parts;            /* of the classifier */
+    uint64_t serial;           /* of the next program: no two texts on a machine are equal */
+    size_t self_test;          /* programs that the runtime compiled before us */
     struct kiln_arena arena;
-    uint16_t *dxn;  /* fp16 [B][D][W] gradient of a norm's output */
-    uint16_t *dxn2; /* dynamic: the part of it that comes through K and V */
-    uint16_t *tap;  /* dynamic: the taps of one sequence */
-    uint16_t *dh;   /* dynamic: [max(F, HK)][W] */
+    uint16_t *dxn;    /* fp16 [B][D][W] gradient of a norm's output */
+    uint16_t *dxn2;   /* dynamic: the part of it that comes through K and V */
+    uint16_t *tap;    /* dynamic: the taps of one sequence */
+    uint16_t *starts; /* [2][W] where documents begin in the sequence that is worked on */
+    uint16_t *dh;     /* dynamic: [max(F, HK)][W] */
 
     struct kiln_npu_port in[KILN_NPU_KINDS], out[KILN_NPU_KINDS];
     struct kiln_npu_surface **surfaces; /* all that were opened */
@@ -103,6 +105,8 @@ struct kiln_ane_rows {
     float scale;
     size_t rows;
 };
+/* What is written from here on is of sequence b: where its documents begin goes with it. */
+void kiln_ane_sequence(struct kiln_ane *ane, size_t b);
 /* Write to a program's input: piece after piece down the channels, or, where the input's parts are
  * columns, piece i in part i. */
 KILN_MUST_CHECK enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind,

@@ -244,6 +244,7 @@ enum kiln_status kiln_ane_forward_dynamic(struct kiln_ane *ane, size_t layer, en
     const size_t block = ane->base.table->dims.dim * ane->width;
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, half);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         uint16_t *tap = keep ? taps + b * rows * ane->width : ane->tap;
         const float *x = x_in + b * block;
         KILN_TRY(half == KILN_ATTENTION
@@ -263,6 +264,7 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_FEED_FORWARD);
     struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *up = kiln_dw_slot(ane->dw);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         const uint16_t *h1 = taps + b * rows * w, *h3 = h1 + f * w;
         const uint16_t *dy = out->dy + b * d * w;
         uint16_t *dh1 = up->dy + b * 2 * f * w, *dh3 = dh1 + f * w;
@@ -286,6 +288,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_ATTENTION);
     struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *in = kiln_dw_slot(ane->dw);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         const uint16_t *tap = taps + b * rows * w, *dy = out->dy + b * d * w;
         uint16_t *dqkv = in->dy + b * qkv * w;
         const uint16_t *const dq = dqkv, *const dkv[] = {dqkv + hk * w, dqkv + (hk + gk) * w};

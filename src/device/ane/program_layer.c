@@ -57,6 +57,7 @@ struct kiln_mil_ref kiln_npu_norm_bwd(struct kiln_npu_maker *m, struct kiln_mil_
 
 struct kiln_mil_ref kiln_npu_attn_fwd(struct kiln_npu_maker *m, struct kiln_mil_ref x) {
     struct kiln_mil_text *t = &m->text;
+    x = m->in.channels > m->in.rows ? kiln_npu_part(m, "x_in", x, 0) : x;
     struct kiln_mil_ref xn = kiln_npu_put_norm(m, x, KILN_ATTN_NORM);
     struct kiln_mil_ref qkv[] = {
         kiln_mil_put_conv(t, "q", xn, kiln_npu_put_matrix(m, "wq", KILN_WQ, false)),

@@ -9,7 +9,7 @@
 #include "device/mil/text.h"
 
 enum {
-    KILN_NPU_FILES = 16,
+    KILN_NPU_FILES = 20,
     KILN_NPU_CONCAT = 6, /* values of a concat, at most, as in published programs that train */
 };
 
@@ -19,6 +19,8 @@ struct kiln_npu_maker {
     const struct kiln_dims *dims;
     const struct kiln_table *table;     /* NULL: only sizes are wanted, nothing is written */
     const struct kiln_weights *weights; /* NULL: this kind bakes none */
+    const struct kiln_npu_mode *mode;
+    struct kiln_mil_ref input;
     void (*half_of)(uint16_t *dst, const float *src, size_t n); /* this machine's (kernel.h) */
     size_t width;                                               /* W */
     size_t repeat; /* query heads of a key-value head */
@@ -38,8 +40,10 @@ struct kiln_mil_ref kiln_npu_put_matrix(struct kiln_npu_maker *m, const char *na
                                         enum kiln_role role, bool transposed);
 /* The classifier's rows of this part. */
 struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char *name);
-/* The mask [1, 1, W, W]: 0 where a row may look, -65504 behind it. */
-struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m);
+/* The causal mask [1, 1, W, W]: 0 where a row may look, -65504 behind it. */
+struct kiln_mil_ref kiln_npu_put_causal(struct kiln_npu_maker *m);
+/* Which token a column is, [1, 1, 1, W]: its multiple of 64, or the rest. */
+struct kiln_mil_ref kiln_npu_put_places(struct kiln_npu_maker *m, const char *name, bool rest);
 /* RoPE's tables [1, K/2, 1, W]. */
 struct kiln_mil_ref kiln_npu_put_angles(struct kiln_npu_maker *m, const char *name, bool sine);
 
@@ -70,6 +74,8 @@ kiln_npu_body_fn kiln_npu_attn_fwd, kiln_npu_attn_bwd1, kiln_npu_attn_bwd2, kiln
 /* Part i of the program's input, as [1, C, 1, its own width]. */
 struct kiln_mil_ref kiln_npu_part(struct kiln_npu_maker *m, const char *name, struct kiln_mil_ref x,
                                   size_t i);
+/* The input's rows that say where documents begin, [1, 2, 1, W]. */
+struct kiln_mil_ref kiln_npu_put_starts(struct kiln_npu_maker *m);
 /* RMSNorm of x with the layer's weight of that role. */
 struct kiln_mil_ref kiln_npu_put_norm(struct kiln_npu_maker *m, struct kiln_mil_ref x,
                                       enum kiln_role role);

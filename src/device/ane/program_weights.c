@@ -12,6 +12,7 @@
 #include "device/ane/program_maker.h"
 #include "device/mil/blob.h"
 #include "device/mil/half.h"
+#include "kernel/rope.h"
 
 static bool all_finite(const uint16_t *values, size_t n) {
     unsigned most = 0;
@@ -201,7 +202,15 @@ double kiln_npu_norm_eps(const struct kiln_dims *dims) {
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m) {
+struct kiln_mil_ref kiln_npu_put_places(struct kiln_npu_maker *m, const char *name, bool rest) {
+    uint16_t *dst = new_file(m, name, m->width);
+    for (size_t s = 0; dst && s < m->width; s++) {
+        dst[s] = kiln_f64_to_f16((double)(rest ? s % KILN_NPU_PLACES : s - s % KILN_NPU_PLACES));
+    }
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, 1, 1, m->width});
+}
+
+struct kiln_mil_ref kiln_npu_put_causal(struct kiln_npu_maker *m) {
     size_t w = m->width;
     uint16_t *dst = new_file(m, "mask", w * w);
     const uint16_t hidden = kiln_f64_to_f16(-65504.0);
@@ -215,12 +224,13 @@ struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m) {
 
 struct kiln_mil_ref kiln_npu_put_angles(struct kiln_npu_maker *m, const char *name, bool sine) {
     size_t pairs = m->dims->head_size / 2, w = m->width;
+    const double scale = kiln_rope_scale(m->dims);
     uint16_t *dst = new_file(m, name, pairs * w);
     for (size_t i = 0; dst && i < pairs; i++) {
-        double frequency = pow((double)m->dims->rope_theta, -(double)i / (double)pairs);
+        double frequency = kiln_rope_frequency(m->dims, i);
         for (size_t t = 0; t < w; t++) {
             double angle = (double)t * frequency;
-            dst[i * w + t] = kiln_f64_to_f16(sine ? sin(angle) : cos(angle));
+            dst[i * w + t] = kiln_f64_to_f16(scale * (sine ? sin(angle) : cos(angle)));
         }
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, pairs, 1, w});

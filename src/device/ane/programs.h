@@ -37,6 +37,11 @@
  * their weights wants the same sums there, so a program would only move more bytes. dQ and dK of
  * qkv_bwd are before the norm.
  *
+ * With a document mask (doc_mask) two more channels close the inputs of the programs that attend,
+ * attn_fwd, attn_bwd1, sdpa_fwd (in the columns of xn) and sdpa_bwd1: the place where each token's
+ * document begins (kiln_npu_fill_starts). The mask is made of them in the program: W numbers are
+ * moved where the mask itself has W*W.
+ *
  *   dynamic: weights on the spatial axis, behind the activation: [1, C, 1, W + ...]. Parts begin
  *   at multiples of 16 columns (kiln_npu_part_at); what lies between two parts is not read
  *   kind         input                                    output
@@ -112,6 +117,12 @@ static inline size_t kiln_npu_width(size_t seq) {
     return (seq + KILN_NPU_WIDTH - 1) / KILN_NPU_WIDTH * KILN_NPU_WIDTH;
 }
 
+/* What programs depend on beside the model. */
+struct kiln_npu_mode {
+    size_t seq;    /* T */
+    bool doc_mask; /* attention does not look in front of a token's document (device.h, starts) */
+};
+
 /* A surface of a program: parts, in channels (baked) or in columns (dynamic). */
 struct kiln_npu_port {
     size_t channels, width;               /* [1, channels, 1, width] */
@@ -119,7 +130,8 @@ struct kiln_npu_port {
     size_t n_parts, part[KILN_NPU_PARTS]; /* sizes: channels each, or columns where `columns` */
     char letters[KILN_NPU_PARTS + 1];     /* what the parts are, one each (program.c) */
     bool columns;                         /* parts lie side by side on the last axis */
-    size_t bytes; /* of the tensor; the surface has at least KILN_NPU_SURFACE */
+    size_t starts; /* element where the rows begin that say where documents do; 0: there are none */
+    size_t bytes;  /* of the tensor; the surface has at least KILN_NPU_SURFACE */
 };
 /* Offset of part i, in channels or columns. */
 size_t kiln_npu_part_at(const struct kiln_npu_port *port, size_t i);
@@ -128,10 +140,17 @@ size_t kiln_npu_part_at(const struct kiln_npu_port *port, size_t i);
  * the weight of a norm of heads. */
 size_t kiln_npu_vector_row(const struct kiln_dims *dims, enum kiln_role role);
 
-/* The surfaces of a kind for sequences of T tokens. `part` is the classifier's part (0 for others):
+/* Rows that say where documents begin, in inputs of programs that attend (doc_mask). */
+enum { KILN_NPU_STARTS = 2, KILN_NPU_PLACES = 64 };
+/* `starts` [T] (NULL: all 0) as these rows, fp16 [2][W]: the multiple of 64, and the rest. Both are
+ * whole numbers that fp16 holds, so documents are told apart up to W = 65504. */
+void kiln_npu_fill_starts(const uint32_t *starts, size_t seq, uint16_t *out);
+
+/* The surfaces of a kind. `part` is the classifier's part (0 for others):
  * kiln_npu_classifier_parts of them, each of at most KILN_NPU_CLASSES rows. */
-void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq, size_t part,
-                    struct kiln_npu_port *in, struct kiln_npu_port *out);
+void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims,
+                    const struct kiln_npu_mode *mode, size_t part, struct kiln_npu_port *in,
+                    struct kiln_npu_port *out);
 size_t kiln_npu_classifier_parts(const struct kiln_dims *dims);
 /* First row and number of rows of a part. */
 size_t kiln_npu_classifier_rows(const struct kiln_dims *dims, size_t part, size_t *first);
@@ -150,22 +169,18 @@ struct kiln_npu_made {
     struct kiln_npu_weight *weights; /* what source.weights points to */
     char label[64];
 };
-/* Are there programs for such a model? KILN_EUNSUPPORTED names what there are none for. */
-KILN_MUST_CHECK enum kiln_status kiln_npu_check(const struct kiln_dims *dims, struct kiln_err *err);
 /* Make the program of a kind. `weights` are read for kinds that
  * bake (may be NULL for others): fp32, or a snapshot whose matrices are fp16, which gives the same
  * files. `serial` makes the text of programs unique that are compiled more
- * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named;
- * KILN_EUNSUPPORTED as kiln_npu_check. On success kiln_npu_made_free. */
-KILN_MUST_CHECK enum kiln_status kiln_npu_make(enum kiln_npu_kind kind,
-                                               const struct kiln_table *table, size_t seq,
-                                               size_t layer, size_t part,
-                                               const struct kiln_weights *weights, uint64_t serial,
-                                               const struct kiln_npu_target *target,
-                                               struct kiln_npu_made *out, struct kiln_err *err);
+ * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named.
+ * On success kiln_npu_made_free. */
+KILN_MUST_CHECK enum kiln_status kiln_npu_make(
+    enum kiln_npu_kind kind, const struct kiln_table *table, const struct kiln_npu_mode *mode,
+    size_t layer, size_t part, const struct kiln_weights *weights, uint64_t serial,
+    const struct kiln_npu_target *target, struct kiln_npu_made *out, struct kiln_err *err);
 void kiln_npu_made_free(struct kiln_npu_made *made);
 /* Bytes of the weight files of a kind, without making them. */
-size_t kiln_npu_weight_bytes(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq,
-                             size_t part);
+size_t kiln_npu_weight_bytes(enum kiln_npu_kind kind, const struct kiln_dims *dims,
+                             const struct kiln_npu_mode *mode, size_t part);
 
 #endif
