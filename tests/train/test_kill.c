@@ -268,7 +268,7 @@ TEST_WITHIN(a_death_between_processes_that_recompute_all_changes_nothing, 3000) 
 TEST_WITHIN(a_death_in_a_run_with_biases_and_norms_of_heads_changes_nothing, 3000) {
     char base[4500];
     snprintf(base, sizeof base, STEPS " precision=bf16 model=%s", family_file(FAMILY_BOTH));
-    die_with_budget(base, "budget=9 activations=none");
+    die_with_budget(base, "budget=7 activations=none");
 }
 
 /* ---- with kernels that are compiled beside -----------------------------------------------------
