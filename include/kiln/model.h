@@ -169,15 +169,16 @@ KILN_API void kiln_weights_init(const struct kiln_table *table, uint64_t seed, f
 struct kiln_checkpoint;
 
 /* Open a model file; its format is found from its first bytes. Known: llama2.c .bin (version 0:
- * 7 int32 header, fp32 tensors; see llama2.c export.py). Header and file size are checked before
- * anything else is read. KILN_EINPUT says what the header holds, the size expected and the size
- * found; a folder is KILN_EINPUT too (the caller resolves a run folder to its weights file). */
+ * 7 int32 header, fp32 tensors; see llama2.c export.py), and what kiln_checkpoint_save_run writes.
+ * Header and file size are checked before anything else is read. KILN_EINPUT says what the header
+ * holds, the size expected and the size found; a folder is KILN_EINPUT too (the caller resolves a
+ * run folder to its weights file). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_open(const char *path,
                                                                struct kiln_checkpoint **out,
                                                                struct kiln_err *err);
 KILN_API void kiln_checkpoint_close(struct kiln_checkpoint *checkpoint);
 KILN_API const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *checkpoint);
-/* "llama2.c", for messages. */
+/* "llama2.c" or "kiln", for messages. */
 KILN_API const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint);
 /* Copy all weights into a flat array of table->size elements and set its gaps to 0. KILN_EUSAGE
  * when the table is not of the checkpoint's dims (seq, eps and theta may differ: no weight depends
@@ -196,9 +197,18 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_check(const struct kiln_d
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_llama2c(
     const char *path, const struct kiln_table *table, const float *weights, struct kiln_err *err);
 
+/* Write what a run keeps as model.bin, durably: a llama2.c .bin where that holds the model, else
+ * kiln's own file, which holds every model (docs/formats.md). KILN_EIO; a file of that name is then
+ * as it was. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_run(const char *path,
+                                                                   const struct kiln_table *table,
+                                                                   const float *weights,
+                                                                   struct kiln_err *err);
+
 /* Read gradients or other arrays in the order of a llama2.c .bin without header and frequency
- * tables (the grads.f32 of reference folders): `data` holds `count` floats. KILN_EINPUT when that
- * is not the number of parameters. Gaps are set to 0; values are taken as they are. */
+ * tables (the grads.f32 of reference folders), behind them bq, bk, bv, rms_q and rms_k of all
+ * layers where the model has them: `data` holds `count` floats. KILN_EINPUT when that is not the
+ * number of parameters. Gaps are set to 0; values are taken as they are. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
                                                               const float *data, size_t count,
                                                               float *weights, struct kiln_err *err);

@@ -12,6 +12,7 @@
 
 /* Asked in turn. llama2.c files have no mark of their own: that format comes last and takes all. */
 static const struct kiln_checkpoint_format *const formats[] = {
+    &kiln_format_own,
     &kiln_format_llama2c,
 };
 

@@ -32,7 +32,7 @@ struct kiln_checkpoint {
     void *detail; /* the format's own */
 };
 
-extern const struct kiln_checkpoint_format kiln_format_llama2c;
+extern const struct kiln_checkpoint_format kiln_format_llama2c, kiln_format_own;
 
 /* Copy n floats of one tensor and check them on the way: KILN_EINPUT names the first that is not
  * a finite number. `from` need not be aligned. */

@@ -29,8 +29,24 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "llama2.c files are li
 
 /* The order of the file: each entry is that tensor of every layer in turn, or the global one. */
 static const enum kiln_role file_order[] = {
-    KILN_EMBED,    KILN_ATTN_NORM, KILN_WQ, KILN_WK, KILN_WV,         KILN_WO,
-    KILN_FFN_NORM, KILN_W1,        KILN_W2, KILN_W3, KILN_FINAL_NORM, KILN_HEAD,
+    KILN_EMBED,
+    KILN_ATTN_NORM,
+    KILN_WQ,
+    KILN_WK,
+    KILN_WV,
+    KILN_WO,
+    KILN_FFN_NORM,
+    KILN_W1,
+    KILN_W2,
+    KILN_W3,
+    KILN_FINAL_NORM,
+    KILN_HEAD,
+    /* Of no model file (kiln_llama2c_check), but of other arrays in this order. */
+    KILN_BQ,
+    KILN_BK,
+    KILN_BV,
+    KILN_Q_NORM,
+    KILN_K_NORM,
 };
 #define FILE_ORDER_SIZE (sizeof file_order / sizeof file_order[0])
 
@@ -55,9 +71,10 @@ static const struct kiln_tensor *walk_next(struct walk *walk, const struct kiln_
             if (tensor != NULL) {
                 return tensor;
             }
-        } else if (walk->layer < table->dims.layers) {
+        } else if (walk->layer < table->dims.layers &&
+                   kiln_table_find(table, role, walk->layer) != NULL) {
             return kiln_table_find(table, role, walk->layer++);
-        } else {
+        } else { /* of all layers, or of a family that has none */
             walk->step++;
             walk->layer = 0;
         }
