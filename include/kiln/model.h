@@ -188,6 +188,7 @@ struct kiln_checkpoint;
 /* Open a model; its format is found from its first bytes, or from what lies in a folder. Known:
  *
  *   llama2.c .bin      versions 0, 1 and 2 (quantised)
+ *   kiln               what kiln_checkpoint_save_run writes where llama2.c's has no place
  *   Hugging Face       a folder with config.json and model.safetensors, or shards of it with their
  *                      index; F32, F16, BF16; Llama, Qwen2, Qwen3
  *   GGUF               versions 2 and 3; F32, F16, BF16, Q8_0; llama, qwen2, qwen3
@@ -202,7 +203,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_open(const char *path,
                                                                struct kiln_err *err);
 KILN_API void kiln_checkpoint_close(struct kiln_checkpoint *checkpoint);
 KILN_API const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *checkpoint);
-/* "llama2.c", "llama2.c version 2", "Hugging Face", "GGUF", for messages. */
+/* "llama2.c", "llama2.c version 2", "Hugging Face", "GGUF", "kiln", for
+ * messages. */
 KILN_API const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint);
 /* How the tensor of a role and layer lies in the file. */
 KILN_API enum kiln_dtype kiln_checkpoint_dtype(const struct kiln_checkpoint *checkpoint,
@@ -273,9 +275,18 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_check(const struct kiln_d
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_llama2c(
     const char *path, const struct kiln_table *table, const float *weights, struct kiln_err *err);
 
+/* Write what a run keeps as model.bin, durably: a llama2.c .bin where that holds the model, else
+ * kiln's own file, which holds every model (docs/formats.md). KILN_EIO; a file of that name is then
+ * as it was. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_run(const char *path,
+                                                                   const struct kiln_table *table,
+                                                                   const float *weights,
+                                                                   struct kiln_err *err);
+
 /* Read gradients or other arrays in the order of a llama2.c .bin without header and frequency
- * tables (the grads.f32 of reference folders): `data` holds `count` floats. KILN_EINPUT when that
- * is not the number of parameters. Gaps are set to 0; values are taken as they are. */
+ * tables (the grads.f32 of reference folders), behind them bq, bk, bv, rms_q and rms_k of all
+ * layers where the model has them: `data` holds `count` floats. KILN_EINPUT when that is not the
+ * number of parameters. Gaps are set to 0; values are taken as they are. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
                                                               const float *data, size_t count,
                                                               float *weights, struct kiln_err *err);

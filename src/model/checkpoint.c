@@ -12,8 +12,8 @@
 
 /* Asked in turn. llama2.c's version 0 has no mark of its own: it comes last and takes all files. */
 static const struct kiln_checkpoint_format *const formats[] = {
-    &kiln_format_hf,         &kiln_format_gguf,    &kiln_format_llama2c_v1,
-    &kiln_format_llama2c_v2, &kiln_format_llama2c,
+    &kiln_format_hf,         &kiln_format_gguf,       &kiln_format_own,
+    &kiln_format_llama2c_v1, &kiln_format_llama2c_v2, &kiln_format_llama2c,
 };
 
 /* Files that people try, by their first bytes, with the way to something kiln reads. */

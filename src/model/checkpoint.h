@@ -37,7 +37,7 @@ struct kiln_checkpoint {
 };
 
 extern const struct kiln_checkpoint_format kiln_format_llama2c, kiln_format_llama2c_v1,
-    kiln_format_llama2c_v2, kiln_format_hf, kiln_format_gguf;
+    kiln_format_llama2c_v2, kiln_format_hf, kiln_format_gguf, kiln_format_own;
 
 /* What a format is to kiln_checkpoint_save (save.c). */
 struct kiln_save_format {

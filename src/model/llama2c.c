@@ -27,8 +27,24 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "llama2.c files are li
 #define HEADER_BYTES (HEADER_INTS * sizeof(int32_t))
 
 static const enum kiln_role file_order[] = {
-    KILN_EMBED,    KILN_ATTN_NORM, KILN_WQ, KILN_WK, KILN_WV,         KILN_WO,
-    KILN_FFN_NORM, KILN_W1,        KILN_W2, KILN_W3, KILN_FINAL_NORM, KILN_HEAD,
+    KILN_EMBED,
+    KILN_ATTN_NORM,
+    KILN_WQ,
+    KILN_WK,
+    KILN_WV,
+    KILN_WO,
+    KILN_FFN_NORM,
+    KILN_W1,
+    KILN_W2,
+    KILN_W3,
+    KILN_FINAL_NORM,
+    KILN_HEAD,
+    /* Of no model file (kiln_llama2c_check), but of other arrays in this order. */
+    KILN_BQ,
+    KILN_BK,
+    KILN_BV,
+    KILN_Q_NORM,
+    KILN_K_NORM,
 };
 
 static struct kiln_walk walk_of(const struct kiln_table *table) {
@@ -49,9 +65,10 @@ const struct kiln_tensor *kiln_walk_next(struct kiln_walk *walk) {
             if (tensor != NULL) {
                 return tensor;
             }
-        } else if (walk->layer < walk->table->dims.layers) {
+        } else if (walk->layer < walk->table->dims.layers &&
+                   kiln_table_find(walk->table, role, walk->layer) != NULL) {
             return kiln_table_find(walk->table, role, walk->layer++);
-        } else {
+        } else { /* of all layers, or of a family that has none */
             walk->step++;
             walk->layer = 0;
         }

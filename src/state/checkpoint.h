@@ -2,8 +2,8 @@
  *
  * checkpoint.h: durable checkpoints: all a resume needs when state.kiln is lost or not trusted.
  *
- *   checkpoints/step-N/model.bin     the weights, llama2.c format: what generate and eval read
- *                     /resume.kiln   header with cursor and checksums, m, v, and in a run of
+ *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate
+ * and eval read /resume.kiln   header with cursor and checksums, m, v, and in a run of
  *                                    --overlap delayed both snapshots (docs/formats.md)
  *                     /run.json      the settings the run had then, when they are given
  *

@@ -153,7 +153,6 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_com
     if (free_vocab) {
         dims.vocab = kiln_tokenizer_vocab(out->tokenizer);
     }
-    KILN_TRY(kiln_llama2c_check(&dims, err));
     out->dims = dims;
     return complete(s, source, &dims, err);
 }

@@ -433,8 +433,8 @@ static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *e
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
-    const enum kiln_status status = kiln_checkpoint_save_llama2c(
-        path, t->table, kiln_state_region(t->state, KILN_WEIGHTS), err);
+    const enum kiln_status status =
+        kiln_checkpoint_save_run(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS), err);
     kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
     return status;
 }
