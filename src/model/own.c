@@ -37,7 +37,8 @@ static size_t elements(const struct kiln_tensor *tensor) { return tensor->rows *
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-static bool own_recognizes(const struct kiln_map *map) {
+static bool own_recognizes(const struct kiln_checkpoint *checkpoint) {
+    const struct kiln_map *map = &checkpoint->map;
     return map->size >= sizeof magic && memcmp(map->data, magic, sizeof magic) == 0;
 }
 
@@ -82,7 +83,8 @@ static enum kiln_status own_load(const struct kiln_checkpoint *checkpoint,
     const unsigned char *from = checkpoint->map.data + sizeof(struct header);
     for (size_t i = 0; i < table->n_tensors; i++) {
         const struct kiln_tensor *tensor = &table->tensors[i];
-        KILN_TRY(kiln_checkpoint_copy(checkpoint, tensor, weights + tensor->offset, from, err));
+        memcpy(weights + tensor->offset, from, elements(tensor) * sizeof *weights);
+        KILN_TRY(kiln_checkpoint_finite(checkpoint, tensor, weights + tensor->offset, err));
         from += elements(tensor) * sizeof(float);
     }
     return KILN_OK;

@@ -54,6 +54,7 @@ enum kiln_status kiln_settings_sizes(const struct kiln_settings *s, bool file,
             dims->head_size = 0; /* what follows from them */
         }
     }
+    kiln_settings_arithmetic(s, dims);
     if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
         dims->seq = (size_t)s->seq;
     }
