@@ -44,6 +44,7 @@
     XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
     XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                  \
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
+    XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
     XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                          \
     XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                    \

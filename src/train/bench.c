@@ -24,7 +24,9 @@ struct bench {
 };
 
 /* Every micro-batch is the same. */
-static void same_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void same_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                       uint32_t *starts) {
+    (void)starts;
     const struct bench *b = context;
     const size_t bytes = b->engine.plan.shape.batch * b->engine.plan.shape.seq * sizeof *tokens;
     (void)index;

@@ -239,6 +239,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .batch = s->batch,
         .seq = s->seq != KILN_UNSET ? s->seq : dims->seq,
         .accum = s->accum != KILN_UNSET ? s->accum : PUBLISHED_ACCUM,
+        .doc_mask = s->doc_mask,
         .headroom_millionths = (uint64_t)llround(s->headroom * 1e6),
         .refreshes = cpu && strcmp(s->overlap, "delayed") != 0,
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,

@@ -124,9 +124,9 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
 /* device, batch, accum, seq: what decides bits beside the settings. */
 static void set_numerics(struct kiln_run *run) {
     const bool delayed = run->trainer.engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
-    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s",
+    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s",
              run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq, delayed ? "/delayed" : "");
+             run->settings.seq, run->settings.doc_mask ? "/docs" : "", delayed ? "/delayed" : "");
 }
 
 /* Everything between an open state and the first step. */
