@@ -55,6 +55,7 @@ static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
             dims->head_size = 0; /* what follows from them */
         }
     }
+    kiln_settings_arithmetic(s, dims);
     if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
         dims->seq = (size_t)s->seq;
     }
@@ -173,7 +174,6 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_com
     if (free_vocab) {
         dims.vocab = kiln_tokenizer_vocab(out->tokenizer);
     }
-    KILN_TRY(kiln_llama2c_check(&dims, err));
     out->dims = dims;
     out->lora = lora;
     KILN_TRY(lora.rank > 0 ? complete_lora(s, &lora, err) : KILN_OK);

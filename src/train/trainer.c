@@ -443,7 +443,7 @@ static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err)
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
     KILN_TRY(kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
     const enum kiln_status status =
-        kiln_checkpoint_save_llama2c(path, merged.table, merged.weights, err);
+        kiln_checkpoint_save_run(path, merged.table, merged.weights, err);
     kiln_merged_free(&merged);
     kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
     return status;
