@@ -235,7 +235,9 @@ KILN_API void kiln_run_close(struct kiln_run *run);
 /* Where a run stands, as its state file says. */
 struct kiln_run_peek {
     struct kiln_dims dims;
-    size_t parameters;
+    struct kiln_lora lora;          /* rank 0: the whole model is trained */
+    size_t parameters;              /* of the model */
+    size_t adapters;                /* of its adapters, beside them */
     uint64_t step, updates, tokens; /* done */
     bool inside_update; /* stopped or seen inside an update: some weights are of the next step */
     double last_loss;   /* NaN before the first step */
