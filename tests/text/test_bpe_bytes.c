@@ -2,7 +2,6 @@
  *
  * test_bpe_bytes.c: learning a byte-level vocabulary, and counting words for it.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/io.h"
@@ -106,6 +105,12 @@ static uint64_t naive_best(struct naive *b, uint32_t best[2]) {
     return most;
 }
 
+static void spell_naively(const struct naive *b, const uint32_t pair[2],
+                          char piece[2 * MOST_SYMBOLS + 2]) {
+    strcpy(piece, b->piece[pair[0]]);
+    strcat(piece, b->piece[pair[1]]);
+}
+
 static void naive_merge(struct naive *b, const uint32_t pair[2]) {
     for (size_t w = 0; w < b->words; w++) {
         size_t kept = 0;
@@ -117,12 +122,14 @@ static void naive_merge(struct naive *b, const uint32_t pair[2]) {
         }
         b->n[w] = kept;
     }
-    snprintf(b->piece[b->ids++], sizeof b->piece[0], "%s%s", b->piece[pair[0]], b->piece[pair[1]]);
+    char piece[2 * MOST_SYMBOLS + 2];
+    spell_naively(b, pair, piece);
+    strcpy(b->piece[b->ids++], piece);
 }
 
 static bool naive_knows(const struct naive *b, const uint32_t pair[2]) {
     char piece[2 * MOST_SYMBOLS + 2];
-    snprintf(piece, sizeof piece, "%s%s", b->piece[pair[0]], b->piece[pair[1]]);
+    spell_naively(b, pair, piece);
     for (size_t id = 257; id < b->ids; id++) {
         if (strcmp(b->piece[id], piece) == 0) {
             return true;
