@@ -51,7 +51,9 @@ static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
         if (s->kv_heads == KILN_UNSET && same_heads) {
             dims->kv_heads = dims->heads;
         }
-        dims->head_size = 0;
+        if (s->dim != KILN_UNSET || s->heads != KILN_UNSET) {
+            dims->head_size = 0; /* what follows from them */
+        }
     }
     if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
         dims->seq = (size_t)s->seq;

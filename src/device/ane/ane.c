@@ -260,6 +260,7 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     const size_t seq = options->shape.seq;
     struct kiln_host_sizes at_host;
     struct kiln_ane none = {.width = 0};
+    KILN_TRY(kiln_npu_check(d, err));
     KILN_TRY(kiln_host_sizes(table, &host, &at_host, err));
     const struct kiln_dw_sizes queue =
         options->training ? kiln_dw_sizes(&shape) : (struct kiln_dw_sizes){0, 0};
@@ -418,6 +419,7 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
                                const struct kiln_device_options *options, struct kiln_device **out,
                                struct kiln_err *err) {
     *out = NULL;
+    KILN_TRY(kiln_npu_check(&table->dims, err));
     struct kiln_ane *ane = kiln_alloc(1, sizeof *ane);
     KILN_REQUIRE(ane, err, KILN_ENOMEM, "no memory for the device");
     const char *name = kiln_device_name(options->device.id);

@@ -192,12 +192,30 @@ static void put_label(char label[64], enum kiln_npu_kind kind, size_t layer, siz
     }
 }
 
+enum kiln_status kiln_npu_check(const struct kiln_dims *dims, struct kiln_err *err) {
+    const struct {
+        bool has;
+        const char *name;
+    } lacking[] = {{dims->qkv_bias, "biases of queries, keys and values"},
+                   {dims->qk_norm, "query and key norms"},
+                   {dims->rope.kind != KILN_ROPE_PLAIN, "scaled RoPE"},
+                   {dims->heads * dims->head_size != dims->dim, "a head size of its own"}};
+    for (size_t i = 0; i < sizeof lacking / sizeof lacking[0]; i++) {
+        KILN_REQUIRE(!lacking[i].has, err, KILN_EUNSUPPORTED,
+                     "the model has %s, for which there is no Neural Engine program yet; use "
+                     "--device cpu",
+                     lacking[i].name);
+    }
+    return KILN_OK;
+}
+
 enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table *table, size_t seq,
                                size_t layer, size_t part, const struct kiln_weights *weights,
                                uint64_t serial, const struct kiln_npu_target *target,
                                struct kiln_npu_made *out, struct kiln_err *err) {
     struct kiln_kernels kernels;
     memset(out, 0, sizeof *out);
+    KILN_TRY(kiln_npu_check(&table->dims, err));
     KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, err));
     KILN_REQUIRE(!weights || weights->flat || weights->precision == KILN_PRECISION_FP16, err,
                  KILN_EINTERNAL, "%s: a snapshot in %s, and programs hold fp16", kinds[kind].name,

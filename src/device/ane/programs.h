@@ -132,11 +132,13 @@ struct kiln_npu_made {
     struct kiln_npu_weight *weights; /* what source.weights points to */
     char label[64];
 };
+/* Are there programs for such a model? KILN_EUNSUPPORTED names what there are none for. */
+KILN_MUST_CHECK enum kiln_status kiln_npu_check(const struct kiln_dims *dims, struct kiln_err *err);
 /* Make the program of a kind. `weights` are read for kinds that
  * bake (may be NULL for others): fp32, or a snapshot whose matrices are fp16, which gives the same
  * files. `serial` makes the text of programs unique that are compiled more
- * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named.
- * On success kiln_npu_made_free. */
+ * than once; 0 for none. target NULL: version 1.3, ios18. KILN_EINPUT: a weight beyond fp16, named;
+ * KILN_EUNSUPPORTED as kiln_npu_check. On success kiln_npu_made_free. */
 KILN_MUST_CHECK enum kiln_status kiln_npu_make(enum kiln_npu_kind kind,
                                                const struct kiln_table *table, size_t seq,
                                                size_t layer, size_t part,
