@@ -196,6 +196,7 @@ struct kiln_plan_request {
     uint64_t headroom_millionths; /* share of both left unused */
     bool refreshes;               /* cpu: new weights need no compile while there is no budget */
     bool forward_only;            /* evaluation: nothing is kept */
+    bool doc_mask;                /* attention within documents only */
     enum kiln_schedule schedule;
     enum kiln_overlap overlap;
     /* DELAYED where two sets do not fit a process takes RELAY; an EXEC that was `restart_asked` for

@@ -189,6 +189,9 @@ KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,
                                         const struct kiln_tokenizer *tok, const char *text_path,
                                         const struct kiln_tokenize_options *options);
 
+/* A target that counts nowhere: no loss, no gradient. Losses are averaged over the others. */
+#define KILN_NO_TARGET UINT32_MAX
+
 /* ---- data order --------------------------------------------------------------------------- */
 
 enum kiln_split { KILN_TRAIN, KILN_VALIDATION };
@@ -216,5 +219,15 @@ KILN_API void kiln_data_train(const struct kiln_data *data, uint64_t sample, uin
 /* Window `window` of a split in file order. */
 KILN_API void kiln_data_window(const struct kiln_data *data, enum kiln_split split, size_t window,
                                uint32_t *inputs, uint32_t *targets);
+/* The document mask of the same two: per input the place in its window where its document begins;
+ * 0 where it began before the window. starts [seq]. */
+KILN_API void kiln_data_train_starts(const struct kiln_data *data, uint64_t sample,
+                                     uint32_t *starts);
+KILN_API void kiln_data_window_starts(const struct kiln_data *data, enum kiln_split split,
+                                      size_t window, uint32_t *starts);
+/* How many of the same two's targets count. */
+KILN_API size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample);
+KILN_API size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,
+                                         size_t window);
 
 #endif

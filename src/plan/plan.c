@@ -149,6 +149,7 @@ struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
                                         .training = !r->forward_only,
                                         .budget = r->budget,
                                         .load_budget = r->load_budget,
+                                        .doc_mask = r->doc_mask,
                                         .two_sets = delayed(r),
                                         .beside = r->overlap != KILN_OVERLAP_OFF && !refreshes(r)};
 }

@@ -4,7 +4,9 @@
 #include "base/random.h"
 #include "kiln_test.h"
 
-static void random_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void random_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                         uint32_t *starts) {
+    (void)starts;
     const struct kiln_plan_request *r = context;
     const uint64_t n = r->batch * r->seq;
     for (uint64_t i = 0; i < n; i++) {

@@ -107,7 +107,9 @@ TEST(verify_fails_on_a_nan) {
 /* Directional finite differences: d/dt loss(w + t u) at t = 0 is the gradient along u. A random u
  * per tensor, central differences; the loss is computed in fp32, so t is chosen where truncation
  * (t^2) and rounding (1e-7/t) are both small: agreement to 1e-2 of the larger. */
-static void fixed_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void fixed_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                        uint32_t *starts) {
+    (void)starts;
     const uint32_t *ids = context;
     (void)index;
     memcpy(tokens, ids, 2 * 19 * sizeof *tokens);

@@ -6,6 +6,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "device/host/gpu.h"
+#include "kiln/text.h"
 
 /* ---- norms --------------------------------------------------------------------------------- */
 
@@ -93,6 +94,13 @@ static void loss_rows(void *context, size_t first, size_t rows, size_t index, vo
     (void)scratch;
     for (size_t i = first; i < first + rows; i++) {
         void *dlogits = job->gradient ? kiln_dlogits(head, i) : NULL;
+        if (job->targets[i] == KILN_NO_TARGET) {
+            job->losses[i] = 0.0F;
+            if (dlogits) {
+                memset(dlogits, 0, vocab * sizeof *head->logits);
+            }
+            continue;
+        }
         job->losses[i] = kernels->cross_entropy(dlogits, head->logits + i * vocab, vocab,
                                                 job->targets[i], job->scale);
     }
