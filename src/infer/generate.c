@@ -37,7 +37,7 @@ static bool is_control(const char *piece, size_t size) {
  * others here too. */
 static bool ends_at_eos(const struct kiln_tokenizer *tokenizer) {
     size_t size;
-    const char *piece = kiln_piece(&tokenizer->v, KILN_ID_EOS, &size);
+    const char *piece = kiln_piece(&tokenizer->parts.v, KILN_ID_EOS, &size);
     return size == 0 || memmem(piece, size, "</s>", 4) != NULL;
 }
 
@@ -46,7 +46,7 @@ static bool tell(const struct telling *t, uint32_t previous, uint32_t id) {
     size_t size;
     const char *piece = kiln_tokenizer_decode(t->tokenizer, previous, id, &size);
     if (id == KILN_ID_EOS) {
-        piece = kiln_piece(&t->tokenizer->v, id, &size);
+        piece = kiln_piece(&t->tokenizer->parts.v, id, &size);
     }
     return size == 0 || is_control(piece, size) || t->piece(t->context, piece, size);
 }

@@ -18,7 +18,7 @@ struct job {
     const char *text_path, *token_path;
     struct kiln_map text;
     struct kiln_durable file;
-    struct kiln_encoder encoder;
+    struct kiln_encoder *encoder;
     struct kiln_ids ids;
     struct kiln_token_header header;
 };
@@ -42,10 +42,12 @@ static enum kiln_status write_document(struct job *job, const char *text, size_t
                                        struct kiln_err *err) {
     KILN_REQUIRE(kiln_ids_reserve(&job->ids, 1), err, KILN_ENOMEM, "tokenize %s: out of memory",
                  job->text_path);
-    job->ids.id[job->ids.n++] = kiln_tokenizer_bos(job->tok);
-    kiln_encoder_begin(&job->encoder, text, size);
-    while (!kiln_encoder_done(&job->encoder)) {
-        KILN_TRY(kiln_encoder_more(&job->encoder, BATCH_IDS, &job->ids, err));
+    if (job->header.bos != KILN_NO_ID) {
+        job->ids.id[job->ids.n++] = job->header.bos;
+    }
+    kiln_encoder_begin(job->encoder, text, size);
+    while (!kiln_encoder_done(job->encoder)) {
+        KILN_TRY(kiln_encoder_more(job->encoder, BATCH_IDS, &job->ids, err));
         if (job->ids.n >= BATCH_IDS) {
             KILN_TRY(write_ids(job, err));
         }
@@ -78,9 +80,9 @@ static struct kiln_token_header header_of(const struct kiln_tokenizer *tok,
                                           const struct kiln_map *text,
                                           const struct kiln_tokenize_options *options) {
     return (struct kiln_token_header){
-        .width = tok->v.n <= 65536 ? 2 : 4,
-        .vocab = (uint32_t)tok->v.n,
-        .bos = kiln_tokenizer_bos(tok),
+        .width = tok->parts.v.n <= 65536 ? 2 : 4,
+        .vocab = (uint32_t)tok->parts.v.n,
+        .bos = kiln_tokenizer_begin(tok),
         .text_size = text->size,
         .text_crc = kiln_crc32c(0, text->data, text->size),
         .vocabulary_crc = tok->crc,
@@ -127,12 +129,12 @@ enum kiln_status kiln_tokenize_file(const struct kiln_tokenizer *tok, const char
     enum kiln_status status = require_text(&job, err);
     if (status == KILN_OK) {
         job.header = header_of(tok, &job.text, options);
-        status = kiln_encoder_init(&job.encoder, tok, true, err);
+        status = kiln_encoder_create(tok, true, &job.encoder, err);
     }
     if (status == KILN_OK) {
         status = write_file(&job, err);
     }
-    kiln_encoder_fini(&job.encoder);
+    kiln_encoder_destroy(job.encoder);
     kiln_ids_free(&job.ids);
     kiln_map_close(&job.text);
     return status;

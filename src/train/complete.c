@@ -50,7 +50,9 @@ enum kiln_status kiln_settings_sizes(const struct kiln_settings *s, bool file,
         if (s->kv_heads == KILN_UNSET && same_heads) {
             dims->kv_heads = dims->heads;
         }
-        dims->head_size = 0;
+        if (s->dim != KILN_UNSET || s->heads != KILN_UNSET) {
+            dims->head_size = 0; /* what follows from them */
+        }
     }
     if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
         dims->seq = (size_t)s->seq;
@@ -192,10 +194,6 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     if (device->id == KILN_CPU) {
         return KILN_OK;
     }
-    KILN_REQUIRE(!s->doc_mask, err, KILN_EUSAGE,
-                 "--doc-mask: device %s has programs for plain causal attention only; use --device "
-                 "cpu, or leave it out",
-                 s->device);
     device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
     device->extras = !s->no_extras && !device->dynamic;
     device->sim_time = s->sim_time;
