@@ -16,7 +16,7 @@
 struct flags {
     const char *output, *save;
     uint64_t train_bpe;
-    bool force, json;
+    bool force, json, ids, decode;
 };
 
 static const struct option options[] = {
@@ -26,6 +26,11 @@ static const struct option options[] = {
      GROUP_VOCABULARY, 260, 1 << 20, offsetof(struct flags, train_bpe)},
     {"save", 0, OPTION_TEXT, "TOK.bin", NULL, "where to write it (OUT.tokenizer.bin)",
      GROUP_VOCABULARY, 0, 0, offsetof(struct flags, save)},
+    {"ids", 0, OPTION_SWITCH, NULL, NULL,
+     "print the ids of the whole text, one a line, and write no file", GROUP_OUTPUT, 0, 0,
+     offsetof(struct flags, ids)},
+    {"decode", 0, OPTION_SWITCH, NULL, NULL, "TEXT holds ids; print what they stand for",
+     GROUP_OUTPUT, 0, 0, offsetof(struct flags, decode)},
     {"force", 0, OPTION_SWITCH, NULL, NULL, "replace files that exist", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, force)},
     OPTION_JSON(struct flags),
@@ -113,13 +118,69 @@ static enum kiln_status with_learned(const struct call *call, struct kiln_err *e
     return status;
 }
 
-static enum kiln_status with_given(const struct call *call, struct kiln_err *err) {
-    const char *named = call->settings.tokenizer;
-    struct kiln_tokenizer *tokenizer = NULL;
+static enum kiln_status open_named(const char *named, struct kiln_tokenizer **out,
+                                   struct kiln_err *err) {
     const bool bytes = named == NULL || strcmp(named, "bytes") == 0;
-    KILN_TRY(bytes ? kiln_tokenizer_bytes(&tokenizer, err)
-                   : kiln_tokenizer_open(named, &tokenizer, err));
+    return bytes ? kiln_tokenizer_bytes(out, err) : kiln_tokenizer_open(named, out, err);
+}
+
+static enum kiln_status with_given(const struct call *call, struct kiln_err *err) {
+    struct kiln_tokenizer *tokenizer = NULL;
+    KILN_TRY(open_named(call->settings.tokenizer, &tokenizer, err));
     const enum kiln_status status = tokenize(call, tokenizer, NULL, err);
+    kiln_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+/* ---- looking: ids on standard output, and back ---------------------------------------------- */
+
+static enum kiln_status print_ids(const char *text, size_t size,
+                                  const struct kiln_tokenizer *tokenizer, struct kiln_err *err) {
+    struct kiln_ids ids = {0};
+    enum kiln_status status = kiln_tokenizer_encode(tokenizer, text, size, false, &ids, err);
+    for (size_t i = 0; status == KILN_OK && i < ids.n; i++) {
+        printf("%" PRIu32 "\n", ids.id[i]);
+    }
+    kiln_ids_free(&ids);
+    return status == KILN_OK ? output_finish(err) : status;
+}
+
+/* The text is taken as the beginning of a document. */
+static enum kiln_status print_text(const struct call *call, const char *text,
+                                   const struct kiln_tokenizer *tokenizer, struct kiln_err *err) {
+    uint32_t previous = kiln_tokenizer_begin(tokenizer);
+    const char *at = text;
+    while (*(at += strspn(at, " \t\r\n,[]")) != '\0') {
+        char *end;
+        const unsigned long long id = strtoull(at, &end, 10);
+        KILN_REQUIRE(end != at && id < kiln_tokenizer_vocab(tokenizer), err, KILN_EINPUT,
+                     "%s: byte %zu: \"%.20s\" is no id below %zu", call->arguments[0],
+                     (size_t)(at - text), at, kiln_tokenizer_vocab(tokenizer));
+        size_t n;
+        const char *piece = kiln_tokenizer_decode(tokenizer, previous, (uint32_t)id, &n);
+        fwrite(piece, 1, n, stdout);
+        previous = (uint32_t)id;
+        at = end;
+    }
+    return output_finish(err);
+}
+
+static enum kiln_status look(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_tokenizer *tokenizer = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    KILN_REQUIRE(!(flags->ids && flags->decode) && flags->output == NULL &&
+                     flags->train_bpe == KILN_UNSET,
+                 err, KILN_EUSAGE, "tokenize: --ids and --decode print and write no file: use one, "
+                                   "without -o and --train-bpe");
+    KILN_TRY(open_named(call->settings.tokenizer, &tokenizer, err));
+    enum kiln_status status = read_whole(call->arguments[0], &text, &size, err);
+    if (status == KILN_OK) {
+        status = flags->ids ? print_ids(text, size, tokenizer, err)
+                            : print_text(call, text, tokenizer, err);
+    }
+    free(text);
     kiln_tokenizer_destroy(tokenizer);
     return status;
 }
@@ -127,6 +188,9 @@ static enum kiln_status with_given(const struct call *call, struct kiln_err *err
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const bool learns = flags->train_bpe != KILN_UNSET;
+    if (flags->ids || flags->decode) {
+        return look(call, err);
+    }
     KILN_REQUIRE(flags->output != NULL, err, KILN_EUSAGE,
                  "tokenize: -o is missing: name the token file to write, as -o text.tok");
     KILN_REQUIRE(!(learns && call->settings.tokenizer != NULL), err, KILN_EUSAGE,
