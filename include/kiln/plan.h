@@ -190,12 +190,14 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
 
 struct kiln_plan_request {
     struct kiln_dims dims; /* checked */
+    struct kiln_lora lora; /* rank 0: the whole model is trained */
     size_t batch, seq, accum;
     struct kiln_device_choice device;
     size_t budget, load_budget;   /* kernels; 0: no limit */
     uint64_t headroom_millionths; /* share of both left unused */
     bool refreshes;               /* cpu: new weights need no compile while there is no budget */
     bool forward_only;            /* evaluation: nothing is kept */
+    bool doc_mask;                /* attention within documents only */
     enum kiln_schedule schedule;
     enum kiln_overlap overlap;
     /* DELAYED where two sets do not fit a process takes RELAY; an EXEC that was `restart_asked` for

@@ -30,16 +30,67 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_open(const char *path,
 /* The tokenizer that needs no file: 0 unknown, 1 begin, 2 end, 3+b for byte b; 259 ids. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_bytes(struct kiln_tokenizer **out,
                                                                struct kiln_err *err);
-/* Learn a byte-pair vocabulary of `vocab` ids (at least 260) from text (Sennrich et al. 2016).
- * Ids 0 to 258 are as for bytes, then come the characters of the text (the most frequent, at most
- * half of what is left), then the most frequent neighbours inside a word, the first in byte order
- * of equals. A word is a run of letters, or of other characters, with the one blank before it; a
- * blank never stands inside. `separator` (NULL for none) splits documents and is never part of a
- * token. Deterministic. KILN_EINPUT when the text is too small for that many tokens. */
+/* ---- learning a vocabulary ---- */
+
+/* Byte-pair encoding (Sennrich et al. 2016), of two kinds. Deterministic, for any number of
+ * threads; docs/formats.md has the rules. */
+enum kiln_learn_kind {
+    /* For tokenizer.json: id 0 is <|endoftext|>, ids 1 to 256 are the bytes in the order of GPT-2's
+     * letters for them, then come merges of the most frequent neighbours inside a word; words are
+     * cut as Qwen2's. The ids that the BpeTrainer of the `tokenizers` package learns. */
+    KILN_LEARN_BYTES,
+    /* For llama2.c's tokenizer.bin: ids 0 to 258 as for bytes, then the characters of the text (the
+     * most frequent, at most half of what is left), then the most frequent neighbours inside a
+     * word, the first in byte order of equals. A word is a run of letters, or of other characters,
+     * with the one blank before it; a blank never stands inside. */
+    KILN_LEARN_CHARACTERS,
+};
+enum { KILN_LEARN_LEAST_BYTES = 258 };
+
+struct kiln_learn {
+    enum kiln_learn_kind kind;
+    size_t vocab;          /* ids in all; at least 258 (bytes) or 260 (characters) */
+    size_t threads;        /* that count words; 0: as many as processors */
+    const char *separator; /* splits documents and is never part of a token; NULL: none */
+    bool blank_lines;      /* an empty line does, too */
+};
+/* What was read. */
+struct kiln_learned {
+    uint64_t bytes;     /* in documents */
+    uint64_t words;     /* in them */
+    uint64_t different; /* that many were told apart, */
+    uint64_t left_out;  /* for after 128 MiB of different ones new words are not counted */
+    uint64_t not_utf8;  /* bytes of no character, by bytes: each is a word, so is never merged */
+    uint64_t tokens;    /* that the documents become, about */
+};
+
+/* Texts are added one after another, then what they teach becomes a tokenizer. Not the texts are
+ * kept but their different words. A learner belongs to one thread, and finishes once. */
+struct kiln_learner;
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_create(const struct kiln_learn *how,
+                                                              struct kiln_learner **out,
+                                                              struct kiln_err *err);
+KILN_API void kiln_learner_destroy(struct kiln_learner *learner);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_add(struct kiln_learner *learner,
+                                                           const char *text, size_t size,
+                                                           struct kiln_err *err);
+/* The file is mapped, and may be larger than the memory. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_add_file(struct kiln_learner *learner,
+                                                                const char *path,
+                                                                struct kiln_err *err);
+/* KILN_EINPUT when the texts teach fewer ids than were asked for, with their number. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_finish(struct kiln_learner *learner,
+                                                              struct kiln_tokenizer **out,
+                                                              struct kiln_err *err);
+/* After kiln_learner_finish. */
+KILN_API const struct kiln_learned *kiln_learner_facts(const struct kiln_learner *learner);
+
+/* The same for one text in memory, characters, and one thread. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_train(const char *text, size_t size,
                                                                const char *separator, size_t vocab,
                                                                struct kiln_tokenizer **out,
                                                                struct kiln_err *err);
+
 /* Write as llama2.c tokenizer.bin, durably; llama2.c's own run reads it. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_save(const struct kiln_tokenizer *tok,
                                                               const char *path,
@@ -138,6 +189,9 @@ KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,
                                         const struct kiln_tokenizer *tok, const char *text_path,
                                         const struct kiln_tokenize_options *options);
 
+/* A target that counts nowhere: no loss, no gradient. Losses are averaged over the others. */
+#define KILN_NO_TARGET UINT32_MAX
+
 /* ---- data order --------------------------------------------------------------------------- */
 
 enum kiln_split { KILN_TRAIN, KILN_VALIDATION };
@@ -165,5 +219,15 @@ KILN_API void kiln_data_train(const struct kiln_data *data, uint64_t sample, uin
 /* Window `window` of a split in file order. */
 KILN_API void kiln_data_window(const struct kiln_data *data, enum kiln_split split, size_t window,
                                uint32_t *inputs, uint32_t *targets);
+/* The document mask of the same two: per input the place in its window where its document begins;
+ * 0 where it began before the window. starts [seq]. */
+KILN_API void kiln_data_train_starts(const struct kiln_data *data, uint64_t sample,
+                                     uint32_t *starts);
+KILN_API void kiln_data_window_starts(const struct kiln_data *data, enum kiln_split split,
+                                      size_t window, uint32_t *starts);
+/* How many of the same two's targets count. */
+KILN_API size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample);
+KILN_API size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,
+                                         size_t window);
 
 #endif

@@ -92,9 +92,10 @@ enum kiln_activation {
 
 /* Where backward adds weight gradients: flat arrays in the order of the table. */
 struct kiln_gradients {
-    float *all;       /* [table->size] */
+    float *all;       /* [kiln_trained_size]; what is frozen has none */
     float *embedding; /* [V, D]: gradient of the embedding as it is looked up. Tied models add it
-                       * to the head's gradient once, at the window's end (H + E) */
+                       * to the head's gradient once, at the window's end (H + E). NULL: the model
+                       * is frozen */
     bool add;         /* false in the first micro-batch of a window: write instead of add */
     /* NULL but in the last micro-batch of a window: a device that sums squares on the way tells
      * here which of the final values it has summed (gradient_sums.h). */
@@ -146,7 +147,8 @@ struct kiln_device_ops {
     enum kiln_status (*backward)(struct kiln_device *device, size_t layer, enum kiln_half half,
                                  const void *x_in, void *dx, const void *taps,
                                  struct kiln_err *err);
-    /* Final norm, classifier, cross-entropy against targets [N]. *loss gets the sum over tokens.
+    /* Final norm, classifier, cross-entropy against targets [N]. *loss gets the sum over tokens
+     * but those whose target is KILN_NO_TARGET (kiln/text.h), which have no gradient either.
      * With dx (NULL when only evaluating): dx = scale * gradient of that sum. Logits are never
      * held for more than a block of tokens. */
     enum kiln_status (*head)(struct kiln_device *device, const void *x, const uint32_t *targets,
@@ -179,6 +181,11 @@ struct kiln_device {
     size_t set;                      /* the active one */
     struct kiln_weights weights;     /* of its generation: norms, embedding; borrowed */
     struct kiln_gradients gradients; /* where backward of this micro-batch adds */
+    /* Document mask of this micro-batch, [N]: the place in its own sequence where a token's
+     * document begins; its attention looks no further back. Never falls within a sequence, and
+     * never lies behind the token. NULL: none, plain causal. Borrowed; a device that was opened
+     * without `doc_mask` is never given one. */
+    const uint32_t *starts;
     struct kiln_device_counts counts;
     /* Set by who opened it; NULL: nobody asks. The device adds what it runs (EVALUATE), bytes moved
      * (SURFACE), weight gradients in the background (DW) and waiting for them (DW_WAIT). */
@@ -198,6 +205,7 @@ struct kiln_device_options {
     size_t load_budget; /* kernels that may be loaded at once; 0: no limit */
     bool two_sets;      /* room for a second kernel set and a second packed classifier */
     bool beside;        /* compile and prepare come from another thread while the device computes */
+    bool doc_mask;      /* micro-batches have a document mask (kiln_device.starts) */
 };
 
 /* What a device computes in when `asked` is what somebody asked for: sim and ane in fp16 and

@@ -75,6 +75,46 @@ static void multiply(const struct kiln_kernels *kernels, struct kiln_gemm produc
     kiln_product_own(kernels, &product, scratch);
 }
 
+/* ---- which keys a block of queries sees -------------------------------------------------------
+ */
+
+/* Queries i..i+m of a sequence and keys low..seen: none of these queries sees another. Columns of
+ * a block are keys counted from `low`, where a panel begins. */
+struct block {
+    size_t i, m, low, n;
+};
+
+static struct block block_at(const struct kiln_attention *a, size_t i) {
+    struct block b = {.i = i, .m = a->seq - i};
+    b.m = b.m < KILN_QUERY_ROWS ? b.m : KILN_QUERY_ROWS;
+    b.low = a->starts ? a->starts[i] / KILN_PANEL * KILN_PANEL : 0;
+    b.n = i + b.m - b.low;
+    return b;
+}
+
+/* Scores of keys that a query does not see become -infinity-like, as those behind it do in the
+ * softmax: their exponential is 0. */
+static void hide(const struct kiln_attention *a, const struct parts *w, const struct block *b) {
+    for (size_t r = 0; a->starts && r < b->m; r++) {
+        const size_t hidden = a->starts[b->i + r] - b->low;
+        for (size_t u = 0; u < hidden; u++) {
+            w->s[r * w->cols + u] = -3e38F;
+        }
+    }
+}
+
+/* Keys packed as rows, from `low` on; and packed over their places, from there on. */
+static const void *rows_from(const struct kiln_attention *a, const void *packed, size_t low) {
+    return (const char *)packed +
+           low / KILN_PANEL * kiln_panel_elements(a->head_size) * a->kernels->operand_bytes;
+}
+static const void *columns_from(const struct kiln_attention *a, const void *packed, size_t low) {
+    return (const char *)packed + low * KILN_PANEL * a->kernels->operand_bytes;
+}
+
+/* ---- forward and backward ---------------------------------------------------------------------
+ */
+
 void kiln_attention_fwd(const struct kiln_attention *a, size_t g, void *scratch) {
     const struct kiln_kernels *kernels = a->kernels;
     size_t k = a->head_size, share = a->heads / a->kv_heads;
@@ -89,27 +129,27 @@ void kiln_attention_fwd(const struct kiln_attention *a, size_t g, void *scratch)
                     at(a->qkv, 0, view.ld, view.v, view.operand), view.ld, a->seq, k);
     for (size_t h = g * share; h < (g + 1) * share; h++) {
         for (size_t i = 0; i < a->seq; i += KILN_QUERY_ROWS) {
-            size_t m = a->seq - i < KILN_QUERY_ROWS ? a->seq - i : KILN_QUERY_ROWS;
-            size_t seen = i + m;
+            const struct block b = block_at(a, i);
             multiply(kernels,
-                     (struct kiln_gemm){.m = m,
-                                        .n = seen,
+                     (struct kiln_gemm){.m = b.m,
+                                        .n = b.n,
                                         .k = k,
                                         .a = at(a->qkv, i, view.ld, h * k, view.operand),
                                         .lda = view.ld,
-                                        .b = w.k_rows,
+                                        .b = rows_from(a, w.k_rows, b.low),
                                         .c = w.s,
                                         .ldc = w.cols},
                      w.gemm);
-            kernels->softmax_causal(w.p, w.cols, a->lse + h * a->seq + i, w.s, w.cols, m, i, seen,
-                                    scale);
+            hide(a, &w, &b);
+            kernels->softmax_causal(w.p, w.cols, a->lse + h * a->seq + i, w.s, w.cols, b.m,
+                                    i - b.low, b.n, scale);
             multiply(kernels,
-                     (struct kiln_gemm){.m = m,
+                     (struct kiln_gemm){.m = b.m,
                                         .n = k,
-                                        .k = seen,
+                                        .k = b.n,
                                         .a = w.p,
                                         .lda = w.cols,
-                                        .b = w.columns,
+                                        .b = columns_from(a, w.columns, b.low),
                                         .panel = kiln_panel_elements(a->seq),
                                         .c = to(a->out, i, a->heads * k, h * k, view.operand),
                                         .ldc = a->heads * k,
@@ -119,15 +159,15 @@ void kiln_attention_fwd(const struct kiln_attention *a, size_t g, void *scratch)
     }
 }
 
-/* sums [seen, K] += left [m, seen]^T . right [m, K], right packed over its m rows. */
+/* sums [n, K] += left [m, n]^T . right [m, K], right packed over its m rows. */
 static void add_turned(const struct kiln_attention *a, struct parts *w, const void *left, size_t m,
-                       size_t seen, const void *right, size_t ld_right, float *sums) {
+                       size_t n, const void *right, size_t ld_right, float *sums) {
     const struct kiln_kernels *kernels = a->kernels;
     size_t k = a->head_size;
-    kernels->transpose(w->turned, KILN_QUERY_ROWS, left, w->cols, m, seen);
+    kernels->transpose(w->turned, KILN_QUERY_ROWS, left, w->cols, m, n);
     kernels->pack_t(w->block, kiln_panel_elements(m), right, ld_right, m, k);
     multiply(kernels,
-             (struct kiln_gemm){.m = seen,
+             (struct kiln_gemm){.m = n,
                                 .n = k,
                                 .k = m,
                                 .a = w->turned,
@@ -144,43 +184,45 @@ static void block_bwd(const struct kiln_attention *a, struct parts *w, const str
                       size_t h, size_t i) {
     const struct kiln_kernels *kernels = a->kernels;
     size_t k = a->head_size, width = a->heads * k;
-    size_t m = a->seq - i < KILN_QUERY_ROWS ? a->seq - i : KILN_QUERY_ROWS, seen = i + m;
+    const struct block b = block_at(a, i);
+    const size_t m = b.m;
     const void *q = at(a->qkv, i, view->ld, h * k, view->operand);
     const void *dout = at(a->dout, i, width, h * k, view->operand);
     struct kiln_gemm score = {.m = m,
-                              .n = seen,
+                              .n = b.n,
                               .k = k,
                               .a = q,
                               .lda = view->ld,
-                              .b = w->k_rows,
+                              .b = rows_from(a, w->k_rows, b.low),
                               .c = w->s,
                               .ldc = w->cols};
     multiply(kernels, score, w->gemm);
     score.a = dout;
     score.lda = width;
-    score.b = w->v_rows;
+    score.b = rows_from(a, w->v_rows, b.low);
     score.c = w->dp;
     multiply(kernels, score, w->gemm);
+    hide(a, w, &b);
     for (size_t r = 0; r < m; r++) {
         w->delta[r] = kernels->dot(at(a->dout, i + r, width, h * k, view->operand),
                                    at(a->out, i + r, width, h * k, view->operand), k);
     }
     kernels->softmax_causal_bwd(w->p, w->ds, w->cols, w->s, w->dp, w->cols, a->lse + h * a->seq + i,
-                                w->delta, m, i, seen, 1.0f / sqrtf((float)k));
+                                w->delta, m, i - b.low, b.n, 1.0f / sqrtf((float)k));
     multiply(kernels,
              (struct kiln_gemm){.m = m,
                                 .n = k,
-                                .k = seen,
+                                .k = b.n,
                                 .a = w->ds,
                                 .lda = w->cols,
-                                .b = w->columns,
+                                .b = columns_from(a, w->columns, b.low),
                                 .panel = kiln_panel_elements(a->seq),
                                 .c = to(a->dqkv, i, view->ld, h * k, view->operand),
                                 .ldc = view->ld,
                                 .c_operand = true},
              w->gemm);
-    add_turned(a, w, w->p, m, seen, dout, width, w->dv);
-    add_turned(a, w, w->ds, m, seen, q, view->ld, w->dk);
+    add_turned(a, w, w->p, m, b.n, dout, width, w->dv + b.low * k);
+    add_turned(a, w, w->ds, m, b.n, q, view->ld, w->dk + b.low * k);
 }
 
 void kiln_attention_bwd(const struct kiln_attention *a, size_t g, void *scratch) {

@@ -18,6 +18,10 @@ enum { KILN_QUERY_ROWS = 32 };
 struct kiln_attention {
     const struct kiln_kernels *kernels;
     size_t seq, heads, kv_heads, head_size;
+    /* Document mask, [T]: the first key that a query sees, no larger than the query's own place and
+     * never falling. NULL: all see from 0 on. Keys that no query of a block sees are not
+     * multiplied, in panels of KILN_PANEL. */
+    const uint32_t *starts;
     const void *qkv;  /* operands [T, (H+2G)K] */
     void *out;        /* operands [T, HK]: written forward, read backward */
     float *lse;       /* [H, T]: written forward, read backward */

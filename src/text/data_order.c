@@ -109,12 +109,41 @@ void kiln_data_window(const struct kiln_data *data, enum kiln_split split, size_
     kiln_token_file_copy(data->file, at + 1, data->seq, targets);
 }
 
-void kiln_data_train(const struct kiln_data *data, uint64_t sample, uint32_t *inputs,
-                     uint32_t *targets) {
+void kiln_data_window_starts(const struct kiln_data *data, enum kiln_split split, size_t window,
+                             uint32_t *starts) {
+    size_t at = data->begin[split] + window * data->seq;
+    uint32_t start = 0;
+    for (size_t i = 0; i < data->seq; i++) {
+        start = begins_document(data->file, at + i) ? (uint32_t)i : start;
+        starts[i] = start;
+    }
+}
+
+size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,
+                                size_t window) {
+    (void)split;
+    (void)window;
+    return data->seq;
+}
+
+/* The window that a training sample reads. */
+static size_t window_of(const struct kiln_data *data, uint64_t sample) {
     uint64_t windows = data->windows[KILN_TRAIN];
     uint64_t epoch = sample / windows;
     /* streams are small numbers: an epoch above them shares no numbers with another use */
     uint64_t stream = KILN_STREAM_DATA + (epoch << 16);
-    uint64_t window = kiln_random_permute(data->seed, stream, sample % windows, windows);
-    kiln_data_window(data, KILN_TRAIN, (size_t)window, inputs, targets);
+    return (size_t)kiln_random_permute(data->seed, stream, sample % windows, windows);
+}
+
+void kiln_data_train(const struct kiln_data *data, uint64_t sample, uint32_t *inputs,
+                     uint32_t *targets) {
+    kiln_data_window(data, KILN_TRAIN, window_of(data, sample), inputs, targets);
+}
+
+void kiln_data_train_starts(const struct kiln_data *data, uint64_t sample, uint32_t *starts) {
+    kiln_data_window_starts(data, KILN_TRAIN, window_of(data, sample), starts);
+}
+
+size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample) {
+    return kiln_data_window_targets(data, KILN_TRAIN, window_of(data, sample));
 }

@@ -52,16 +52,13 @@ static void put(struct rewriting *r, const char *text, size_t size) {
 }
 static void put_text(struct rewriting *r, const char *text) { put(r, text, strlen(text)); }
 
-/* Bytes of an escape that stays: \\n, \\p{L}, \\x{2581}. */
-static size_t escape_size(const struct rewriting *r) {
-    const char *at = r->in + r->at;
-    bool braced = at[1] != '\0' && strchr("pPxoNgku", at[1]) != NULL && at[2] == '{';
-    const char *end = braced ? strchr(at, '}') : NULL;
-    return end != NULL ? (size_t)(end + 1 - at) : at[1] == '\0' ? 1 : 2;
-}
-
 static void rewrite_escape(struct rewriting *r) {
     char c = r->at + 1 < r->size ? r->in[r->at + 1] : '\0';
+    size_t size = c == '\0' ? 1 : 2;
+    const char *name = r->in + r->at + size;
+    if ((c == 'p' || c == 'P' || c == 'x') && name[0] == '{' && strchr(name, '}') != NULL) {
+        size += (size_t)(strchr(name, '}') + 1 - name); /* its braces are no repeat */
+    }
     if (c == 's') {
         put_text(r, r->in_class ? WHITE_SPACE : "[" WHITE_SPACE "]");
     } else if (c == 'S') {
@@ -71,12 +68,9 @@ static void rewrite_escape(struct rewriting *r) {
     } else if (c == 'H' || c == 'R' || c == 'X' || c == 'Z' || c == 'K' || c == 'C') {
         r->wrong = "\\H, \\R, \\X, \\Z, \\K or \\C";
     } else {
-        size_t size = escape_size(r);
         put(r, r->in + r->at, size);
-        r->at += size;
-        return;
     }
-    r->at += 2;
+    r->at += size;
 }
 
 static bool begins(const struct rewriting *r, const char *text) {

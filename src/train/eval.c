@@ -23,11 +23,15 @@ struct evaluation {
     double sum;
 };
 
-static void next_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void next_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                       uint32_t *starts) {
     const struct evaluation *e = context;
     for (size_t b = 0; b < e->batch; b++) {
-        kiln_data_window(e->data, KILN_TRAIN, e->first + index * e->batch + b, tokens + b * e->seq,
-                         targets + b * e->seq);
+        const size_t window = e->first + index * e->batch + b;
+        kiln_data_window(e->data, KILN_TRAIN, window, tokens + b * e->seq, targets + b * e->seq);
+        if (starts) {
+            kiln_data_window_starts(e->data, KILN_TRAIN, window, starts + b * e->seq);
+        }
     }
 }
 

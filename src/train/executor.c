@@ -211,7 +211,8 @@ static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_pla
         a->group.pass == KILN_PLAN_FORWARD ? a->group.first : a->group.end - 1, err));
     const double start = kiln_now_s();
     kiln_spans_at(x->spans, x->sets.generation, (int32_t)a->micro_batch);
-    x->source(x->context, a->micro_batch, x->tokens, x->targets);
+    x->source(x->context, a->micro_batch, x->tokens, x->targets, x->starts);
+    x->device->starts = x->starts;
     x->device->gradients = x->gradients;
     x->device->gradients.add = a->micro_batch > 0;
     if (a->micro_batch + 1 < x->position.micro_batches) {
@@ -353,8 +354,10 @@ static enum kiln_status open_memory(struct kiln_executor *x, struct kiln_err *er
     const struct kiln_layout *l = &x->plan->layout;
     const size_t tokens = x->plan->shape.batch * x->plan->shape.seq * sizeof(uint32_t);
     const size_t held_bytes = l->in_state ? 0 : l->held * l->micro_batch;
+    const bool doc_mask = x->plan->request->doc_mask;
     const size_t parts[] = {tokens,
                             tokens,
+                            doc_mask ? tokens : 0,
                             held_bytes,
                             l->residual,
                             l->residual,
@@ -369,14 +372,16 @@ static enum kiln_status open_memory(struct kiln_executor *x, struct kiln_err *er
     KILN_TRY(kiln_arena_open(&x->arena, planned, err));
     x->tokens = kiln_arena_take(&x->arena, parts[0]);
     x->targets = kiln_arena_take(&x->arena, parts[1]);
-    x->held = kiln_arena_take(&x->arena, parts[2]);
+    x->starts = kiln_arena_take(&x->arena, parts[2]);
+    x->starts = doc_mask ? x->starts : NULL;
+    x->held = kiln_arena_take(&x->arena, parts[3]);
     x->held = l->in_state ? NULL : x->held;
-    x->scratch[0] = kiln_arena_take(&x->arena, parts[3]);
-    x->scratch[1] = kiln_arena_take(&x->arena, parts[4]);
-    x->run_inputs = kiln_arena_take(&x->arena, parts[5]);
-    x->run_mids = kiln_arena_take(&x->arena, parts[6]);
-    x->run_taps[0] = kiln_arena_take(&x->arena, parts[7]);
-    x->run_taps[1] = kiln_arena_take(&x->arena, parts[8]);
+    x->scratch[0] = kiln_arena_take(&x->arena, parts[4]);
+    x->scratch[1] = kiln_arena_take(&x->arena, parts[5]);
+    x->run_inputs = kiln_arena_take(&x->arena, parts[6]);
+    x->run_mids = kiln_arena_take(&x->arena, parts[7]);
+    x->run_taps[0] = kiln_arena_take(&x->arena, parts[8]);
+    x->run_taps[1] = kiln_arena_take(&x->arena, parts[9]);
     return KILN_OK;
 }
 

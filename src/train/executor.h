@@ -16,8 +16,10 @@
 #include "device/device.h"
 #include "train/sets.h"
 
-/* Fill tokens and targets [N] of micro-batch `index` of the window. */
-typedef void kiln_batch_source(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets);
+/* Fill tokens and targets [N] of micro-batch `index` of the window; and its document mask (struct
+ * kiln_device) where `starts` is not NULL. */
+typedef void kiln_batch_source(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                               uint32_t *starts);
 
 struct kiln_executor {
     const struct kiln_plan *plan; /* borrowed */
@@ -40,6 +42,7 @@ struct kiln_executor {
     double head_s;                /* of the last micro-batch's loss */
 
     uint32_t *tokens, *targets; /* [N] */
+    uint32_t *starts;           /* [N]; NULL: no document mask */
     struct kiln_arena arena;
     unsigned char *held; /* plan->layout: the held micro-batches, in the arena or in a state */
     unsigned char *scratch[2], *run_inputs, *run_mids, *run_taps[KILN_HALVES];

@@ -19,6 +19,7 @@
 #include "base/machine.h"
 #include "train/cost.h"
 #include "train/generation.h"
+#include "train/merged.h"
 #include "train/scale.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
@@ -57,7 +58,7 @@ static void layer_done(void *context, enum kiln_pass pass, size_t layer) {
     const size_t n = layer_range(table, table->dims.layers - 1, &first);
     kiln_state_behind(t->state, region, 0, layers_at);
     kiln_state_behind(t->state, region, first + n, table->size - first - n);
-    if (pass == KILN_BACKWARD && table->dims.tied) {
+    if (pass == KILN_BACKWARD && table->dims.tied && table->trained == 0) {
         kiln_state_behind(t->state, KILN_GRADIENT_EMBEDDING, 0,
                           table->dims.vocab * table->dims.dim);
     }
@@ -66,25 +67,61 @@ static void layer_done(void *context, enum kiln_pass pass, size_t layer) {
 /* ---- windows and evaluations -------------------------------------------------------------------
  */
 
-static void train_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void train_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                        uint32_t *starts) {
     const struct kiln_trainer *t = context;
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     const uint64_t first = kiln_state_cursor(t->state)->sample + index * shape->batch;
     for (size_t b = 0; b < shape->batch; b++) {
         kiln_data_train(t->data, first + b, tokens + b * shape->seq, targets + b * shape->seq);
+        if (starts) {
+            kiln_data_train_starts(t->data, first + b, starts + b * shape->seq);
+        }
     }
 }
 
+/* Targets of the window that count: what its loss is averaged over. */
+static double window_targets(const struct kiln_trainer *t) {
+    const uint64_t first = kiln_state_cursor(t->state)->sample;
+    const uint64_t samples = t->engine.plan.shape.batch * t->settings->accum;
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < samples; i++) {
+        n += kiln_data_train_targets(t->data, first + i);
+    }
+    return (double)n;
+}
+
+/* What is held out: a set of its own, or a part of the data. */
+static const struct kiln_data *held_out(const struct kiln_trainer *t, enum kiln_split *split) {
+    *split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
+    return t->val_data ? t->val_data : t->data;
+}
+
 /* A set smaller than a micro-batch is read round and round. */
-static void val_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void val_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                      uint32_t *starts) {
     const struct kiln_trainer *t = context;
-    const struct kiln_data *data = t->val_data ? t->val_data : t->data;
-    const enum kiln_split split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
+    enum kiln_split split;
+    const struct kiln_data *data = held_out(t, &split);
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     for (size_t b = 0; b < shape->batch; b++) {
-        kiln_data_window(data, split, (index * shape->batch + b) % kiln_data_windows(data, split),
-                         tokens + b * shape->seq, targets + b * shape->seq);
+        const size_t window = (index * shape->batch + b) % kiln_data_windows(data, split);
+        kiln_data_window(data, split, window, tokens + b * shape->seq, targets + b * shape->seq);
+        if (starts) {
+            kiln_data_window_starts(data, split, window, starts + b * shape->seq);
+        }
     }
+}
+
+/* Targets of the first `windows` held-out windows, read as val_batch does, that count. */
+static double val_targets(const struct kiln_trainer *t, size_t windows) {
+    enum kiln_split split;
+    const struct kiln_data *data = held_out(t, &split);
+    uint64_t n = 0;
+    for (size_t w = 0; w < windows; w++) {
+        n += kiln_data_window_targets(data, split, w % kiln_data_windows(data, split));
+    }
+    return (double)n;
 }
 
 /* Micro-batches of an evaluation: whole ones, the rest of the division is left out; 0 where nothing
@@ -323,12 +360,14 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
 static enum kiln_status evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     const size_t batches = val_batches(t);
+    const double start = kiln_now_s();
     *loss = (double)NAN;
     if (batches == 0) {
         return KILN_OK;
     }
     KILN_TRY(run_window(t, true, batches, err));
-    *loss = t->engine.executor.loss_sum / (double)(batches * shape->batch * shape->seq);
+    kiln_clock_evaluated(&t->clock, kiln_now_s() - start);
+    *loss = t->engine.executor.loss_sum / fmax(val_targets(t, batches * shape->batch), 1);
     return KILN_OK;
 }
 
@@ -361,18 +400,24 @@ static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kil
                                             .seed = t->settings->seed + step};
     struct kiln_generate_result result;
     struct kiln_session *session = t->session, *own = NULL;
+    struct kiln_merged merged = {.table = NULL};
+    enum kiln_status status = KILN_OK;
     if (session) {
         KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
     } else {
-        /* Kernels come and go: pack the weights for this sample alone. */
+        /* Kernels come and go, or adapters are beside them: pack the weights for this sample. */
         const struct kiln_session_options packs = {.packed = NULL};
-        KILN_TRY(kiln_session_open(t->table, kiln_state_region(t->state, KILN_WEIGHTS),
-                                   t->engine.pool, &packs, &own, err));
+        KILN_TRY(
+            kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
+        status = kiln_session_open(merged.table, merged.weights, t->engine.pool, &packs, &own, err);
         session = own;
     }
-    const enum kiln_status status =
-        kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    if (status == KILN_OK) {
+        status =
+            kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    }
     kiln_session_close(own);
+    kiln_merged_free(&merged);
     KILN_TRY(status);
     if (t->observer && t->observer->on_sample) {
         t->observer->on_sample(t->observer->context, step, text);
@@ -396,9 +441,12 @@ static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *e
 
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
+    struct kiln_merged merged;
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
-    const enum kiln_status status = kiln_checkpoint_save_llama2c(
-        path, t->table, kiln_state_region(t->state, KILN_WEIGHTS), err);
+    KILN_TRY(kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
+    const enum kiln_status status =
+        kiln_checkpoint_save_run(path, merged.table, merged.weights, err);
+    kiln_merged_free(&merged);
     kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
     return status;
 }
@@ -562,7 +610,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     kiln_state_commit(t->state, &cursor);
     kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
-    if (t->table->dims.tied) {
+    if (t->table->dims.tied && t->table->trained == 0) {
         kiln_state_forget(t->state, KILN_GRADIENT_EMBEDDING);
     }
     return KILN_OK;
@@ -581,7 +629,7 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
     if (kiln_overflow_instead && kiln_overflow_instead(cursor->step)) {
         kiln_state_region(t->state, KILN_GRADIENTS)[0] = INFINITY;
     }
-    cursor->loss = t->engine.executor.loss_sum / window_tokens(t);
+    cursor->loss = t->engine.executor.loss_sum / fmax(window_targets(t), 1);
     const double start = kiln_now_s();
     cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scale);
     span(t, KILN_SPAN_NORM, NULL, start);
@@ -606,12 +654,36 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
     return KILN_OK;
 }
 
+/* Between two windows: is there time for the steps that are left? A successor that was started has
+ * read the settings as they are. */
+static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
+    const uint64_t before = t->settings->steps, step = cursor->step;
+    char text[200];
+    bool turned = false;
+    if (cursor->mid || t->called) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_clock_tick(&t->clock, t->settings, step, kiln_now_s(), &turned, err));
+    if (turned) {
+        snprintf(text, sizeof text,
+                 "the machine is %s than it was measured: %" PRIu64 " steps instead of %" PRIu64
+                 " from step %" PRIu64 " on, so that the time is kept",
+                 t->settings->steps < before ? "slower" : "faster", t->settings->steps, before,
+                 step);
+        notice(t, text);
+    }
+    return KILN_OK;
+}
+
 /* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+    KILN_TRY(look_at_the_clock(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double tokens = window_tokens(t);
     const double scale = kiln_scale_of(&cursor, t->engine.request.precision, tokens);
-    t->engine.executor.scale = (float)(scale / tokens);
+    /* A window of which no target counts has no gradient and a loss of 0. */
+    t->engine.executor.scale = (float)(scale / fmax(window_targets(t), 1));
     KILN_TRY(run_window(t, false, t->settings->accum, err));
     kiln_spans_at(t->engine.spans, (int64_t)kiln_generation_of(cursor.step, delayed(t)), -1);
     cursor = *kiln_state_cursor(t->state);

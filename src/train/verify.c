@@ -218,7 +218,9 @@ struct verify_job {
 };
 
 /* The micro-batch that load_step read. */
-static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                       uint32_t *starts) {
+    (void)starts;
     const struct reference *r = context;
     (void)index;
     memcpy(tokens, r->tokens, r->batch * r->seq * sizeof *tokens);

@@ -147,7 +147,9 @@ static const struct kiln_device_ops fake_ops = {
     .drain = fake_drain,
 };
 
-static void no_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void no_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                     uint32_t *starts) {
+    (void)starts;
     (void)context;
     (void)index;
     (void)tokens;

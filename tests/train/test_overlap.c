@@ -289,7 +289,9 @@ static void hand_close(struct hand *h) {
     }
 }
 
-static void hand_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets) {
+static void hand_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                       uint32_t *starts) {
+    (void)starts;
     const struct hand *h = context;
     const struct kiln_settings *s = &h->run->settings;
     for (size_t b = 0; b < s->batch; b++) {

@@ -165,6 +165,7 @@ static void set_up_head(struct kiln_cpu_device *cpu) {
         .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
                  cpu->rstd, cpu->dnorm},
         .norm_offset = norm->offset,
+        .frozen = table->trained > 0,
         .gpu = cpu->gpu,
         .xn = cpu->head.xn,
         .logits = cpu->head.logits,
@@ -295,7 +296,11 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     size_t n = cpu->tokens, operand = cpu->kernels.operand_bytes, used = 0;
     size_t hk = d->heads * d->head_size, qkv = hk + 2 * d->kv_heads * d->head_size;
     size_t rows = n < KILN_HEAD_ROWS ? n : KILN_HEAD_ROWS;
+    size_t chunks = (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK;
     TAKE(cpu->angles, cpu->base.shape.seq * d->head_size * sizeof(float));
+    if (d->qk_norm) {
+        TAKE(cpu->turned_qkv, n * qkv * operand);
+    }
     TAKE(cpu->rstd, n * sizeof(float));
     TAKE(cpu->losses, n * sizeof(float));
     TAKE(head->xn, rows * d->dim * operand);
@@ -308,12 +313,18 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
         TAKE(cpu->packed_xn, kiln_packed_elements(d->dim, n) * operand);
         TAKE(cpu->dout, n * hk * operand);
         TAKE(cpu->dqkv, n * qkv * operand);
-        TAKE(cpu->dnorm, (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK * d->dim * sizeof(float));
+        TAKE(cpu->dnorm, chunks * d->dim * sizeof(float));
+        if (d->qk_norm) {
+            TAKE(cpu->dheads, chunks * 2 * d->head_size * sizeof(float));
+        }
+        if (d->qkv_bias) {
+            TAKE(cpu->dbias, chunks * qkv * sizeof(float));
+        }
         TAKE(head->dxn, rows * d->dim * sizeof(float));
         TAKE(head->turned, kiln_turned_stride(rows) * d->vocab * operand);
         TAKE(head->columns, kiln_packed_elements(d->dim, rows) * operand);
     }
-    return used;
+    return kiln_cpu_lora_lay_out(cpu, base, used);
 }
 
 size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,
@@ -328,6 +339,10 @@ size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,
         TAKE(out->dgate, m * d->hidden * operand);
         TAKE(out->dh, m * 2 * d->hidden * operand);
         TAKE(out->dxn, m * d->dim * sizeof(float));
+    }
+    if (cpu->base.table->trained > 0) {
+        TAKE(out->u, kiln_cpu_lora_u_bytes(cpu));
+        TAKE(out->delta, kiln_cpu_lora_delta_bytes(cpu));
     }
     return used;
 }
@@ -413,7 +428,7 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
         kiln_gpu_tell(cpu->gpu, &cpu->base);
     }
     set_up_head(cpu);
-    kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
+    kiln_rope_angles(cpu->angles, options->shape.seq, d);
     pack_classifier(cpu, 0, &cpu->base.weights);
     return KILN_OK;
 }

@@ -2,7 +2,7 @@
  *
  * layer_cpu.c: half-layers on the CPU, forward beside backward.
  *
- *   attention      x' = x + Wo . attend(rope(Wqkv . norm(x)))
+ *   attention      x' = x + Wo . attend(rope(Wqkv . norm(x)))     with bias, norms: heads_cpu.c
  *   feed-forward   x' = x + W2 . swiglu(W13 . norm(x))
  *
  * The work is cut into chunks of tokens: one task takes its rows through all steps that need no
@@ -71,8 +71,21 @@ static void copy_rows(const struct chunk *c, void *to, const void *rows, size_t 
     memcpy(row_of(c, to, width), rows, c->rows * width * c->cpu->kernels.operand_bytes);
 }
 
+/* Does the half-layer's product `which` have a gradient that contracts over tokens? A frozen matrix
+ * has where it has adapters. */
+static bool has_gradient(const struct kiln_cpu_device *cpu, enum product which) {
+    return cpu->base.table->trained == 0 || cpu->lora.of[which].matrix;
+}
+
+static struct kiln_lora_chunk lora_chunk(const struct chunk *c) {
+    return (struct kiln_lora_chunk){c->cpu, c->first, c->rows, c->s.gemm, c->s.u, c->s.delta};
+}
+
 static void left_rows(const struct chunk *c, enum product which, const void *dy, size_t width) {
     struct kiln_cpu_device *cpu = c->cpu;
+    if (!has_gradient(cpu, which)) {
+        return;
+    }
     if (cpu->gpu) {
         copy_rows(c, cpu->slots[which]->dy, dy, width);
         return;
@@ -83,6 +96,13 @@ static void left_rows(const struct chunk *c, enum product which, const void *dy,
 
 static void right_rows(const struct chunk *c, enum product which, const void *x, size_t width) {
     struct kiln_cpu_device *cpu = c->cpu;
+    if (!has_gradient(cpu, which)) {
+        return;
+    }
+    if (cpu->lora.of[which].matrix) {
+        const struct kiln_lora_chunk chunk = lora_chunk(c);
+        kiln_cpu_lora_input(&chunk, &cpu->lora.of[which], x);
+    }
     if (cpu->gpu) {
         copy_rows(c, cpu->slots[which]->x, x, width);
         return;
@@ -132,6 +152,9 @@ static void normalise_backward(const struct chunk *c, enum kiln_role role) {
 static void norm_gradient(const struct half *half, enum kiln_role role) {
     const struct kiln_cpu_device *cpu = half->cpu;
     const struct kiln_gradients *gradients = &cpu->base.gradients;
+    if (cpu->base.table->trained > 0) {
+        return;
+    }
     const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, half->layer);
     const struct kiln_rows_norm norm = norm_of(cpu, tensor);
     kiln_rows_norm_bwd_sum(&cpu->kernels, &norm, cpu->tokens, gradients->all + tensor->offset,
@@ -149,10 +172,20 @@ static const void *packed_of(const struct kiln_cpu_device *cpu, const struct kil
     return (forward ? packed->forward : packed->backward)[m - cpu->base.table->matrices];
 }
 
-/* y [rows, m->rows] = x W^T as operands; or fp32, with the residual added. */
+/* y [rows, m->rows] = x W^T as operands, with the bias where q, k and v have one; or fp32, with the
+ * residual added. */
 static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *x,
                             void *y, const float *residual) {
     const struct kiln_matrix *m = matrix_of(c->half, kind);
+    const struct kiln_cpu_adapters *adapters = kiln_cpu_lora_of(c->cpu, m);
+    const struct kiln_lora_chunk chunk = lora_chunk(c);
+    const float *bias = kind == KILN_MATRIX_QKV ? kiln_cpu_bias(c->cpu, c->half->layer) : NULL;
+    const float *add = residual ? residual : bias;
+    size_t stride = residual ? m->rows : 0;
+    if (adapters) {
+        add = kiln_cpu_lora_forward(&chunk, adapters, x, add, stride, residual ? y : c->s.delta);
+        stride = m->rows;
+    }
     kiln_product_alone(&c->cpu->kernels,
                        &(struct kiln_gemm){.m = c->rows,
                                            .n = m->rows,
@@ -163,8 +196,8 @@ static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, c
                                            .c = y,
                                            .ldc = m->rows,
                                            .c_operand = residual == NULL,
-                                           .add = residual,
-                                           .ldadd = m->rows},
+                                           .add = add,
+                                           .ldadd = stride},
                        c->s.gemm);
 }
 
@@ -172,6 +205,10 @@ static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, c
 static void backward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *dy,
                              void *dx, bool operand) {
     const struct kiln_matrix *m = matrix_of(c->half, kind);
+    const struct kiln_cpu_adapters *adapters = kiln_cpu_lora_of(c->cpu, m);
+    const struct kiln_lora_chunk chunk = lora_chunk(c);
+    const float *add =
+        adapters ? kiln_cpu_lora_backward(&chunk, adapters, dy, operand ? c->s.delta : dx) : NULL;
     kiln_product_alone(&c->cpu->kernels,
                        &(struct kiln_gemm){.m = c->rows,
                                            .n = m->cols,
@@ -181,7 +218,9 @@ static void backward_product(const struct chunk *c, enum kiln_matrix_kind kind, 
                                            .b = packed_of(c->cpu, m, false),
                                            .c = dx,
                                            .ldc = m->cols,
-                                           .c_operand = operand},
+                                           .c_operand = operand,
+                                           .add = add,
+                                           .ldadd = m->cols},
                        c->s.gemm);
 }
 
@@ -197,7 +236,11 @@ static void round_gradient(const struct chunk *c) {
  * the wide gradient and the norm's output. */
 static void weight_gradients(const struct half *half, enum kiln_matrix_kind output,
                              enum kiln_matrix_kind input) {
-    const struct kiln_cpu_device *cpu = half->cpu;
+    struct kiln_cpu_device *cpu = half->cpu;
+    if (cpu->base.table->trained > 0) {
+        kiln_cpu_lora_gradients(cpu);
+        return;
+    }
     const struct kiln_gradients *g = &cpu->base.gradients;
     const struct kiln_matrix *o = matrix_of(half, output), *i = matrix_of(half, input);
     for (int which = OUTPUT; cpu->gpu && which <= INPUT; which++) {
@@ -235,13 +278,6 @@ static size_t qkv_width(const struct kiln_dims *d) {
     return (d->heads + 2 * d->kv_heads) * d->head_size;
 }
 
-static void turn_heads(const struct chunk *c, void *rows, bool inverse) {
-    const struct kiln_cpu_device *cpu = c->cpu;
-    const struct kiln_dims *d = &cpu->base.table->dims;
-    cpu->kernels.rope(rows, qkv_width(d), c->rows, d->heads + d->kv_heads, d->head_size,
-                      cpu->angles, c->first, cpu->base.shape.seq, inverse);
-}
-
 static void attention_in(void *context, size_t first, size_t rows, size_t index, void *scratch) {
     const struct chunk c = chunk_at(context, first, rows, scratch);
     void *qkv =
@@ -249,7 +285,7 @@ static void attention_in(void *context, size_t first, size_t rows, size_t index,
     (void)index;
     normalise(&c, KILN_ATTN_NORM);
     forward_product(&c, KILN_MATRIX_QKV, c.s.xn, qkv, NULL);
-    turn_heads(&c, qkv, false);
+    kiln_cpu_turn_heads(c.cpu, c.half->layer, c.half->taps, c.first, c.rows);
 }
 
 static void attention_out(void *context, size_t first, size_t rows, size_t index, void *scratch) {
@@ -275,14 +311,16 @@ static void attend(void *context, size_t task, size_t thread) {
     size_t seq = cpu->base.shape.seq, hk = d->heads * d->head_size;
     size_t qkv = qkv_width(d), operand = cpu->kernels.operand_bytes;
     size_t b = task / d->kv_heads, g = task % d->kv_heads;
-    struct kiln_attention a = {.kernels = &cpu->kernels,
-                               .seq = seq,
-                               .heads = d->heads,
-                               .kv_heads = d->kv_heads,
-                               .head_size = d->head_size,
-                               .qkv = (char *)taps.qkv + b * seq * qkv * operand,
-                               .out = (char *)taps.out + b * seq * hk * operand,
-                               .lse = taps.lse + b * d->heads * seq};
+    struct kiln_attention a = {
+        .kernels = &cpu->kernels,
+        .seq = seq,
+        .heads = d->heads,
+        .kv_heads = d->kv_heads,
+        .head_size = d->head_size,
+        .starts = cpu->base.starts ? cpu->base.starts + b * seq : NULL,
+        .qkv = (char *)kiln_cpu_turned(cpu, job->half->taps) + b * seq * qkv * operand,
+        .out = (char *)taps.out + b * seq * hk * operand,
+        .lse = taps.lse + b * d->heads * seq};
     if (job->backward) {
         a.dout = (char *)cpu->dout + b * seq * hk * operand;
         a.dqkv = (char *)cpu->dqkv + b * seq * qkv * operand;
@@ -301,6 +339,7 @@ static void attend_all(const struct half *half, bool backward) {
 
 static void attention_forward(const struct half *half) {
     double since = kiln_now_s();
+    kiln_cpu_lora_begin(half->cpu, half->layer, KILN_MATRIX_WO, KILN_MATRIX_QKV, false);
     run_chunks(half, attention_in);
     MARK("attn_fwd.rows");
     attend_all(half, false);
@@ -314,6 +353,9 @@ static void attention_out_bwd(void *context, size_t first, size_t rows, size_t i
     const struct chunk c = chunk_at(context, first, rows, scratch);
     const size_t hk = c.cpu->base.table->dims.heads * c.cpu->base.table->dims.head_size;
     (void)index;
+    if (c.cpu->base.table->dims.qk_norm) { /* what attention read is of another layer by now */
+        kiln_cpu_turn_heads(c.cpu, c.half->layer, c.half->taps, c.first, c.rows);
+    }
     round_gradient(&c);
     backward_product(&c, KILN_MATRIX_WO, c.s.dy, row_of(&c, c.cpu->dout, hk), true);
     right_rows(&c, OUTPUT, row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).out, hk), hk);
@@ -325,7 +367,7 @@ static void attention_in_bwd(void *context, size_t first, size_t rows, size_t in
     const size_t width = qkv_width(&c.cpu->base.table->dims);
     void *dqkv = row_of(&c, c.cpu->dqkv, width);
     (void)index;
-    turn_heads(&c, dqkv, true);
+    kiln_cpu_turn_heads_bwd(c.cpu, c.half->layer, c.half->taps, c.first, c.rows);
     left_rows(&c, INPUT, dqkv, width);
     backward_product(&c, KILN_MATRIX_QKV, dqkv, c.s.dxn, false);
     normalise_backward(&c, KILN_ATTN_NORM);
@@ -334,12 +376,14 @@ static void attention_in_bwd(void *context, size_t first, size_t rows, size_t in
 static void attention_backward(const struct half *half) {
     double since = kiln_now_s();
     take_slots(half->cpu);
+    kiln_cpu_lora_begin(half->cpu, half->layer, KILN_MATRIX_WO, KILN_MATRIX_QKV, true);
     run_chunks(half, attention_out_bwd);
     MARK("attn_bwd.rows");
     attend_all(half, true);
     MARK("attn_bwd.attention");
     run_chunks(half, attention_in_bwd);
     norm_gradient(half, KILN_ATTN_NORM);
+    kiln_cpu_head_gradients(half->cpu, half->layer);
     MARK("attn_bwd.rows");
     weight_gradients(half, KILN_MATRIX_WO, KILN_MATRIX_QKV);
     MARK("attn_bwd.dw");
@@ -378,6 +422,7 @@ static void feed_forward_bwd_rows(void *context, size_t first, size_t rows, size
 static void feed_forward_backward(const struct half *half) {
     double since = kiln_now_s();
     take_slots(half->cpu);
+    kiln_cpu_lora_begin(half->cpu, half->layer, KILN_MATRIX_W2, KILN_MATRIX_W13, true);
     run_chunks(half, feed_forward_bwd_rows);
     norm_gradient(half, KILN_FFN_NORM);
     MARK("ffn_bwd.rows");
@@ -408,6 +453,7 @@ enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum
         device->counts.layer_forwards++;
     } else {
         KILN_TRY(require(cpu, KILN_FFN_FWD, layer, err));
+        kiln_cpu_lora_begin(cpu, layer, KILN_MATRIX_W2, KILN_MATRIX_W13, false);
         run_chunks(&work, feed_forward_rows);
     }
     kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_fwd" : "ffn_fwd", layer, start);

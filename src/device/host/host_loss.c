@@ -6,9 +6,11 @@
  * whether they come from the host's logits, the device's logits or its probabilities.
  */
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "device/host/host.h"
+#include "kiln/text.h"
 
 enum { TURNED = 64, LOSSES = 32, GATHERED = 256 }; /* of one task, one piece; constant */
 
@@ -189,6 +191,13 @@ static void probability_losses(void *context, size_t first, size_t rows, size_t 
     (void)index;
     (void)scratch;
     for (size_t i = first; i < first + rows; i++) {
+        if (job->targets[i] == KILN_NO_TARGET) {
+            job->host->losses[i] = 0.0F;
+            if (job->gradient) {
+                memset(kiln_dlogits(head, i), 0, vocab * sizeof *head->logits);
+            }
+            continue;
+        }
         job->host->losses[i] = loss_of(job, job->t + i, job->targets[i]);
         if (!job->gradient) {
             continue;
