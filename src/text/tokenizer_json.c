@@ -238,13 +238,12 @@ static enum kiln_status read_added(struct kiln_json_reader *r, struct kiln_err *
     const json_t *list = json_object_get(r->root, "added_tokens");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *token = json_array_get(list, i);
-        struct kiln_added added = {
-            .id = (uint32_t)json_integer_value(json_object_get(token, "id")),
-            .special = kiln_json_flag(token, "special", false),
-            .lstrip = kiln_json_flag(token, "lstrip", false),
-            .rstrip = kiln_json_flag(token, "rstrip", false),
-            .single_word = kiln_json_flag(token, "single_word", false),
-            .normalized = kiln_json_flag(token, "normalized", true)};
+        struct kiln_added added = {.id = (uint32_t)json_integer_value(json_object_get(token, "id")),
+                                   .special = kiln_json_flag(token, "special", false),
+                                   .lstrip = kiln_json_flag(token, "lstrip", false),
+                                   .rstrip = kiln_json_flag(token, "rstrip", false),
+                                   .single_word = kiln_json_flag(token, "single_word", false),
+                                   .normalized = kiln_json_flag(token, "normalized", true)};
         KILN_REQUIRE(kiln_parts_add_added(&r->parts, added), err, KILN_ENOMEM,
                      "tokenizer %s: out of memory", r->path);
     }
@@ -285,8 +284,8 @@ static bool find_merge(const json_t *vocab, const struct merge_text *m, uint32_t
     return true;
 }
 
-/* "a b c": a piece has a blank, as in one copy of Llama's file, whose no-break blanks were lost. The
- * one cut whose pieces are all in the vocabulary is meant. */
+/* "a b c": a piece has a blank, as in one copy of Llama's file, whose no-break blanks were lost.
+ * The one cut whose pieces are all in the vocabulary is meant. */
 static bool find_cut(const json_t *vocab, const char *text, struct merge_text *m, uint32_t id[3]) {
     bool found = false;
     for (const char *cut = strchr(text, ' '); cut != NULL; cut = strchr(cut + 1, ' ')) {
@@ -321,9 +320,8 @@ static enum kiln_status read_merge(struct kiln_json_reader *r, const json_t *voc
     if (!read_pair(vocab, merge, &m, id)) {
         const char *said = json_string_value(merge);
         said = said != NULL ? said : json_string_value(json_array_get(merge, 0));
-        return KILN_JSON_FAIL(
-            r, err, "merge %zu (\"%.100s\") is not two pieces that spell a third", i,
-            said != NULL ? said : "");
+        return KILN_JSON_FAIL(r, err, "merge %zu (\"%.100s\") is not two pieces that spell a third",
+                              i, said != NULL ? said : "");
     }
     KILN_REQUIRE(kiln_parts_add_merge(&r->parts, id[0], id[1], id[2]), err, KILN_ENOMEM,
                  "tokenizer %s: out of memory", r->path);
