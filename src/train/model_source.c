@@ -50,6 +50,18 @@ static enum kiln_status newest_weights(const char *run, char *out, size_t size,
     return KILN_OK;
 }
 
+bool kiln_find_run_tokenizer(const char *folder, char *out, size_t size) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer.bin"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(out, size, "%s/%s", folder, names[i]);
+        if (kiln_path_exists(out)) {
+            return true;
+        }
+    }
+    out[0] = '\0';
+    return false;
+}
+
 static enum kiln_status find_run(const char *name, struct kiln_model_source *out,
                                  struct kiln_err *err) {
     char path[4200];
@@ -59,10 +71,7 @@ static enum kiln_status find_run(const char *name, struct kiln_model_source *out
                  ".bin file or a preset",
                  name);
     KILN_TRY(newest_weights(name, out->path, sizeof out->path, err));
-    snprintf(path, sizeof path, "%s/tokenizer.bin", name);
-    if (kiln_path_exists(path)) {
-        snprintf(out->tokenizer, sizeof out->tokenizer, "%s", path);
-    }
+    (void)kiln_find_run_tokenizer(name, out->tokenizer, sizeof out->tokenizer);
     return KILN_OK;
 }
 

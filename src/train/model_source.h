@@ -15,6 +15,10 @@ struct kiln_model_source {
     struct kiln_dims dims;
 };
 
+/* The path of the tokenizer that a run's folder keeps, tokenizer.json or tokenizer.bin; false, and
+ * "", when it has none (bytes). */
+bool kiln_find_run_tokenizer(const char *folder, char *out, size_t size);
+
 /* KILN_EINPUT when the name is neither a preset nor a model file. */
 KILN_MUST_CHECK enum kiln_status kiln_model_source(const char *name, struct kiln_model_source *out,
                                                    struct kiln_err *err);

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/io_hook.h"
 #include "state/checkpoint.h"
+#include "train/model_source.h"
 #include "train/data_source.h"
 #include "train/minutes.h"
 #include "train/run_json.h"
@@ -203,8 +204,7 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
     }
     KILN_TRY(kiln_table_create(&dims, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
-    kiln_run_file(run, "tokenizer.bin", path, sizeof path);
-    bool own = kiln_path_exists(path);
+    const bool own = kiln_find_run_tokenizer(run->folder, path, sizeof path);
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     if (run->inherited >= 0) {
