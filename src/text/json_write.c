@@ -398,12 +398,15 @@ enum kiln_status kiln_json_config_text(const struct kiln_tokenizer *tok, char **
                                        struct kiln_err *err) {
     const struct kiln_parts *p = &tok->parts;
     struct kiln_bytes room = {0};
-    json_t *config = p->config != NULL ? json_loads(p->config, JSON_ALLOW_NUL, NULL) : NULL;
-    if (config == NULL) {
-        config = json_pack("{s:s, s:b, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
-                           "add_bos_token", p->adds_bos, "add_eos_token", p->adds_eos,
-                           "clean_up_tokenization_spaces", 0);
+    if (p->config != NULL) {
+        *out = kiln_strdup(p->config);
+        *size = strlen(p->config);
+        KILN_REQUIRE(*out != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory", tok->name);
+        return KILN_OK;
     }
+    json_t *config = json_pack("{s:s, s:b, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
+                               "add_bos_token", p->adds_bos, "add_eos_token", p->adds_eos,
+                               "clean_up_tokenization_spaces", 0);
     name_mark(config, tok, "bos_token", p->bos, &room);
     name_mark(config, tok, "eos_token", p->eos, &room);
     kiln_bytes_free(&room);
