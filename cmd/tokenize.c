@@ -287,10 +287,11 @@ static enum kiln_status look(const struct call *call, struct kiln_err *err) {
     struct kiln_tokenizer *tokenizer = NULL;
     char *text = NULL;
     size_t size = 0;
-    KILN_REQUIRE(!(flags->ids && flags->decode) && flags->out == NULL &&
-                     flags->train_bpe == KILN_UNSET,
-                 err, KILN_EUSAGE, "tokenize: --ids and --decode print and write no file: use one, "
-                                   "without -o and --train-bpe");
+    KILN_REQUIRE(
+        !(flags->ids && flags->decode) && flags->out == NULL && flags->train_bpe == KILN_UNSET, err,
+        KILN_EUSAGE,
+        "tokenize: --ids and --decode print and write no file: use one, "
+        "without -o and --train-bpe");
     KILN_TRY(open_named(call->settings.tokenizer, &tokenizer, err));
     enum kiln_status status = read_whole(call->arguments[0], &text, &size, err);
     if (status == KILN_OK) {
