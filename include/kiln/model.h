@@ -192,20 +192,50 @@ KILN_API const struct kiln_matrix *kiln_table_matrix(const struct kiln_table *ta
  * of (seed, tensor, element). */
 KILN_API void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights);
 
-/* A model file opened for reading. Weights stay in the file until they are loaded. */
+/* ---- files ---------------------------------------------------------------------------------- */
+
+/* How the numbers of a tensor lie in a file; kiln computes with F32. */
+enum kiln_dtype {
+    KILN_DTYPE_F32,
+    KILN_DTYPE_F16,
+    KILN_DTYPE_BF16,
+    KILN_DTYPE_Q8_0, /* blocks of int8 with a scale each: 32 and fp16 in GGUF; any number and fp32
+                      * in llama2.c's version 2 */
+    KILN_DTYPES
+};
+/* "f32", "f16", "bf16", "q8_0". */
+KILN_API const char *kiln_dtype_name(enum kiln_dtype dtype);
+/* The dtype of that name; false when there is none. */
+KILN_API bool kiln_dtype_find(const char *name, enum kiln_dtype *out);
+
+/* A model file, or a folder of them, opened for reading. Weights stay there until they are
+ * loaded. */
 struct kiln_checkpoint;
 
-/* Open a model file; its format is found from its first bytes. Known: llama2.c .bin (version 0:
- * 7 int32 header, fp32 tensors; see llama2.c export.py). Header and file size are checked before
- * anything else is read. KILN_EINPUT says what the header holds, the size expected and the size
- * found; a folder is KILN_EINPUT too (the caller resolves a run folder to its weights file). */
+/* Open a model; its format is found from its first bytes, or from what lies in a folder. Known:
+ *
+ *   llama2.c .bin      versions 0, 1 and 2 (quantised)
+ *   kiln               what kiln_checkpoint_save_run writes where llama2.c's has no place
+ *   Hugging Face       a folder with config.json and model.safetensors, or shards of it with their
+ *                      index; F32, F16, BF16; Llama, Qwen2, Qwen3
+ *   GGUF               versions 2 and 3; F32, F16, BF16, Q8_0; llama, qwen2, qwen3
+ *
+ * Everything that tells sizes is checked against the size of the file before anything else is read.
+ * KILN_EINPUT says what was found and what was expected; an architecture, a tensor, a dtype or an
+ * option that kiln does not know is named and never passed over, nor is a contradiction between
+ * config.json and the tensors. A folder without config.json is KILN_EINPUT too (the caller resolves
+ * a run folder to its weights file). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_open(const char *path,
                                                                struct kiln_checkpoint **out,
                                                                struct kiln_err *err);
 KILN_API void kiln_checkpoint_close(struct kiln_checkpoint *checkpoint);
 KILN_API const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *checkpoint);
-/* "llama2.c", for messages. */
+/* "llama2.c", "llama2.c version 2", "Hugging Face", "GGUF", "kiln", for
+ * messages. */
 KILN_API const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint);
+/* How the tensor of a role and layer lies in the file. */
+KILN_API enum kiln_dtype kiln_checkpoint_dtype(const struct kiln_checkpoint *checkpoint,
+                                               const struct kiln_tensor *tensor);
 /* Copy all weights into a flat array of table->size elements and set its gaps to 0. KILN_EUSAGE
  * when the table is not of the checkpoint's dims (seq, eps and theta may differ: no weight depends
  * on them); KILN_EINPUT when a weight is not a finite number (named by tensor and element). */
@@ -213,19 +243,77 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_load(
     const struct kiln_checkpoint *checkpoint, const struct kiln_table *table, float *weights,
     struct kiln_err *err);
 
+/* Formats that kiln writes. */
+enum kiln_format {
+    KILN_FORMAT_LLAMA2C, /* one file, version 0 */
+    KILN_FORMAT_HF,      /* a folder */
+    KILN_FORMAT_GGUF,    /* one file, version 3 */
+    KILN_FORMATS
+};
+/* "llama2.c", "Hugging Face", "GGUF". */
+KILN_API const char *kiln_format_name(enum kiln_format format);
+/* What a name's ending asks for: .bin, .gguf, anything else a folder. */
+KILN_API enum kiln_format kiln_format_of(const char *path);
+
+struct kiln_gguf_pairs; /* src/model/gguf.h */
+
+/* Zeros are a plain fp32 file that replaces nothing. */
+struct kiln_save_options {
+    enum kiln_dtype dtype; /* of the matrices; norms and biases are F32 in GGUF */
+    bool replace;          /* an existing file, or folder of a model, is replaced whole */
+    const char *name;      /* the model's, for GGUF; NULL: "kiln" */
+    /* Ids that begin and end a text, as config.json tells them. */
+    bool has_bos, has_eos;
+    uint32_t bos, eos;
+    const struct kiln_gguf_pairs *pairs; /* more key/values for GGUF: the tokenizer's; or NULL */
+    /* Called with the folder, under its temporary name, for more files; or NULL. */
+    enum kiln_status (*add)(void *context, const char *folder, struct kiln_err *err);
+    /* Called with what is whole but has not its name yet; a failure leaves nothing. Or NULL. */
+    enum kiln_status (*prove)(void *context, const char *path, struct kiln_err *err);
+    void *context;
+};
+/* Can the format hold this model? KILN_EUNSUPPORTED names what it has no place for. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_format_check(enum kiln_format format,
+                                                            const struct kiln_dims *dims,
+                                                            enum kiln_dtype dtype,
+                                                            struct kiln_err *err);
+/* Write a model durably: a crash leaves what was at `path` before, or the whole new one (where a
+ * folder is replaced, for an instant neither). options NULL: zeros. Errors are those of
+ * kiln_format_check; KILN_EUNSUPPORTED for a weight beyond fp16; KILN_EEXISTS; KILN_EIO; and what
+ * add and prove return. What was at `path` is then as it was. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save(
+    enum kiln_format format, const char *path, const struct kiln_table *table, const float *weights,
+    const struct kiln_save_options *options, struct kiln_err *err);
+/* What the numbers of a tensor become in a file of that format and dtype and back: `from` and `to`
+ * hold rows*cols, and may be the same. KILN_ENOMEM. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_round(enum kiln_format format,
+                                                                enum kiln_dtype dtype,
+                                                                const struct kiln_tensor *tensor,
+                                                                const float *from, float *to,
+                                                                struct kiln_err *err);
+
 /* Can a llama2.c .bin hold this model? KILN_EUNSUPPORTED when a size is beyond the header's int32,
- * or what the format has no place for differs from what its readers assume: rms_eps 1e-5,
- * rope_theta 10000 unscaled, head_size dim/heads, no biases, no query and key norm. */
+ * or when rms_eps is not 1e-5, rope_theta not 10000, or the model has what Qwen2 and Qwen3 add: the
+ * format has no place for them, and a reader would compute something else. For callers who want to
+ * know before they train. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_check(const struct kiln_dims *dims,
                                                              struct kiln_err *err);
-/* Write a llama2.c .bin durably (a crash leaves the old file or the new one). Errors are those of
- * kiln_llama2c_check, and KILN_EIO; a file of that name is then as it was. */
+/* kiln_checkpoint_save for KILN_FORMAT_LLAMA2C, replacing what is there. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_llama2c(
     const char *path, const struct kiln_table *table, const float *weights, struct kiln_err *err);
 
+/* Write what a run keeps as model.bin, durably: a llama2.c .bin where that holds the model, else
+ * kiln's own file, which holds every model (docs/formats.md). KILN_EIO; a file of that name is then
+ * as it was. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_run(const char *path,
+                                                                   const struct kiln_table *table,
+                                                                   const float *weights,
+                                                                   struct kiln_err *err);
+
 /* Read gradients or other arrays in the order of a llama2.c .bin without header and frequency
- * tables (the grads.f32 of reference folders): `data` holds `count` floats. KILN_EINPUT when that
- * is not the number of parameters. Gaps are set to 0; values are taken as they are. */
+ * tables (the grads.f32 of reference folders), behind them bq, bk, bv, rms_q and rms_k of all
+ * layers where the model has them: `data` holds `count` floats. KILN_EINPUT when that is not the
+ * number of parameters. Gaps are set to 0; values are taken as they are. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
                                                               const float *data, size_t count,
                                                               float *weights, struct kiln_err *err);

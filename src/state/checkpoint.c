@@ -144,7 +144,7 @@ static enum kiln_status write_files(const char *folder, const struct kiln_table 
     KILN_TRY(kiln_make_dirs(folder, err));
     kiln_kill_point("checkpoint: folder made");
     KILN_TRY(file_path(folder, "model.bin", path, err));
-    KILN_TRY(kiln_checkpoint_save_llama2c(path, table, weights, err));
+    KILN_TRY(kiln_checkpoint_save_run(path, table, weights, err));
     KILN_TRY(measure(folder, KILN_CHECKPOINT_MODEL, h, err));
     kiln_kill_point("checkpoint: model written");
     if (settings) {
