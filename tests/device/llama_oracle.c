@@ -88,13 +88,13 @@ const float *oracle_weight(const struct oracle *o, enum kiln_role role) {
     return o->weights + find(o, role)->offset;
 }
 
-/* The bias of a matrix; NULL: it has none. */
-static const float *bias_of(const struct oracle *o, enum kiln_role role) {
+/* Element r of the bias of a matrix; 0: it has none. */
+static double bias_at(const struct oracle *o, enum kiln_role role, size_t r) {
     const bool q = role == KILN_WQ, k = role == KILN_WK, v = role == KILN_WV;
-    return o->d.qkv_bias && (q || k || v) ? oracle_weight(o, q   ? KILN_BQ
-                                                             : k ? KILN_BK
-                                                                 : KILN_BV)
-                                          : NULL;
+    if (!o->d.qkv_bias || !(q || k || v)) {
+        return 0;
+    }
+    return (double)oracle_weight(o, q ? KILN_BQ : k ? KILN_BK : KILN_BV)[r];
 }
 
 /* y += alpha/r B A x of one token. */
@@ -116,10 +116,9 @@ static void add_adapter(const struct oracle *o, const struct kiln_tensor *w, con
 
 void oracle_linear(const struct oracle *o, enum kiln_role role, const double *x, double *y) {
     const struct kiln_tensor *w = find(o, role);
-    const float *bias = bias_of(o, role);
     for (size_t t = 0; t < o->seq; t++) {
         for (size_t r = 0; r < w->rows; r++) {
-            double sum = bias ? (double)bias[r] : 0;
+            double sum = bias_at(o, role, r);
             for (size_t c = 0; c < w->cols; c++) {
                 sum += (double)o->weights[w->offset + r * w->cols + c] * x[t * w->cols + c];
             }
