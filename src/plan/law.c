@@ -71,6 +71,11 @@ double kiln_law_rate(double parameters, double window) {
     return rate > 4e-3 ? 4e-3 : rate;
 }
 
+double kiln_law_decay(double epochs) {
+    const double decay = 0.1 * epochs;
+    return decay < 0.1 ? 0.1 : decay > 1.0 ? 1.0 : floor(decay * 100 + 0.5) / 100;
+}
+
 double kiln_law_vocab(double bytes) { return bytes / 1000.0; }
 
 double kiln_law_spread(const struct kiln_choose_text *text, double tokens) {

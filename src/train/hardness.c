@@ -62,5 +62,6 @@ double kiln_trigram_bits(const uint32_t *ids, size_t n, size_t vocab) {
         bits -= i >= n / 2 ? log2(p) : 0;
     }
     kiln_free(counts.slot);
-    return bits / (double)(n - n / 2);
+    const size_t counted = n - n / 2;
+    return bits / (double)counted;
 }
