@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kiln/lora.h"
 #include "kiln/status.h"
 
 /* How rotation frequencies are bent for sequences longer than those of the pre-training. Names and
@@ -91,10 +92,13 @@ enum kiln_role {
     KILN_BV,         /* [G*K], rank 1 */
     KILN_Q_NORM,     /* [K], rank 1; as K_NORM where dims.qk_norm */
     KILN_K_NORM,     /* [K], rank 1 */
+    KILN_LORA_A,     /* [r, in] of the tensor `target` (lora.h) */
+    KILN_LORA_B,     /* [out, r] */
     KILN_ROLES
 };
 
-#define KILN_NO_LAYER ((size_t)-1)
+#define KILN_NO_LAYER  ((size_t)-1)
+#define KILN_NO_TENSOR ((size_t)-1)
 
 /* One parameter tensor: row-major, y = x W^T with W [rows, cols] = [out, in]. */
 struct kiln_tensor {
@@ -107,6 +111,8 @@ struct kiln_tensor {
     size_t matrix;     /* index of the matrix this tensor is part of, or KILN_NO_MATRIX */
     size_t snapshot;   /* first element among the narrow tensors, which are the matrices of layers,
                         * or among the wide ones, which are the others (kernel/weights.h) */
+    size_t target;     /* of an adapter: index of the tensor it belongs to; else KILN_NO_TENSOR */
+    size_t adapter;    /* index of this tensor's KILN_LORA_A, or KILN_NO_TENSOR (kiln_lora_find) */
 };
 
 /* A matrix as the products see it: one tensor, or adjacent ones fused (Q,K,V; W1,W3).
@@ -142,17 +148,38 @@ struct kiln_table {
     size_t n_tensors;
     struct kiln_matrix *matrices;
     size_t n_matrices;
-    size_t size;         /* elements of the flat array, with gaps for alignment */
-    size_t parameters;   /* elements that are parameters */
-    size_t narrow, wide; /* of them in matrices of layers, and in all other tensors */
+    size_t size;           /* elements of the flat array, with gaps for alignment */
+    size_t parameters;     /* elements that are parameters */
+    size_t narrow, wide;   /* of them in matrices of layers, and in all other tensors */
+    struct kiln_lora lora; /* rank 0: no adapters */
+    size_t n_base;         /* tensors of the model: those in front of the adapters */
+    size_t trained;        /* first element of the flat array that training changes, behind the
+                            * model's tensors where there are adapters; 0: all is trained */
+    size_t adapters;       /* elements that are adapters; not among `parameters` */
 };
+
+/* Elements of arrays that hold one for each that is trained (moments, gradients), with gaps; and
+ * where in them that of an element of the flat array lies. */
+static inline size_t kiln_trained_size(const struct kiln_table *table) {
+    return table->size - table->trained;
+}
+static inline size_t kiln_trained_at(const struct kiln_table *table, size_t offset) {
+    return offset - table->trained;
+}
 
 /* Build the table of a model. On success *out is the caller's; kiln_table_destroy it. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_table_create(const struct kiln_dims *dims,
                                                             struct kiln_table **out,
                                                             struct kiln_err *err);
+/* The same with adapters behind the model's tensors; rank 0: none. KILN_EUSAGE also where they are
+ * none that can be. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_table_create_lora(const struct kiln_dims *dims,
+                                                                 const struct kiln_lora *lora,
+                                                                 struct kiln_table **out,
+                                                                 struct kiln_err *err);
 KILN_API void kiln_table_destroy(struct kiln_table *table);
-/* The tensor with that role and layer (KILN_NO_LAYER for global ones); NULL when there is none. */
+/* The tensor of the model with that role and layer (KILN_NO_LAYER for global ones); NULL when there
+ * is none. Adapters: kiln_lora_find. */
 KILN_API const struct kiln_tensor *kiln_table_find(const struct kiln_table *table,
                                                    enum kiln_role role, size_t layer);
 /* The matrix of a kind and layer (layer ignored for the head). */

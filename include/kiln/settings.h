@@ -18,6 +18,7 @@
 
 #include "kiln/cpu.h"
 #include "kiln/device.h"
+#include "kiln/lora.h"
 #include "kiln/status.h"
 
 #define KILN_UNSET UINT64_MAX
@@ -35,12 +36,21 @@
     XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")                \
     XX(REAL, rms_eps, "rms-eps", "", 1e-30, 1, "added to the mean square of norms (the model's)") \
     XX(REAL, rope_theta, "rope-theta", "", 1e-3, 1e12, "base of the rotations (the model's)")     \
+    XX(COUNT, lora, "lora", "", 1, KILN_LORA_MOST_RANK,                                           \
+       "train adapters of this rank beside frozen weights (all weights)")                         \
+    XX(REAL, lora_alpha, "lora-alpha", "", 1e-6, 1e6,                                             \
+       "adapters add alpha/rank of theirs (2 rank)")                                              \
+    XX(TEXT, lora_targets, "lora-targets", "", 0, 0,                                              \
+       "matrices with adapters: of q,k,v,o,gate,up,down, or all (q,v)")                           \
     XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                            \
     XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
-    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                  \
+    XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \
+       "tokenizer.json, .model, .gguf, .bin or a folder (bytes)")                                 \
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
     XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
+    XX(REAL, minutes, "minutes", "", 0.01, 1e6,                                                   \
+       "end after so long; what is not given is chosen (docs/minutes.md)")                        \
     XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                          \
     XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                    \
     XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)") \
@@ -118,7 +128,8 @@ enum kiln_origin {
     KILN_FROM_MODEL, /* the preset, checkpoint or run that was named */
     KILN_FROM_MACHINE,
     KILN_FROM_FLAG,
-    KILN_FROM_RUN, /* run.json of a resumed run */
+    KILN_FROM_RUN,     /* run.json of a resumed run */
+    KILN_FROM_MINUTES, /* chosen for the time that there is (choose.h) */
 };
 
 #define KILN_MEMBER_TEXT  char *
@@ -127,11 +138,22 @@ enum kiln_origin {
 #define KILN_MEMBER_SIZE  uint64_t
 #define KILN_MEMBER_FLAG  bool
 
+/* A run with --minutes may find out on the way that its machine is slower or faster than measured:
+ * then `steps` changes (docs/minutes.md). From step `at` on (so many are done) the learning rate
+ * goes to its end in the steps that are left; before, there were to be `before` steps. All are
+ * kept, in order, so that the learning rate stays a pure function of settings and step. */
+struct kiln_turn {
+    uint64_t at, before;
+};
+enum { KILN_TURNS = 16 };
+
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
     KILN_SETTINGS(KILN_SETTING_MEMBER)
 #undef KILN_SETTING_MEMBER
     enum kiln_origin origin[KILN_SETTING_COUNT];
+    struct kiln_turn turn[KILN_TURNS];
+    size_t n_turns;
 };
 
 /* One line of the table, for help and listings. */
@@ -166,7 +188,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_set(struct kiln_settings
 /* The value as text; buffer of at least 512 bytes. Unset values give "". */
 KILN_API const char *kiln_settings_text(const struct kiln_settings *settings,
                                         enum kiln_setting_id id, char *buffer, size_t size);
-/* "default", "model", "machine", "flag", "run". */
+/* "default", "model", "machine", "flag", "run", "minutes". */
 KILN_API const char *kiln_origin_name(enum kiln_origin origin);
 
 /* The device that they name, and the precision it computes in: never AUTO on sim and ane.
@@ -180,6 +202,12 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_device(const struct kiln
 struct kiln_dims;
 KILN_API void kiln_settings_arithmetic(const struct kiln_settings *settings,
                                        struct kiln_dims *dims);
+
+/* The adapters that they ask for; rank 0 where they ask for none. KILN_EUSAGE: a target that there
+ * is not, a setting of adapters without --lora, or one that adapters exclude. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_lora(const struct kiln_settings *settings,
+                                                             struct kiln_lora *out,
+                                                             struct kiln_err *err);
 
 /* As a JSON object on the heap (free with kiln_settings_json_free), and back from one. Unknown
  * keys are ignored, so that an older kiln reads a newer run.json as far as it can. */

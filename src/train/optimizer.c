@@ -71,7 +71,7 @@ static void walk(const struct kiln_optimizer *o, size_t task, enum kiln_region r
 static void norm_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
     const struct kiln_piece *p = &o->pieces[task];
-    float *g = o->parts.gradients.all + p->offset;
+    float *g = o->parts.gradients.all + kiln_trained_at(o->parts.table, p->offset);
     (void)thread;
     if (p->adds_embedding) {
         const size_t at = p->first * (p->n / p->rows);
@@ -127,7 +127,8 @@ enum { PART = 128 };
 static void change(const struct kiln_optimizer *o, const struct kiln_adamw *constants, size_t at,
                    size_t n) {
     const struct kiln_optimizer_parts *p = &o->parts;
-    o->kernels.adamw(p->weights + at, p->m + at, p->v + at, p->gradients.all + at, n, constants);
+    const size_t t = kiln_trained_at(p->table, at);
+    o->kernels.adamw(p->weights + at, p->m + t, p->v + t, p->gradients.all + t, n, constants);
 }
 
 /* A chunk of a state that outlives the process. */
@@ -172,7 +173,9 @@ static void update_piece(void *context, size_t index, size_t thread) {
 /* Pieces first..end-1. */
 static void update_range(struct kiln_optimizer *o, size_t first, size_t end) {
     o->first = first;
-    kiln_pool_run(o->parts.pool, end - first, update_piece, o);
+    if (end > first) {
+        kiln_pool_run(o->parts.pool, end - first, update_piece, o);
+    }
 }
 
 /* Pieces lie in the order of the table: what is in front of the layers, layer by layer, the rest.
@@ -180,6 +183,10 @@ static void update_range(struct kiln_optimizer *o, size_t first, size_t end) {
 static void update_layers(struct kiln_optimizer *o) {
     const struct kiln_table *table = o->parts.table;
     size_t piece = 0;
+    if (table->trained > 0) { /* no layer's own weights change */
+        update_range(o, 0, o->n_pieces);
+        piece = o->n_pieces;
+    }
     for (size_t l = 0; l < table->dims.layers; l++) {
         const bool last = l + 1 == table->dims.layers;
         const size_t next = kiln_table_find(table, last ? KILN_FINAL_NORM : KILN_ATTN_NORM,
@@ -219,15 +226,42 @@ void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr,
     }
 }
 
+/* From `from` on, where `done` of the way was made, so that `steps` steps end at 1. */
+static double on_the_way(double done, uint64_t from, uint64_t steps, uint64_t step) {
+    if (step <= from || steps <= from + 1) {
+        return step <= from ? done : 1.0;
+    }
+    const double at = (double)(step - from) / (double)(steps - 1 - from);
+    return done + (1.0 - done) * (at > 1.0 ? 1.0 : at);
+}
+
+/* How far the schedule is behind the warm-up, 0 to 1: what is left of it is spread anew at every
+ * turn. A run that had ended begins to go down again from where all of its steps put it. */
+static double progress(const struct kiln_settings *s, uint64_t step) {
+    double done = 0.0;
+    uint64_t from = s->warmup;
+    for (size_t i = 0; i < s->n_turns && s->turn[i].at <= step; i++) {
+        const uint64_t at = s->turn[i].at > s->warmup ? s->turn[i].at : s->warmup;
+        const uint64_t steps = i + 1 < s->n_turns ? s->turn[i + 1].before : s->steps;
+        done = s->turn[i].at >= s->turn[i].before ? on_the_way(0.0, s->warmup, steps, at)
+                                                  : on_the_way(done, from, s->turn[i].before, at);
+        from = at;
+    }
+    size_t next = 0;
+    while (next < s->n_turns && s->turn[next].at <= step) {
+        next++;
+    }
+    return on_the_way(done, from, next < s->n_turns ? s->turn[next].before : s->steps, step);
+}
+
 double kiln_learning_rate(const struct kiln_settings *s, uint64_t step) {
     if (step < s->warmup) {
         return s->lr * (double)(step + 1) / (double)s->warmup;
     }
-    if (strcmp(s->decay, "constant") == 0 || s->steps <= s->warmup + 1) {
+    if (strcmp(s->decay, "constant") == 0 || (s->n_turns == 0 && s->steps <= s->warmup + 1)) {
         return s->lr;
     }
-    double at = (double)(step - s->warmup) / (double)(s->steps - 1 - s->warmup);
-    at = at > 1.0 ? 1.0 : at;
+    const double at = progress(s, step);
     double share = strcmp(s->decay, "linear") == 0 ? 1.0 - at : 0.5 * (1.0 + cos(acos(-1.0) * at));
     return s->min_lr + (s->lr - s->min_lr) * share;
 }

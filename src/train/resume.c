@@ -13,13 +13,14 @@
 #include "base/io_hook.h"
 #include "state/checkpoint.h"
 #include "train/data_source.h"
-#include "train/run_int.h"
+#include "train/minutes.h"
 #include "train/run_json.h"
 
 /* Settings that may change from one process of a run to the next. */
 static bool may_change(enum kiln_setting_id id) {
     switch (id) {
         case KILN_SETTING_steps:
+        case KILN_SETTING_minutes:
         case KILN_SETTING_threads:
         case KILN_SETTING_eval_every:
         case KILN_SETTING_sample_every:
@@ -50,7 +51,7 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
     kiln_run_file(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
-    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, err));
+    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, &run->forecast, err));
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {
             continue;
@@ -111,12 +112,13 @@ static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err
 static enum kiln_status find_sizes(const struct kiln_run *run, const char *state,
                                    struct kiln_dims *dims, struct kiln_err *err) {
     struct kiln_checkpoint_info info;
+    struct kiln_lora lora; /* that of the settings */
     struct kiln_cursor cursor;
     struct kiln_err second;
     char path[4200], checkpoint[4300];
     uint64_t step;
     size_t damaged;
-    enum kiln_status status = kiln_state_peek(state, dims, &cursor, err);
+    enum kiln_status status = kiln_state_peek(state, dims, &lora, &cursor, err);
     kiln_run_file(run, "checkpoints", path, sizeof path);
     if (status == KILN_OK ||
         kiln_checkpoint_find(path, &step, checkpoint, sizeof checkpoint, &damaged, &second) !=
@@ -195,15 +197,16 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
                                      struct kiln_err *err) {
     char path[4200];
     struct kiln_dims dims;
+    struct kiln_lora lora;
     KILN_TRY(read_settings(run, changes, &dims, err));
     if (dims.dim == 0) {
         kiln_run_file(run, "state.kiln", path, sizeof path);
         KILN_TRY(find_sizes(run, path, &dims, err));
     }
-    KILN_TRY(kiln_table_create(&dims, &run->table, err));
+    KILN_TRY(kiln_settings_lora(&run->settings, &lora, err));
+    KILN_TRY(kiln_table_create_lora(&dims, &lora, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
-    kiln_run_file(run, "tokenizer.bin", path, sizeof path);
-    bool own = kiln_path_exists(path);
+    bool own = kiln_tokenizer_in(run->folder, path, sizeof path);
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     if (run->inherited >= 0) {
@@ -220,6 +223,11 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(reopen_state(run, path, err));
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(kiln_run_make_plan(run, err));
+    if (changes && changes->origin[KILN_SETTING_minutes] == KILN_FROM_FLAG) {
+        KILN_REQUIRE(changes->origin[KILN_SETTING_steps] != KILN_FROM_FLAG, err, KILN_EUSAGE,
+                     "--steps and --minutes of a run that goes on: give one of the two");
+        KILN_TRY(kiln_minutes_go_on(run, err));
+    }
     KILN_TRY(kiln_run_open_trainer(run, err));
     const char *before = kiln_state_cursor(run->trainer.state)->numerics;
     if (strcmp(run->numerics, before) != 0) {

@@ -19,6 +19,7 @@
 #include "base/machine.h"
 #include "train/cost.h"
 #include "train/generation.h"
+#include "train/merged.h"
 #include "train/scale.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
@@ -57,7 +58,7 @@ static void layer_done(void *context, enum kiln_pass pass, size_t layer) {
     const size_t n = layer_range(table, table->dims.layers - 1, &first);
     kiln_state_behind(t->state, region, 0, layers_at);
     kiln_state_behind(t->state, region, first + n, table->size - first - n);
-    if (pass == KILN_BACKWARD && table->dims.tied) {
+    if (pass == KILN_BACKWARD && table->dims.tied && table->trained == 0) {
         kiln_state_behind(t->state, KILN_GRADIENT_EMBEDDING, 0,
                           table->dims.vocab * table->dims.dim);
     }
@@ -359,11 +360,13 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
 static enum kiln_status evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     const size_t batches = val_batches(t);
+    const double start = kiln_now_s();
     *loss = (double)NAN;
     if (batches == 0) {
         return KILN_OK;
     }
     KILN_TRY(run_window(t, true, batches, err));
+    kiln_clock_evaluated(&t->clock, kiln_now_s() - start);
     *loss = t->engine.executor.loss_sum / fmax(val_targets(t, batches * shape->batch), 1);
     return KILN_OK;
 }
@@ -397,18 +400,24 @@ static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kil
                                             .seed = t->settings->seed + step};
     struct kiln_generate_result result;
     struct kiln_session *session = t->session, *own = NULL;
+    struct kiln_merged merged = {.table = NULL};
+    enum kiln_status status = KILN_OK;
     if (session) {
         KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
     } else {
-        /* Kernels come and go: pack the weights for this sample alone. */
+        /* Kernels come and go, or adapters are beside them: pack the weights for this sample. */
         const struct kiln_session_options packs = {.packed = NULL};
-        KILN_TRY(kiln_session_open(t->table, kiln_state_region(t->state, KILN_WEIGHTS),
-                                   t->engine.pool, &packs, &own, err));
+        KILN_TRY(
+            kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
+        status = kiln_session_open(merged.table, merged.weights, t->engine.pool, &packs, &own, err);
         session = own;
     }
-    const enum kiln_status status =
-        kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    if (status == KILN_OK) {
+        status =
+            kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    }
     kiln_session_close(own);
+    kiln_merged_free(&merged);
     KILN_TRY(status);
     if (t->observer && t->observer->on_sample) {
         t->observer->on_sample(t->observer->context, step, text);
@@ -432,9 +441,12 @@ static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *e
 
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
+    struct kiln_merged merged;
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
+    KILN_TRY(kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
     const enum kiln_status status =
-        kiln_checkpoint_save_run(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS), err);
+        kiln_checkpoint_save_run(path, merged.table, merged.weights, err);
+    kiln_merged_free(&merged);
     kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
     return status;
 }
@@ -598,7 +610,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     kiln_state_commit(t->state, &cursor);
     kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
-    if (t->table->dims.tied) {
+    if (t->table->dims.tied && t->table->trained == 0) {
         kiln_state_forget(t->state, KILN_GRADIENT_EMBEDDING);
     }
     return KILN_OK;
@@ -642,8 +654,31 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
     return KILN_OK;
 }
 
+/* Between two windows: is there time for the steps that are left? A successor that was started has
+ * read the settings as they are. */
+static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
+    const uint64_t before = t->settings->steps, step = cursor->step;
+    char text[200];
+    bool turned = false;
+    if (cursor->mid || t->called) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_clock_tick(&t->clock, t->settings, step, kiln_now_s(), &turned, err));
+    if (turned) {
+        snprintf(text, sizeof text,
+                 "the machine is %s than it was measured: %" PRIu64 " steps instead of %" PRIu64
+                 " from step %" PRIu64 " on, so that the time is kept",
+                 t->settings->steps < before ? "slower" : "faster", t->settings->steps, before,
+                 step);
+        notice(t, text);
+    }
+    return KILN_OK;
+}
+
 /* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+    KILN_TRY(look_at_the_clock(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double tokens = window_tokens(t);
     const double scale = kiln_scale_of(&cursor, t->engine.request.precision, tokens);
