@@ -51,6 +51,14 @@ expect 1 "$KILN" convert "$small" home --force
 expect 0 "$KILN" convert "$folder" copy --dtype bf16
 cmp copy/tokenizer.json "$folder/tokenizer.json" || fail 'the tokenizer did not go along'
 
+expect 0 "$KILN" convert "$KILN_DATA/stories260K.gguf" with.gguf
+says stdout 'with its tokenizer: inside'
+expect 0 "$KILN" generate with.gguf --precision fp32 -t 0 -n 40 -p 'Once'
+mv stdout inside
+expect 0 "$KILN" convert with.gguf with
+expect 0 "$KILN" generate with --precision fp32 -t 0 -n 40 -p 'Once'
+cmp stdout inside || fail 'the tokenizer of the folder is another'
+
 # Every command takes every format.
 told() { "$KILN" generate "$1" --tokenizer "$tok" --precision fp32 -t 0 -n 40 -p 'Once'; }
 told "$small" >want
