@@ -168,16 +168,20 @@ static enum kiln_status report_ids(const struct call *call, const char *name,
     const size_t documents = kiln_token_file_documents(file);
     const double bytes = (double)kiln_token_file_text_bytes(file);
     const size_t vocab = kiln_token_file_vocab(file);
+    const uint64_t bad = kiln_token_file_bad_bytes(file);
     kiln_token_file_close(file);
     if (flags->json) {
-        return json_print(
-            json_pack("{s:s, s:I, s:I, s:I, s:f, s:s}", "output", flags->out, "tokens",
-                      (json_int_t)ids, "documents", (json_int_t)documents, "vocab",
-                      (json_int_t)vocab, "bytes_per_token", bytes / (double)ids, "tokenizer", name),
-            err);
+        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:s}", "output", flags->out,
+                                    "tokens", (json_int_t)ids, "documents", (json_int_t)documents,
+                                    "vocab", (json_int_t)vocab, "bytes_not_utf8", (json_int_t)bad,
+                                    "bytes_per_token", bytes / (double)ids, "tokenizer", name),
+                          err);
     }
     printf("%s: %zu tokens in %zu documents, %.2f bytes a token; %zu ids of %s\n", flags->out, ids,
            documents, bytes / (double)ids, vocab, name);
+    if (bad > 0) {
+        printf("  %" PRIu64 " bytes of the text are not UTF-8; each is a token of its own\n", bad);
+    }
     return output_finish(err);
 }
 

@@ -158,11 +158,12 @@ KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uin
  *
  *   0   8  magic "KILNTOK1"
  *   8   4  bytes an id: 2 or 4            12  4  vocabulary: every id is smaller
- *   16  8  number of ids                  24  4  id that begins a document (BOS)
+ *   16  8  number of ids                  24  4  id that begins a document
  *   28  4  CRC-32C of bytes 0..27 and 32..63
  *   32  8  size of the source text        40  4  CRC-32C of the source text
- *   44  4  CRC-32C of the tokenizer.bin (0 for bytes)
- *   48  4  1: empty lines separated documents     52 12  zero
+ *   44  4  CRC-32C of the tokenizer (0 for bytes)
+ *   48  4  1: empty lines separated documents     52  4  zero
+ *   56  8  bytes of the source text that are not UTF-8
  *   64     ids
  *
  * A file without the magic is read as raw uint16 ids (llama2.c, the published trainers), whose
@@ -183,6 +184,9 @@ KILN_API size_t kiln_token_file_documents(const struct kiln_token_file *file);
 KILN_API size_t kiln_token_file_vocab(const struct kiln_token_file *file);
 /* Bytes of text the ids came from; 0 when unknown (raw file). */
 KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file);
+
+/* Bytes of that text that are not UTF-8: each became an id of its own. 0 when unknown. */
+KILN_API uint64_t kiln_token_file_bad_bytes(const struct kiln_token_file *file);
 
 /* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */
 KILN_API bool kiln_token_file_is(const char *path);

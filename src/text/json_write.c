@@ -280,11 +280,19 @@ static json_t *vocab_json(const struct kiln_tokenizer *tok, struct kiln_bytes *r
     return vocab;
 }
 
-/* "a b" as everybody reads them, ["a", "b"] where a piece has a blank. */
-static json_t *merge_json(const char *left, const char *right) {
-    return strchr(left, ' ') == NULL && strchr(right, ' ') == NULL
-               ? json_sprintf("%s %s", left, right)
-               : json_pack("[s, s]", left, right);
+/* "a b" as everybody reads them; ["a", "b"], all of them, where a piece has a blank. */
+static json_t *merge_json(const char *left, const char *right, bool pairs) {
+    return pairs ? json_pack("[s, s]", left, right) : json_sprintf("%s %s", left, right);
+}
+
+static bool has_blanks(const struct kiln_tokenizer *tok, const struct kiln_merge *merge, size_t n,
+                       struct kiln_bytes *room) {
+    for (size_t i = 0; i < n; i++) {
+        if (spell(tok, merge[i].id, room) && strchr(room->data, ' ') != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static json_t *merges_json(const struct kiln_tokenizer *tok, struct kiln_bytes room[2]) {
@@ -294,9 +302,10 @@ static json_t *merges_json(const struct kiln_tokenizer *tok, struct kiln_bytes r
         return NULL;
     }
     json_t *list = json_array();
+    const bool pairs = has_blanks(tok, merge, n, &room[0]);
     for (size_t i = 0; list != NULL && i < n; i++) {
         json_t *one = spell(tok, merge[i].left, &room[0]) && spell(tok, merge[i].right, &room[1])
-                          ? merge_json(room[0].data, room[1].data)
+                          ? merge_json(room[0].data, room[1].data, pairs)
                           : NULL;
         if (one == NULL || json_array_append_new(list, one) != 0) {
             json_decref(list);

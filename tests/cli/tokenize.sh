@@ -54,3 +54,14 @@ cmp tokenizer.json run/tokenizer.json || fail 'the run keeps another vocabulary'
 expect 0 "$KILN" generate run -p 'The 7 birds sang' -n 40 --temperature 0
 says stdout 'The 7 birds sang to the'
 says stdout 'old trees'
+
+# bytes that are no UTF-8 are kept, and said
+printf 'a \377\376 b\303\n' >bad.txt
+expect 0 "$KILN" tokenize bad.txt -o bad.tok
+says stdout '3 bytes of the text are not UTF-8'
+expect 0 "$KILN" tokenize bad.txt --ids --tokenizer bytes
+mv stdout bad.ids
+expect 0 "$KILN" tokenize bad.ids --decode --tokenizer bytes
+cmp stdout bad.txt || fail 'decoding does not give the bytes back'
+expect 1 "$KILN" tokenize text.txt --decode --tokenizer bytes
+says stderr 'is no id'
