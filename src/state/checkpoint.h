@@ -2,10 +2,9 @@
  *
  * checkpoint.h: durable checkpoints: all a resume needs when state.kiln is lost or not trusted.
  *
- *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate and
- *                                    eval read. Of a run that trains adapters: the frozen ones
- *                     /resume.kiln   header with cursor and checksums, m, v, adapters, and in a run
- *                                    of --overlap delayed both snapshots (docs/formats.md)
+ *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate
+ * and eval read. Of a run that trains adapters: the frozen ones /resume.kiln   header with cursor
+ * and checksums, m, v, adapters, and in a run of --overlap delayed both snapshots (docs/formats.md)
  *                     /run.json      the settings the run had then, when they are given
  *
  * A checkpoint is made as step-N.tmp, every file of it synced, then renamed and its parent synced:
@@ -77,6 +76,11 @@ KILN_MUST_CHECK enum kiln_status kiln_checkpoint_check(const char *path,
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_verify(const char *path,
                                                         struct kiln_checkpoint_info *out,
                                                         struct kiln_err *err);
+
+/* The adapters of a checkpoint, checked: to an array of bytes[KILN_CHECKPOINT_ADAPTERS]. */
+KILN_MUST_CHECK enum kiln_status kiln_checkpoint_adapters(const char *path,
+                                                          const struct kiln_checkpoint_info *info,
+                                                          float *to, struct kiln_err *err);
 
 /* Steps of the checkpoints in a folder, ascending, on the heap (kiln_free). An absent folder holds
  * none. Nothing of them is read. */
