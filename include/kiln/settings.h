@@ -50,6 +50,8 @@
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
     XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
+    XX(REAL, minutes, "minutes", "", 0.01, 1e6,                                                   \
+       "end after so long; what is not given is chosen (docs/minutes.md)")                        \
     XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                          \
     XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                    \
     XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)") \
@@ -127,7 +129,8 @@ enum kiln_origin {
     KILN_FROM_MODEL, /* the preset, checkpoint or run that was named */
     KILN_FROM_MACHINE,
     KILN_FROM_FLAG,
-    KILN_FROM_RUN, /* run.json of a resumed run */
+    KILN_FROM_RUN,     /* run.json of a resumed run */
+    KILN_FROM_MINUTES, /* chosen for the time that there is (choose.h) */
 };
 
 #define KILN_MEMBER_TEXT  char *
@@ -136,11 +139,22 @@ enum kiln_origin {
 #define KILN_MEMBER_SIZE  uint64_t
 #define KILN_MEMBER_FLAG  bool
 
+/* A run with --minutes may find out on the way that its machine is slower or faster than measured:
+ * then `steps` changes (docs/minutes.md). From step `at` on (so many are done) the learning rate
+ * goes to its end in the steps that are left; before, there were to be `before` steps. All are
+ * kept, in order, so that the learning rate stays a pure function of settings and step. */
+struct kiln_turn {
+    uint64_t at, before;
+};
+enum { KILN_TURNS = 16 };
+
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
     KILN_SETTINGS(KILN_SETTING_MEMBER)
 #undef KILN_SETTING_MEMBER
     enum kiln_origin origin[KILN_SETTING_COUNT];
+    struct kiln_turn turn[KILN_TURNS];
+    size_t n_turns;
 };
 
 /* One line of the table, for help and listings. */
@@ -175,7 +189,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_set(struct kiln_settings
 /* The value as text; buffer of at least 512 bytes. Unset values give "". */
 KILN_API const char *kiln_settings_text(const struct kiln_settings *settings,
                                         enum kiln_setting_id id, char *buffer, size_t size);
-/* "default", "model", "machine", "flag", "run". */
+/* "default", "model", "machine", "flag", "run", "minutes". */
 KILN_API const char *kiln_origin_name(enum kiln_origin origin);
 
 /* The device that they name, and the precision it computes in: never AUTO on sim and ane.

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +16,11 @@
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
-#include "train/run_int.h"
+#include "train/minutes.h"
 
-/* runs/MODEL-DATA from the names of the two, with a number where that is taken. */
-static void choose_folder(const struct kiln_settings *s, char *out, size_t size) {
+/* runs/MODEL-DATA from the names of the two, with a number where that is taken; own: the model has
+ * no name, runs/DATA. */
+static void choose_folder(const struct kiln_settings *s, bool own, char *out, size_t size) {
     const char *names[2] = {s->model, s->data};
     char stem[2][64];
     for (int i = 0; i < 2; i++) {
@@ -41,7 +43,7 @@ static void choose_folder(const struct kiln_settings *s, char *out, size_t size)
             *dot = '\0';
         }
     }
-    snprintf(out, size, "runs/%s-%s", stem[0], stem[1]);
+    snprintf(out, size, own ? "runs/%.0s%s" : "runs/%s-%s", stem[0], stem[1]);
     size_t base = strlen(out);
     for (int i = 2; kiln_path_exists(out); i++) {
         snprintf(out + base, size - base, "-%d", i);
@@ -122,6 +124,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
                                &run->trainer.state, err));
     KILN_TRY(make_weights(run, source, err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));
+    KILN_TRY(kiln_minutes_fix(run, err));
     return kiln_run_write_settings(run, folder, err);
 }
 
@@ -172,20 +175,28 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     return status;
 }
 
-static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
+/* `learned` is taken over. */
+static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *learned,
+                               struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
     struct kiln_completed completed;
     struct kiln_device_choice device;
     enum kiln_precision precision;
+    const bool own = run->minutes && !s->model;
+    run->tokenizer = learned;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
     struct kiln_lora lora;
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(kiln_settings_lora(s, &lora, err));
     KILN_TRY(kiln_check_data(s->data, err));
-    const enum kiln_status status = kiln_settings_complete(s, &completed, err);
+    const enum kiln_status status = kiln_settings_complete(s, learned, &completed, err);
     run->tokenizer = completed.tokenizer;
     KILN_TRY(status);
     kiln_model_source_name(&completed.source, s->seed, run->model_name, sizeof run->model_name);
+    if (own) {
+        snprintf(run->model_name, sizeof run->model_name,
+                 "sizes chosen (random weights, seed %" PRIu64 ")", s->seed);
+    }
     KILN_TRY(kiln_table_create_lora(&completed.dims, &completed.lora, &run->table, err));
     KILN_TRY(kiln_run_make_plan(run, err));
     if (s->out) {
@@ -198,7 +209,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
             run->folder[n - 1] = '\0'; /* or the temporary folder would lie inside */
         }
     } else {
-        choose_folder(s, run->folder, sizeof run->folder);
+        choose_folder(s, own, run->folder, sizeof run->folder);
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
     KILN_TRY(make_folder(run, &completed.source, err));
@@ -214,9 +225,33 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
 
 enum kiln_status kiln_run_create(const struct kiln_settings *settings, struct kiln_run **out,
                                  struct kiln_err *err) {
+    struct kiln_minutes *minutes;
+    if (!isnan(settings->minutes)) {
+        *out = NULL;
+        KILN_TRY(kiln_minutes_choose(settings, 0, &minutes, err));
+        const enum kiln_status status = kiln_run_create_minutes(minutes, out, err);
+        kiln_minutes_free(minutes);
+        return status;
+    }
     enum kiln_status status = kiln_run_begin(settings, out, err);
     if (status == KILN_OK) {
-        status = create(*out, err);
+        status = create(*out, NULL, err);
+    }
+    return kiln_run_end_open(status, out);
+}
+
+enum kiln_status kiln_run_create_minutes(struct kiln_minutes *minutes, struct kiln_run **out,
+                                         struct kiln_err *err) {
+    enum kiln_status status = kiln_run_begin(&minutes->settings, out, err);
+    if (status == KILN_OK) {
+        struct kiln_run *run = *out;
+        struct kiln_tokenizer *learned = minutes->tokenizer;
+        minutes->tokenizer = NULL;
+        run->minutes = minutes;
+        run->forecast = minutes->choice.is.forecast;
+        run->profile = minutes->request.plan.profile;
+        status = create(run, learned, err);
+        run->minutes = NULL;
     }
     return kiln_run_end_open(status, out);
 }

@@ -46,9 +46,31 @@ static int write_sizes(const struct kiln_dims *dims, char *out, size_t size) {
     return n + snprintf(out + n, size - (size_t)n, "}");
 }
 
+static const struct {
+    const char *name;
+    size_t at;
+} promises[] = {{"bits_per_byte", offsetof(struct kiln_forecast, bits)},
+                {"low", offsetof(struct kiln_forecast, low)},
+                {"high", offsetof(struct kiln_forecast, high)},
+                {"bytes_per_token", offsetof(struct kiln_forecast, bytes_per_token)}};
+enum { PROMISES = sizeof promises / sizeof promises[0] };
+
+static int forecast_text(const struct kiln_forecast *forecast, char *out, size_t size) {
+    int n = 0;
+    for (size_t i = 0; forecast->bits > 0 && i < PROMISES; i++) {
+        double value;
+        memcpy(&value, (const char *)forecast + promises[i].at, sizeof value);
+        n += snprintf(out + n, size - (size_t)n, "%s\"%s\": %.9g%s",
+                      i == 0 ? ",\n  \"forecast\": {" : "", promises[i].name, value,
+                      i + 1 < PROMISES ? ", " : "}");
+    }
+    return n;
+}
+
 enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
                                      const struct kiln_dims *dims,
-                                     const struct kiln_profile *profile, struct kiln_err *err) {
+                                     const struct kiln_profile *profile,
+                                     const struct kiln_forecast *forecast, struct kiln_err *err) {
     char sizes[3200];
     char *json = kiln_settings_to_json(settings);
     KILN_REQUIRE(json, err, KILN_ENOMEM, "write %s: not enough memory", path);
@@ -61,7 +83,9 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
         n += snprintf(sizes + n, sizeof sizes - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "",
                       name, value);
     }
-    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}\n}");
+    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}");
+    n += forecast_text(forecast, sizes + n, sizeof sizes - (size_t)n);
+    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "\n}");
     /* In front of the brace that ends the settings. */
     size_t kept = strlen(json);
     while (kept > 0 && (json[kept - 1] == '}' || json[kept - 1] == '\n')) {
@@ -115,6 +139,18 @@ static enum kiln_status read_profile(const char *path, const json_t *from,
     return KILN_OK;
 }
 
+static enum kiln_status read_forecast(const char *path, const json_t *from,
+                                      struct kiln_forecast *forecast, struct kiln_err *err) {
+    for (size_t i = 0; i < PROMISES; i++) {
+        const json_t *value = json_object_get(from, promises[i].name);
+        const double number_of = json_number_value(value);
+        KILN_REQUIRE(json_is_number(value) && number_of > 0, err, KILN_EINPUT,
+                     "%s: \"forecast\": \"%s\" is not a positive number", path, promises[i].name);
+        memcpy((char *)forecast + promises[i].at, &number_of, sizeof number_of);
+    }
+    return KILN_OK;
+}
+
 /* Runs of an older kiln have an object "profile", in which tflops meant something else: theirs is
  * measured anew. The setting of that name is a text. */
 static enum kiln_status read_settings(const char *path, json_t *all, struct kiln_settings *settings,
@@ -131,11 +167,12 @@ static enum kiln_status read_settings(const char *path, json_t *all, struct kiln
 
 enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *settings,
                                     struct kiln_dims *dims, struct kiln_profile *profile,
-                                    struct kiln_err *err) {
+                                    struct kiln_forecast *forecast, struct kiln_err *err) {
     char *json = NULL;
     size_t size = 0;
     memset(dims, 0, sizeof *dims);
     memset(profile, 0, sizeof *profile);
+    memset(forecast, 0, sizeof *forecast);
     KILN_TRY(kiln_read_file(path, &json, &size, err));
     json_t *all = json_loadb(json, size, 0, NULL);
     /* What is no JSON at all is told by who reads settings. */
@@ -149,6 +186,10 @@ enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *sett
     const json_t *figures = json_object_get(all, "figures");
     if (status == KILN_OK && figures != NULL) {
         status = read_profile(path, figures, profile, err);
+    }
+    const json_t *promised = json_object_get(all, "forecast");
+    if (status == KILN_OK && promised != NULL) {
+        status = read_forecast(path, promised, forecast, err);
     }
     json_decref(all);
     kiln_free(json);

@@ -27,8 +27,11 @@ static void make_references(void) {
 static bool check_case(const char *name, const char *tier, enum kiln_precision precision) {
     struct kiln_err err;
     struct kiln_verify_result result;
-    const struct kiln_verify_options options = {
-        .reference = test_path(name), .precision = precision, .threads = 2};
+    const bool sim = precision == KILN_PRECISION_FP16;
+    const struct kiln_verify_options options = {.reference = test_path(name),
+                                                .device.id = sim ? KILN_SIM : KILN_CPU,
+                                                .precision = precision,
+                                                .threads = 2};
     setenv("KILN_CPU", tier, 1);
     const enum kiln_status status = kiln_verify_reference(&options, &result, &err);
     if (status == KILN_EUNSUPPORTED) {
@@ -56,6 +59,13 @@ TEST_WITHIN(losses_and_gradients_of_families_are_those_of_transformers_on_every_
                 check_case(cases[i], tiers[t].name, KILN_PRECISION_BF16);
             }
         }
+    }
+}
+
+TEST_WITHIN(losses_and_gradients_of_families_on_sim_are_those_of_transformers, 300) {
+    make_references();
+    for (size_t i = 0; i < CASES; i++) {
+        check_case(cases[i], "ref", KILN_PRECISION_FP16);
     }
 }
 

@@ -18,6 +18,7 @@
 #include "kiln/train.h"
 #include "kill_points.h"
 #include "kiln_test.h"
+#include "train/family_model.h"
 #include "train/lasting.h"
 #include "train/scale.h"
 #include "train/tiny_run.h"
@@ -276,8 +277,10 @@ static void check_hand_overs(void) {
     }
 }
 
-static void die_with_budget(const char *changes) {
-    struct outcome expected = expect();
+static void die_with_budget(const char *base, const char *budget) {
+    char changes[5000];
+    struct outcome expected = expect_of(base);
+    snprintf(changes, sizeof changes, "%s %s", base, budget);
     make_start(changes);
     tiny_copy(test_path("start"), test_path("run"));
     CHECK(!train_child("run", changes, NULL, 0, 0));
@@ -299,11 +302,18 @@ static void die_with_budget(const char *changes) {
 }
 
 TEST_WITHIN(a_death_between_processes_of_a_small_budget_changes_nothing, 3000) {
-    die_with_budget(STEPS " budget=7");
+    die_with_budget(STEPS, "budget=7");
 }
 
 TEST_WITHIN(a_death_between_processes_that_recompute_all_changes_nothing, 3000) {
-    die_with_budget(STEPS " budget=20 schedule=whole activations=none");
+    die_with_budget(STEPS, "budget=20 schedule=whole activations=none");
+}
+
+/* What is made again of the taps, and sums of biases and norms, in the middle of windows. */
+TEST_WITHIN(a_death_in_a_run_with_biases_and_norms_of_heads_changes_nothing, 3000) {
+    char base[4500];
+    snprintf(base, sizeof base, STEPS " precision=bf16 model=%s", family_file(FAMILY_BOTH));
+    die_with_budget(base, "budget=7 activations=none");
 }
 
 /* ---- with kernels that are compiled beside -----------------------------------------------------
