@@ -39,6 +39,7 @@ struct header {
     uint64_t offset[PARTS], bytes[PARTS];
     uint32_t crc[PARTS];
     uint32_t weights_crc, snapshots; /* their precision; 0: there are none */
+    uint32_t zero;
     struct kiln_cursor cursor;
 };
 /* Parts that resume.kiln holds, one behind the other. */

@@ -38,8 +38,9 @@ static enum kiln_status read_template(struct kiln_json_reader *r, const json_t *
         }
         bool *adds = behind ? &r->parts.adds_eos : &r->parts.adds_bos;
         if (*adds) {
-            return KILN_JSON_FAIL(r, err, "the post-processor puts two tokens %s a text, \"%s\" "
-                                          "is the second; kiln knows one",
+            return KILN_JSON_FAIL(r, err,
+                                  "the post-processor puts two tokens %s a text, \"%s\" "
+                                  "is the second; kiln knows one",
                                   behind ? "behind" : "before", name);
         }
         *adds = true;
@@ -104,8 +105,8 @@ static enum kiln_status load_beside(const struct kiln_json_reader *r, const char
 static void take_name(const struct kiln_json_reader *r, const json_t *object, const char *key,
                       uint32_t *id) {
     const json_t *said = json_object_get(object, key);
-    const char *name = json_is_object(said) ? kiln_json_text(said, "content", NULL)
-                                            : json_string_value(said);
+    const char *name =
+        json_is_object(said) ? kiln_json_text(said, "content", NULL) : json_string_value(said);
     if (*id == KILN_NO_ID && name != NULL) {
         *id = kiln_json_id(r, name);
     }
@@ -149,9 +150,9 @@ static enum kiln_status read_config(struct kiln_json_reader *r, struct kiln_err 
 
 enum kiln_status kiln_json_read_beside(struct kiln_json_reader *r, struct kiln_err *err) {
     static const char *const usual_bos[] = {"<s>", "<|begin_of_text|>", NULL};
-    static const char *const usual_eos[] = {
-        "</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_story|>",
-        NULL};
+    static const char *const usual_eos[] = {"</s>",       "<|end_of_text|>", "<|endoftext|>",
+                                            "<|im_end|>", "<|eot_id|>",      "<|end_story|>",
+                                            NULL};
     json_t *map, *generation;
     KILN_TRY(read_config(r, err));
     KILN_TRY(load_beside(r, "special_tokens_map.json", &map, err));

@@ -237,13 +237,12 @@ static enum kiln_status read_added(struct kiln_json_reader *r, struct kiln_err *
     const json_t *list = json_object_get(r->root, "added_tokens");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *token = json_array_get(list, i);
-        struct kiln_added added = {
-            .id = (uint32_t)json_integer_value(json_object_get(token, "id")),
-            .special = kiln_json_flag(token, "special", false),
-            .lstrip = kiln_json_flag(token, "lstrip", false),
-            .rstrip = kiln_json_flag(token, "rstrip", false),
-            .single_word = kiln_json_flag(token, "single_word", false),
-            .normalized = kiln_json_flag(token, "normalized", true)};
+        struct kiln_added added = {.id = (uint32_t)json_integer_value(json_object_get(token, "id")),
+                                   .special = kiln_json_flag(token, "special", false),
+                                   .lstrip = kiln_json_flag(token, "lstrip", false),
+                                   .rstrip = kiln_json_flag(token, "rstrip", false),
+                                   .single_word = kiln_json_flag(token, "single_word", false),
+                                   .normalized = kiln_json_flag(token, "normalized", true)};
         KILN_REQUIRE(kiln_parts_add_added(&r->parts, added), err, KILN_ENOMEM,
                      "tokenizer %s: out of memory", r->path);
     }

@@ -109,9 +109,9 @@ static void write_logits(struct engine_lab *lab, const char *folder) {
     }
     kiln_lora_merge(lab->table, lab->memory.weights);
     CHECK_OK(kiln_table_create(&lab->table->dims, &base, &err), &err);
-    CHECK_OK(kiln_session_open(base, lab->memory.weights, lab->engine.pool, &options, &session,
-                               &err),
-             &err);
+    CHECK_OK(
+        kiln_session_open(base, lab->memory.weights, lab->engine.pool, &options, &session, &err),
+        &err);
     CHECK_OK(kiln_session_feed(session, ids, SEQ, logits, &err), &err);
     kiln_session_close(session);
     kiln_table_destroy(base);
