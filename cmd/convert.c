@@ -16,7 +16,7 @@
 #include "output.h"
 
 struct flags {
-    bool force, json;
+    bool force, json, only_adapter;
     const char *dtype, *tokenizer;
 };
 
@@ -25,12 +25,16 @@ static const struct option options[] = {
      GROUP_MODEL, 0, 0, offsetof(struct flags, dtype)},
     {"tokenizer", 0, OPTION_TEXT, "T", NULL, "file or folder of the tokenizer (IN's own)",
      GROUP_MODEL, 0, 0, offsetof(struct flags, tokenizer)},
+    {"only-adapter", 0, OPTION_SWITCH, NULL, NULL,
+     "write the adapters of a run or checkpoint alone, as a folder in the layout of PEFT",
+     GROUP_OUTPUT, 0, 0, offsetof(struct flags, only_adapter)},
     {"force", 0, OPTION_SWITCH, NULL, NULL, "replace OUT when it exists", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, force)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
-static const enum kiln_setting_id settings[] = {KILN_SETTING_rms_eps, KILN_SETTING_rope_theta};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_rms_eps, KILN_SETTING_rope_theta,
+                                                KILN_SETTING_adapter};
 
 struct conversion {
     const struct kiln_model *model;
@@ -170,9 +174,41 @@ static enum kiln_status convert(const struct call *call, const struct kiln_model
     return report(call, c, err);
 }
 
+/* --only-adapter: nothing of the model is written. */
+static enum kiln_status convert_adapter(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const char *in = call->arguments[0], *out = call->arguments[1];
+    struct kiln_model adapters;
+    char targets[KILN_LORA_TEXT];
+    KILN_REQUIRE(call->settings.adapter == NULL, err, KILN_EUSAGE,
+                 "--only-adapter writes what a run has trained, --adapter adds what a folder has; "
+                 "use one of them");
+    KILN_TRY(kiln_run_adapters(in, &adapters, err));
+    const struct kiln_lora lora = adapters.table->lora;
+    const size_t n = adapters.table->adapters;
+    const enum kiln_status status =
+        kiln_lora_save(out, adapters.table, adapters.weights, NULL, flags->force, err);
+    kiln_model_close(&adapters);
+    KILN_TRY(status);
+    kiln_lora_text(lora.targets, targets);
+    if (flags->json) {
+        return json_print(
+            json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:s}", "from", in, "to", out, "format",
+                      "PEFT", "parameters", (json_int_t)n, "lora", (json_int_t)lora.rank,
+                      "lora_alpha", lora.alpha, "lora_targets", targets),
+            err);
+    }
+    printf("%s: %zu parameters of the adapters of %s, rank %zu, alpha %g, on %s\n", out, n, in,
+           lora.rank, lora.alpha, targets);
+    return output_finish(err);
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const char *in = call->arguments[0], *out = call->arguments[1];
+    if (flags->only_adapter) {
+        return convert_adapter(call, err);
+    }
     struct conversion c = {.out = out, .format = kiln_format_of(out)};
     KILN_REQUIRE(kiln_preset_find(in) == NULL || file_exists(in), err, KILN_EUSAGE,
                  "convert %s: a preset has no weights to convert; name a run folder or a model",
@@ -199,6 +235,8 @@ const struct command command_convert = {
         "and compared before it gets its name; the largest differences are printed.\n\n"
         "  kiln convert runs/demo/run demo.gguf --dtype q8_0\n"
         "  kiln convert Qwen2.5-0.5B qwen.gguf --dtype bf16\n"
+        "  kiln convert runs/tuned adapter --only-adapter     # for peft\n"
+        "  kiln convert base.bin tuned --adapter adapter      # merged\n"
         "  kiln convert hf-story story.bin --rms-eps 1e-5     # a .bin stands for 1e-5\n",
     .least_arguments = 2,
     .most_arguments = 2,

@@ -271,6 +271,17 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_open(const char *name, uint
                                                           struct kiln_model *out,
                                                           struct kiln_err *err);
 KILN_API void kiln_model_close(struct kiln_model *model);
+/* Add the adapters of a folder (kiln_lora_save's layout) to a model's weights. Errors are those of
+ * kiln_lora_peek and kiln_lora_load; the model is as it was then. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_adapt(struct kiln_model *model,
+                                                           const char *folder,
+                                                           struct kiln_err *err);
+/* The adapters of a run, from its state, or of a checkpoint's folder: in the last table->adapters
+ * of out->weights; the model's own weights need not be there. KILN_EINPUT where there are none,
+ * KILN_EBUSY while a process changes them. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_adapters(const char *folder,
+                                                            struct kiln_model *out,
+                                                            struct kiln_err *err);
 
 /* What a model that was written differs in from the one that was to be written. */
 struct kiln_proof {
