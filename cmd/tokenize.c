@@ -32,7 +32,8 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_tokenizer, KILN_SETTING_blank_lines};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_tokenizer, KILN_SETTING_blank_lines,
+                                                KILN_SETTING_skip_bad, KILN_SETTING_chat_template};
 
 static enum kiln_status learn(const char *text_path, uint64_t vocab, struct kiln_tokenizer **out,
                               struct kiln_err *err) {
@@ -62,8 +63,23 @@ static enum kiln_status vocabulary_path(const struct flags *flags, char **out,
     return KILN_OK;
 }
 
+/* What the reader of the text had to say. */
+static void remarks(const struct kiln_tokenize_report *r) {
+    if (r->answers + r->prompts > 0) {
+        printf("chat: %" PRIu64 " tokens of answers count, %" PRIu64 " of prompts do not\n",
+               r->answers, r->prompts);
+    }
+    if (r->bad_lines > 0) {
+        printf("%" PRIu64 " lines left out, the first: %s\n", r->bad_lines, r->first_bad);
+    }
+    if (r->stray_bytes > 0) {
+        printf("%" PRIu64 " bytes are not UTF-8; they were taken byte by byte\n", r->stray_bytes);
+    }
+}
+
 static enum kiln_status report(const struct call *call, const struct kiln_tokenizer *tokenizer,
-                               const char *vocabulary, struct kiln_err *err) {
+                               const char *vocabulary, const struct kiln_tokenize_report *said,
+                               struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_token_file *file = NULL;
     KILN_TRY(kiln_token_file_open(flags->output, 0, &file, err));
@@ -75,25 +91,55 @@ static enum kiln_status report(const struct call *call, const struct kiln_tokeni
     const char *name = vocabulary != NULL ? vocabulary : kiln_tokenizer_name(tokenizer);
     if (flags->json) {
         return json_print(
-            json_pack("{s:s, s:I, s:I, s:I, s:f, s:s}", "output", flags->output, "tokens",
-                      (json_int_t)ids, "documents", (json_int_t)documents, "vocab",
-                      (json_int_t)vocab, "bytes_per_token", bytes / (double)ids, "tokenizer", name),
+            json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I, s:I}", "output", flags->output,
+                      "tokens", (json_int_t)ids, "documents", (json_int_t)documents, "vocab",
+                      (json_int_t)vocab, "bytes_per_token", bytes / (double)ids, "tokenizer", name,
+                      "bad_lines", (json_int_t)said->bad_lines, "stray_bytes",
+                      (json_int_t)said->stray_bytes, "answers", (json_int_t)said->answers,
+                      "prompts", (json_int_t)said->prompts),
             err);
     }
     printf("%s: %zu tokens in %zu documents, %.2f bytes a token; %zu ids of %s\n", flags->output,
            ids, documents, bytes / (double)ids, vocab, name);
+    remarks(said);
     return output_finish(err);
+}
+
+/* The template that is named, or the one beside the tokenizer. */
+static enum kiln_status open_chat(const struct kiln_settings *s, struct kiln_chat **out,
+                                  struct kiln_err *err) {
+    char folder[4300];
+    *out = NULL;
+    if (s->chat_template) {
+        return kiln_chat_open(s->chat_template, out, err);
+    }
+    snprintf(folder, sizeof folder, "%s", s->tokenizer ? s->tokenizer : "");
+    if (!kiln_chat_is_there(folder)) {
+        char *slash = strrchr(folder, '/');
+        snprintf(slash ? slash : folder, sizeof folder - (slash ? (size_t)(slash - folder) : 0),
+                 "%s", slash ? "" : ".");
+    }
+    return s->tokenizer && kiln_chat_is_there(folder) ? kiln_chat_open(folder, out, err) : KILN_OK;
 }
 
 static enum kiln_status tokenize(const struct call *call, const struct kiln_tokenizer *tokenizer,
                                  const char *vocabulary, struct kiln_err *err) {
     const struct flags *flags = call->flags;
-    const struct kiln_tokenize_options how = {.blank_lines = call->settings.blank_lines};
-    if (vocabulary != NULL) {
-        KILN_TRY(kiln_tokenizer_save(tokenizer, vocabulary, err));
+    struct kiln_tokenize_report said = {.documents = 0};
+    struct kiln_chat *chat;
+    KILN_TRY(open_chat(&call->settings, &chat, err));
+    const struct kiln_tokenize_options how = {.blank_lines = call->settings.blank_lines,
+                                              .skip_bad = call->settings.skip_bad,
+                                              .chat = chat,
+                                              .report = &said};
+    enum kiln_status status =
+        vocabulary ? kiln_tokenizer_save(tokenizer, vocabulary, err) : KILN_OK;
+    if (status == KILN_OK) {
+        status = kiln_tokenize_file(tokenizer, call->arguments[0], flags->output, &how, err);
     }
-    KILN_TRY(kiln_tokenize_file(tokenizer, call->arguments[0], flags->output, &how, err));
-    return report(call, tokenizer, vocabulary, err);
+    kiln_chat_close(chat);
+    KILN_TRY(status);
+    return report(call, tokenizer, vocabulary, &said, err);
 }
 
 static enum kiln_status with_learned(const struct call *call, struct kiln_err *err) {
@@ -143,7 +189,9 @@ const struct command command_tokenize = {
     .summary = "turn a text file into token ids, learning a vocabulary if asked",
     .details =
         "<|endoftext|> separates documents. kiln train tokenizes by itself; this is for a\n"
-        "vocabulary of your own, and for looking.\n\n"
+        "vocabulary of your own, and for looking. TEXT may be compressed by gzip or zstd. In\n"
+        "*.jsonl a line is {\"text\": ...} or a conversation, {\"messages\": [...]}, which a\n"
+        "chat template writes: docs/data.md.\n\n"
         "  kiln tokenize book.txt -o book.tok --train-bpe 1024\n"
         "  kiln train --data book.txt --tokenizer book.tokenizer.bin\n",
     .least_arguments = 1,

@@ -145,6 +145,16 @@ KILN_MUST_CHECK enum kiln_status kiln_encoder_init(struct kiln_encoder *e,
                                                    const struct kiln_tokenizer *tok, bool cache,
                                                    struct kiln_err *err);
 void kiln_encoder_begin(struct kiln_encoder *e, const char *text, size_t size);
+/* A text that goes on where another one ended: no blank is put before it. */
+static inline void kiln_encoder_go_on(struct kiln_encoder *e, const char *text, size_t size) {
+    kiln_encoder_begin(e, text, size);
+    e->prefix = false;
+}
+/* May a text be cut between a newline and the letter behind it: is there no token across? */
+static inline bool kiln_encoder_may_cut(const struct kiln_tokenizer *tok, char newline,
+                                        char letter) {
+    return !kiln_tokenizer_joins(tok, (unsigned char)newline, (unsigned char)letter);
+}
 static inline bool kiln_encoder_done(const struct kiln_encoder *e) { return e->pos == e->size; }
 /* Append ids to `out` until it holds at least `enough`, or the text is done. */
 KILN_MUST_CHECK enum kiln_status kiln_encoder_more(struct kiln_encoder *e, size_t enough,
@@ -181,11 +191,20 @@ struct kiln_token_header {
     uint64_t text_size;
     uint32_t text_crc;
     uint32_t vocabulary_crc;
-    uint32_t flags; /* 1: empty lines separated documents */
+    uint32_t flags; /* enum kiln_token_flag */
+    uint32_t bitmaps_crc;
 };
+enum kiln_token_flag { KILN_TOKENS_BLANK_LINES = 1, KILN_TOKENS_BITMAPS = 2 };
+/* Bytes of a bitmap of so many ids, and of the zeros in front of both. */
+static inline uint64_t kiln_bitmap_bytes(uint64_t count) { return (count + 63) / 64 * 8; }
+static inline uint64_t kiln_bitmap_gap(const struct kiln_token_header *h) {
+    return (8 - h->count * h->width % 8) % 8;
+}
 void kiln_token_header_write(const struct kiln_token_header *h,
                              unsigned char out[KILN_TOKEN_HEADER]);
 
+/* Are there ids that do not count? */
+bool kiln_token_file_masked(const struct kiln_token_file *file);
 const char *kiln_token_file_path(const struct kiln_token_file *file);
 uint32_t kiln_token_file_bos(const struct kiln_token_file *file);
 /* Copy ids at .. at+n-1. */

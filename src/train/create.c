@@ -18,8 +18,8 @@
 #include "train/run_int.h"
 
 /* runs/MODEL-DATA from the names of the two, with a number where that is taken. */
-static void choose_folder(const struct kiln_settings *s, char *out, size_t size) {
-    const char *names[2] = {s->model, s->data};
+static void choose_folder(const struct kiln_settings *s, const char *data, char *out, size_t size) {
+    const char *names[2] = {s->model, data};
     char stem[2][64];
     for (int i = 0; i < 2; i++) {
         size_t length = strlen(names[i]);
@@ -166,6 +166,19 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     return status;
 }
 
+/* Lists as they can be read again without the files. */
+static enum kiln_status keep_list(struct kiln_settings *s, enum kiln_setting_id id,
+                                  const char *text, struct kiln_err *err) {
+    struct kiln_data_list list;
+    KILN_TRY(kiln_data_list_parse(text, &list, err));
+    char *plain = kiln_data_list_text(&list);
+    kiln_data_list_free(&list);
+    KILN_REQUIRE(plain, err, KILN_ENOMEM, "data: out of memory");
+    const enum kiln_status status = kiln_settings_set(s, id, plain, s->origin[id], err);
+    kiln_free(plain);
+    return status;
+}
+
 static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
     struct kiln_completed completed;
@@ -173,7 +186,8 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
     enum kiln_precision precision;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
-    KILN_TRY(kiln_check_data(s->data, err));
+    KILN_TRY(keep_list(s, KILN_SETTING_data, s->data, err));
+    KILN_TRY(s->val ? keep_list(s, KILN_SETTING_val, s->val, err) : KILN_OK);
     const enum kiln_status status = kiln_settings_complete(s, &completed, err);
     run->tokenizer = completed.tokenizer;
     KILN_TRY(status);
@@ -190,7 +204,10 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
             run->folder[n - 1] = '\0'; /* or the temporary folder would lie inside */
         }
     } else {
-        choose_folder(s, run->folder, sizeof run->folder);
+        struct kiln_data_list list;
+        KILN_TRY(kiln_data_list_split(s->data, &list, err));
+        choose_folder(s, list.path[0], run->folder, sizeof run->folder);
+        kiln_data_list_free(&list);
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
     KILN_TRY(make_folder(run, &completed.source, err));
