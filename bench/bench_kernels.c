@@ -133,6 +133,30 @@ static void run_rope(struct job *job) {
 static struct measured bench_rope(struct job *job) {
     return (struct measured){run_rope, 2 * COPIED(ROWS, 2 * D, operand(job), operand(job)), "GB/s"};
 }
+static void run_head_norm(struct job *job) {
+    job->k.head_norm(job->c, job->a, (size_t)3 * D, ROWS, (size_t)2 * D / K, K, (float *)job->b,
+                     1e-6f);
+}
+static struct measured bench_head_norm(struct job *job) {
+    return (struct measured){run_head_norm, COPIED(ROWS, 2 * D, operand(job), operand(job)),
+                             "GB/s"};
+}
+static void run_head_norm_bwd(struct job *job) {
+    memset(job->d, 0, K * sizeof(float));
+    job->k.head_norm_bwd(job->c, (float *)job->d, job->a, (size_t)3 * D, ROWS, (size_t)2 * D / K, K,
+                         (float *)job->b, 1e-6f);
+}
+static struct measured bench_head_norm_bwd(struct job *job) {
+    return (struct measured){run_head_norm_bwd, COPIED(ROWS, 2 * D, 2 * operand(job), operand(job)),
+                             "GB/s"};
+}
+static void run_sum_rows(struct job *job) {
+    memset(job->d, 0, (size_t)3 * D * sizeof(float));
+    job->k.sum_rows((float *)job->d, job->a, (size_t)3 * D, ROWS, (size_t)3 * D);
+}
+static struct measured bench_sum_rows(struct job *job) {
+    return (struct measured){run_sum_rows, COPIED(ROWS, 3 * D, operand(job), 0), "GB/s"};
+}
 static void run_swiglu(struct job *job) { job->k.swiglu(job->c, job->a, ROWS, F); }
 static struct measured bench_swiglu(struct job *job) {
     return (struct measured){run_swiglu, COPIED(ROWS, F, 2 * operand(job), operand(job)), "GB/s"};

@@ -49,7 +49,9 @@ enum kiln_status dims_choose(const struct kiln_settings *s, struct kiln_dims *di
     override(&dims->layers, s->layers);
     override(&dims->vocab, s->vocab);
     override(&dims->seq, s->seq);
-    dims->head_size = 0;
+    if (s->dim != KILN_UNSET || s->heads != KILN_UNSET) {
+        dims->head_size = 0; /* else of the model, where it may be its own */
+    }
     return kiln_dims_check(dims, err);
 }
 

@@ -51,11 +51,37 @@ static struct spread spread_of(const float *values, size_t n) {
     return s;
 }
 
+static const char *const rope_kinds[] = {[KILN_ROPE_PLAIN] = "none",
+                                         [KILN_ROPE_LINEAR] = "linear",
+                                         [KILN_ROPE_LLAMA3] = "llama3",
+                                         [KILN_ROPE_YARN] = "yarn"};
+
 static json_t *dims_json(const struct kiln_dims *d) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "dim", (json_int_t)d->dim,
-                     "hidden", (json_int_t)d->hidden, "layers", (json_int_t)d->layers, "heads",
-                     (json_int_t)d->heads, "kv_heads", (json_int_t)d->kv_heads, "vocab",
-                     (json_int_t)d->vocab, "seq", (json_int_t)d->seq, "tied", d->tied);
+    const struct kiln_rope *r = &d->rope;
+    json_t *rope =
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "kind", rope_kinds[r->kind], "factor",
+                  (double)r->factor, "low_freq_factor", (double)r->low_freq_factor,
+                  "high_freq_factor", (double)r->high_freq_factor, "beta_fast",
+                  (double)r->beta_fast, "beta_slow", (double)r->beta_slow, "attention_factor",
+                  (double)r->attention_factor, "original_seq", (json_int_t)r->original_seq);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:b, s:b, s:o}",
+                     "dim", (json_int_t)d->dim, "hidden", (json_int_t)d->hidden, "layers",
+                     (json_int_t)d->layers, "heads", (json_int_t)d->heads, "kv_heads",
+                     (json_int_t)d->kv_heads, "head_size", (json_int_t)d->head_size, "vocab",
+                     (json_int_t)d->vocab, "seq", (json_int_t)d->seq, "tied", d->tied, "rms_eps",
+                     (double)d->rms_eps, "rope_theta", (double)d->rope_theta, "qkv_bias",
+                     d->qkv_bias, "qk_norm", d->qk_norm, "rope", rope);
+}
+
+/* What is not as in every Llama. */
+static void print_family(const struct kiln_dims *d) {
+    if (d->qkv_bias || d->qk_norm || d->heads * d->head_size != d->dim) {
+        printf("  head size %zu%s%s\n", d->head_size, d->qkv_bias ? ", biases of q, k, v" : "",
+               d->qk_norm ? ", norms of q, k" : "");
+    }
+    if (d->rope.kind != KILN_ROPE_PLAIN) {
+        printf("  RoPE scaled: %s, factor %g\n", rope_kinds[d->rope.kind], (double)d->rope.factor);
+    }
 }
 
 /* Every weight was looked at; so many were not finite. */
@@ -63,6 +89,7 @@ static void print_dims(const struct kiln_dims *d, size_t parameters, size_t not_
     printf("  dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu, seq %zu, %s\n",
            d->dim, d->hidden, d->layers, d->heads, d->kv_heads, d->vocab, d->seq,
            d->tied ? "tied head" : "untied head");
+    print_family(d);
     if (not_finite == 0) {
         printf("  %zu parameters, all finite\n", parameters);
     } else {

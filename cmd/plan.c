@@ -4,11 +4,13 @@
  */
 #include "kiln/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "commands.h"
 #include "dims.h"
 #include "kiln/train.h"
+#include "minutes.h"
 #include "output.h"
 #include "plan.h"
 
@@ -32,7 +34,10 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_activations, KILN_SETTING_memory,      KILN_SETTING_overlap,
     KILN_SETTING_restart,     KILN_SETTING_precision,   KILN_SETTING_threads,
     KILN_SETTING_weight_mode, KILN_SETTING_no_extras,   KILN_SETTING_sim_time,
-    KILN_SETTING_sim,         KILN_SETTING_profile,     KILN_SETTING_dw};
+    KILN_SETTING_sim,         KILN_SETTING_profile,     KILN_SETTING_dw,
+    KILN_SETTING_data,        KILN_SETTING_val,         KILN_SETTING_tokenizer,
+    KILN_SETTING_minutes,     KILN_SETTING_steps,       KILN_SETTING_lr,
+    KILN_SETTING_min_lr,      KILN_SETTING_warmup,      KILN_SETTING_weight_decay};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -65,12 +70,35 @@ static enum kiln_status estimate(const struct call *call, struct kiln_plan_reque
     return kiln_estimate(request, flags->trace, out, err);
 }
 
+/* --minutes: what would be chosen. */
+static enum kiln_status plan_minutes(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_minutes *minutes;
+    KILN_REQUIRE(!flags->trace, err, KILN_EUSAGE,
+                 "plan: --trace lists a window; for that of --minutes use kiln train --dry-run");
+    KILN_TRY(kiln_minutes_choose(&call->settings, 0, &minutes, err));
+    enum kiln_status status = KILN_OK;
+    if (flags->json) {
+        status = json_print(minutes_json(minutes), err);
+    } else {
+        minutes_print(minutes);
+        status = output_finish(err);
+    }
+    kiln_minutes_free(minutes);
+    return status;
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_settings *s = &call->settings;
     struct kiln_plan_request request;
     struct kiln_estimate result;
     struct kiln_dims dims;
+    if (!isnan(s->minutes)) {
+        return plan_minutes(call, err);
+    }
+    KILN_REQUIRE(s->data == NULL, err, KILN_EUSAGE,
+                 "plan: --data is read for --minutes only; add --minutes N, or leave it out");
     KILN_TRY(dims_choose(s, &dims, err));
     KILN_TRY(kiln_plan_request_of(s, &dims, &request, err));
     request.seq = dims.seq;
@@ -93,8 +121,11 @@ const struct command command_plan = {
     .summary = "which kernels are compiled when, what is kept, what it takes; nothing runs",
     .details =
         "Without --model: stories15m. Of a .bin only the sizes are read. kiln train with the same\n"
-        "flags does what is printed here; its --dry-run prints it, too.\n\n"
-        "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n",
+        "flags does what is printed here; its --dry-run prints it, too. With --data and "
+        "--minutes:\n"
+        "what would be trained in that time, why, and what other sizes would come to.\n\n"
+        "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n"
+        "  kiln plan --data book.txt --minutes 30\n",
     .flags_size = sizeof(struct flags),
     .options = options,
     .settings = settings,

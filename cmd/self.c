@@ -58,9 +58,9 @@ int self_aside(int descriptor) {
 }
 
 struct arguments {
-    char words[6][16], folder[4096], place[256], since[24], began[32], state[16], socket[16];
-    char flags[6][16];
-    char *list[20];
+    char words[6][16], folder[4096], place[256], since[24], began[32], deadline[32];
+    char state[16], socket[16], flags[6][16];
+    char *list[22];
 };
 
 /* exec wants them to be writable. */
@@ -68,7 +68,7 @@ static void make_arguments(const struct self_task *task, int state, int socket,
                            struct arguments *a) {
     static const char *const words[] = {"kiln",        "train",   "--resume",
                                         "--take-over", "--since", "--began"};
-    static const char *const flags[] = {"--json", "--worker", "--successor"};
+    static const char *const flags[] = {"--json", "--worker", "--successor", "--deadline"};
     size_t n = 0;
     memset(a, 0, sizeof *a);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -92,6 +92,11 @@ static void make_arguments(const struct self_task *task, int state, int socket,
         snprintf(a->socket, sizeof a->socket, "%d", socket);
         a->list[n++] = a->flags[1];
         a->list[n++] = a->socket;
+    }
+    if (task->deadline > 0) {
+        snprintf(a->deadline, sizeof a->deadline, "%.6f", task->deadline);
+        a->list[n++] = a->flags[3];
+        a->list[n++] = a->deadline;
     }
     if (task->place != NULL) {
         snprintf(a->place, sizeof a->place, "%s", task->place);

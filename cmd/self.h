@@ -18,9 +18,10 @@ KILN_MUST_CHECK enum kiln_status self_open(struct kiln_err *err);
 /* A run that goes on in another process: `kiln train` with flags that no help lists. */
 struct self_task {
     char folder[4096];
-    int descriptor; /* of its locked state */
-    uint64_t since; /* the last step before the first of these processes */
-    double began;   /* when the first of them began to train, seconds of the monotonic clock */
+    int descriptor;  /* of its locked state */
+    uint64_t since;  /* the last step before the first of these processes */
+    double began;    /* when the first of them began to train, seconds of the monotonic clock */
+    double deadline; /* until when it may train, of that clock; 0: as long as it takes */
     bool json;
     int worker;        /* socket of a worker (relay.h); -1: it has no supervisor */
     const char *place; /* of a successor; NULL: it takes the run over at once */

@@ -17,6 +17,7 @@
 
 #include "commands.h"
 #include "kiln/report.h"
+#include "minutes.h"
 #include "output.h"
 #include "plan.h"
 #include "self.h"
@@ -27,7 +28,7 @@
 struct flags {
     const char *resume, *successor;
     uint64_t take_over, since, worker;
-    double began;
+    double began, deadline;
     bool dry_run, json;
 };
 
@@ -42,6 +43,8 @@ static const struct option options[] = {
      offsetof(struct flags, since)}, /* the last step before the first of these processes */
     {"began", 0, OPTION_REAL, "SECONDS", NULL, NULL, GROUP_RUN, 0, 1e15,
      offsetof(struct flags, began)}, /* when that one began to train */
+    {"deadline", 0, OPTION_REAL, "SECONDS", NULL, NULL, GROUP_RUN, 0, 1e15,
+     offsetof(struct flags, deadline)}, /* of --minutes, given to that one */
     {"worker", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 1, INT32_MAX,
      offsetof(struct flags, worker)}, /* of a supervisor (relay.h) */
     {"successor", 0, OPTION_TEXT, "PLACE", NULL, NULL, GROUP_RUN, 0, 0,
@@ -59,7 +62,7 @@ static const enum kiln_setting_id settings[] = {KILN_SETTINGS(SETTING_ID)};
 struct watch {
     bool json, terminal, silent;
     bool unfinished; /* a progress line stands on the terminal without its newline */
-    uint64_t total;
+    const struct kiln_settings *settings; /* whose steps may change on the way */
     struct kiln_progress progress;
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
@@ -84,8 +87,8 @@ static void flush_or_stop(void) {
 
 static void print_step(struct watch *watch, const struct kiln_step_record *record) {
     char line[512];
-    const bool stays = !isnan(record->val_loss) || record->step == watch->total;
-    kiln_progress_line(&watch->progress, record, watch->total, line, sizeof line);
+    const bool stays = !isnan(record->val_loss) || record->step == watch->settings->steps;
+    kiln_progress_line(&watch->progress, record, watch->settings->steps, line, sizeof line);
     if (watch->silent) { /* another process printed it; the smoothed loss goes on */
         watch->unfinished = watch->terminal && !stays;
         return;
@@ -233,9 +236,33 @@ static void relieve(struct kiln_run *run) {
     kiln_run_close(run);
 }
 
+static double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 /* ---- the run -------------------------------------------------------------------------------- */
 
-static enum kiln_status open_run(const struct call *call, struct kiln_run **run,
+/* --minutes: what was chosen is said first. */
+static enum kiln_status create_for_minutes(const struct call *call, double began,
+                                           struct kiln_run **run, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_minutes *minutes;
+    enum kiln_status status = KILN_OK;
+    KILN_TRY(kiln_minutes_choose(&call->settings, began, &minutes, err));
+    if (!flags->json) {
+        minutes_print(minutes);
+        status = output_finish(err);
+    }
+    if (status == KILN_OK) {
+        status = kiln_run_create_minutes(minutes, run, err);
+    }
+    kiln_minutes_free(minutes);
+    return status;
+}
+
+static enum kiln_status open_run(const struct call *call, double began, struct kiln_run **run,
                                  struct kiln_err *err) {
     const struct flags *flags = call->flags;
     if (flags->successor != NULL) {
@@ -244,20 +271,19 @@ static enum kiln_status open_run(const struct call *call, struct kiln_run **run,
         return succeed(flags, run, err);
     }
     if (flags->take_over != KILN_UNSET) {
-        return kiln_run_take_over((int)flags->take_over, flags->resume, run, err);
+        KILN_TRY(kiln_run_take_over((int)flags->take_over, flags->resume, run, err));
+        kiln_run_set_deadline(*run, isnan(flags->deadline) ? 0 : flags->deadline);
+        return KILN_OK;
     }
     if (flags->resume != NULL) {
         return kiln_run_resume(flags->resume, &call->settings, run, err);
     }
     KILN_REQUIRE(call->settings.data != NULL, err, KILN_EUSAGE,
                  "train: --data is missing: name a text or token file, as --data book.txt");
+    if (!isnan(call->settings.minutes)) {
+        return create_for_minutes(call, began, run, err);
+    }
     return kiln_run_create(&call->settings, run, err);
-}
-
-static double now_s(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static void complete_end(struct watch *watch, double seconds) {
@@ -304,7 +330,7 @@ static enum kiln_status print_finish(const struct kiln_run *run, const struct wa
                                      struct kiln_err *err) {
     if (watch->end.steps == 0) {
         printf("already at step %" PRIu64 " of %" PRIu64 ": give more --steps\n", watch->end.step,
-               watch->total);
+               watch->settings->steps);
         return output_finish(err);
     }
     char *text = kiln_report_finish(kiln_run_info(run), &watch->end);
@@ -319,7 +345,7 @@ static enum kiln_status stopped(const struct kiln_run_info *info, const struct w
     return KILN_FAIL(err, KILN_EINTERRUPTED,
                      "stopped after step %" PRIu64 " of %" PRIu64
                      " and saved; to go on: kiln train --resume %s",
-                     watch->end.step, watch->total, info->folder);
+                     watch->end.step, watch->settings->steps, info->folder);
 }
 
 /* The device's words, and that nothing is lost: the window that failed is taken again. */
@@ -339,7 +365,7 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
     const struct kiln_run_info *info = kiln_run_info(run);
     struct watch watch = {.json = flags->json,
                           .terminal = output_is_terminal(),
-                          .total = info->settings->steps,
+                          .settings = info->settings,
                           .val_loss = (double)NAN,
                           .end.step = info->first_step};
     const struct kiln_observer observer = {.context = &watch,
@@ -379,6 +405,7 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
         KILN_TRY(print_json(run, &watch, status == KILN_EINTERRUPTED, err));
     } else if (status == KILN_OK) {
         KILN_TRY(print_finish(run, &watch, err));
+        minutes_print_end(info, watch.val_loss);
     }
     return status == KILN_OK ? KILN_OK : stopped(info, &watch, err);
 }
@@ -386,7 +413,8 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
 /* The run goes on in a fresh process: this program again, told where to go on. */
 static struct self_task hand_over(const struct call *call, struct kiln_run *run, double began) {
     const struct flags *flags = call->flags;
-    struct self_task task = {.began = began, .json = flags->json, .worker = -1};
+    struct self_task task = {
+        .began = began, .deadline = kiln_run_deadline(run), .json = flags->json, .worker = -1};
     task.since = flags->since != KILN_UNSET ? flags->since : kiln_run_info(run)->first_step;
     snprintf(task.folder, sizeof task.folder, "%s", kiln_run_info(run)->folder);
     task.descriptor = kiln_run_hand_over(run);
@@ -427,11 +455,35 @@ static enum kiln_status supervise(const struct call *call, struct kiln_run *run,
     return KILN_OK;
 }
 
+/* What training with --minutes would plan. */
+static enum kiln_status plan_for_minutes(const struct call *call, struct kiln_plan_request *out,
+                                         char name[512], struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_minutes *m;
+    KILN_TRY(kiln_minutes_choose(&call->settings, 0, &m, err));
+    if (!flags->json) {
+        minutes_print(m);
+    }
+    const struct kiln_profile profile = m->request.plan.profile;
+    const uint64_t memory = m->request.plan.memory;
+    const enum kiln_status status =
+        kiln_plan_request_of(&m->settings, &m->choice.is.dims, out, err);
+    out->profile = profile;
+    out->memory = memory;
+    out->device.times = profile.sim;
+    out->device.sim = call->settings.sim;
+    snprintf(name, 512, "sizes chosen for %g minutes", m->settings.minutes);
+    kiln_minutes_free(m);
+    return status;
+}
+
 static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
     struct kiln_plan_request request;
     struct kiln_estimate estimate;
     char name[512];
-    KILN_TRY(kiln_run_plan(&call->settings, &request, name, err));
+    const bool minutes = !isnan(call->settings.minutes);
+    KILN_TRY(minutes ? plan_for_minutes(call, &request, name, err)
+                     : kiln_run_plan(&call->settings, &request, name, err));
     KILN_TRY(kiln_estimate(&request, true, &estimate, err));
     const struct plan_shown shown = {name, call->settings.device, &request, &estimate};
     const struct flags *flags = call->flags;
@@ -458,7 +510,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         stop_quietly();
         KILN_TRY(worker_begin((int)flags->worker, flags->successor != NULL, err));
     }
-    KILN_TRY(open_run(call, &run_now, err));
+    const double started = now_s();
+    KILN_TRY(open_run(call, started, &run_now, err));
     const double began = isnan(flags->began) ? now_s() : flags->began;
     if (flags->take_over == KILN_UNSET && kiln_run_relays(run_now)) {
         return supervise(call, run_now, began, err);
@@ -478,7 +531,10 @@ const struct command command_train = {
     .details =
         "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin\n"
         "or a run folder. Sizes override those of a preset. In brackets: the default.\n"
-        "Ctrl-C finishes the current action and saves; exit 130. Plan: kiln plan --help.\n\n"
+        "Ctrl-C finishes the current action and saves; exit 130. Plan: kiln plan --help.\n"
+        "With --minutes all that is not given is chosen for the time and said: kiln plan "
+        "--minutes.\n\n"
+        "  kiln train --data book.txt --minutes 30\n"
         "  kiln train --data book.txt --steps 200\n"
         "  kiln train --resume runs/stories15m-book --steps 400\n",
     .flags_size = sizeof(struct flags),

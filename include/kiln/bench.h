@@ -73,4 +73,11 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_bench(const struct kiln_bench_opt
                                                      struct kiln_bench_result *out,
                                                      struct kiln_err *err);
 
+/* What a step takes, and nothing else: behind one to warm up, steps of random weights are taken for
+ * about `seconds` (two at least, `steps` at most where that is not 0), and thrown away. *step_s
+ * gets their median. On the cpu. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_bench_step(const struct kiln_bench_options *options,
+                                                          double seconds, double *step_s,
+                                                          struct kiln_err *err);
+
 #endif

@@ -64,9 +64,11 @@ KILN_API const struct kiln_preset *kiln_presets(void);
 /* The preset of that name, or NULL. */
 KILN_API const struct kiln_preset *kiln_preset_find(const char *name);
 
-/* Check that the sizes make a model: every size positive, heads*head_size = dim, kv_heads divides
- * heads, head_size even, no product beyond size_t, eps and theta positive. KILN_EUSAGE names the
- * size and its valid values. head_size 0 is first set to dim/heads. */
+/* Check that the sizes make a model: every size positive, dim even, kv_heads divides heads,
+ * head_size even, no product beyond size_t, eps and theta positive, the scaling of RoPE complete.
+ * KILN_EUSAGE names the size and its valid values. What a file may be silent about is first set:
+ * head_size 0 to dim/heads; YARN's betas and attention_factor 0 to what the struct says. Members of
+ * `rope` that its kind does not use are set to 0, so that equal models have equal dims. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_dims_check(struct kiln_dims *dims,
                                                           struct kiln_err *err);
 
@@ -84,6 +86,11 @@ enum kiln_role {
     KILN_W2,         /* [D, F] */
     KILN_FINAL_NORM, /* [D], rank 1 */
     KILN_HEAD,       /* [V, D], absent when tied */
+    KILN_BQ,         /* [H*K], rank 1; as BK and BV where dims.qkv_bias */
+    KILN_BK,         /* [G*K], rank 1 */
+    KILN_BV,         /* [G*K], rank 1 */
+    KILN_Q_NORM,     /* [K], rank 1; as K_NORM where dims.qk_norm */
+    KILN_K_NORM,     /* [K], rank 1 */
     KILN_ROLES
 };
 
@@ -126,7 +133,9 @@ struct kiln_matrix {
     size_t first_tensor, n_tensors;
 };
 
-/* The table. Matrices of layer l are [4*l + kind] for QKV, WO, W13, W2; the head is the last. */
+/* The table. Matrices of layer l are [4*l + kind] for QKV, WO, W13, W2; the head is the last. The
+ * biases of q, k and v lie adjacent, too, as one row of (H+2G)K numbers in the flat array and among
+ * the wide ones; so do both head norms. */
 struct kiln_table {
     struct kiln_dims dims;
     struct kiln_tensor *tensors;
@@ -152,8 +161,8 @@ KILN_API const struct kiln_matrix *kiln_table_matrix(const struct kiln_table *ta
 
 /* Fill a flat parameter array with starting weights: normal with deviation 0.02, and 0.02/sqrt(2L)
  * for wo and w3, as llama2.c's trainer does, and for w2, which GPT-2's rule (scale what writes into
- * the residual stream) means; norms 1. Gaps are set to 0. Each element is a pure function of
- * (seed, tensor, element). */
+ * the residual stream) means; norms 1, biases 0. Gaps are set to 0. Each element is a pure function
+ * of (seed, tensor, element). */
 KILN_API void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights);
 
 /* A model file opened for reading. Weights stay in the file until they are loaded. */
@@ -178,8 +187,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_load(
     struct kiln_err *err);
 
 /* Can a llama2.c .bin hold this model? KILN_EUNSUPPORTED when a size is beyond the header's int32,
- * or rms_eps is not 1e-5 or rope_theta not 10000: the format has no place for them, and a reader
- * would compute something else. For callers who want to know before they train. */
+ * or what the format has no place for differs from what its readers assume: rms_eps 1e-5,
+ * rope_theta 10000 unscaled, head_size dim/heads, no biases, no query and key norm. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_check(const struct kiln_dims *dims,
                                                              struct kiln_err *err);
 /* Write a llama2.c .bin durably (a crash leaves the old file or the new one). Errors are those of

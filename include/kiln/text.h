@@ -13,6 +13,9 @@
 
 #include "kiln/status.h"
 
+/* No such id. */
+#define KILN_NO_ID UINT32_MAX
+
 /* ---- tokenizers -------------------------------------------------------------------------- */
 
 /* Text <-> token ids. Immutable once made, so any number of threads may use one. */
@@ -27,16 +30,67 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_open(const char *path,
 /* The tokenizer that needs no file: 0 unknown, 1 begin, 2 end, 3+b for byte b; 259 ids. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_bytes(struct kiln_tokenizer **out,
                                                                struct kiln_err *err);
-/* Learn a byte-pair vocabulary of `vocab` ids (at least 260) from text (Sennrich et al. 2016).
- * Ids 0 to 258 are as for bytes, then come the characters of the text (the most frequent, at most
- * half of what is left), then the most frequent neighbours inside a word, the first in byte order
- * of equals. A word is a run of letters, or of other characters, with the one blank before it; a
- * blank never stands inside. `separator` (NULL for none) splits documents and is never part of a
- * token. Deterministic. KILN_EINPUT when the text is too small for that many tokens. */
+/* ---- learning a vocabulary ---- */
+
+/* Byte-pair encoding (Sennrich et al. 2016), of two kinds. Deterministic, for any number of
+ * threads; docs/formats.md has the rules. */
+enum kiln_learn_kind {
+    /* For tokenizer.json: id 0 is <|endoftext|>, ids 1 to 256 are the bytes in the order of GPT-2's
+     * letters for them, then come merges of the most frequent neighbours inside a word; words are
+     * cut as Qwen2's. The ids that the BpeTrainer of the `tokenizers` package learns. */
+    KILN_LEARN_BYTES,
+    /* For llama2.c's tokenizer.bin: ids 0 to 258 as for bytes, then the characters of the text (the
+     * most frequent, at most half of what is left), then the most frequent neighbours inside a
+     * word, the first in byte order of equals. A word is a run of letters, or of other characters,
+     * with the one blank before it; a blank never stands inside. */
+    KILN_LEARN_CHARACTERS,
+};
+enum { KILN_LEARN_LEAST_BYTES = 258 };
+
+struct kiln_learn {
+    enum kiln_learn_kind kind;
+    size_t vocab;          /* ids in all; at least 258 (bytes) or 260 (characters) */
+    size_t threads;        /* that count words; 0: one */
+    const char *separator; /* splits documents and is never part of a token; NULL: none */
+    bool blank_lines;      /* an empty line does, too */
+};
+/* What was read. */
+struct kiln_learned {
+    uint64_t bytes;     /* in documents */
+    uint64_t words;     /* in them */
+    uint64_t different; /* that many were told apart, */
+    uint64_t left_out;  /* for after 128 MiB of different ones new words are not counted */
+    uint64_t
+        not_utf8; /* bytes that are part of no character: each a word, so never merged (bytes) */
+};
+
+/* Texts are added one after another, then what they teach becomes a tokenizer. Not the texts are
+ * kept but their different words. A learner belongs to one thread, and finishes once. */
+struct kiln_learner;
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_create(const struct kiln_learn *how,
+                                                              struct kiln_learner **out,
+                                                              struct kiln_err *err);
+KILN_API void kiln_learner_destroy(struct kiln_learner *learner);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_add(struct kiln_learner *learner,
+                                                           const char *text, size_t size,
+                                                           struct kiln_err *err);
+/* The file is mapped, and may be larger than the memory. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_add_file(struct kiln_learner *learner,
+                                                                const char *path,
+                                                                struct kiln_err *err);
+/* KILN_EINPUT when the texts teach fewer ids than were asked for, with their number. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_learner_finish(struct kiln_learner *learner,
+                                                              struct kiln_tokenizer **out,
+                                                              struct kiln_err *err);
+/* After kiln_learner_finish. */
+KILN_API const struct kiln_learned *kiln_learner_facts(const struct kiln_learner *learner);
+
+/* The same for one text in memory, characters, and one thread. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_train(const char *text, size_t size,
                                                                const char *separator, size_t vocab,
                                                                struct kiln_tokenizer **out,
                                                                struct kiln_err *err);
+
 /* Write as llama2.c tokenizer.bin, durably; llama2.c's own run reads it. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_save(const struct kiln_tokenizer *tok,
                                                               const char *path,
@@ -44,8 +98,14 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_save(const struct kiln_
 KILN_API void kiln_tokenizer_destroy(struct kiln_tokenizer *tok);
 
 KILN_API size_t kiln_tokenizer_vocab(const struct kiln_tokenizer *tok);
-KILN_API uint32_t kiln_tokenizer_bos(const struct kiln_tokenizer *tok); /* 1 */
-KILN_API uint32_t kiln_tokenizer_eos(const struct kiln_tokenizer *tok); /* 2 */
+/* The ids of its marks; KILN_NO_ID where it has none. */
+KILN_API uint32_t kiln_tokenizer_bos(const struct kiln_tokenizer *tok);
+KILN_API uint32_t kiln_tokenizer_eos(const struct kiln_tokenizer *tok);
+/* The id that begins a document: BOS where the tokenizer puts one, else EOS (the <|endoftext|> of
+ * GPT-2 and Qwen stands between documents); KILN_NO_ID when it has neither. */
+KILN_API uint32_t kiln_tokenizer_begin(const struct kiln_tokenizer *tok);
+/* "tokenizer.bin" or "tokenizer.json": the name by which a folder keeps it in its own form. */
+KILN_API const char *kiln_tokenizer_file_name(const struct kiln_tokenizer *tok);
 /* "bytes", or the path it was read from: for messages and run.json. */
 KILN_API const char *kiln_tokenizer_name(const struct kiln_tokenizer *tok);
 /* Does it fit a model with that vocabulary? KILN_EINPUT with both sizes when not. Fits: equal
@@ -96,11 +156,12 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_prompt(const struct kiln_cha
                                                            const char *system, const char *user,
                                                            char **out, size_t *size,
                                                            struct kiln_err *err);
-/* Append the ids of a text that a template wrote: no BOS but where it wrote one. */
+/* Append the ids of a text that a template wrote, or of a part of one, which `begins` it or goes on:
+ * no BOS but where it wrote one. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_encode(const struct kiln_chat *chat,
                                                            const struct kiln_tokenizer *tok,
                                                            const char *text, size_t size,
-                                                           struct kiln_ids *out,
+                                                           bool begins, struct kiln_ids *out,
                                                            struct kiln_err *err);
 KILN_API void kiln_chat_free(char *text);
 

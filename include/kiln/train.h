@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kiln/choose.h"
 #include "kiln/cpu.h"
 #include "kiln/device.h"
 #include "kiln/model.h"
@@ -77,10 +78,11 @@ struct kiln_run_info {
     struct kiln_plan_time time;        /* of a step, as planned */
     size_t budget;                     /* kernels that may be compiled; 0: no limit */
     enum kiln_overlap overlap;
-    bool two_sets, relay;    /* kernel sets side by side; successors that start early */
-    const char *restart_why; /* why a relay was chosen that nobody asked for; NULL */
-    size_t full_layers;      /* layers that are not run forward again */
-    double flops_per_step;   /* model FLOPs of one step */
+    bool two_sets, relay;          /* kernel sets side by side; successors that start early */
+    const char *restart_why;       /* why a relay was chosen that nobody asked for; NULL */
+    size_t full_layers;            /* layers that are not run forward again */
+    double flops_per_step;         /* model FLOPs of one step */
+    struct kiln_forecast forecast; /* of a run that was chosen for its --minutes; bits 0: none */
     const char *notice; /* what the user should know before training, "" for nothing: told to an
                          * observer when training begins, by whoever has none then otherwise */
 };
@@ -124,12 +126,50 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_create(const struct kiln_sett
                                                           struct kiln_err *err);
 /* Open a run to continue it. Settings come from run.json; those of `changes` whose origin is
  * KILN_FROM_FLAG replace them where that is possible (steps, threads, eval-every, sample-every,
- * save-every, keep-checkpoints, prompt, and what plans: budget, activations, memory, ...), others
- * are KILN_EUSAGE. changes may be NULL. */
+ * save-every, keep-checkpoints, prompt, minutes: so many more steps as they hold, and what plans:
+ * budget, activations, memory, ...), others are KILN_EUSAGE. changes may be NULL. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_resume(const char *folder,
                                                           const struct kiln_settings *changes,
                                                           struct kiln_run **out,
                                                           struct kiln_err *err);
+
+/* ---- --minutes (docs/minutes.md) --------------------------------------------------------------
+ *
+ *   kiln_minutes_choose(&settings, 0, &minutes, &err);   measures for a few seconds, chooses
+ *   kiln_run_create_minutes(minutes, &run, &err);        as kiln_run_create; the number of steps
+ *   kiln_run_train(run, ...);                            is fixed here, from the time then left
+ *
+ * Training ends when the time does. Should the machine turn out slower or faster than it was
+ * measured, the number of steps is changed in between: announced (on_notice), written to run.json
+ * before it has any effect (struct kiln_turn), and never because of anything else that is not in
+ * the run: who resumes gets the bits that the run would have had.
+ */
+struct kiln_minutes {
+    struct kiln_settings settings; /* as given; what was chosen has the origin KILN_FROM_MINUTES */
+    struct kiln_choose_request request; /* what was measured, and what was fixed */
+    struct kiln_choice choice;
+    struct kiln_dims dims;            /* with --model: what request.fixed.dims points to */
+    struct kiln_tokenizer *tokenizer; /* learned from the text; NULL: the settings name one */
+    double started;                   /* seconds of the system's monotonic clock */
+    double measured_s;                /* that measuring and choosing took */
+};
+/* started: when the time began (seconds of the monotonic clock; 0: now). settings->minutes and data
+ * are set. Reads the text's beginning, learns a vocabulary, takes steps of a few models for a share
+ * of the time (seconds at most). Nothing is written. KILN_EUSAGE, KILN_EINPUT, KILN_ENOMEM as
+ * kiln_choose. The result is freed by kiln_minutes_free, also behind kiln_run_create_minutes. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings,
+                                                              double started,
+                                                              struct kiln_minutes **out,
+                                                              struct kiln_err *err);
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_create_minutes(struct kiln_minutes *minutes,
+                                                                  struct kiln_run **out,
+                                                                  struct kiln_err *err);
+KILN_API void kiln_minutes_free(struct kiln_minutes *minutes);
+/* Until when training may last, seconds of the monotonic clock; 0: as long as its steps take. For a
+ * process that another one replaces: the next one is told. */
+KILN_API double kiln_run_deadline(const struct kiln_run *run);
+KILN_API void kiln_run_set_deadline(struct kiln_run *run, double deadline);
+
 KILN_API const struct kiln_run_info *kiln_run_info(const struct kiln_run *run);
 /* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the current action is
  * finished and the state saved, in the middle of a window where that can be.

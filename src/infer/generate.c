@@ -40,7 +40,7 @@ static bool is_control(const char *piece, size_t size) {
  * others here too. */
 static bool ends_at_eos(const struct kiln_tokenizer *tokenizer) {
     size_t size;
-    const char *piece = kiln_piece(&tokenizer->v, KILN_ID_EOS, &size);
+    const char *piece = kiln_piece(&tokenizer->parts.v, KILN_ID_EOS, &size);
     return size == 0 || memmem(piece, size, "</s>", 4) != NULL;
 }
 
@@ -49,7 +49,7 @@ static bool tell(const struct telling *t, uint32_t previous, uint32_t id) {
     size_t size;
     const char *piece = kiln_tokenizer_decode(t->tokenizer, previous, id, &size);
     if (id == KILN_ID_EOS) {
-        piece = kiln_piece(&t->tokenizer->v, id, &size);
+        piece = kiln_piece(&t->tokenizer->parts.v, id, &size);
     }
     return size == 0 || is_control(piece, size) || t->piece(t->context, piece, size);
 }
@@ -100,14 +100,14 @@ static enum kiln_status prepare_chat(struct telling *t, const struct kiln_genera
     t->chat = true;
     t->turn_end = KILN_NO_ID;
     if (end) {
-        KILN_TRY(kiln_chat_encode(options->chat, t->tokenizer, end, strlen(end), &ids, err));
+        KILN_TRY(kiln_chat_encode(options->chat, t->tokenizer, end, strlen(end), false, &ids, err));
         t->turn_end = ids.n == 1 ? ids.id[0] : KILN_NO_ID;
         kiln_ids_free(&ids);
     }
     KILN_TRY(kiln_chat_prompt(options->chat, options->system,
                               options->prompt ? options->prompt : "", &text, &size, err));
     const enum kiln_status status =
-        kiln_chat_encode(options->chat, t->tokenizer, text, size, &t->prompt, err);
+        kiln_chat_encode(options->chat, t->tokenizer, text, size, true, &t->prompt, err);
     kiln_chat_free(text);
     KILN_TRY(status);
     KILN_REQUIRE(t->prompt.n > 0, err, KILN_EINPUT, "the chat template writes no prompt");

@@ -133,7 +133,7 @@ static enum kiln_status open_parts(struct kiln_session *s, struct kiln_pool *poo
     }
     KILN_TRY(kiln_arena_open(&s->arena, lay_out(s, NULL), err));
     lay_out(s, s->arena.base);
-    kiln_rope_angles(s->angles, s->seq, d->head_size, d->rope_theta);
+    kiln_rope_angles(s->angles, s->seq, d);
     return KILN_OK;
 }
 
@@ -213,16 +213,24 @@ static void norm_rows(void *context, size_t first, size_t rows, size_t index, vo
                         s->x + first * d->dim, block->norm, d->rms_eps, rows, d->dim);
 }
 
-static void rope_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
+/* Queries and keys: normalised where the family does that, then turned. */
+static void turn_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
     const struct block *block = context;
     const struct kiln_session *s = block->session;
     const struct kiln_dims *d = &s->table->dims;
-    size_t width = (d->heads + 2 * d->kv_heads) * d->head_size;
+    const size_t k = d->head_size, width = (d->heads + 2 * d->kv_heads) * k;
+    const size_t operand = s->kernels->operand_bytes;
+    char *q = s->qkv + first * width * operand, *keys = q + d->heads * k * operand;
     (void)index;
     (void)scratch;
-    s->kernels->rope(s->qkv + first * width * s->kernels->operand_bytes, width, rows,
-                     d->heads + d->kv_heads, d->head_size, s->angles, s->position + first, s->seq,
-                     false);
+    if (d->qk_norm) {
+        s->kernels->head_norm(q, q, width, rows, d->heads, k, tensor(s, KILN_Q_NORM, block->layer),
+                              d->rms_eps);
+        s->kernels->head_norm(keys, keys, width, rows, d->kv_heads, k,
+                              tensor(s, KILN_K_NORM, block->layer), d->rms_eps);
+    }
+    s->kernels->rope(q, width, rows, d->heads + d->kv_heads, k, s->angles, s->position + first,
+                     s->seq, false);
 }
 
 static void swiglu_rows(void *context, size_t first, size_t rows, size_t index, void *scratch) {
@@ -243,10 +251,13 @@ static void norm(struct block *block, enum kiln_role role, size_t layer) {
     each_row(block, norm_rows);
 }
 
-/* y [n, rows] = x [n, cols] . W^T as operands, or added to the residual stream. */
+/* y [n, rows] = x [n, cols] . W^T as operands, with the bias of q, k and v where there is one; or
+ * added to the residual stream. */
 static void multiply(const struct block *block, enum kiln_matrix_kind kind, const void *x,
                      void *y) {
     struct kiln_session *s = block->session;
+    const bool biased = kind == KILN_MATRIX_QKV && s->table->dims.qkv_bias;
+    const float *bias = biased ? tensor(s, KILN_BQ, block->layer) : NULL;
     const struct kiln_matrix *m = kiln_table_matrix(s->table, kind, block->layer);
     struct kiln_gemm product = {.m = block->n,
                                 .n = m->rows,
@@ -257,8 +268,8 @@ static void multiply(const struct block *block, enum kiln_matrix_kind kind, cons
                                 .c = y ? y : s->x,
                                 .ldc = m->rows,
                                 .c_operand = y != NULL,
-                                .add = y ? NULL : s->x,
-                                .ldadd = m->rows};
+                                .add = y ? bias : s->x,
+                                .ldadd = y ? 0 : m->rows};
     (s->few ? kiln_product_few : kiln_product)(&s->workers, &product);
 }
 
@@ -381,7 +392,7 @@ static void feed_block(struct block *block) {
     for (block->layer = 0; block->layer < d->layers; block->layer++) {
         norm(block, KILN_ATTN_NORM, block->layer);
         multiply(block, KILN_MATRIX_QKV, s->xn, s->qkv);
-        each_row(block, rope_rows);
+        each_row(block, turn_rows);
         kiln_pool_run(s->workers.pool, d->kv_heads, attend, block);
         multiply(block, KILN_MATRIX_WO, s->heads, NULL);
         norm(block, KILN_FFN_NORM, block->layer);

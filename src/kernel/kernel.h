@@ -68,8 +68,8 @@ struct kiln_gemm {
     size_t ldc;
     bool c_operand;
     const float *add; /* NULL, or fp32 [m, n] added to the sums; may be c itself */
-    size_t ldadd;
-    void *scratch; /* KILN_GEMM_SCRATCH bytes, 64-byte aligned, of the calling thread */
+    size_t ldadd;     /* 0: one row, a bias, for all rows of c */
+    void *scratch;    /* KILN_GEMM_SCRATCH bytes, 64-byte aligned, of the calling thread */
 };
 enum { KILN_GEMM_SCRATCH = (KILN_GEMM_M * KILN_GEMM_N + KILN_GEMM_M * 128 + 128 * 64) * 4 };
 
@@ -139,6 +139,18 @@ struct kiln_kernels {
      * cos, sin ... per pair. inverse turns back (the backward pass). */
     void (*rope)(void *x, size_t ld, size_t rows, size_t heads, size_t k, const float *angles,
                  size_t first, size_t period, bool inverse);
+
+    /* RMSNorm of `heads` heads of size k at the start of each row, operands, each by itself: y = x
+     * * rstd * w, w [k], rstd = (mean x^2 + eps)^-1/2 of the head. Rows of x and y are ld apart; y
+     * may be x. */
+    void (*head_norm)(void *y, const void *x, size_t ld, size_t rows, size_t heads, size_t k,
+                      const float *w, float eps);
+    /* The backward, in place: dy becomes the gradient of x, which is what the forward read; dw [k]
+     * += sum over rows and heads, in that order, of dy * x * rstd. */
+    void (*head_norm_bwd)(void *dy, float *dw, const void *x, size_t ld, size_t rows, size_t heads,
+                          size_t k, const float *w, float eps);
+    /* sum [n] += rows 0, 1, .. of x, operands [rows, n], ld apart: the gradient of a bias. */
+    void (*sum_rows)(float *sum, const void *x, size_t ld, size_t rows, size_t n);
 
     /* SwiGLU (Shazeer 2020): h [rows, 2F] holds h1 | h3; gate [rows, F] = silu(h1) * h3. */
     void (*swiglu)(void *gate, const void *h, size_t rows, size_t f);

@@ -179,6 +179,8 @@ static void NAME(rope)(void *x, size_t ld, size_t rows, size_t heads, size_t k, 
     }
 }
 
+#include "kernel/simd_heads.h"
+
 /* ---- SwiGLU ---------------------------------------------------------------------------------- */
 
 static void NAME(swiglu)(void *gate, const void *h, size_t rows, size_t f) {
@@ -422,6 +424,9 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->rmsnorm = NAME(rmsnorm);
     kernels->rmsnorm_bwd = TIER(rmsnorm_bwd);
     kernels->rope = NAME(rope);
+    kernels->head_norm = NAME(head_norm);
+    kernels->head_norm_bwd = NAME(head_norm_bwd);
+    kernels->sum_rows = NAME(sum_rows);
     kernels->swiglu = NAME(swiglu);
     kernels->swiglu_bwd = NAME(swiglu_bwd);
     kernels->softmax_causal = NAME(softmax_causal);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/stored_dims.h"
 #include "model/table.h"
 
 /* Asked in turn. llama2.c files have no mark of their own: that format comes last and takes all. */
@@ -97,22 +98,25 @@ const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint) {
     return checkpoint->format->name;
 }
 
-static bool same_tensors(const struct kiln_dims *a, const struct kiln_dims *b) {
-    return a->dim == b->dim && a->hidden == b->hidden && a->layers == b->layers &&
-           a->heads == b->heads && a->kv_heads == b->kv_heads && a->head_size == b->head_size &&
-           a->vocab == b->vocab && a->tied == b->tied;
+/* Names the first size in which file and table differ. */
+static enum kiln_status same_tensors(const char *path, const struct kiln_dims *has,
+                                     const struct kiln_dims *wants, struct kiln_err *err) {
+    const struct kiln_stored_dims a = kiln_dims_store(has), b = kiln_dims_store(wants);
+    const struct kiln_stored_field *field = kiln_stored_differ(&a, &b, true);
+    char found[40], wanted[40];
+    if (field == NULL) {
+        return KILN_OK;
+    }
+    kiln_stored_text(&a, field, found, sizeof found);
+    kiln_stored_text(&b, field, wanted, sizeof wanted);
+    return KILN_FAIL(err, KILN_EUSAGE, "model %s: %s %s in the file; asked for %s", path,
+                     field->name, found, wanted);
 }
 
 enum kiln_status kiln_checkpoint_load(const struct kiln_checkpoint *checkpoint,
                                       const struct kiln_table *table, float *weights,
                                       struct kiln_err *err) {
-    const struct kiln_dims *has = &checkpoint->dims, *wants = &table->dims;
-    KILN_REQUIRE(same_tensors(has, wants), err, KILN_EUSAGE,
-                 "model %s: dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu%s "
-                 "in the file; asked for %zu, %zu, %zu, %zu, %zu, %zu%s",
-                 checkpoint->path, has->dim, has->hidden, has->layers, has->heads, has->kv_heads,
-                 has->vocab, has->tied ? ", tied" : "", wants->dim, wants->hidden, wants->layers,
-                 wants->heads, wants->kv_heads, wants->vocab, wants->tied ? ", tied" : "");
+    KILN_TRY(same_tensors(checkpoint->path, &checkpoint->dims, &table->dims, err));
     KILN_TRY(checkpoint->format->load(checkpoint, table, weights, err));
     kiln_table_clear_gaps(table, weights);
     return KILN_OK;

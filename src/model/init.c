@@ -19,6 +19,10 @@ static double deviation_of(enum kiln_role role, size_t layers) {
     return residual ? DEVIATION / sqrt(2.0 * (double)layers) : DEVIATION;
 }
 
+static bool is_bias(enum kiln_role role) {
+    return role == KILN_BQ || role == KILN_BK || role == KILN_BV;
+}
+
 struct init {
     const struct kiln_table *table;
     uint64_t seed;
@@ -31,7 +35,7 @@ static void init_some(const struct init *init, size_t index, size_t first, size_
     float *out = init->weights + tensor->offset + first;
     if (tensor->rank == 1) {
         for (size_t i = 0; i < n; i++) {
-            out[i] = 1.0f;
+            out[i] = is_bias(tensor->role) ? 0.0f : 1.0f;
         }
         return;
     }

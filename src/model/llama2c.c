@@ -183,6 +183,17 @@ enum kiln_status kiln_llama2c_check(const struct kiln_dims *dims, struct kiln_er
                  "%g, for which the format has no place",
                  (double)RMS_EPS, (double)ROPE_THETA, (double)dims->rms_eps,
                  (double)dims->rope_theta);
+    const struct {
+        bool has;
+        const char *name;
+    } beyond[] = {{dims->qkv_bias, "biases of queries, keys and values"},
+                  {dims->qk_norm, "query and key norms"},
+                  {dims->rope.kind != KILN_ROPE_PLAIN, "scaled RoPE"},
+                  {dims->heads * dims->head_size != dims->dim, "a head size of its own"}};
+    for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++) {
+        KILN_REQUIRE(!beyond[i].has, err, KILN_EUNSUPPORTED,
+                     "a llama2.c .bin has no place for %s, which this model has", beyond[i].name);
+    }
     return KILN_OK;
 }
 

@@ -2,10 +2,12 @@
  *
  * table.c: the tensor table of a Llama. A new model family is a new builder here.
  *
- *   embed | layer 0: attn_norm [wq wk wv] wo ffn_norm [w1 w3] w2 | layer 1 ... | final_norm | head
+ *   embed | layer 0: attn_norm [wq wk wv] (bq bk bv) (q_norm k_norm) wo ffn_norm [w1 w3] w2
+ *         | layer 1 ... | final_norm | head
  *
  * Norms, and matrices as the products see them (the brackets are one matrix each), start at a
- * multiple of 64 elements; inside a matrix nothing lies between its tensors.
+ * multiple of 64 elements; inside a matrix nothing lies between its tensors, nor inside what is in
+ * parentheses, which some families have (dims.qkv_bias, dims.qk_norm): it is read as one row.
  */
 #include "model/table.h"
 
@@ -15,15 +17,18 @@
 #include "base/mem.h"
 
 #define ALIGN_ELEMENTS    64
-#define TENSORS_A_LAYER   9
 #define MATRICES_A_LAYER  4
 #define TENSORS_FOR_LAYER 1 /* layer tensors start after the embedding */
 
 /* Indexed by role. */
 static const char *const names[KILN_ROLES] = {
-    "tok_embeddings", "rms_att", "wq", "wk", "wv",        "wo",
-    "rms_ffn",        "w1",      "w3", "w2", "rms_final", "wcls",
+    "tok_embeddings", "rms_att", "wq", "wk", "wv", "wo",    "rms_ffn", "w1", "w3", "w2",
+    "rms_final",      "wcls",    "bq", "bk", "bv", "rms_q", "rms_k",
 };
+
+static size_t tensors_a_layer(const struct kiln_dims *dims) {
+    return 9 + (dims->qkv_bias ? 3 : 0) + (dims->qk_norm ? 2 : 0);
+}
 
 /* Tensors are appended in order; `offset` is the end of what has been placed. */
 struct builder {
@@ -96,6 +101,17 @@ static void add_layer(struct builder *builder, size_t layer) {
     add_tensor(builder, KILN_WK, layer, GK, D, 2);
     add_tensor(builder, KILN_WV, layer, GK, D, 2);
     add_matrix(builder, KILN_MATRIX_QKV, layer, 3);
+    if (dims->qkv_bias) {
+        align(builder);
+        add_tensor(builder, KILN_BQ, layer, 1, HK, 1);
+        add_tensor(builder, KILN_BK, layer, 1, GK, 1);
+        add_tensor(builder, KILN_BV, layer, 1, GK, 1);
+    }
+    if (dims->qk_norm) {
+        align(builder);
+        add_tensor(builder, KILN_Q_NORM, layer, 1, dims->head_size, 1);
+        add_tensor(builder, KILN_K_NORM, layer, 1, dims->head_size, 1);
+    }
     align(builder);
     add_tensor(builder, KILN_WO, layer, D, HK, 2);
     add_matrix(builder, KILN_MATRIX_WO, layer, 1);
@@ -146,7 +162,8 @@ enum kiln_status kiln_table_create(const struct kiln_dims *dims, struct kiln_tab
     struct kiln_table *table = kiln_alloc(1, sizeof *table);
     if (table != NULL) {
         table->dims = checked;
-        table->tensors = kiln_alloc(TENSORS_A_LAYER * checked.layers + 3, sizeof *table->tensors);
+        table->tensors =
+            kiln_alloc(tensors_a_layer(&checked) * checked.layers + 3, sizeof *table->tensors);
         table->matrices =
             kiln_alloc(MATRICES_A_LAYER * checked.layers + 1, sizeof *table->matrices);
     }
@@ -174,8 +191,8 @@ const struct kiln_tensor *kiln_table_find(const struct kiln_table *table, enum k
         if (layer >= table->dims.layers) {
             return NULL;
         }
-        first = TENSORS_FOR_LAYER + layer * TENSORS_A_LAYER;
-        end = first + TENSORS_A_LAYER;
+        first = TENSORS_FOR_LAYER + layer * tensors_a_layer(&table->dims);
+        end = first + tensors_a_layer(&table->dims);
     }
     for (size_t i = first; i < end; i++) {
         if (table->tensors[i].role == role && table->tensors[i].layer == layer) {

@@ -228,8 +228,8 @@ char *kiln_report_start(const struct kiln_run_info *info) {
     say_overlap(&text, info);
     say_work(&text, info);
     add(&text, "settings, by where they came from\n");
-    static const enum kiln_origin order[] = {KILN_FROM_FLAG, KILN_FROM_RUN, KILN_FROM_MODEL,
-                                             KILN_FROM_MACHINE, KILN_FROM_DEFAULT};
+    static const enum kiln_origin order[] = {KILN_FROM_FLAG,  KILN_FROM_MINUTES, KILN_FROM_RUN,
+                                             KILN_FROM_MODEL, KILN_FROM_MACHINE, KILN_FROM_DEFAULT};
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         say_settings_of(&text, info->settings, order[i]);
     }

@@ -23,7 +23,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "resume.kiln is little-endian");
 
-enum { PAGE = 4096, VERSION = 3, PATH_ROOM = 4400 };
+enum { PAGE = 4096, VERSION = 4, PATH_ROOM = 4400 };
 #define BYTE_ORDER_MARK 0x01020304u
 #define PARTS           KILN_CHECKPOINT_PARTS
 static const char magic[8] = {'K', 'I', 'L', 'N', 'R', 'S', '0', '1'};
@@ -33,8 +33,7 @@ struct header {
     char magic[8];
     uint32_t byte_order, version;
     uint64_t cursor_bytes;
-    uint64_t dim, hidden, layers, heads, kv_heads, head_size, vocab, seq, tied;
-    double rms_eps, rope_theta;
+    struct kiln_stored_dims dims;
     uint64_t size, file_bytes;
     uint64_t offset[PARTS], bytes[PARTS];
     uint32_t crc[PARTS];
@@ -64,7 +63,6 @@ static enum kiln_status file_path(const char *folder, const char *name, char out
 
 static struct header make_header(const struct kiln_table *table, enum kiln_precision snapshots,
                                  const struct kiln_cursor *cursor) {
-    const struct kiln_dims *d = &table->dims;
     const uint64_t bytes = table->size * sizeof(float);
     const uint64_t snapshot =
         kiln_state_region_bytes(table, snapshots, KILN_SNAPSHOT0); /* 0: none */
@@ -72,17 +70,7 @@ static struct header make_header(const struct kiln_table *table, enum kiln_preci
         .byte_order = BYTE_ORDER_MARK,
         .version = VERSION,
         .cursor_bytes = sizeof *cursor,
-        .dim = d->dim,
-        .hidden = d->hidden,
-        .layers = d->layers,
-        .heads = d->heads,
-        .kv_heads = d->kv_heads,
-        .head_size = d->head_size,
-        .vocab = d->vocab,
-        .seq = d->seq,
-        .tied = d->tied,
-        .rms_eps = (double)d->rms_eps,
-        .rope_theta = (double)d->rope_theta,
+        .dims = kiln_dims_store(&table->dims),
         .size = table->size,
         .file_bytes = PAGE + 2 * bytes + 2 * snapshot,
         .offset = {PAGE, PAGE + bytes, PAGE + 2 * bytes, PAGE + 2 * bytes + snapshot},
@@ -238,17 +226,7 @@ enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table
 
 static void info_of(const struct header *h, struct kiln_checkpoint_info *out) {
     *out = (struct kiln_checkpoint_info){.version = h->version,
-                                         .dims = {.dim = h->dim,
-                                                  .hidden = h->hidden,
-                                                  .layers = h->layers,
-                                                  .heads = h->heads,
-                                                  .kv_heads = h->kv_heads,
-                                                  .head_size = h->head_size,
-                                                  .vocab = h->vocab,
-                                                  .seq = h->seq,
-                                                  .tied = h->tied != 0,
-                                                  .rms_eps = (float)h->rms_eps,
-                                                  .rope_theta = (float)h->rope_theta},
+                                         .dims = kiln_dims_restore(&h->dims),
                                          .size = h->size,
                                          .snapshots = (int)h->snapshots,
                                          .cursor = h->cursor,
@@ -471,27 +449,17 @@ enum kiln_status kiln_checkpoint_prune(const char *folder, uint64_t newest, size
 
 static enum kiln_status same_model(const char *path, const struct kiln_dims *has,
                                    const struct kiln_dims *wants, struct kiln_err *err) {
-    const struct {
-        const char *name;
-        size_t has, wants;
-    } sizes[] = {{"dim", has->dim, wants->dim},
-                 {"hidden", has->hidden, wants->hidden},
-                 {"layers", has->layers, wants->layers},
-                 {"heads", has->heads, wants->heads},
-                 {"kv_heads", has->kv_heads, wants->kv_heads},
-                 {"head_size", has->head_size, wants->head_size},
-                 {"vocab", has->vocab, wants->vocab},
-                 {"seq", has->seq, wants->seq},
-                 {"tied", has->tied, wants->tied}};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        KILN_REQUIRE(sizes[i].has == sizes[i].wants, err, KILN_EINPUT,
-                     "checkpoint %s: of another model: %s is %zu, the state has %zu", path,
-                     sizes[i].name, sizes[i].has, sizes[i].wants);
+    const struct kiln_stored_dims a = kiln_dims_store(has), b = kiln_dims_store(wants);
+    const struct kiln_stored_field *field = kiln_stored_differ(&a, &b, false);
+    char found[40], wanted[40];
+    if (field == NULL) {
+        return KILN_OK;
     }
-    KILN_REQUIRE(has->rms_eps == wants->rms_eps && has->rope_theta == wants->rope_theta, err,
-                 KILN_EINPUT, "checkpoint %s: of another model: rms_eps or rope_theta differs",
-                 path);
-    return KILN_OK;
+    kiln_stored_text(&a, field, found, sizeof found);
+    kiln_stored_text(&b, field, wanted, sizeof wanted);
+    return KILN_FAIL(err, KILN_EINPUT,
+                     "checkpoint %s: of another model: %s is %s, the state has %s", path,
+                     field->name, found, wanted);
 }
 
 static enum kiln_status restore_weights(const char *path, const struct kiln_table *table,

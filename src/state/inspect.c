@@ -83,15 +83,6 @@ static const struct field cursor_fields[] = {
     CURSOR(TEXT, numerics),
 };
 
-#define HEADER(type, member) \
-    { #member, offsetof(struct kiln_state_header, member), KILN_FACT_##type }
-static const struct field header_fields[] = {
-    HEADER(COUNT, dim),    HEADER(COUNT, hidden),    HEADER(COUNT, layers),
-    HEADER(COUNT, heads),  HEADER(COUNT, kv_heads),  HEADER(COUNT, head_size),
-    HEADER(COUNT, vocab),  HEADER(COUNT, seq),       HEADER(FLAG, tied),
-    HEADER(REAL, rms_eps), HEADER(REAL, rope_theta),
-};
-
 static const char *const region_names[KILN_REGIONS] = {
     [KILN_WEIGHTS] = "weights",
     [KILN_MOMENT1] = "m",
@@ -192,10 +183,17 @@ static void add_snapshots(struct list *list, uint64_t precision) {
                                                 : "unknown");
 }
 
-/* A state's header has the model in the widths of the tables above. */
-static void add_model(struct list *list, const struct kiln_state_header *header) {
+static void add_model(struct list *list, const struct kiln_stored_dims *dims) {
+    static const enum kiln_fact_type types[] = {[KILN_STORED_COUNT] = KILN_FACT_COUNT,
+                                                [KILN_STORED_FLAG] = KILN_FACT_FLAG,
+                                                [KILN_STORED_REAL] = KILN_FACT_REAL};
+    size_t n;
+    const struct kiln_stored_field *fields = kiln_stored_fields(&n);
     begin(list, "model");
-    add_fields(list, header, FIELDS(header_fields));
+    for (size_t i = 0; i < n; i++) {
+        const struct field field = {fields[i].name, fields[i].at, types[fields[i].type]};
+        add_fields(list, dims, &field, 1);
+    }
 }
 
 /* ---- arrays --------------------------------------------------------------------------------- */
@@ -257,7 +255,7 @@ static void add_file(struct state_view *s) {
     add_number(list, "bytes", KILN_FACT_COUNT, s->map->size);
     add_number(list, "header_crc", KILN_FACT_HEX, h->crc);
     add_snapshots(list, h->snapshots);
-    add_model(list, h);
+    add_model(list, &h->dims);
     for (size_t i = 0; i < KILN_REGIONS; i++) {
         begin_item(list, "regions", i);
         add_text(list, "name", region_names[i]);
@@ -424,7 +422,7 @@ static enum kiln_status view_state(struct state_view *s, int fd, struct kiln_err
     memcpy(&s->header, s->map->data, sizeof s->header);
     add_file(s);
     KILN_TRY(kiln_state_header_read(fd, s->path, &s->header, err));
-    const struct kiln_dims dims = kiln_state_header_dims(&s->header);
+    const struct kiln_dims dims = kiln_dims_restore(&s->header.dims);
     KILN_TRY(kiln_table_create(&dims, &table, err));
     begin(&s->list, "table");
     add_number(&s->list, "parameters", KILN_FACT_COUNT, table->parameters);
@@ -512,7 +510,7 @@ static enum kiln_status add_parts(struct list *list, const char *path,
 }
 
 static void add_checkpoint(struct list *list, const struct kiln_checkpoint_info *info) {
-    const struct kiln_state_header model = kiln_state_header_of(&info->dims);
+    const struct kiln_stored_dims model = kiln_dims_store(&info->dims);
     begin(list, "file");
     add_number(list, "version", KILN_FACT_COUNT, info->version);
     add_text(list, "byte_order", "little-endian");

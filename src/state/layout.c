@@ -64,23 +64,9 @@ size_t kiln_state_file_bytes(const struct kiln_table *table, enum kiln_precision
     return kiln_state_bytes(table, snapshots) + kiln_round_up(window, KILN_STATE_PAGE);
 }
 
-struct kiln_state_header kiln_state_header_of(const struct kiln_dims *d) {
-    return (struct kiln_state_header){.dim = d->dim,
-                                      .hidden = d->hidden,
-                                      .layers = d->layers,
-                                      .heads = d->heads,
-                                      .kv_heads = d->kv_heads,
-                                      .head_size = d->head_size,
-                                      .vocab = d->vocab,
-                                      .seq = d->seq,
-                                      .tied = d->tied,
-                                      .rms_eps = (double)d->rms_eps,
-                                      .rope_theta = (double)d->rope_theta};
-}
-
 void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision snapshots,
                             struct kiln_state_header *header) {
-    *header = kiln_state_header_of(&table->dims);
+    *header = (struct kiln_state_header){.dims = kiln_dims_store(&table->dims)};
     header->byte_order = BYTE_ORDER_MARK;
     header->version = KILN_STATE_VERSION;
     header->snapshots = snapshots;
@@ -93,20 +79,6 @@ void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision 
         offset += kiln_round_up(header->region_bytes[i], KILN_STATE_PAGE);
     }
     header->crc = kiln_crc32c(0, header, offsetof(struct kiln_state_header, crc));
-}
-
-struct kiln_dims kiln_state_header_dims(const struct kiln_state_header *h) {
-    return (struct kiln_dims){.dim = h->dim,
-                              .hidden = h->hidden,
-                              .layers = h->layers,
-                              .heads = h->heads,
-                              .kv_heads = h->kv_heads,
-                              .head_size = h->head_size,
-                              .vocab = h->vocab,
-                              .seq = h->seq,
-                              .tied = h->tied != 0,
-                              .rms_eps = (float)h->rms_eps,
-                              .rope_theta = (float)h->rope_theta};
 }
 
 /* ---- reading -----------------------------------------------------------------------------------
@@ -186,31 +158,17 @@ enum kiln_status kiln_state_header_read(int fd, const char *path, struct kiln_st
 /* ---- against a model ---------------------------------------------------------------------------
  */
 
-/* Fields of 8 bytes. */
+/* Fields of 8 bytes, behind the dims. */
 #define FIELD(name) \
-    { #name, offsetof(struct kiln_state_header, name), false }
-#define REAL(name) \
-    { #name, offsetof(struct kiln_state_header, name), true }
-#define REGION(id, name)                                                                        \
-    {"offset of " name, offsetof(struct kiln_state_header, region_offset) + 8 * (id), false}, { \
-        "length of " name, offsetof(struct kiln_state_header, region_bytes) + 8 * (id), false   \
+    { #name, offsetof(struct kiln_state_header, name) }
+#define REGION(id, name)                                                                 \
+    {"offset of " name, offsetof(struct kiln_state_header, region_offset) + 8 * (id)}, { \
+        "length of " name, offsetof(struct kiln_state_header, region_bytes) + 8 * (id)   \
     }
 static const struct field {
     const char *name;
     size_t at;
-    bool real;
 } fields[] = {
-    FIELD(dim),
-    FIELD(hidden),
-    FIELD(layers),
-    FIELD(heads),
-    FIELD(kv_heads),
-    FIELD(head_size),
-    FIELD(vocab),
-    FIELD(seq),
-    FIELD(tied),
-    REAL(rms_eps),
-    REAL(rope_theta),
     FIELD(snapshots),
     REGION(KILN_WEIGHTS, "weights"),
     REGION(KILN_MOMENT1, "m"),
@@ -224,38 +182,48 @@ static const struct field {
     FIELD(file_bytes),
 };
 
-static void field_text(const struct kiln_state_header *h, const struct field *field, char *out,
-                       size_t size) {
-    uint64_t count;
-    double real;
-    memcpy(&count, (const char *)h + field->at, sizeof count);
-    memcpy(&real, &count, sizeof real);
-    if (field->real) {
-        snprintf(out, size, "%.9g", real);
-    } else {
-        snprintf(out, size, "%" PRIu64, count);
+/* A field holds something else than it should. */
+static enum kiln_status differs(const struct kiln_state_header *h, const char *path,
+                                const char *name, const char *found, const char *wanted,
+                                struct kiln_err *err) {
+    KILN_REQUIRE(!crc_right(h), err, KILN_EINPUT,
+                 "state %s: made for another model: %s is %s, this run's is %s; resume with "
+                 "the state file of this run",
+                 path, name, found, wanted);
+    return KILN_FAIL(err, KILN_EDAMAGED,
+                     "state %s: header field %s is %s, expected %s: the header is damaged" MEND,
+                     path, name, found, wanted);
+}
+
+static enum kiln_status check_dims(const struct kiln_state_header *h,
+                                   const struct kiln_state_header *expected, const char *path,
+                                   struct kiln_err *err) {
+    const struct kiln_stored_field *field = kiln_stored_differ(&h->dims, &expected->dims, false);
+    char found[40], wanted[40];
+    if (field == NULL) {
+        return KILN_OK;
     }
+    kiln_stored_text(&h->dims, field, found, sizeof found);
+    kiln_stored_text(&expected->dims, field, wanted, sizeof wanted);
+    return differs(h, path, field->name, found, wanted, err);
 }
 
 /* Name the first field in which a header differs from the one it should be. */
 static enum kiln_status check_fields(const struct kiln_state_header *h,
                                      const struct kiln_state_header *expected, const char *path,
                                      struct kiln_err *err) {
+    KILN_TRY(check_dims(h, expected, path, err));
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         const struct field *f = &fields[i];
+        uint64_t has, wants;
         char found[40], wanted[40];
-        if (memcmp((const char *)h + f->at, (const char *)expected + f->at, 8) == 0) {
-            continue;
+        memcpy(&has, (const char *)h + f->at, sizeof has);
+        memcpy(&wants, (const char *)expected + f->at, sizeof wants);
+        if (has != wants) {
+            snprintf(found, sizeof found, "%" PRIu64, has);
+            snprintf(wanted, sizeof wanted, "%" PRIu64, wants);
+            return differs(h, path, f->name, found, wanted, err);
         }
-        field_text(h, f, found, sizeof found);
-        field_text(expected, f, wanted, sizeof wanted);
-        KILN_REQUIRE(!crc_right(h), err, KILN_EINPUT,
-                     "state %s: made for another model: %s is %s, this run's is %s; resume with "
-                     "the state file of this run",
-                     path, f->name, found, wanted);
-        return KILN_FAIL(err, KILN_EDAMAGED,
-                         "state %s: header field %s is %s, expected %s: the header is damaged" MEND,
-                         path, f->name, found, wanted);
     }
     for (size_t i = 0; i < sizeof h->zero; i++) {
         KILN_REQUIRE(h->zero[i] == 0, err, KILN_EDAMAGED,

@@ -380,7 +380,7 @@ static enum kiln_status peek(int fd, const char *path, struct kiln_dims *dims,
     struct kiln_state_header h;
     struct kiln_state_slots slots;
     KILN_TRY(kiln_state_header_read(fd, path, &h, err));
-    *dims = kiln_state_header_dims(&h);
+    *dims = kiln_dims_restore(&h.dims);
     KILN_TRY(kiln_state_slots_pread(fd, path, &slots, err));
     *cursor = slots.cursor[kiln_state_slots_newest(&slots)];
     return KILN_OK;

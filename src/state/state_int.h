@@ -12,24 +12,25 @@
 #include <sys/types.h>
 
 #include "model/pieces.h"
+#include "model/stored_dims.h"
 #include "state/state.h"
 
 enum {
     KILN_STATE_PAGE = 4096, /* of the format, whatever the system's page is */
     KILN_STATE_HEAD = KILN_STATE_WEIGHTS_AT,
-    KILN_STATE_VERSION = 5,
+    KILN_STATE_VERSION = 6,
 };
 
 /* Page 0. Every member is 8 bytes or an array of such up to `zero`: no padding. */
 struct kiln_state_header {
     char magic[8];
     uint32_t byte_order, version;
-    uint64_t dim, hidden, layers, heads, kv_heads, head_size, vocab, seq, tied;
-    double rms_eps, rope_theta;
+    struct kiln_stored_dims dims;
     uint64_t snapshots; /* their precision, as enum kiln_precision; 0: there are none */
     uint64_t region_offset[KILN_REGIONS], region_bytes[KILN_REGIONS];
     uint64_t file_bytes; /* without the window */
-    unsigned char zero[KILN_STATE_PAGE - 4 - 16 - 8 * (13 + 2 * KILN_REGIONS)];
+    unsigned char zero[KILN_STATE_PAGE - 4 - 16 - sizeof(struct kiln_stored_dims) -
+                       8 * (2 + 2 * KILN_REGIONS)];
     uint32_t crc; /* of all before it */
 };
 _Static_assert(sizeof(struct kiln_state_header) == KILN_STATE_PAGE, "the header is a page");
@@ -91,9 +92,6 @@ KILN_MUST_CHECK enum kiln_status kiln_state_header_check(int fd, const char *pat
                                                          const struct kiln_table *table,
                                                          enum kiln_precision *snapshots,
                                                          struct kiln_err *err);
-/* The sizes of a model as a header holds them, all else zero; and back. */
-struct kiln_state_header kiln_state_header_of(const struct kiln_dims *dims);
-struct kiln_dims kiln_state_header_dims(const struct kiln_state_header *header);
 size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
                                enum kiln_region region);
 

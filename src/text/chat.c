@@ -455,35 +455,37 @@ static const char *first_of(const char *text, size_t size, const char *const tok
 
 /* A tokenizer that does not know special tokens in a text (llama2.c's) has BOS and EOS put in where
  * the template writes them. */
-static enum kiln_status encode_around(const struct kiln_chat *chat, struct kiln_encoder *e,
-                                      const char *text, size_t size, struct kiln_ids *out,
-                                      struct kiln_err *err) {
-    const uint32_t ids[2] = {kiln_tokenizer_bos(e->tok), kiln_tokenizer_eos(e->tok)};
+static enum kiln_status encode_around(const struct kiln_chat *chat,
+                                      const struct kiln_tokenizer *tok, struct kiln_encoder *e,
+                                      const char *text, size_t size, bool begins,
+                                      struct kiln_ids *out, struct kiln_err *err) {
+    const uint32_t ids[2] = {kiln_tokenizer_bos(tok), kiln_tokenizer_eos(tok)};
     const char *tokens[2] = {kiln_chat_bos(chat), kiln_chat_eos(chat)};
     for (int i = 0; i < 2; i++) {
-        const bool none = tokens[i] && (ids[i] == KILN_NO_ID || sees(e->tok, tokens[i], ids[i]));
+        const bool none = tokens[i] && (ids[i] == KILN_NO_ID || sees(tok, tokens[i], ids[i]));
         tokens[i] = none ? NULL : tokens[i];
     }
     for (int which = 0;;) {
         const char *special_at = first_of(text, size, tokens, &which);
         const size_t n = special_at ? (size_t)(special_at - text) : size;
-        KILN_TRY(n > 0 ? encode_part(e, text, n, false, out, err) : KILN_OK);
+        KILN_TRY(n > 0 ? encode_part(e, text, n, begins, out, err) : KILN_OK);
         if (special_at == NULL) {
             return KILN_OK;
         }
         KILN_REQUIRE(kiln_ids_reserve(out, 1), err, KILN_ENOMEM, "encode: out of memory");
         out->id[out->n++] = ids[which];
+        begins = true; /* a blank is put there, too */
         text += n + strlen(tokens[which]);
         size -= n + strlen(tokens[which]);
     }
 }
 
 enum kiln_status kiln_chat_encode(const struct kiln_chat *chat, const struct kiln_tokenizer *tok,
-                                  const char *text, size_t size, struct kiln_ids *out,
-                                  struct kiln_err *err) {
-    struct kiln_encoder e;
-    KILN_TRY(kiln_encoder_init(&e, tok, false, err));
-    const enum kiln_status status = encode_around(chat, &e, text, size, out, err);
-    kiln_encoder_fini(&e);
+                                  const char *text, size_t size, bool begins,
+                                  struct kiln_ids *out, struct kiln_err *err) {
+    struct kiln_encoder *e;
+    KILN_TRY(kiln_encoder_create(tok, false, &e, err));
+    const enum kiln_status status = encode_around(chat, tok, e, text, size, begins, out, err);
+    kiln_encoder_destroy(e);
     return status;
 }

@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: MIT
  *
- * encode.c: text to ids, the same ids as llama2.c's encode.
+ * encode.c: text to ids.
  *
- * llama2.c looks every character up, falls back to bytes, and then merges the neighbours with the
- * best score, the first of equals, until nothing merges. Here the text is first cut into words at
- * places that no merge can cross (tokenizer.c), which leaves the result as it is; a short word is
- * merged by scanning, a long one with a heap in O(n log n); words met before are remembered.
+ *   text --added tokens, bytes that are no UTF-8--> stretches --normalizer, added tokens--> runs
+ *        --pre-tokenizer--> pieces --where no merge can cross--> words --merges--> ids
+ *
+ * Every stage is asked for its next part when the one behind it has used the last one up. The
+ * result is that of merging a piece as a whole: a word ends only where no merge can cross
+ * (merges.h). Words met before are remembered.
  */
 #include <string.h>
 
 #include "base/mem.h"
+#include "text/added.h"
+#include "text/merges.h"
+#include "text/normalizer.h"
+#include "text/splits.h"
 #include "text/text_int.h"
+#include "text/utf8.h"
 
 enum {
-    SHORT_WORD = 40, /* symbols; above, the heap wins */
     CACHE_SLOTS = 16384,
     CACHE_BYTES = 27,
     CACHE_IDS = 9,
@@ -21,18 +27,38 @@ enum {
 };
 
 /* 64 bytes: a cache line. */
-struct kiln_cached {
+struct cached {
     uint8_t size, n;
     char text[CACHE_BYTES - 1];
     uint32_t id[CACHE_IDS];
 };
-_Static_assert(sizeof(struct kiln_cached) == 64, "a cached word fills a cache line");
+_Static_assert(sizeof(struct cached) == 64, "a cached word fills a cache line");
 
-/* A pair that can be merged: symbols `left` and the one behind it, while they are still these. */
-struct kiln_heap_entry {
-    float score;
-    uint32_t left_id, right_id, merged;
-    size_t left;
+/* What is left of a part: text[at .. size). */
+struct part {
+    const char *text;
+    size_t at, size;
+};
+static bool is_left(const struct part *part) { return part->at < part->size; }
+
+struct kiln_encoder {
+    const struct kiln_tokenizer *tok;
+    struct part text, stretch, piece;
+    const char *run;         /* pieces are cut from it */
+    size_t bad;              /* the next byte of the text that is not UTF-8 */
+    struct kiln_found early; /* the next added token of the text */
+    struct kiln_found late;  /* and of the stretch */
+    bool opening;            /* nothing of the text has been read */
+    bool behind_bad;         /* the stretch goes on behind a byte that is not UTF-8 */
+    bool stretch_opens;      /* the stretch is the beginning of the text */
+    bool blank;              /* a blank is still to be put before the piece */
+    bool done;
+    struct kiln_normalizer normalizer;
+    struct kiln_splits splits;
+    struct kiln_word_merger merger;
+    struct kiln_bytes prefixed; /* a run with the blank before it */
+    struct kiln_ids word;       /* the word at hand */
+    struct cached *cache;       /* words met before; NULL for none */
 };
 
 bool kiln_ids_reserve(struct kiln_ids *ids, size_t more) {
@@ -59,324 +85,421 @@ void kiln_ids_free(struct kiln_ids *ids) {
     *ids = (struct kiln_ids){0};
 }
 
-static uint32_t merged(const struct kiln_tokenizer *tok, uint32_t left, uint32_t right) {
-    return kiln_pairs_get(&tok->merges, tok->same[left], tok->same[right]);
-}
-
-/* ---- short words -------------------------------------------------------------------------- */
-
-/* Merge in place; returns how many ids are left. */
-static size_t merge_short(const struct kiln_tokenizer *tok, uint32_t *id, size_t n) {
-    uint32_t pair[SHORT_WORD]; /* what (i, i+1) merges into */
-    for (size_t i = 0; i + 1 < n; i++) {
-        pair[i] = merged(tok, id[i], id[i + 1]);
-    }
-    for (;;) {
-        size_t best = n;
-        for (size_t i = 0; i + 1 < n; i++) {
-            if (pair[i] != KILN_NO_ID &&
-                (best == n || tok->v.score[pair[i]] > tok->v.score[pair[best]])) {
-                best = i;
-            }
-        }
-        if (best == n) {
-            return n;
-        }
-        id[best] = pair[best];
-        n--;
-        memmove(id + best + 1, id + best + 2, (n - best - 1) * sizeof *id);
-        if (best + 1 < n) {
-            memmove(pair + best + 1, pair + best + 2, (n - best - 2) * sizeof *pair);
-            pair[best] = merged(tok, id[best], id[best + 1]);
-        }
-        if (best > 0) {
-            pair[best - 1] = merged(tok, id[best - 1], id[best]);
-        }
-    }
-}
-
-/* ---- long words --------------------------------------------------------------------------- */
-
-static bool comes_first(const struct kiln_heap_entry *a, const struct kiln_heap_entry *b) {
-    return a->score > b->score || (a->score == b->score && a->left < b->left);
-}
-
-static void heap_push(struct kiln_heap_entry *heap, size_t *n, struct kiln_heap_entry entry) {
-    size_t at = (*n)++;
-    while (at > 0 && comes_first(&entry, &heap[(at - 1) / 2])) {
-        heap[at] = heap[(at - 1) / 2];
-        at = (at - 1) / 2;
-    }
-    heap[at] = entry;
-}
-
-static struct kiln_heap_entry heap_pop(struct kiln_heap_entry *heap, size_t *n) {
-    struct kiln_heap_entry first = heap[0];
-    struct kiln_heap_entry last = heap[--(*n)];
-    size_t at = 0;
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= *n) {
-            break;
-        }
-        if (child + 1 < *n && comes_first(&heap[child + 1], &heap[child])) {
-            child++;
-        }
-        if (!comes_first(&heap[child], &last)) {
-            break;
-        }
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = last;
-    return first;
-}
-
-struct long_word {
-    const struct kiln_tokenizer *tok;
-    struct kiln_heap_entry *heap;
-    size_t heap_n;
-    uint32_t *id; /* KILN_NO_ID where a symbol was merged into the one before it */
-    size_t *next, *previous;
-    size_t n;
-};
-
-static void offer(struct long_word *w, size_t left) {
-    size_t right = w->next[left];
-    if (right == w->n) {
-        return;
-    }
-    uint32_t id = merged(w->tok, w->id[left], w->id[right]);
-    if (id != KILN_NO_ID) {
-        heap_push(w->heap, &w->heap_n,
-                  (struct kiln_heap_entry){.score = w->tok->v.score[id],
-                                           .left_id = w->id[left],
-                                           .right_id = w->id[right],
-                                           .merged = id,
-                                           .left = left});
-    }
-}
-
-/* A symbol only ever grows, so a pair whose two ids still stand is the pair that was offered. */
-static bool still_stands(const struct long_word *w, const struct kiln_heap_entry *entry) {
-    size_t right = w->next[entry->left];
-    return w->id[entry->left] == entry->left_id && right < w->n && w->id[right] == entry->right_id;
-}
-
-static void merge_pair(struct long_word *w, const struct kiln_heap_entry *entry) {
-    size_t left = entry->left;
-    size_t right = w->next[left];
-    w->id[left] = entry->merged;
-    w->id[right] = KILN_NO_ID;
-    w->next[left] = w->next[right];
-    if (w->next[right] < w->n) {
-        w->previous[w->next[right]] = left;
-    }
-    offer(w, left);
-    if (left > 0) {
-        offer(w, w->previous[left]);
-    }
-}
-
-/* Every merge takes one symbol away and offers at most two pairs: 3n entries are enough. */
-static bool reserve_long(struct kiln_encoder *e, size_t n) {
-    size_t heap_room, link_room;
-    if (kiln_mul_overflows(n, 3, &heap_room) || kiln_mul_overflows(n, 2, &link_room)) {
+static bool put_ids(struct kiln_ids *out, const uint32_t *id, size_t n) {
+    if (!kiln_ids_reserve(out, n)) {
         return false;
     }
-    if (heap_room > e->heap_room) {
-        kiln_free(e->heap);
-        kiln_free(e->link);
-        e->heap = kiln_alloc(heap_room, sizeof *e->heap);
-        e->link = kiln_alloc(link_room, sizeof *e->link);
-        e->heap_room = e->heap != NULL && e->link != NULL ? heap_room : 0;
-    }
-    return e->heap_room >= heap_room;
-}
-
-/* Merge in place; *n becomes how many ids are left. False when out of memory. */
-static bool merge_long(struct kiln_encoder *e, uint32_t *id, size_t *n) {
-    if (!reserve_long(e, *n)) {
-        return false;
-    }
-    struct long_word w = {.tok = e->tok, .heap = e->heap, .id = id, .n = *n};
-    w.next = e->link;
-    w.previous = e->link + *n;
-    for (size_t i = 0; i < w.n; i++) {
-        w.next[i] = i + 1;
-        w.previous[i] = i > 0 ? i - 1 : 0;
-    }
-    for (size_t i = 0; i < w.n; i++) {
-        offer(&w, i);
-    }
-    while (w.heap_n > 0) {
-        struct kiln_heap_entry best = heap_pop(w.heap, &w.heap_n);
-        if (still_stands(&w, &best)) {
-            merge_pair(&w, &best);
-        }
-    }
-    size_t left = 0;
-    for (size_t i = 0; i < w.n; i = w.next[i]) {
-        id[left++] = id[i];
-    }
-    *n = left;
+    memcpy(out->id + out->n, id, n * sizeof *id);
+    out->n += n;
     return true;
+}
+
+/* ---- first ids ---------------------------------------------------------------------------- */
+
+/* Append what text without a piece becomes: the unknown id, if there is one. */
+static void put_unknown(const struct kiln_parts *p, struct kiln_ids *word) {
+    bool fused = p->fuse_unknown && word->n > 0 && word->id[word->n - 1] == p->unknown;
+    if (p->unknown != KILN_NO_ID && !fused) {
+        word->id[word->n++] = p->unknown;
+    }
+}
+
+static void put_bytes(const struct kiln_tokenizer *tok, const char *text, size_t size,
+                      struct kiln_ids *word) {
+    bool all = tok->parts.byte_fallback;
+    for (size_t i = 0; all && i < size; i++) {
+        all = tok->byte_id[(unsigned char)text[i]] != KILN_NO_ID;
+    }
+    for (size_t i = 0; all && i < size; i++) {
+        word->id[word->n++] = tok->byte_id[(unsigned char)text[i]];
+    }
+    if (!all) {
+        put_unknown(&tok->parts, word);
+    }
+}
+
+/* Append the ids of one character before any merge; there is room for 4. */
+static void put_character(const struct kiln_tokenizer *tok, const char *text, size_t size,
+                          struct kiln_ids *word) {
+    uint32_t whole =
+        size == 1 ? tok->one[(unsigned char)text[0]] : kiln_tokenizer_find(tok, text, size);
+    if (whole != KILN_NO_ID) {
+        word->id[word->n++] = whole;
+    } else {
+        put_bytes(tok, text, size, word);
+    }
 }
 
 /* ---- words -------------------------------------------------------------------------------- */
 
-/* The ids of one character before any merge; room for 4. */
-static size_t character_ids(const struct kiln_tokenizer *tok, const char *text, size_t size,
-                            uint32_t *id) {
-    uint32_t whole =
-        size == 1 ? tok->one[(unsigned char)text[0]] : kiln_tokenizer_find(tok, text, size);
-    if (whole != KILN_NO_ID) {
-        id[0] = whole;
-        return 1;
-    }
-    for (size_t i = 0; i < size; i++) {
-        id[i] = tok->byte_id[(unsigned char)text[i]];
-    }
-    return size;
-}
-
-static unsigned char first_byte(const struct kiln_tokenizer *tok, uint32_t id) {
-    return (unsigned char)tok->v.pool[tok->v.at[id]];
-}
-static unsigned char last_byte(const struct kiln_tokenizer *tok, uint32_t id) {
-    return (unsigned char)tok->v.pool[tok->v.at[id + 1] - 1];
-}
-
-/* Take the next word off the text into e->word: characters up to a place no merge crosses. */
-static bool take_word(struct kiln_encoder *e) {
-    struct kiln_ids *word = &e->word;
-    word->n = 0;
-    if (e->prefix) {
-        word->n = character_ids(e->tok, " ", 1, word->id);
-        e->prefix = false;
-    }
-    while (e->pos < e->size) {
-        size_t size = kiln_character(e->text + e->pos, e->size - e->pos);
-        if (!kiln_ids_reserve(word, 4)) {
-            return false;
-        }
-        uint32_t *id = word->id + word->n;
-        size_t n = character_ids(e->tok, e->text + e->pos, size, id);
-        if (word->n > 0 &&
-            !kiln_tokenizer_joins(e->tok, last_byte(e->tok, id[-1]), first_byte(e->tok, id[0]))) {
-            break;
-        }
-        word->n += n;
-        e->pos += size;
-    }
-    return true;
-}
-
-static struct kiln_cached *cached_slot(struct kiln_encoder *e, const char *text, size_t size) {
+static struct cached *cached_slot(struct kiln_encoder *e, const char *text, size_t size) {
     if (e->cache == NULL || size >= CACHE_BYTES) {
         return NULL;
     }
     return &e->cache[kiln_hash_spread(kiln_hash_bytes(text, size)) & (CACHE_SLOTS - 1)];
 }
 
-static bool merge_word(struct kiln_encoder *e) {
-    if (e->word.n > SHORT_WORD) {
-        return merge_long(e, e->word.id, &e->word.n);
-    }
-    e->word.n = merge_short(e->tok, e->word.id, e->word.n);
-    return true;
+static bool holds(const struct cached *slot, const char *text, size_t size) {
+    return slot != NULL && slot->size == size && memcmp(slot->text, text, size) == 0;
 }
 
-/* Merge e->word, which is the text from `start` on (and the blank before it when `prefixed`). */
-static bool merge_or_recall(struct kiln_encoder *e, size_t start, bool prefixed) {
-    const char *text = e->text + start;
-    size_t size = e->pos - start;
-    struct kiln_cached *slot = prefixed ? NULL : cached_slot(e, text, size);
-    if (slot != NULL && slot->size == size && memcmp(slot->text, text, size) == 0) {
-        memcpy(e->word.id, slot->id, slot->n * sizeof *slot->id);
-        e->word.n = slot->n;
-        return true;
-    }
-    if (!merge_word(e)) {
-        return false;
-    }
-    if (slot != NULL && e->word.n <= CACHE_IDS) {
+static void remember(struct cached *slot, const char *text, size_t size,
+                     const struct kiln_ids *word) {
+    if (slot != NULL && word->n <= CACHE_IDS) {
         slot->size = (uint8_t)size;
-        slot->n = (uint8_t)e->word.n;
+        slot->n = (uint8_t)word->n;
         memcpy(slot->text, text, size);
-        memcpy(slot->id, e->word.id, e->word.n * sizeof *slot->id);
+        memcpy(slot->id, word->id, word->n * sizeof *word->id);
+    }
+}
+
+/* Merge e->word, which has this text, unless that was done before, and hand it out. */
+static bool merge_and_put(struct kiln_encoder *e, struct cached *slot, const char *text,
+                          size_t size, struct kiln_ids *out) {
+    if (!kiln_merge_word(&e->merger, e->word.id, &e->word.n)) {
+        return false;
+    }
+    remember(slot, text, size, &e->word);
+    return put_ids(out, e->word.id, e->word.n);
+}
+
+/* Byte-level: a piece is one word, and its first ids are those of its bytes. */
+static bool put_byte_word(struct kiln_encoder *e, const char *text, size_t size,
+                          struct kiln_ids *out) {
+    struct cached *slot = cached_slot(e, text, size);
+    if (holds(slot, text, size)) {
+        return put_ids(out, slot->id, slot->n);
+    }
+    struct kiln_ids *word = &e->word;
+    word->n = 0;
+    if (!kiln_ids_reserve(word, size)) {
+        return false;
+    }
+    for (size_t i = 0; i < size; i++) {
+        uint32_t id = e->tok->one[(unsigned char)text[i]];
+        if (id != KILN_NO_ID) {
+            word->id[word->n++] = id;
+        } else {
+            put_unknown(&e->tok->parts, word);
+        }
+    }
+    return merge_and_put(e, slot, text, size, out);
+}
+
+/* May a word end before the ids from `from` on? */
+static bool may_end(const struct kiln_encoder *e, size_t from) {
+    const uint32_t *id = e->word.id + from;
+    return !kiln_joins(e->tok, id[-1], id[0]) &&
+           !(e->tok->parts.fuse_unknown && id[-1] == e->tok->parts.unknown);
+}
+
+/* Take the next word off the piece into e->word: characters up to a place no merge crosses. */
+static bool take_word(struct kiln_encoder *e) {
+    struct part *p = &e->piece;
+    e->word.n = 0;
+    if (!kiln_ids_reserve(&e->word, 4)) {
+        return false;
+    }
+    if (e->blank) {
+        put_character(e->tok, " ", 1, &e->word);
+        e->blank = false;
+    }
+    while (is_left(p)) {
+        size_t size = kiln_character(p->text + p->at, p->size - p->at);
+        if (!kiln_ids_reserve(&e->word, 4)) {
+            return false;
+        }
+        size_t before = e->word.n;
+        put_character(e->tok, p->text + p->at, size, &e->word);
+        if (before > 0 && e->word.n > before && may_end(e, before)) {
+            e->word.n = before;
+            break;
+        }
+        p->at += size;
     }
     return true;
 }
 
-static bool next_word(struct kiln_encoder *e, struct kiln_ids *out) {
-    size_t start = e->pos;
-    bool prefixed = e->prefix;
-    if (!take_word(e) || (e->word.n > 1 && !merge_or_recall(e, start, prefixed)) ||
-        !kiln_ids_reserve(out, e->word.n)) {
+static bool put_word(struct kiln_encoder *e, struct kiln_ids *out) {
+    size_t start = e->piece.at;
+    bool prefixed = e->blank;
+    if (!take_word(e)) {
         return false;
     }
-    memcpy(out->id + out->n, e->word.id, e->word.n * sizeof *out->id);
-    out->n += e->word.n;
+    const char *text = e->piece.text + start;
+    size_t size = e->piece.at - start;
+    if (e->word.n < 2) {
+        return put_ids(out, e->word.id, e->word.n);
+    }
+    struct cached *slot = prefixed ? NULL : cached_slot(e, text, size);
+    if (holds(slot, text, size)) {
+        return put_ids(out, slot->id, slot->n);
+    }
+    return merge_and_put(e, slot, text, size, out);
+}
+
+/* A piece that is a whole id, where the tokenizer asks for that first. */
+static bool is_whole(struct kiln_encoder *e, struct kiln_ids *out) {
+    struct part *p = &e->piece;
+    if (!e->tok->parts.ignore_merges || e->blank || p->size - p->at > e->tok->longest) {
+        return false;
+    }
+    uint32_t id = kiln_tokenizer_find(e->tok, p->text + p->at, p->size - p->at);
+    if (id == KILN_NO_ID || !put_ids(out, &id, 1)) {
+        return false;
+    }
+    p->at = p->size;
     return true;
+}
+
+static bool put_piece(struct kiln_encoder *e, struct kiln_ids *out) {
+    struct part *p = &e->piece;
+    if (e->tok->parts.spelling == KILN_SPELL_BYTES) {
+        size_t start = p->at;
+        p->at = p->size;
+        return put_byte_word(e, p->text + start, p->size - start, out);
+    }
+    return put_word(e, out);
+}
+
+/* ---- stretches and runs ------------------------------------------------------------------- */
+
+/* Is a blank put before a text that is cut by patterns, or looked through, it has to be there. */
+static bool prefix_is_written(const struct kiln_tokenizer *tok) {
+    return tok->parts.n_splits > 0 || tok->late != NULL || tok->parts.n_rewrites > 0 ||
+           tok->parts.spelling == KILN_SPELL_BYTES;
+}
+
+/* Begin with text[0 .. size) as the run. */
+static enum kiln_status begin_run(struct kiln_encoder *e, const char *text, size_t size, bool opens,
+                                  struct kiln_err *err) {
+    enum kiln_prefix rule = e->tok->parts.prefix;
+    bool prefix = (rule == KILN_PREFIX_UNLESS_BLANK || (rule == KILN_PREFIX_FIRST && opens)) &&
+                  text[0] != ' ' && !e->behind_bad;
+    e->run = text;
+    if (prefix) {
+        e->prefixed.n = 0;
+        KILN_REQUIRE(
+            kiln_bytes_put(&e->prefixed, " ", 1) && kiln_bytes_put(&e->prefixed, text, size), err,
+            KILN_ENOMEM, "encode: out of memory");
+        e->run = e->prefixed.data;
+        size = e->prefixed.n;
+    }
+    kiln_splits_begin(&e->splits, e->run, size);
+    return KILN_OK;
+}
+
+/* The next added token of the stretch, or the run before it. */
+static enum kiln_status next_run(struct kiln_encoder *e, struct kiln_ids *out,
+                                 struct kiln_err *err) {
+    struct part *s = &e->stretch;
+    if (e->late.start > s->at || e->late.id == KILN_NO_ID) {
+        size_t start = s->at;
+        s->at = e->late.start;
+        return begin_run(e, s->text + start, s->at - start, e->stretch_opens && start == 0, err);
+    }
+    KILN_REQUIRE(put_ids(out, &e->late.id, 1), err, KILN_ENOMEM, "encode: out of memory");
+    s->at = e->late.stop;
+    e->late = kiln_finder_next(e->tok->late, s->text, s->size, e->late.next, s->at);
+    return KILN_OK;
+}
+
+/* The stretch of the text up to `stop`. */
+static enum kiln_status begin_stretch(struct kiln_encoder *e, size_t stop, struct kiln_err *err) {
+    struct part *t = &e->text;
+    enum kiln_prefix rule = e->tok->parts.prefix;
+    bool prefix =
+        (rule == KILN_PREFIX_ALWAYS && !e->behind_bad) || (rule == KILN_PREFIX_ONCE && e->opening);
+    bool written = prefix && prefix_is_written(e->tok);
+    struct part *s = &e->stretch;
+    e->stretch_opens = t->at == 0;
+    s->at = 0;
+    KILN_TRY(kiln_normalize(&e->normalizer, t->text + t->at, stop - t->at, written, &s->text,
+                            &s->size, err));
+    e->blank = prefix && !written;
+    t->at = stop;
+    e->late = kiln_finder_next(e->tok->late, s->text, s->size, 0, 0);
+    return KILN_OK;
+}
+
+/* A mark in the text, before which SentencePiece too puts its blank. */
+static enum kiln_status put_early(struct kiln_encoder *e, struct kiln_ids *out,
+                                  struct kiln_err *err) {
+    bool blank = e->opening && e->tok->parts.prefix == KILN_PREFIX_ONCE;
+    e->word.n = 0;
+    if (blank) {
+        put_character(e->tok, " ", 1, &e->word);
+    }
+    KILN_REQUIRE(put_ids(out, e->word.id, e->word.n) && put_ids(out, &e->early.id, 1), err,
+                 KILN_ENOMEM, "encode: out of memory");
+    e->text.at = e->early.stop;
+    e->early =
+        kiln_finder_next(e->tok->early, e->text.text, e->text.size, e->early.next, e->text.at);
+    e->behind_bad = false;
+    return KILN_OK;
+}
+
+/* A byte that is not UTF-8 stands alone. */
+static enum kiln_status put_bad(struct kiln_encoder *e, struct kiln_ids *out,
+                                struct kiln_err *err) {
+    const char *at = e->text.text + e->text.at;
+    e->word.n = 0;
+    if (e->tok->parts.spelling == KILN_SPELL_BYTES &&
+        e->tok->one[(unsigned char)*at] != KILN_NO_ID) {
+        e->word.id[e->word.n++] = e->tok->one[(unsigned char)*at];
+    } else {
+        put_bytes(e->tok, at, 1, &e->word);
+    }
+    KILN_REQUIRE(put_ids(out, e->word.id, e->word.n), err, KILN_ENOMEM, "encode: out of memory");
+    e->text.at++;
+    e->bad = kiln_utf8_bad_at(e->text.text, e->text.size, e->text.at);
+    e->behind_bad = true;
+    return KILN_OK;
+}
+
+/* The next added token, bad byte or stretch of the text. */
+static enum kiln_status next_stretch(struct kiln_encoder *e, struct kiln_ids *out,
+                                     struct kiln_err *err) {
+    size_t stop = kiln_least(e->bad, e->early.start);
+    enum kiln_status status;
+    if (stop > e->text.at) {
+        status = begin_stretch(e, stop, err);
+    } else if (e->early.id != KILN_NO_ID && e->early.start <= e->text.at) {
+        status = put_early(e, out, err);
+    } else {
+        status = put_bad(e, out, err);
+    }
+    e->opening = false;
+    return status;
+}
+
+/* Some ids more, or a stage further. */
+static enum kiln_status step(struct kiln_encoder *e, struct kiln_ids *out, struct kiln_err *err) {
+    size_t start, stop;
+    if (is_left(&e->piece)) {
+        KILN_REQUIRE(put_piece(e, out), err, KILN_ENOMEM,
+                     "encode: out of memory at byte %zu of %zu", e->text.at, e->text.size);
+        return KILN_OK;
+    }
+    if (e->run != NULL && kiln_splits_next(&e->splits, &start, &stop)) {
+        e->piece = (struct part){e->run, start, stop};
+        (void)is_whole(e, out);
+        return KILN_OK;
+    }
+    KILN_REQUIRE(e->run == NULL || !e->splits.failed, err, KILN_EINPUT,
+                 "encode: a pattern of %s does not come to an end in the text before byte %zu",
+                 e->tok->name, e->text.at);
+    e->run = NULL;
+    if (is_left(&e->stretch)) {
+        return next_run(e, out, err);
+    }
+    if (is_left(&e->text)) {
+        return next_stretch(e, out, err);
+    }
+    e->done = true;
+    return KILN_OK;
 }
 
 /* ---- the encoder -------------------------------------------------------------------------- */
 
-enum kiln_status kiln_encoder_init(struct kiln_encoder *e, const struct kiln_tokenizer *tok,
-                                   bool cache, struct kiln_err *err) {
-    *e = (struct kiln_encoder){.tok = tok};
-    if (cache) {
-        e->cache = kiln_alloc(CACHE_SLOTS, sizeof *e->cache);
-    }
+enum kiln_status kiln_encoder_create(const struct kiln_tokenizer *tok, bool cache,
+                                     struct kiln_encoder **out, struct kiln_err *err) {
+    struct kiln_encoder *e = kiln_alloc(1, sizeof *e);
+    *out = NULL;
+    KILN_REQUIRE(e != NULL, err, KILN_ENOMEM, "encode: out of memory");
+    e->tok = e->merger.tok = tok;
+    e->done = true;
+    e->cache = cache ? kiln_alloc(CACHE_SLOTS, sizeof *e->cache) : NULL;
+    enum kiln_status status = KILN_OK;
     if ((cache && e->cache == NULL) || !kiln_ids_reserve(&e->word, 64)) {
-        kiln_encoder_fini(e);
-        return KILN_FAIL(err, KILN_ENOMEM, "encode: out of memory");
+        status = KILN_FAIL(err, KILN_ENOMEM, "encode: out of memory");
     }
+    if (status == KILN_OK) {
+        status = kiln_normalizer_open(&e->normalizer, tok, err);
+    }
+    if (status == KILN_OK) {
+        status = kiln_splits_open(&e->splits, tok, err);
+    }
+    if (status != KILN_OK) {
+        kiln_encoder_destroy(e);
+        return status;
+    }
+    *out = e;
     return KILN_OK;
 }
 
 void kiln_encoder_begin(struct kiln_encoder *e, const char *text, size_t size) {
-    e->text = text;
-    e->size = size;
-    e->pos = 0;
-    e->prefix = size > 0;
+    bool any_bytes = e->tok->parts.spelling == KILN_SPELL_LLAMA2C;
+    e->text = (struct part){text, 0, size};
+    e->stretch = e->piece = (struct part){0};
+    e->run = NULL;
+    e->bad = any_bytes ? size : kiln_utf8_bad_at(text, size, 0);
+    e->early = kiln_finder_next(e->tok->early, text, size, 0, 0);
+    e->opening = true;
+    e->behind_bad = false;
+    e->blank = false;
+    e->done = size == 0;
 }
+
+/* As behind a byte that is not UTF-8. */
+void kiln_encoder_go_on(struct kiln_encoder *e, const char *text, size_t size) {
+    kiln_encoder_begin(e, text, size);
+    e->opening = false;
+    e->behind_bad = true;
+}
+
+/* The patterns of GPT-2, Llama-3 and Qwen2 take such a newline alone, or with what stands before it,
+ * whether something follows or not. */
+bool kiln_encoder_may_cut(const struct kiln_tokenizer *tok, char letter) {
+    uint32_t id[2];
+    const char both[2] = {'\n', letter};
+    for (int i = 0; i < 2; i++) {
+        const unsigned char c = (unsigned char)both[i];
+        id[i] = tok->one[c] != KILN_NO_ID ? tok->one[c] : tok->byte_id[c];
+        if (id[i] == KILN_NO_ID || id[i] == tok->parts.unknown) {
+            return false;
+        }
+    }
+    return !kiln_joins(tok, id[0], id[1]);
+}
+
+bool kiln_encoder_done(const struct kiln_encoder *e) { return e->done; }
 
 enum kiln_status kiln_encoder_more(struct kiln_encoder *e, size_t enough, struct kiln_ids *out,
                                    struct kiln_err *err) {
-    while (!kiln_encoder_done(e) && out->n < enough) {
-        if (!next_word(e, out)) {
-            return KILN_FAIL(err, KILN_ENOMEM, "encode: out of memory at byte %zu of %zu", e->pos,
-                             e->size);
-        }
+    while (!e->done && out->n < enough) {
+        KILN_TRY(step(e, out, err));
     }
     return KILN_OK;
 }
 
-void kiln_encoder_fini(struct kiln_encoder *e) {
+void kiln_encoder_destroy(struct kiln_encoder *e) {
+    if (e == NULL) {
+        return;
+    }
+    kiln_normalizer_close(&e->normalizer);
+    kiln_splits_close(&e->splits);
+    kiln_word_merger_fini(&e->merger);
+    kiln_bytes_free(&e->prefixed);
     kiln_ids_free(&e->word);
     kiln_free(e->cache);
-    kiln_free(e->heap);
-    kiln_free(e->link);
-    *e = (struct kiln_encoder){0};
+    kiln_free(e);
 }
 
 enum kiln_status kiln_tokenizer_encode(const struct kiln_tokenizer *tok, const char *text,
                                        size_t size, bool bos, struct kiln_ids *out,
                                        struct kiln_err *err) {
-    struct kiln_encoder e;
-    KILN_TRY(kiln_encoder_init(&e, tok, size >= CACHE_TEXT, err));
+    struct kiln_encoder *e;
+    const uint32_t begin = kiln_tokenizer_begin(tok);
+    KILN_TRY(kiln_encoder_create(tok, size >= CACHE_TEXT, &e, err));
     enum kiln_status status = KILN_OK;
-    if (bos && !kiln_ids_reserve(out, 1)) {
+    if (bos && begin != KILN_NO_ID && !put_ids(out, &begin, 1)) {
         status = KILN_FAIL(err, KILN_ENOMEM, "encode: out of memory");
-    } else if (bos) {
-        out->id[out->n++] = KILN_ID_BOS;
     }
-    kiln_encoder_begin(&e, text, size);
+    kiln_encoder_begin(e, text, size);
     if (status == KILN_OK) {
-        status = kiln_encoder_more(&e, SIZE_MAX, out, err);
+        status = kiln_encoder_more(e, SIZE_MAX, out, err);
     }
-    kiln_encoder_fini(&e);
+    kiln_encoder_destroy(e);
     return status;
 }

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "text/text_int.h"
+#include "text/utf8.h"
 
 enum { READ_BYTES = 1 << 18 };
 
@@ -94,40 +95,18 @@ static size_t cut_in(const struct kiln_source *s, size_t from, size_t to) {
     for (size_t at = to - 1; at > from + 1; at--) {
         const char *c = s->buffer + at;
         if (c[-1] == '\n' && isalpha((unsigned char)c[0]) && (unsigned char)c[0] < 0x80 &&
-            c[-2] > ' ' && c[-2] < 0x7F && kiln_encoder_may_cut(s->options.tok, c[-1], c[0])) {
+            c[-2] > ' ' && c[-2] < 0x7F && kiln_encoder_may_cut(s->options.tok, c[0])) {
             return at;
         }
     }
     return 0;
 }
 
-/* ---- UTF-8 --------------------------------------------------------------------------------------
- */
-
-/* Bytes of the character at hand (RFC 3629), 0 where none is. */
-static size_t character(const unsigned char *p, size_t n) {
-    const size_t size = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (size == 0 || size > n || p[0] > 0xF4) {
-        return 0;
-    }
-    for (size_t i = 1; i < size; i++) {
-        if ((p[i] & 0xC0) != 0x80) {
-            return 0;
-        }
-    }
-    const bool wrong = (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ||
-                       (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F);
-    return size > 1 && wrong ? 0 : size;
-}
-
-/* Bytes that are of no character; they are encoded one by one. */
+/* Bytes that are of no UTF-8 character; they are encoded one by one. */
 static uint64_t stray_bytes(const char *text, size_t size) {
-    const unsigned char *p = (const unsigned char *)text;
     uint64_t stray = 0;
-    for (size_t i = 0; i < size;) {
-        const size_t n = p[i] < 0x80 ? 1 : character(p + i, size - i);
-        stray += n == 0;
-        i += n == 0 ? 1 : n;
+    for (size_t at = 0; (at = kiln_utf8_bad_at(text, size, at)) < size; at++) {
+        stray++;
     }
     return stray;
 }

@@ -32,7 +32,7 @@ struct job {
     const struct kiln_tokenize_options *options;
     struct kiln_source *source;
     struct kiln_durable file;
-    struct kiln_encoder encoder;
+    struct kiln_encoder *encoder;
     struct kiln_ids ids;
     struct bits bits[BITMAPS];
     bool chat; /* some came: there are bitmaps */
@@ -135,14 +135,16 @@ static enum kiln_status write_text(struct job *job, const struct kiln_piece *pie
     KILN_REQUIRE(kiln_ids_reserve(&job->ids, 1), err, KILN_ENOMEM, "tokenize %s: out of memory",
                  job->text_path);
     if (piece->begins) {
-        job->ids.id[job->ids.n++] = kiln_tokenizer_bos(job->tok);
+        if (job->header.bos != KILN_NO_ID) {
+            job->ids.id[job->ids.n++] = job->header.bos;
+        }
         KILN_TRY(mark(job, true, true, err));
-        kiln_encoder_begin(&job->encoder, piece->text, piece->size);
+        kiln_encoder_begin(job->encoder, piece->text, piece->size);
     } else {
-        kiln_encoder_go_on(&job->encoder, piece->text, piece->size);
+        kiln_encoder_go_on(job->encoder, piece->text, piece->size);
     }
-    while (!kiln_encoder_done(&job->encoder)) {
-        KILN_TRY(kiln_encoder_more(&job->encoder, BATCH_IDS, &job->ids, err));
+    while (!kiln_encoder_done(job->encoder)) {
+        KILN_TRY(kiln_encoder_more(job->encoder, BATCH_IDS, &job->ids, err));
         KILN_TRY(mark(job, true, false, err));
         if (job->ids.n >= BATCH_IDS) {
             KILN_TRY(write_ids(job, err));
@@ -165,7 +167,7 @@ static enum kiln_status write_chat(struct job *job, const struct kiln_piece *pie
                                                       : piece->size;
         const size_t before = job->ids.n;
         KILN_TRY(kiln_chat_encode(job->options->chat, job->tok, piece->text + at, end - at,
-                                  &job->ids, err));
+                                  at == 0, &job->ids, err));
         *(counts ? &job->answers : &job->prompts) += job->ids.n - before;
         KILN_TRY(mark(job, counts, begins && job->ids.n > before, err));
         begins &= job->ids.n == before;
@@ -211,9 +213,9 @@ static enum kiln_status write_header(struct job *job, struct kiln_err *err) {
 static struct kiln_token_header header_of(const struct kiln_tokenizer *tok,
                                           const struct kiln_tokenize_options *options) {
     return (struct kiln_token_header){
-        .width = tok->v.n <= 65536 ? 2 : 4,
-        .vocab = (uint32_t)tok->v.n,
-        .bos = kiln_tokenizer_bos(tok),
+        .width = tok->parts.v.n <= 65536 ? 2 : 4,
+        .vocab = (uint32_t)tok->parts.v.n,
+        .bos = kiln_tokenizer_begin(tok),
         .vocabulary_crc = tok->crc,
         .flags = options != NULL && options->blank_lines ? KILN_TOKENS_BLANK_LINES : 0,
     };
@@ -260,12 +262,12 @@ enum kiln_status kiln_tokenize_file(const struct kiln_tokenizer *tok, const char
     const struct kiln_source_options how = {.tokenize = options, .tok = tok};
     KILN_TRY(kiln_source_open(text_path, &how, &job.source, err));
     job.header = header_of(tok, options);
-    enum kiln_status status = kiln_encoder_init(&job.encoder, tok, true, err);
+    enum kiln_status status = kiln_encoder_create(tok, true, &job.encoder, err);
     if (status == KILN_OK) {
         status = write_file(&job, err);
     }
     report(&job);
-    kiln_encoder_fini(&job.encoder);
+    kiln_encoder_destroy(job.encoder);
     kiln_ids_free(&job.ids);
     kiln_source_close(job.source);
     return status;

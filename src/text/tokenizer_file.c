@@ -104,7 +104,7 @@ enum kiln_status kiln_tokenizer_open(const char *path, struct kiln_tokenizer **o
 
 /* The file's bytes on the heap; NULL when out of memory. */
 static unsigned char *serialize(const struct kiln_tokenizer *tok, size_t *total) {
-    *total = LONGEST_BYTES + tok->v.n * ENTRY_BYTES + tok->v.at[tok->v.n];
+    *total = LONGEST_BYTES + tok->parts.v.n * ENTRY_BYTES + tok->parts.v.at[tok->parts.v.n];
     unsigned char *bytes = kiln_alloc(*total, 1);
     if (bytes == NULL) {
         return NULL;
@@ -112,11 +112,11 @@ static unsigned char *serialize(const struct kiln_tokenizer *tok, size_t *total)
     int32_t longest = (int32_t)tok->longest;
     memcpy(bytes, &longest, 4);
     unsigned char *at = bytes + LONGEST_BYTES;
-    for (uint32_t id = 0; id < tok->v.n; id++) {
+    for (uint32_t id = 0; id < tok->parts.v.n; id++) {
         size_t size;
-        const char *piece = kiln_piece(&tok->v, id, &size);
+        const char *piece = kiln_piece(&tok->parts.v, id, &size);
         int32_t length = (int32_t)size;
-        memcpy(at, &tok->v.score[id], 4);
+        memcpy(at, &tok->parts.v.score[id], 4);
         memcpy(at + 4, &length, 4);
         memcpy(at + ENTRY_BYTES, piece, size);
         at += ENTRY_BYTES + size;

@@ -19,6 +19,11 @@ static bool more_room(struct kiln_vocabulary *v) {
         return false;
     }
     v->score = score;
+    uint8_t *kind = kiln_realloc(v->kind, v->room, room, sizeof *kind);
+    if (kind == NULL) {
+        return false;
+    }
+    v->kind = kind;
     v->room = room;
     return true;
 }
@@ -40,6 +45,11 @@ static bool more_pool(struct kiln_vocabulary *v, size_t needed) {
 }
 
 bool kiln_vocabulary_add(struct kiln_vocabulary *v, const char *piece, size_t size, float score) {
+    return kiln_vocabulary_add_kind(v, piece, size, score, KILN_KIND_TEXT);
+}
+
+bool kiln_vocabulary_add_kind(struct kiln_vocabulary *v, const char *piece, size_t size,
+                              float score, enum kiln_kind kind) {
     if (v->n == v->room && !more_room(v)) {
         return false;
     }
@@ -50,8 +60,11 @@ bool kiln_vocabulary_add(struct kiln_vocabulary *v, const char *piece, size_t si
     if (end > v->pool_room && !more_pool(v, end)) {
         return false;
     }
-    memcpy(v->pool + v->at[v->n], piece, size);
+    if (size > 0) {
+        memcpy(v->pool + v->at[v->n], piece, size);
+    }
     v->score[v->n] = score;
+    v->kind[v->n] = (uint8_t)kind;
     v->n++;
     v->at[v->n] = end;
     return true;
@@ -66,6 +79,7 @@ void kiln_vocabulary_fini(struct kiln_vocabulary *v) {
     kiln_free(v->pool);
     kiln_free(v->at);
     kiln_free(v->score);
+    kiln_free(v->kind);
     *v = (struct kiln_vocabulary){0};
 }
 

@@ -82,6 +82,7 @@ static enum kiln_status memory_before(const struct bench *b, size_t threads,
     return status;
 }
 
+/* out NULL: without the rates of memory. */
 static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_options *o,
                                    struct kiln_bench_result *out, struct kiln_err *err) {
     const struct kiln_device_options device = {
@@ -91,11 +92,13 @@ static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_opti
     KILN_TRY(kiln_table_create(&o->dims, &b->table, err));
     const struct kiln_plan_request request = kiln_plan_simple(b->table, &device, accum, threads);
     KILN_TRY(kiln_engine_plan(&b->engine, b->table, &request, err));
-    KILN_TRY(memory_before(b, threads, out, err));
+    if (out) {
+        KILN_TRY(memory_before(b, threads, out, err));
+    }
     KILN_TRY(open_memory(b, o, threads, err));
     KILN_TRY(kiln_engine_open(&b->engine, b->table, &b->memory, err));
-    kiln_spans_keep(b->engine.spans, true);
-    kiln_spans_pieces(b->engine.spans, true);
+    kiln_spans_keep(b->engine.spans, out != NULL);
+    kiln_spans_pieces(b->engine.spans, out != NULL);
     return KILN_OK;
 }
 
@@ -285,6 +288,31 @@ enum kiln_status kiln_bench(const struct kiln_bench_options *options, struct kil
     struct bench b = {0};
     *out = (struct kiln_bench_result){0};
     enum kiln_status status = run_bench(&b, options, out, err);
+    close_bench(&b);
+    return status;
+}
+
+static enum kiln_status time_steps(struct bench *b, const struct kiln_bench_options *o,
+                                   double seconds, double *step_s, struct kiln_err *err) {
+    double all[MOST_STEPS];
+    struct times times;
+    const size_t accum = o->accum ? o->accum : 1;
+    const size_t most = o->steps == 0 || o->steps > MOST_STEPS ? MOST_STEPS : o->steps;
+    size_t n = 0;
+    KILN_TRY(open_bench(b, o, NULL, err));
+    KILN_TRY(one_step(b, accum, 1, &times, err));
+    for (double start = kiln_now_s(); n < most && (n < 2 || kiln_now_s() - start < seconds); n++) {
+        KILN_TRY(one_step(b, accum, n + 2, &times, err));
+        all[n] = times.step * 1e-3;
+    }
+    *step_s = median_of(all, n);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_bench_step(const struct kiln_bench_options *options, double seconds,
+                                 double *step_s, struct kiln_err *err) {
+    struct bench b = {0};
+    enum kiln_status status = time_steps(&b, options, seconds, step_s, err);
     close_bench(&b);
     return status;
 }

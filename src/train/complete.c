@@ -26,9 +26,8 @@ static enum kiln_status set_count(struct kiln_settings *s, enum kiln_setting_id 
     return kiln_settings_set(s, id, text, origin, err);
 }
 
-/* Sizes named by flags change a preset; a file has the sizes it has, but for its sequence. */
-static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
-                                    struct kiln_dims *dims, struct kiln_err *err) {
+enum kiln_status kiln_settings_sizes(const struct kiln_settings *s, bool file,
+                                     struct kiln_dims *dims, struct kiln_err *err) {
     const struct {
         uint64_t value;
         size_t *dim;
@@ -51,7 +50,9 @@ static enum kiln_status apply_sizes(const struct kiln_settings *s, bool file,
         if (s->kv_heads == KILN_UNSET && same_heads) {
             dims->kv_heads = dims->heads;
         }
-        dims->head_size = 0;
+        if (s->dim != KILN_UNSET || s->heads != KILN_UNSET) {
+            dims->head_size = 0; /* what follows from them */
+        }
     }
     if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
         dims->seq = (size_t)s->seq;
@@ -132,10 +133,10 @@ static enum kiln_status vocab_of_tokens(const char *data, size_t *vocab, struct 
 }
 
 /* The model, the tokenizer and the sizes they agree on. */
-enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_completed *out,
-                                        struct kiln_err *err) {
+enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tokenizer *learned,
+                                        struct kiln_completed *out, struct kiln_err *err) {
     struct kiln_model_source *source = &out->source;
-    *out = (struct kiln_completed){.tokenizer = NULL};
+    *out = (struct kiln_completed){.tokenizer = learned};
     if (!s->model) {
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_model, "stories15m", KILN_FROM_DEFAULT, err));
     }
@@ -148,13 +149,15 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_com
     /* A new model takes the vocabulary of its tokens or tokenizer, unless one is asked for. */
     bool free_vocab = !file && s->vocab == KILN_UNSET;
     struct kiln_dims dims = source->dims;
-    KILN_TRY(apply_sizes(s, file, &dims, err));
+    KILN_TRY(kiln_settings_sizes(s, file, &dims, err));
     if (free_vocab && kiln_data_is_tokens(s->data)) {
         KILN_TRY(vocab_of_tokens(s->data, &dims.vocab, err));
         free_vocab = false;
     }
-    KILN_TRY(kiln_open_tokenizer(s->tokenizer, s->data, free_vocab ? 0 : dims.vocab,
-                                 &out->tokenizer, err));
+    if (learned == NULL) {
+        KILN_TRY(kiln_open_tokenizer(s->tokenizer, s->data, free_vocab ? 0 : dims.vocab,
+                                     &out->tokenizer, err));
+    }
     if (free_vocab) {
         dims.vocab = kiln_tokenizer_vocab(out->tokenizer);
     }
@@ -199,10 +202,6 @@ enum kiln_status kiln_settings_device(const struct kiln_settings *s,
     if (device->id == KILN_CPU) {
         return KILN_OK;
     }
-    KILN_REQUIRE(!s->doc_mask, err, KILN_EUSAGE,
-                 "--doc-mask: device %s has programs for plain causal attention only; use --device "
-                 "cpu, or leave it out",
-                 s->device);
     device->dynamic = strcmp(s->weight_mode, "dynamic") == 0;
     device->extras = !s->no_extras && !device->dynamic;
     device->sim_time = s->sim_time;
@@ -252,7 +251,7 @@ static enum kiln_status complete_and_plan(struct kiln_settings *s, struct kiln_p
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(kiln_check_data(s->data, err));
-    const enum kiln_status status = kiln_settings_complete(s, &completed, err);
+    const enum kiln_status status = kiln_settings_complete(s, NULL, &completed, err);
     kiln_tokenizer_destroy(completed.tokenizer);
     KILN_TRY(status);
     kiln_model_source_name(&completed.source, s->seed, name, 512);

@@ -16,9 +16,16 @@ struct kiln_completed {
 };
 
 /* Fill in what is unset, from the model, its data and tokenizer, and the machine. Reads files,
- * writes none. On failure the tokenizer may have been made. */
+ * writes none. On failure the tokenizer may have been made. `learned`: a tokenizer that was made
+ * for this run, which is taken over; NULL: the one of the settings. */
 KILN_MUST_CHECK enum kiln_status kiln_settings_complete(struct kiln_settings *settings,
+                                                        struct kiln_tokenizer *learned,
                                                         struct kiln_completed *out,
                                                         struct kiln_err *err);
+
+/* Sizes named by flags change a preset; a file has the sizes it has, but for its sequence. */
+KILN_MUST_CHECK enum kiln_status kiln_settings_sizes(const struct kiln_settings *settings,
+                                                     bool file, struct kiln_dims *dims,
+                                                     struct kiln_err *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +16,12 @@
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
-#include "train/run_int.h"
+#include "train/minutes.h"
 
-/* runs/MODEL-DATA from the names of the two, with a number where that is taken. */
-static void choose_folder(const struct kiln_settings *s, const char *data, char *out, size_t size) {
+/* runs/MODEL-DATA from the names of the two, with a number where that is taken; own: the model has
+ * no name, runs/DATA. */
+static void choose_folder(const struct kiln_settings *s, const char *data, bool own, char *out,
+                          size_t size) {
     const char *names[2] = {s->model, data};
     char stem[2][64];
     for (int i = 0; i < 2; i++) {
@@ -41,7 +44,7 @@ static void choose_folder(const struct kiln_settings *s, const char *data, char 
             *dot = '\0';
         }
     }
-    snprintf(out, size, "runs/%s-%s", stem[0], stem[1]);
+    snprintf(out, size, own ? "runs/%.0s%s" : "runs/%s-%s", stem[0], stem[1]);
     size_t base = strlen(out);
     for (int i = 2; kiln_path_exists(out); i++) {
         snprintf(out + base, size - base, "-%d", i);
@@ -116,6 +119,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
                                &run->trainer.state, err));
     KILN_TRY(make_weights(run, source, err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));
+    KILN_TRY(kiln_minutes_fix(run, err));
     return kiln_run_write_settings(run, folder, err);
 }
 
@@ -179,19 +183,27 @@ static enum kiln_status keep_list(struct kiln_settings *s, enum kiln_setting_id 
     return status;
 }
 
-static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
+/* `learned` is taken over. */
+static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *learned,
+                               struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
     struct kiln_completed completed;
     struct kiln_device_choice device;
     enum kiln_precision precision;
+    const bool own = run->minutes && !s->model;
+    run->tokenizer = learned;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(keep_list(s, KILN_SETTING_data, s->data, err));
     KILN_TRY(s->val ? keep_list(s, KILN_SETTING_val, s->val, err) : KILN_OK);
-    const enum kiln_status status = kiln_settings_complete(s, &completed, err);
+    const enum kiln_status status = kiln_settings_complete(s, learned, &completed, err);
     run->tokenizer = completed.tokenizer;
     KILN_TRY(status);
     kiln_model_source_name(&completed.source, s->seed, run->model_name, sizeof run->model_name);
+    if (own) {
+        snprintf(run->model_name, sizeof run->model_name,
+                 "sizes chosen (random weights, seed %" PRIu64 ")", s->seed);
+    }
     KILN_TRY(kiln_table_create(&completed.dims, &run->table, err));
     KILN_TRY(kiln_run_make_plan(run, err));
     if (s->out) {
@@ -206,7 +218,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
     } else {
         struct kiln_data_list list;
         KILN_TRY(kiln_data_list_split(s->data, &list, err));
-        choose_folder(s, list.path[0], run->folder, sizeof run->folder);
+        choose_folder(s, list.path[0], own, run->folder, sizeof run->folder);
         kiln_data_list_free(&list);
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
@@ -223,9 +235,33 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_err *err) {
 
 enum kiln_status kiln_run_create(const struct kiln_settings *settings, struct kiln_run **out,
                                  struct kiln_err *err) {
+    struct kiln_minutes *minutes;
+    if (!isnan(settings->minutes)) {
+        *out = NULL;
+        KILN_TRY(kiln_minutes_choose(settings, 0, &minutes, err));
+        const enum kiln_status status = kiln_run_create_minutes(minutes, out, err);
+        kiln_minutes_free(minutes);
+        return status;
+    }
     enum kiln_status status = kiln_run_begin(settings, out, err);
     if (status == KILN_OK) {
-        status = create(*out, err);
+        status = create(*out, NULL, err);
+    }
+    return kiln_run_end_open(status, out);
+}
+
+enum kiln_status kiln_run_create_minutes(struct kiln_minutes *minutes, struct kiln_run **out,
+                                         struct kiln_err *err) {
+    enum kiln_status status = kiln_run_begin(&minutes->settings, out, err);
+    if (status == KILN_OK) {
+        struct kiln_run *run = *out;
+        struct kiln_tokenizer *learned = minutes->tokenizer;
+        minutes->tokenizer = NULL;
+        run->minutes = minutes;
+        run->forecast = minutes->choice.is.forecast;
+        run->profile = minutes->request.plan.profile;
+        status = create(run, learned, err);
+        run->minutes = NULL;
     }
     return kiln_run_end_open(status, out);
 }

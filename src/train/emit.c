@@ -67,10 +67,10 @@ static enum kiln_status emit(const struct kiln_mil_emit *request, enum kiln_npu_
     struct kiln_npu_port in, to;
     const struct kiln_weights weights = kiln_weights_flat(model->table, model->weights);
     KILN_TRY(check_request(request, kind, dims, err));
-    size_t seq = request->seq ? request->seq : dims->seq;
-    KILN_TRY(kiln_npu_make(kind, model->table, seq, request->layer, request->part, &weights, 0,
+    const struct kiln_npu_mode mode = {.seq = request->seq ? request->seq : dims->seq};
+    KILN_TRY(kiln_npu_make(kind, model->table, &mode, request->layer, request->part, &weights, 0,
                            &target, &made, err));
-    kiln_npu_ports(kind, dims, seq, request->part, &in, &to);
+    kiln_npu_ports(kind, dims, &mode, request->part, &in, &to);
     snprintf(out->model, sizeof out->model, "%s", model->name);
     snprintf(out->label, sizeof out->label, "%s", made.label);
     out->input[0] = in.channels;

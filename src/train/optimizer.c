@@ -219,15 +219,42 @@ void kiln_optimizer_update(struct kiln_optimizer *o, uint64_t update, double lr,
     }
 }
 
+/* From `from` on, where `done` of the way was made, so that `steps` steps end at 1. */
+static double on_the_way(double done, uint64_t from, uint64_t steps, uint64_t step) {
+    if (step <= from || steps <= from + 1) {
+        return step <= from ? done : 1.0;
+    }
+    const double at = (double)(step - from) / (double)(steps - 1 - from);
+    return done + (1.0 - done) * (at > 1.0 ? 1.0 : at);
+}
+
+/* How far the schedule is behind the warm-up, 0 to 1: what is left of it is spread anew at every
+ * turn. A run that had ended begins to go down again from where all of its steps put it. */
+static double progress(const struct kiln_settings *s, uint64_t step) {
+    double done = 0.0;
+    uint64_t from = s->warmup;
+    for (size_t i = 0; i < s->n_turns && s->turn[i].at <= step; i++) {
+        const uint64_t at = s->turn[i].at > s->warmup ? s->turn[i].at : s->warmup;
+        const uint64_t steps = i + 1 < s->n_turns ? s->turn[i + 1].before : s->steps;
+        done = s->turn[i].at >= s->turn[i].before ? on_the_way(0.0, s->warmup, steps, at)
+                                                  : on_the_way(done, from, s->turn[i].before, at);
+        from = at;
+    }
+    size_t next = 0;
+    while (next < s->n_turns && s->turn[next].at <= step) {
+        next++;
+    }
+    return on_the_way(done, from, next < s->n_turns ? s->turn[next].before : s->steps, step);
+}
+
 double kiln_learning_rate(const struct kiln_settings *s, uint64_t step) {
     if (step < s->warmup) {
         return s->lr * (double)(step + 1) / (double)s->warmup;
     }
-    if (strcmp(s->decay, "constant") == 0 || s->steps <= s->warmup + 1) {
+    if (strcmp(s->decay, "constant") == 0 || (s->n_turns == 0 && s->steps <= s->warmup + 1)) {
         return s->lr;
     }
-    double at = (double)(step - s->warmup) / (double)(s->steps - 1 - s->warmup);
-    at = at > 1.0 ? 1.0 : at;
+    const double at = progress(s, step);
     double share = strcmp(s->decay, "linear") == 0 ? 1.0 - at : 0.5 * (1.0 + cos(acos(-1.0) * at));
     return s->min_lr + (s->lr - s->min_lr) * share;
 }

@@ -352,6 +352,26 @@ static void note_change(struct replay *r, const struct kiln_settings *then,
     }
 }
 
+/* What the run decided after the checkpoint for the sake of its --minutes is part of what it did.
+ */
+static enum kiln_status take_turns(const struct replay *r, struct kiln_settings *then,
+                                   const struct kiln_settings *now, struct kiln_err *err) {
+    char path[PATH_ROOM + 32];
+    const size_t known = then->n_turns;
+    if (now->n_turns <= known || now->turn[known].before != then->steps) {
+        return KILN_OK;
+    }
+    memcpy(then->turn, now->turn, sizeof then->turn);
+    then->n_turns = now->n_turns;
+    then->steps = now->steps;
+    char *json = kiln_settings_to_json(then);
+    KILN_REQUIRE(json, err, KILN_ENOMEM, "verify %s: out of memory", r->options->run);
+    snprintf(path, sizeof path, "%s/run.json", r->folder);
+    const enum kiln_status status = kiln_write_file(path, json, strlen(json), err);
+    kiln_settings_json_free(json);
+    return status;
+}
+
 /* A run that was resumed with other --steps has other learning rates from there on. */
 static enum kiln_status note_changes(struct replay *r, struct kiln_err *err) {
     struct kiln_settings then, now;
@@ -360,6 +380,7 @@ static enum kiln_status note_changes(struct replay *r, struct kiln_err *err) {
     if (status == KILN_OK) {
         status = read_settings(r->folder, &then, err);
         status = status == KILN_OK ? read_settings(r->options->run, &now, err) : status;
+        status = status == KILN_OK ? take_turns(r, &then, &now, err) : status;
         if (status == KILN_OK) {
             note_change(r, &then, &now);
         }

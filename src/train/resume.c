@@ -14,13 +14,14 @@
 #include "base/mem.h"
 #include "state/checkpoint.h"
 #include "train/data_source.h"
-#include "train/run_int.h"
+#include "train/minutes.h"
 #include "train/run_json.h"
 
 /* Settings that may change from one process of a run to the next. */
 static bool may_change(enum kiln_setting_id id) {
     switch (id) {
         case KILN_SETTING_steps:
+        case KILN_SETTING_minutes:
         case KILN_SETTING_threads:
         case KILN_SETTING_eval_every:
         case KILN_SETTING_sample_every:
@@ -51,7 +52,7 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
     kiln_run_file(run, "run.json", path, sizeof path);
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
-    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, err));
+    KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, &run->forecast, err));
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {
             continue;
@@ -236,6 +237,11 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(reopen_state(run, path, err));
     KILN_TRY(trim_metrics(run, err));
     KILN_TRY(kiln_run_make_plan(run, err));
+    if (changes && changes->origin[KILN_SETTING_minutes] == KILN_FROM_FLAG) {
+        KILN_REQUIRE(changes->origin[KILN_SETTING_steps] != KILN_FROM_FLAG, err, KILN_EUSAGE,
+                     "--steps and --minutes of a run that goes on: give one of the two");
+        KILN_TRY(kiln_minutes_go_on(run, err));
+    }
     KILN_TRY(kiln_run_open_trainer(run, err));
     const char *before = kiln_state_cursor(run->trainer.state)->numerics;
     if (strcmp(run->numerics, before) != 0) {

@@ -10,13 +10,12 @@
 #include "base/crc32c.h"
 #include "base/io.h"
 #include "base/io_hook.h"
+#include "base/kill_point.h"
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
-
-#define VALIDATION_SHARE 0.05
 
 char *kiln_run_file(const struct kiln_run *run, const char *name, char *out, size_t size) {
     snprintf(out, size, "%s/%s", run->folder, name);
@@ -83,7 +82,7 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
         .vocab = run->table->dims.vocab,
         .seq = (size_t)s->seq,
         .seed = s->seed,
-        .validation = s->val ? 0.0 : VALIDATION_SHARE};
+        .validation = s->val ? 0.0 : KILN_VALIDATION_SHARE};
     KILN_TRY(kiln_open_data(&wish, &t->data, said, sizeof said, &too_short, err));
     /* Too little text to hold any back: it trains on all of it, and says so. */
     const size_t n = strlen(said);
@@ -159,6 +158,26 @@ static void set_numerics(struct kiln_run *run) {
              run->settings.seq, run->settings.doc_mask ? "/docs" : "", delayed ? "/delayed" : "");
 }
 
+/* The run's own settings change, and run.json: from here on the run is one with that turn. */
+static enum kiln_status turn(void *context, uint64_t at, uint64_t steps, struct kiln_err *err) {
+    struct kiln_run *run = context;
+    struct kiln_settings *s = &run->settings;
+    s->turn[s->n_turns++] = (struct kiln_turn){.at = at, .before = s->steps};
+    s->steps = steps;
+    s->origin[KILN_SETTING_steps] = KILN_FROM_MINUTES;
+    kiln_kill_point("turn: before");
+    KILN_TRY(kiln_run_write_settings(run, run->folder, err));
+    kiln_kill_point("turn: written");
+    return KILN_OK;
+}
+
+double kiln_run_deadline(const struct kiln_run *run) { return run->trainer.clock.deadline; }
+
+void kiln_run_set_deadline(struct kiln_run *run, double deadline) {
+    run->trainer.clock.deadline = deadline;
+    run->trainer.clock.whole = run->settings.minutes * 60;
+}
+
 /* Everything between an open state and the first step. */
 enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
@@ -167,6 +186,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->folder = run->folder;
     t->table = run->table;
     t->tokenizer = run->tokenizer;
+    t->clock.context = run;
+    t->clock.turn = turn;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
@@ -241,6 +262,7 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .relay = t->engine.plan.schedule.relay,
         .restart_why = t->engine.plan.restart_why,
         .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
+        .forecast = run->forecast,
         .notice = run->notice};
     info->full_layers = 0;
     for (size_t l = 0; l < run->table->dims.layers; l++) {
@@ -265,7 +287,8 @@ enum kiln_status kiln_run_write_settings(const struct kiln_run *run, const char 
                                          struct kiln_err *err) {
     char path[4300];
     snprintf(path, sizeof path, "%s/run.json", folder);
-    return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile, err);
+    return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile,
+                               &run->forecast, err);
 }
 
 /* ---- training ------------------------------------------------------------------------------- */

@@ -8,17 +8,22 @@
 
 #include "train/trainer.h"
 
+/* Of the data, where no --val is given: held out. */
+#define KILN_VALIDATION_SHARE 0.05
+
 struct kiln_run {
     struct kiln_run_info info;
     struct kiln_settings settings;
     struct kiln_trainer trainer;
     struct kiln_table *table;
     struct kiln_tokenizer *tokenizer;
-    struct kiln_profile profile; /* tflops 0: not known yet */
-    bool resumed;                /* and not trained yet */
-    bool successor;              /* of an owner that still trains: no byte of the run may change */
-    uint64_t epoch;              /* then: of that owner */
-    int inherited;               /* descriptor of the state, or -1 */
+    struct kiln_profile profile;        /* tflops 0: not known yet */
+    struct kiln_forecast forecast;      /* bits 0: none */
+    const struct kiln_minutes *minutes; /* while a run is made: chosen for it; NULL */
+    bool resumed;                       /* and not trained yet */
+    bool successor; /* of an owner that still trains: no byte of the run may change */
+    uint64_t epoch; /* then: of that owner */
+    int inherited;  /* descriptor of the state, or -1 */
     char numerics[sizeof((struct kiln_cursor *)0)->numerics];
     char folder[4096];
     char state_path[4300]; /* with --state: of a state that is being made */

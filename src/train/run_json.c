@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "model/stored_dims.h"
 
 /* "figures" holds the profile that the run is planned with, whatever became of its file: what a
  * profile's file has, and this. */
@@ -30,20 +31,51 @@ static double *number(struct kiln_profile *profile, size_t i, const char **name)
     return (double *)(void *)((char *)profile + others[i - KILN_FIGURES].at);
 }
 
+/* "sizes": {...}, all that a stored struct has. */
+static int write_sizes(const struct kiln_dims *dims, char *out, size_t size) {
+    const struct kiln_stored_dims stored = kiln_dims_store(dims);
+    size_t count;
+    const struct kiln_stored_field *fields = kiln_stored_fields(&count);
+    int n = snprintf(out, size, ",\n  \"sizes\": {");
+    for (size_t i = 0; i < count; i++) {
+        char value[40];
+        kiln_stored_text(&stored, &fields[i], value, sizeof value);
+        n += snprintf(out + n, size - (size_t)n, "%s\"%s\": %s", i > 0 ? ", " : "", fields[i].name,
+                      value);
+    }
+    return n + snprintf(out + n, size - (size_t)n, "}");
+}
+
+static const struct {
+    const char *name;
+    size_t at;
+} promises[] = {{"bits_per_byte", offsetof(struct kiln_forecast, bits)},
+                {"low", offsetof(struct kiln_forecast, low)},
+                {"high", offsetof(struct kiln_forecast, high)},
+                {"bytes_per_token", offsetof(struct kiln_forecast, bytes_per_token)}};
+enum { PROMISES = sizeof promises / sizeof promises[0] };
+
+static int forecast_text(const struct kiln_forecast *forecast, char *out, size_t size) {
+    int n = 0;
+    for (size_t i = 0; forecast->bits > 0 && i < PROMISES; i++) {
+        double value;
+        memcpy(&value, (const char *)forecast + promises[i].at, sizeof value);
+        n += snprintf(out + n, size - (size_t)n, "%s\"%s\": %.9g%s",
+                      i == 0 ? ",\n  \"forecast\": {" : "", promises[i].name, value,
+                      i + 1 < PROMISES ? ", " : "}");
+    }
+    return n;
+}
+
 enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
                                      const struct kiln_dims *dims,
-                                     const struct kiln_profile *profile, struct kiln_err *err) {
-    char sizes[2400];
+                                     const struct kiln_profile *profile,
+                                     const struct kiln_forecast *forecast, struct kiln_err *err) {
+    char sizes[3200];
     char *json = kiln_settings_to_json(settings);
     KILN_REQUIRE(json, err, KILN_ENOMEM, "write %s: not enough memory", path);
-    int n = snprintf(sizes, sizeof sizes,
-                     ",\n  \"sizes\": {\"dim\": %zu, \"hidden\": %zu, \"layers\": %zu, "
-                     "\"heads\": %zu, \"kv_heads\": %zu, \"head_size\": %zu, \"vocab\": %zu, "
-                     "\"seq\": %zu, \"tied\": %d, \"rms_eps\": %.9g, \"rope_theta\": %.9g},\n"
-                     "  \"figures\": {",
-                     dims->dim, dims->hidden, dims->layers, dims->heads, dims->kv_heads,
-                     dims->head_size, dims->vocab, dims->seq, (int)dims->tied,
-                     (double)dims->rms_eps, (double)dims->rope_theta);
+    int n = write_sizes(dims, sizes, sizeof sizes);
+    n += snprintf(sizes + n, sizeof sizes - (size_t)n, ",\n  \"figures\": {");
     struct kiln_profile figures = *profile;
     for (size_t i = 0; i < NUMBERS; i++) {
         const char *name;
@@ -51,7 +83,9 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
         n += snprintf(sizes + n, sizeof sizes - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "",
                       name, value);
     }
-    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}\n}");
+    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}");
+    n += forecast_text(forecast, sizes + n, sizeof sizes - (size_t)n);
+    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "\n}");
     /* In front of the brace that ends the settings. */
     size_t kept = strlen(json);
     while (kept > 0 && (json[kept - 1] == '}' || json[kept - 1] == '\n')) {
@@ -69,25 +103,27 @@ enum kiln_status kiln_run_json_write(const char *path, const struct kiln_setting
     return status;
 }
 
+/* A field that a run of an older kiln has not is 0: what it stands for was not there. */
 static enum kiln_status read_sizes(const char *path, const json_t *sizes, struct kiln_dims *dims,
                                    struct kiln_err *err) {
-    const struct {
-        const char *name;
-        size_t *to;
-    } counts[] = {{"dim", &dims->dim},           {"hidden", &dims->hidden},
-                  {"layers", &dims->layers},     {"heads", &dims->heads},
-                  {"kv_heads", &dims->kv_heads}, {"head_size", &dims->head_size},
-                  {"vocab", &dims->vocab},       {"seq", &dims->seq}};
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        const json_t *value = json_object_get(sizes, counts[i].name);
-        KILN_REQUIRE(json_is_integer(value) && json_integer_value(value) > 0, err, KILN_EINPUT,
-                     "%s: \"sizes\": \"%s\" is not a positive number", path, counts[i].name);
-        *counts[i].to = (size_t)json_integer_value(value);
+    struct kiln_stored_dims stored = {0};
+    size_t n;
+    const struct kiln_stored_field *fields = kiln_stored_fields(&n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_object_get(sizes, fields[i].name);
+        const bool real = fields[i].type == KILN_STORED_REAL;
+        const double number = json_number_value(value);
+        const uint64_t count = (uint64_t)json_integer_value(value);
+        KILN_REQUIRE(
+            !value || ((real ? json_is_number(value) : json_is_integer(value)) && number >= 0), err,
+            KILN_EINPUT, "%s: \"sizes\": \"%s\" is not a number from 0 up", path, fields[i].name);
+        memcpy((char *)&stored + fields[i].at, real ? (const void *)&number : &count, 8);
     }
-    dims->tied = json_integer_value(json_object_get(sizes, "tied")) != 0;
-    dims->rms_eps = (float)json_number_value(json_object_get(sizes, "rms_eps"));
-    dims->rope_theta = (float)json_number_value(json_object_get(sizes, "rope_theta"));
-    return kiln_dims_check(dims, err);
+    *dims = kiln_dims_restore(&stored);
+    struct kiln_err why;
+    KILN_REQUIRE(kiln_dims_check(dims, &why) == KILN_OK, err, KILN_EINPUT, "%s: \"sizes\": %.240s",
+                 path, why.message);
+    return KILN_OK;
 }
 
 static enum kiln_status read_profile(const char *path, const json_t *from,
@@ -99,6 +135,18 @@ static enum kiln_status read_profile(const char *path, const json_t *from,
         KILN_REQUIRE(json_is_number(value) && json_number_value(value) >= 0, err, KILN_EINPUT,
                      "%s: \"figures\": \"%s\" is not a number from 0 up", path, name);
         *to = json_number_value(value);
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status read_forecast(const char *path, const json_t *from,
+                                      struct kiln_forecast *forecast, struct kiln_err *err) {
+    for (size_t i = 0; i < PROMISES; i++) {
+        const json_t *value = json_object_get(from, promises[i].name);
+        const double number_of = json_number_value(value);
+        KILN_REQUIRE(json_is_number(value) && number_of > 0, err, KILN_EINPUT,
+                     "%s: \"forecast\": \"%s\" is not a positive number", path, promises[i].name);
+        memcpy((char *)forecast + promises[i].at, &number_of, sizeof number_of);
     }
     return KILN_OK;
 }
@@ -119,11 +167,12 @@ static enum kiln_status read_settings(const char *path, json_t *all, struct kiln
 
 enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *settings,
                                     struct kiln_dims *dims, struct kiln_profile *profile,
-                                    struct kiln_err *err) {
+                                    struct kiln_forecast *forecast, struct kiln_err *err) {
     char *json = NULL;
     size_t size = 0;
     memset(dims, 0, sizeof *dims);
     memset(profile, 0, sizeof *profile);
+    memset(forecast, 0, sizeof *forecast);
     KILN_TRY(kiln_read_file(path, &json, &size, err));
     json_t *all = json_loadb(json, size, 0, NULL);
     /* What is no JSON at all is told by who reads settings. */
@@ -137,6 +186,10 @@ enum kiln_status kiln_run_json_read(const char *path, struct kiln_settings *sett
     const json_t *figures = json_object_get(all, "figures");
     if (status == KILN_OK && figures != NULL) {
         status = read_profile(path, figures, profile, err);
+    }
+    const json_t *promised = json_object_get(all, "forecast");
+    if (status == KILN_OK && promised != NULL) {
+        status = read_forecast(path, promised, forecast, err);
     }
     json_decref(all);
     kiln_free(json);

@@ -2,28 +2,26 @@
  *
  * run_json.h: run.json: every setting of a run; under "sizes" the sizes of its model, from which
  * the header of its state file can be told when it is damaged or gone; under "figures" what its
- * machine did in a second when it began, so that every process of the run makes the same plan.
+ * machine did in a second when it began, so that every process of the run makes the same plan;
+ * under "forecast" what a run with --minutes was expected to reach.
  */
 #ifndef KILN_TRAIN_RUN_JSON_H
 #define KILN_TRAIN_RUN_JSON_H
 
+#include "kiln/choose.h"
 #include "kiln/model.h"
 #include "kiln/plan.h"
 #include "kiln/settings.h"
 #include "kiln/status.h"
 
-KILN_MUST_CHECK enum kiln_status kiln_run_json_write(const char *path,
-                                                     const struct kiln_settings *settings,
-                                                     const struct kiln_dims *dims,
-                                                     const struct kiln_profile *profile,
-                                                     struct kiln_err *err);
-/* Settings get the origin KILN_FROM_RUN. dims->dim is 0 when the file holds no sizes, as those of
- * older runs and of checkpoints; profile->tflops is 0 when it holds no profile. KILN_EINPUT names
- * what is wrong. */
-KILN_MUST_CHECK enum kiln_status kiln_run_json_read(const char *path,
-                                                    struct kiln_settings *settings,
-                                                    struct kiln_dims *dims,
-                                                    struct kiln_profile *profile,
-                                                    struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_json_write(
+    const char *path, const struct kiln_settings *settings, const struct kiln_dims *dims,
+    const struct kiln_profile *profile, const struct kiln_forecast *forecast, struct kiln_err *err);
+/* Settings get the origin KILN_FROM_RUN. forecast->bits is 0 when the file holds none. dims->dim is
+ * 0 when the file holds no sizes, as those of older runs and of checkpoints; profile->tflops is 0
+ * when it holds no profile. KILN_EINPUT names what is wrong. */
+KILN_MUST_CHECK enum kiln_status kiln_run_json_read(
+    const char *path, struct kiln_settings *settings, struct kiln_dims *dims,
+    struct kiln_profile *profile, struct kiln_forecast *forecast, struct kiln_err *err);
 
 #endif

@@ -65,7 +65,7 @@ int kiln_setting_find(const char *flag) {
 }
 
 const char *kiln_origin_name(enum kiln_origin origin) {
-    static const char *const names[] = {"default", "model", "machine", "flag", "run"};
+    static const char *const names[] = {"default", "model", "machine", "flag", "run", "minutes"};
     return (size_t)origin < sizeof names / sizeof names[0] ? names[origin] : "unknown";
 }
 
@@ -408,6 +408,34 @@ static json_t *value_json(const struct kiln_settings *settings, enum kiln_settin
     return NULL;
 }
 
+/* [[at, before], ...] */
+static json_t *turns_json(const struct kiln_settings *settings) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < settings->n_turns; i++) {
+        json_array_append_new(list, json_pack("[I, I]", (json_int_t)settings->turn[i].at,
+                                              (json_int_t)settings->turn[i].before));
+    }
+    return list;
+}
+
+static enum kiln_status read_turns(struct kiln_settings *s, const json_t *list,
+                                   struct kiln_err *err) {
+    s->n_turns = 0;
+    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= KILN_TURNS, err, KILN_EINPUT,
+                 "settings: \"turns\": not a list of at most %d", KILN_TURNS);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *turn = json_array_get(list, i);
+        const json_int_t at = json_integer_value(json_array_get(turn, 0));
+        const json_int_t before = json_integer_value(json_array_get(turn, 1));
+        KILN_REQUIRE(at >= 0 && before > 0 && (i == 0 || (uint64_t)at >= s->turn[i - 1].at), err,
+                     KILN_EINPUT,
+                     "settings: \"turns\": entry %zu is not [step, number of steps], in order", i);
+        s->turn[i] = (struct kiln_turn){.at = (uint64_t)at, .before = (uint64_t)before};
+        s->n_turns = i + 1;
+    }
+    return KILN_OK;
+}
+
 char *kiln_settings_to_json(const struct kiln_settings *settings) {
     json_t *object = json_object();
     int digits = 1;
@@ -421,6 +449,11 @@ char *kiln_settings_to_json(const struct kiln_settings *settings) {
             json_decref(object);
             object = NULL;
         }
+    }
+    if (object != NULL && settings->n_turns > 0 &&
+        json_object_set_new(object, "turns", turns_json(settings)) != 0) {
+        json_decref(object);
+        object = NULL;
     }
     char *json =
         object != NULL ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) : NULL;
@@ -474,6 +507,10 @@ enum kiln_status kiln_settings_from_json(struct kiln_settings *settings, const c
             status =
                 KILN_FAIL(err, KILN_EINPUT, "settings: \"%s\": %s", table[id].member, why.message);
         }
+    }
+    const json_t *turns = json_object_get(object, "turns");
+    if (status == KILN_OK && turns != NULL) {
+        status = read_turns(settings, turns, err);
     }
     json_decref(object);
     return status;

@@ -359,11 +359,13 @@ static enum kiln_status run_window(struct kiln_trainer *t, bool evaluate, uint64
 static enum kiln_status evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     const size_t batches = val_batches(t);
+    const double start = kiln_now_s();
     *loss = (double)NAN;
     if (batches == 0) {
         return KILN_OK;
     }
     KILN_TRY(run_window(t, true, batches, err));
+    kiln_clock_evaluated(&t->clock, kiln_now_s() - start);
     *loss = t->engine.executor.loss_sum / fmax(val_targets(t, batches * shape->batch), 1);
     return KILN_OK;
 }
@@ -642,8 +644,31 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
     return KILN_OK;
 }
 
+/* Between two windows: is there time for the steps that are left? A successor that was started has
+ * read the settings as they are. */
+static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_err *err) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
+    const uint64_t before = t->settings->steps, step = cursor->step;
+    char text[200];
+    bool turned = false;
+    if (cursor->mid || t->called) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_clock_tick(&t->clock, t->settings, step, kiln_now_s(), &turned, err));
+    if (turned) {
+        snprintf(text, sizeof text,
+                 "the machine is %s than it was measured: %" PRIu64 " steps instead of %" PRIu64
+                 " from step %" PRIu64 " on, so that the time is kept",
+                 t->settings->steps < before ? "slower" : "faster", t->settings->steps, before,
+                 step);
+        notice(t, text);
+    }
+    return KILN_OK;
+}
+
 /* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+    KILN_TRY(look_at_the_clock(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double tokens = window_tokens(t);
     const double scale = kiln_scale_of(&cursor, t->engine.request.precision, tokens);

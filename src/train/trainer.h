@@ -12,6 +12,7 @@
 #include "infer/session.h"
 #include "kiln/train.h"
 #include "state/state.h"
+#include "train/clock.h"
 #include "train/engine.h"
 #include "train/save.h"
 #include "train/trace.h"
@@ -35,6 +36,7 @@ struct kiln_trainer {
     struct kiln_relay relay;     /* start NULL: restarts are those of one process */
     bool called;                 /* the successor has been started */
     double ahead_since;          /* when a successor began to compile */
+    struct kiln_clock clock;     /* of a run that shall end at a time */
     struct kiln_process scratch; /* of the schedule */
     double since;                /* up to when the cursor knows what the step cost ... */
     struct {

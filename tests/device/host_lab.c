@@ -17,6 +17,7 @@ static const struct kiln_dims dims = {
     .seq = 300,
     .rms_eps = 1e-5F,
     .rope_theta = 10000.0F,
+    .qk_norm = true,
 };
 
 struct host_bench host_open_bench(struct kiln_micro_batch shape, size_t threads) {

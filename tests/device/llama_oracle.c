@@ -32,18 +32,26 @@ double *oracle_random(size_t n, unsigned seed) {
 
 void oracle_open(struct oracle *o, size_t dim, size_t heads, size_t kv_heads, size_t hidden,
                  size_t seq) {
+    oracle_open_dims(
+        o, &(struct kiln_dims){
+               .dim = dim, .hidden = hidden, .heads = heads, .kv_heads = kv_heads, .seq = seq});
+}
+
+/* Norms are near 1, biases near 0. */
+static double centre(const struct kiln_tensor *t) {
+    return t->role == KILN_BQ || t->role == KILN_BK || t->role == KILN_BV ? 0.0 : 1.0;
+}
+
+void oracle_open_dims(struct oracle *o, const struct kiln_dims *dims) {
     struct kiln_err err;
     memset(o, 0, sizeof *o);
-    o->d = (struct kiln_dims){.dim = dim,
-                              .hidden = hidden,
-                              .layers = 2,
-                              .heads = heads,
-                              .kv_heads = kv_heads,
-                              .vocab = 37,
-                              .seq = seq,
-                              .rms_eps = 1e-5f,
-                              .rope_theta = 500.0f};
-    o->seq = seq;
+    o->d = *dims;
+    o->d.layers = 2;
+    o->d.vocab = 37;
+    o->d.rms_eps = 1e-5f;
+    o->d.rope_theta = 500.0f;
+    o->seq = dims->seq;
+    o->mode.seq = dims->seq;
     o->layer = 1;
     CHECK_OK(kiln_dims_check(&o->d, &err), &err);
     CHECK_OK(kiln_table_create(&o->d, &o->table, &err), &err);
@@ -55,7 +63,7 @@ void oracle_open(struct oracle *o, size_t dim, size_t heads, size_t kv_heads, si
         for (size_t e = 0; e < t->rows * t->cols; e++) {
             double w = next(&state);
             o->weights[t->offset + e] =
-                (float)(t->rank == 1 ? 1.0 + 0.5 * w : 1.7 * w / sqrt((double)t->cols));
+                (float)(t->rank == 1 ? centre(t) + 0.5 * w : 1.7 * w / sqrt((double)t->cols));
         }
     }
 }
@@ -74,11 +82,21 @@ const float *oracle_weight(const struct oracle *o, enum kiln_role role) {
     return o->weights + find(o, role)->offset;
 }
 
+/* The bias of a matrix; NULL: it has none. */
+static const float *bias_of(const struct oracle *o, enum kiln_role role) {
+    const bool q = role == KILN_WQ, k = role == KILN_WK, v = role == KILN_WV;
+    return o->d.qkv_bias && (q || k || v) ? oracle_weight(o, q   ? KILN_BQ
+                                                             : k ? KILN_BK
+                                                                 : KILN_BV)
+                                          : NULL;
+}
+
 void oracle_linear(const struct oracle *o, enum kiln_role role, const double *x, double *y) {
     const struct kiln_tensor *w = find(o, role);
+    const float *bias = bias_of(o, role);
     for (size_t t = 0; t < o->seq; t++) {
         for (size_t r = 0; r < w->rows; r++) {
-            double sum = 0;
+            double sum = bias ? (double)bias[r] : 0;
             for (size_t c = 0; c < w->cols; c++) {
                 sum += (double)o->weights[w->offset + r * w->cols + c] * x[t * w->cols + c];
             }
@@ -107,14 +125,63 @@ void oracle_norm(const struct oracle *o, enum kiln_role role, const double *x, d
     }
 }
 
+void oracle_head_norm(const struct oracle *o, enum kiln_role role, double *x, size_t heads) {
+    const size_t k = o->d.head_size;
+    const float *w = o->d.qk_norm ? oracle_weight(o, role) : NULL;
+    for (size_t h = 0; w && h < o->seq * heads; h++) {
+        double *head = x + h * k;
+        const double rms = sqrt(oracle_dot(head, head, k) / (double)k + (double)o->d.rms_eps);
+        for (size_t i = 0; i < k; i++) {
+            head[i] = head[i] / rms * (double)w[i];
+        }
+    }
+}
+
+/* Wave lengths between original_seq/high and original_seq/low are blended (Llama 3.1). */
+static double llama3_frequency(const struct kiln_rope *r, double plain) {
+    const double turns = (double)r->original_seq * plain / 6.283185307179586;
+    const double low = (double)r->low_freq_factor, high = (double)r->high_freq_factor;
+    const double smooth = fmin(1, fmax(0, (turns - low) / (high - low)));
+    return (1 - smooth) * plain / (double)r->factor + smooth * plain;
+}
+
+/* Pair whose wave turns so often within the original length (Peng et al. 2023, 3.2). */
+static double yarn_pair(const struct kiln_dims *d, double turns) {
+    return (double)d->head_size * log((double)d->rope.original_seq / (turns * 6.283185307179586)) /
+           (2 * log((double)d->rope_theta));
+}
+
+static double yarn_frequency(const struct kiln_dims *d, size_t i, double plain) {
+    const double first = fmax(0, floor(yarn_pair(d, (double)d->rope.beta_fast)));
+    double last = fmin((double)d->head_size - 1, ceil(yarn_pair(d, (double)d->rope.beta_slow)));
+    last = last == first ? last + 0.001 : last;
+    const double ramp = fmin(1, fmax(0, ((double)i - first) / (last - first)));
+    return ramp * plain / (double)d->rope.factor + (1 - ramp) * plain;
+}
+
+double oracle_frequency(const struct kiln_dims *d, size_t i) {
+    const double plain = pow((double)d->rope_theta, -2.0 * (double)i / (double)d->head_size);
+    switch (d->rope.kind) {
+        case KILN_ROPE_LINEAR:
+            return plain / (double)d->rope.factor;
+        case KILN_ROPE_LLAMA3:
+            return llama3_frequency(&d->rope, plain);
+        case KILN_ROPE_YARN:
+            return yarn_frequency(d, i, plain);
+        default:
+            return plain;
+    }
+}
+
 void oracle_rope(const struct oracle *o, double *x, size_t heads) {
     size_t k = o->d.head_size;
+    const double size = o->d.rope.kind == KILN_ROPE_YARN ? (double)o->d.rope.attention_factor : 1.0;
     for (size_t t = 0; t < o->seq; t++) {
         for (size_t h = 0; h < heads; h++) {
             for (size_t i = 0; i < k; i += 2) {
                 double *pair = x + (t * heads + h) * k + i;
-                double angle = (double)t / pow((double)o->d.rope_theta, (double)i / (double)k);
-                double a = pair[0], b = pair[1];
+                double angle = (double)t * oracle_frequency(&o->d, i / 2);
+                double a = size * pair[0], b = size * pair[1];
                 pair[0] = a * cos(angle) - b * sin(angle);
                 pair[1] = a * sin(angle) + b * cos(angle);
             }
@@ -128,9 +195,10 @@ void oracle_scores(const struct oracle *o, const double *q, const double *k, dou
         size_t g = h / (H / G);
         for (size_t t = 0; t < T; t++) {
             double *row = p + (h * T + t) * T, sum = 0;
+            const size_t first = o->starts ? o->starts[t] : 0;
             for (size_t s = 0; s < T; s++) {
                 double score = oracle_dot(q + (t * H + h) * K, k + (s * G + g) * K, K);
-                row[s] = s <= t ? exp(score / sqrt((double)K)) : 0;
+                row[s] = s <= t && s >= first ? exp(score / sqrt((double)K)) : 0;
                 sum += row[s];
             }
             for (size_t s = 0; s < T; s++) {

@@ -8,6 +8,7 @@
 #ifndef KILN_TESTS_DEVICE_LLAMA_ORACLE_H
 #define KILN_TESTS_DEVICE_LLAMA_ORACLE_H
 
+#include "device/ane/programs.h"
 #include "kiln/model.h"
 
 struct oracle {
@@ -15,9 +16,13 @@ struct oracle {
     struct kiln_table *table;
     float *weights; /* random, of a size that keeps activations near 1 */
     size_t seq, layer;
+    struct kiln_npu_mode mode; /* of programs: seq; a test may ask for more */
+    const uint32_t *starts;    /* NULL, or [T] where a token's document begins */
 };
 void oracle_open(struct oracle *o, size_t dim, size_t heads, size_t kv_heads, size_t hidden,
                  size_t seq);
+/* The same of sizes that are completed: layers, vocab, eps, theta. */
+void oracle_open_dims(struct oracle *o, const struct kiln_dims *dims);
 void oracle_close(struct oracle *o);
 
 /* n doubles near +-1 that fp16 holds exactly, the same for the same seed. The test frees them. */
@@ -26,11 +31,15 @@ double *oracle_memory(size_t n);
 /* The weight of a role in the oracle's layer. */
 const float *oracle_weight(const struct oracle *o, enum kiln_role role);
 
-/* y [T][rows] = W x. */
+/* y [T][rows] = W x, and the bias where the role has one. */
 void oracle_linear(const struct oracle *o, enum kiln_role role, const double *x, double *y);
 /* Sum over g of f. */
 double oracle_dot(const double *g, const double *f, size_t n);
 void oracle_norm(const struct oracle *o, enum kiln_role role, const double *x, double *y);
+/* Every head by itself; in place on [T][heads*K]. Nothing where the model does not norm heads. */
+void oracle_head_norm(const struct oracle *o, enum kiln_role role, double *x, size_t heads);
+/* The angle by which RoPE turns pair i at position 1, and what it scales by, of any kind. */
+double oracle_frequency(const struct kiln_dims *d, size_t i);
 /* In place on [T][heads*K]. */
 void oracle_rope(const struct oracle *o, double *x, size_t heads);
 /* P [H][T][T] of Q and K after RoPE; att of P and V; */

@@ -18,10 +18,19 @@ void run_open(struct program_run *run, const struct oracle *o, enum kiln_npu_kin
     run->kind = kind;
     run->part = part;
     run->width = kiln_npu_width(o->seq);
-    kiln_npu_ports(kind, &o->d, o->seq, part, &run->in, &run->out);
+    kiln_npu_ports(kind, &o->d, &o->mode, part, &run->in, &run->out);
     run->input = kiln_alloc(run->in.bytes, 1);
     run->output = kiln_alloc(run->out.bytes, 1);
     CHECK(run->input && run->output);
+    if (run->in.starts > 0) {
+        uint16_t *rows = kiln_alloc(KILN_NPU_STARTS * run->width, sizeof *rows);
+        kiln_npu_fill_starts(o->starts, o->seq, rows);
+        for (size_t r = 0; r < KILN_NPU_STARTS; r++) {
+            memcpy(run->input + run->in.starts + r * run->in.width, rows + r * run->width,
+                   run->width * sizeof *rows);
+        }
+        kiln_free(rows);
+    }
 }
 
 void run_close(struct program_run *run) {
@@ -37,7 +46,7 @@ static size_t at(const struct kiln_npu_port *port, size_t i, size_t row, size_t 
 }
 
 void run_give(struct program_run *run, size_t i, const double *x) {
-    size_t channels = run->in.columns ? run->in.channels : run->in.part[i];
+    size_t channels = run->in.columns ? run->in.rows : run->in.part[i];
     for (size_t t = 0; t < run->o->seq; t++) {
         for (size_t c = 0; c < channels; c++) {
             run->input[at(&run->in, i, c, t)] = kiln_f64_to_f16(x[t * channels + c]);
@@ -59,13 +68,22 @@ void run_give_weight(struct program_run *run, size_t i, enum kiln_role role, boo
     const struct kiln_tensor *t = kiln_table_find(run->o->table, role, run->o->layer);
     const float *w = run->o->weights + t->offset;
     size_t rows = transposed ? t->cols : t->rows, cols = transposed ? t->rows : t->cols;
-    CHECK_EQ(run->in.channels, rows);
+    CHECK_EQ(run->in.rows, rows);
     CHECK_EQ(run->in.part[i], cols);
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0; c < cols; c++) {
             float value = transposed ? w[c * t->cols + r] : w[r * t->cols + c];
             run->input[at(&run->in, i, r, c)] = kiln_f32_to_f16(value);
         }
+    }
+}
+
+void run_give_vector(struct program_run *run, size_t i, enum kiln_role role) {
+    const struct kiln_tensor *t = kiln_table_find(run->o->table, role, run->o->layer);
+    const size_t row = run->in.rows + kiln_npu_vector_row(&run->o->d, role);
+    CHECK(row < run->in.channels && t->cols <= run->in.part[i]);
+    for (size_t c = 0; c < t->cols; c++) {
+        run->input[at(&run->in, i, row, c)] = kiln_f32_to_f16(run->o->weights[t->offset + c]);
     }
 }
 
@@ -114,7 +132,7 @@ void run_go(struct program_run *run) {
     struct kiln_npu_made made;
     struct kiln_mil_graph graph;
     const struct kiln_weights flat = kiln_weights_flat(run->o->table, run->o->weights);
-    CHECK_OK(kiln_npu_make(run->kind, run->o->table, run->o->seq, run->o->layer, run->part, &flat,
+    CHECK_OK(kiln_npu_make(run->kind, run->o->table, &run->o->mode, run->o->layer, run->part, &flat,
                            0, NULL, &made, &err),
              &err);
     run_read(&made, &graph);

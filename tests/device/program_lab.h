@@ -25,6 +25,8 @@ void run_close(struct program_run *run);
 void run_give(struct program_run *run, size_t i, const double *x);
 void run_give_scores(struct program_run *run, size_t i, const double *p);
 void run_give_weight(struct program_run *run, size_t i, enum kiln_role role, bool transposed);
+/* A vector into the columns of part i, behind the activations' channels. */
+void run_give_vector(struct program_run *run, size_t i, enum kiln_role role);
 /* Make the program, read it and evaluate it. */
 void run_go(struct program_run *run);
 /* Part i of the output is `want`, to a relative error of 3e-3. */

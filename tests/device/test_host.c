@@ -214,6 +214,76 @@ static void check_swiglu_backward(struct host_bench *x) {
 }
 TEST(the_backward_pass_of_swiglu_is_its_definition) { host_on_all(check_swiglu_backward, false); }
 
+/* Definition in double: heads of K rows, each its own RMSNorm. */
+static void heads_backward_loops(const struct host_bench *x, const uint16_t *in, const float *w,
+                                 size_t heads, double *dy, double *dw) {
+    const size_t k = x->table->dims.head_size;
+    for (size_t i = 0; i < heads * x->t; i++) {
+        const size_t at = i / x->t * k * x->w + i % x->t;
+        double square = 0, dot = 0;
+        for (size_t c = 0; c < k; c++) {
+            const double value = host_half(x, in, at + c * x->w);
+            square += value * value;
+            dot += dy[at + c * x->w] * (double)w[c] * value;
+        }
+        const double rstd = 1 / sqrt(square / (double)k + (double)x->table->dims.rms_eps);
+        for (size_t c = 0; c < k; c++) {
+            const double value = host_half(x, in, at + c * x->w);
+            double *d = &dy[at + c * x->w];
+            dw[c] += *d * value * rstd;
+            *d = rstd * (double)w[c] * *d - rstd * rstd * rstd * value * dot / (double)k;
+        }
+    }
+}
+
+static void check_heads_backward(struct host_bench *x) {
+    const size_t heads = x->table->dims.heads, k = x->table->dims.head_size, rows = heads * k;
+    float *w = lab_floats(k, 0, 1.0F), *dw = lab_memory(k, sizeof *dw, 0);
+    double *want = lab_memory(rows * x->w, sizeof *want, 0), *want_dw = lab_memory(k, 8, 0);
+    memset(want_dw, 0, k * sizeof *want_dw);
+    memset(dw, 0xff, k * sizeof *dw); /* NaN: what is written, not added to, is not read */
+    for (size_t b = 0; b < x->b; b++) {
+        uint16_t *in = host_halves(x, rows, 2.0F), *dy = host_halves(x, rows, 1.0F);
+        for (size_t i = 0; i < rows * x->w; i++) {
+            want[i] = host_half(x, dy, i);
+        }
+        heads_backward_loops(x, in, w, heads, want, want_dw);
+        kiln_host_heads_backward(
+            &x->host, &(struct kiln_host_heads_bwd){
+                          .heads = heads, .w = w, .dw = dw, .add = b > 0, .x = in, .dy = dy});
+        host_check_half_padding(x, dy, rows);
+        for (size_t i = 0; i < rows * x->w; i++) {
+            if (i % x->w < x->t) {
+                CHECK_CLOSE(host_half(x, dy, i), want[i], fabs(want[i]) * 0x1.1p-11 + 3e-6);
+            }
+        }
+    }
+    for (size_t c = 0; c < k; c++) {
+        CHECK_CLOSE(dw[c], want_dw[c], 1e-5 * sqrt((double)(heads * x->n)));
+    }
+}
+TEST(the_backward_pass_of_normed_heads_is_its_definition) {
+    host_on_all(check_heads_backward, false);
+}
+
+static void check_bias_backward(struct host_bench *x) {
+    enum { ROWS = 71 };
+    float db[ROWS];
+    double want[ROWS] = {0};
+    memset(db, 0xff, sizeof db);
+    for (size_t b = 0; b < x->b; b++) {
+        uint16_t *dy = host_halves(x, ROWS, 1.0F);
+        for (size_t i = 0; i < ROWS * x->w; i++) {
+            want[i / x->w] += i % x->w < x->t ? host_half(x, dy, i) : 0;
+        }
+        kiln_host_bias_backward(&x->host, dy, ROWS, b > 0, db);
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+        CHECK_CLOSE(db[r], want[r], 1e-6 * (double)x->n);
+    }
+}
+TEST(gradients_of_biases_are_sums_over_tokens) { host_on_all(check_bias_backward, false); }
+
 /* ---- memory -------------------------------------------------------------------------------- */
 
 static void check_memory(struct host_bench *x) {

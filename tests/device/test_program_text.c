@@ -72,7 +72,7 @@ TEST(mil_text_grows_beyond_its_first_room) {
 static void make(struct kiln_npu_made *made, const struct oracle *o, int kind, uint64_t serial) {
     struct kiln_err err;
     const struct kiln_weights flat = kiln_weights_flat(o->table, o->weights);
-    CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, o->table, o->seq, o->layer, 0, &flat, serial,
+    CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, o->table, &o->mode, o->layer, 0, &flat, serial,
                            NULL, made, &err),
              &err);
 }
@@ -104,8 +104,9 @@ TEST(programs_are_written_for_the_version_asked_for) {
     const struct kiln_npu_target target = {.version = "1.0", .opset = "ios16"};
     oracle_open(&o, 24, 4, 2, 20, 12);
     const struct kiln_weights flat = kiln_weights_flat(o.table, o.weights);
-    CHECK_OK(kiln_npu_make(KILN_NPU_FFN_FWD, o.table, o.seq, 1, 0, &flat, 0, &target, &made, &err),
-             &err);
+    CHECK_OK(
+        kiln_npu_make(KILN_NPU_FFN_FWD, o.table, &o.mode, 1, 0, &flat, 0, &target, &made, &err),
+        &err);
     CHECK_CONTAINS(made.source.text, "program(1.0)\n");
     CHECK_CONTAINS(made.source.text, "func main<ios16>(");
     CHECK_STRING(made.source.label, "layer 1, ffn_fwd");
@@ -124,10 +125,11 @@ TEST(kinds_have_names_that_are_found_again) {
 /* ---- limits of the hardware ------------------------------------------------------------------ */
 
 /* A program of every kind, one layer, weights all zero: pages that nobody writes take no memory. */
-static void check_limits(const char *name, struct kiln_dims dims,
+static void check_limits(const char *name, struct kiln_dims dims, bool doc_mask,
                          const struct kiln_sim_limits *limits) {
     struct kiln_table *table;
     struct kiln_err err;
+    const struct kiln_npu_mode mode = {.seq = dims.seq, .doc_mask = doc_mask};
     dims.layers = 1;
     CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
     float *weights = calloc(table->size, sizeof *weights);
@@ -137,8 +139,8 @@ static void check_limits(const char *name, struct kiln_dims dims,
         struct kiln_mil_graph graph;
         enum kiln_sim_limit limit;
         const struct kiln_weights flat = kiln_weights_flat(table, weights);
-        CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, table, dims.seq, 0, 0, &flat, 1, NULL,
-                               &made, &err),
+        CHECK_OK(kiln_npu_make((enum kiln_npu_kind)kind, table, &mode, 0, 0, &flat, 1, NULL, &made,
+                               &err),
                  &err);
         run_read(&made, &graph);
         enum kiln_status status = kiln_sim_check(&graph, made.label, limits, &limit, &err);
@@ -156,8 +158,30 @@ TEST(programs_of_every_preset_keep_to_the_limits) {
     struct kiln_sim_limits limits;
     kiln_sim_limits_default(&limits);
     for (const struct kiln_preset *preset = kiln_presets(); preset->name; preset++) {
-        check_limits(preset->name, preset->dims, &limits);
+        check_limits(preset->name, preset->dims, false, &limits);
     }
+}
+
+/* Shapes of Qwen2.5 0.5B and Qwen3 0.6B, and a head norm with biases. */
+TEST(programs_of_qwen_keep_to_the_limits) {
+    struct kiln_dims qwen2 = {.dim = 896, .hidden = 4864, .layers = 1, .heads = 14, .kv_heads = 2};
+    struct kiln_dims qwen3 = {.dim = 1024, .hidden = 3072, .layers = 1, .heads = 16, .kv_heads = 8};
+    struct kiln_sim_limits limits;
+    kiln_sim_limits_default(&limits);
+    limits.value[KILN_SIM_SINGLE_INPUT] = 1;
+    limits.value[KILN_SIM_ONE_BLOB] = 1;
+    limits.value[KILN_SIM_CONCAT_INPUTS] = 6;
+    qwen2.vocab = qwen3.vocab = 512;
+    qwen2.seq = qwen3.seq = 40;
+    qwen2.tied = qwen3.tied = true;
+    qwen2.rms_eps = qwen3.rms_eps = 1e-6f;
+    qwen2.rope_theta = qwen3.rope_theta = 1e6f;
+    qwen2.qkv_bias = qwen3.qk_norm = true;
+    qwen3.head_size = 128;
+    check_limits("qwen2", qwen2, false, &limits);
+    check_limits("qwen3", qwen3, false, &limits);
+    qwen3.qkv_bias = true;
+    check_limits("both", qwen3, true, &limits);
 }
 
 /* The strictest that any source reports, as far as it can be kept: one input, one blob a file. */
@@ -166,7 +190,8 @@ TEST(programs_take_one_input_and_one_blob_a_file) {
     kiln_sim_limits_default(&limits);
     limits.value[KILN_SIM_SINGLE_INPUT] = 1;
     limits.value[KILN_SIM_ONE_BLOB] = 1;
-    check_limits("stories15m", kiln_preset_find("stories15m")->dims, &limits);
+    check_limits("stories15m", kiln_preset_find("stories15m")->dims, false, &limits);
+    check_limits("stories15m, documents", kiln_preset_find("stories15m")->dims, true, &limits);
 }
 
 /* ---- surfaces -------------------------------------------------------------------------------- */
@@ -180,7 +205,7 @@ TEST(columns_of_dynamic_programs_begin_at_multiples_of_sixteen) {
     d.rms_eps = 1e-5f;
     d.rope_theta = 1e4f;
     CHECK_OK(kiln_dims_check(&d, &err), &err);
-    kiln_npu_ports(KILN_NPU_SDPA_FWD, &d, 20, 0, &in, &out);
+    kiln_npu_ports(KILN_NPU_SDPA_FWD, &d, &(struct kiln_npu_mode){.seq = 20}, 0, &in, &out);
     CHECK(in.columns && !out.columns);
     CHECK_EQ(in.channels, 30);
     CHECK_EQ(in.n_parts, 4);
@@ -194,10 +219,18 @@ TEST(columns_of_dynamic_programs_begin_at_multiples_of_sixteen) {
     CHECK_EQ(out.channels, 30 + 30 + 10 + 10);
     CHECK_EQ(out.width, 32);
     CHECK_EQ(kiln_npu_part_at(&out, 3), 70);
-    kiln_npu_ports(KILN_NPU_ATTN_BWD1, &d, 20, 0, &in, &out);
+    kiln_npu_ports(KILN_NPU_ATTN_BWD1, &d, &(struct kiln_npu_mode){.seq = 20}, 0, &in, &out);
     CHECK_EQ(in.channels, 30 + 10 + 10 + 30);
     CHECK_EQ(out.channels, 10 + 2 * 3 * 32);
     CHECK_EQ(kiln_npu_part_at(&out, 2), 10 + 3 * 32);
+    d.qkv_bias = d.qk_norm = true;
+    kiln_npu_ports(KILN_NPU_SDPA_FWD, &d, &(struct kiln_npu_mode){.seq = 20}, 0, &in, &out);
+    CHECK_EQ(in.rows, 30);
+    CHECK_EQ(in.channels, 32);
+    CHECK_EQ(in.bytes, 32 * 96 * 2);
+    CHECK_EQ(kiln_npu_vector_row(&d, KILN_BV), 0);
+    CHECK_EQ(kiln_npu_vector_row(&d, KILN_K_NORM), 1);
+    CHECK_EQ(out.channels, 30 + 30 + 10 + 10 + 30 + 10);
 }
 
 TEST(parts_of_the_classifier_cover_the_vocabulary_once) {
@@ -221,9 +254,10 @@ TEST(parts_of_the_classifier_cover_the_vocabulary_once) {
 
 /* ---- weight files ---------------------------------------------------------------------------- */
 
-TEST(bytes_of_weight_files_are_known_without_making_them) {
+static void check_bytes(const struct kiln_dims *dims, bool doc_mask) {
     struct oracle o;
-    oracle_open(&o, 36, 6, 3, 75, 20);
+    oracle_open_dims(&o, dims);
+    o.mode.doc_mask = doc_mask;
     for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
         struct kiln_npu_made made;
         size_t bytes = 0;
@@ -231,11 +265,23 @@ TEST(bytes_of_weight_files_are_known_without_making_them) {
         for (size_t i = 0; i < made.source.n_weights; i++) {
             bytes += made.weights[i].bytes;
         }
-        CHECK_EQ(kiln_npu_weight_bytes((enum kiln_npu_kind)kind, &o.d, o.seq, 0), bytes);
+        CHECK_EQ(kiln_npu_weight_bytes((enum kiln_npu_kind)kind, &o.d, &o.mode, 0), bytes);
         kiln_npu_made_free(&made);
     }
-    CHECK(kiln_npu_weight_bytes(KILN_NPU_CLASSIFIER, &o.d, o.seq, 0) == 128 + 2 * 37 * 36);
-    CHECK_EQ(kiln_npu_weight_bytes(KILN_NPU_WO_BWD, &o.d, o.seq, 0), 0);
+    oracle_close(&o);
+}
+
+TEST(bytes_of_weight_files_are_known_without_making_them) {
+    struct oracle o;
+    struct kiln_dims d = {.dim = 36, .hidden = 75, .heads = 6, .kv_heads = 3, .seq = 20};
+    check_bytes(&d, false);
+    check_bytes(&d, true);
+    d.head_size = 10;
+    d.qkv_bias = d.qk_norm = true;
+    check_bytes(&d, false);
+    oracle_open(&o, 36, 6, 3, 75, 20);
+    CHECK(kiln_npu_weight_bytes(KILN_NPU_CLASSIFIER, &o.d, &o.mode, 0) == 128 + 2 * 37 * 36);
+    CHECK_EQ(kiln_npu_weight_bytes(KILN_NPU_WO_BWD, &o.d, &o.mode, 0), 0);
     oracle_close(&o);
 }
 
@@ -289,7 +335,7 @@ TEST(a_tied_classifier_bakes_the_embedding) {
     memset(&o, 0, sizeof o);
     CHECK_OK(kiln_table_create(&d, &o.table, &err), &err);
     o.weights = kiln_alloc(o.table->size, sizeof *o.weights);
-    o.seq = d.seq;
+    o.seq = o.mode.seq = d.seq;
     kiln_weights_init(o.table, 5, o.weights);
     make(&made, &o, KILN_NPU_CLASSIFIER, 0);
     const uint16_t *rows = payload(&made, "classifier.bin", 37 * 24);
@@ -312,7 +358,7 @@ static void refused(struct oracle *o, enum kiln_npu_kind kind, enum kiln_role ro
     const float saved = *weight;
     *weight = value;
     const struct kiln_weights flat = kiln_weights_flat(o->table, o->weights);
-    CHECK_FAILS(kiln_npu_make(kind, o->table, o->seq, o->layer, 0, &flat, 0, NULL, &made, &err),
+    CHECK_FAILS(kiln_npu_make(kind, o->table, &o->mode, o->layer, 0, &flat, 0, NULL, &made, &err),
                 KILN_EINPUT, &err);
     CHECK_CONTAINS(err.message, words);
     CHECK(made.weights == NULL && made.source.text == NULL);

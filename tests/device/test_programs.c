@@ -18,6 +18,7 @@ struct values {
     double *x, *xn, *q, *k, *v, *p, *att, *h1, *h3, *gate;
     double *d_model, *d_q, *d_k, *d_v, *d_h1, *d_h3; /* gradients that come in */
     double *d_other, *y, *y2;                        /* [T][the widest] */
+    double *q0, *k0;                                 /* before the norms of heads */
 };
 
 static double *random_of(const struct oracle *o, size_t channels, unsigned seed) {
@@ -45,15 +46,17 @@ static void values_open(struct values *v, const struct oracle *o) {
     v->d_v = random_of(o, kv, 13);
     v->d_h1 = random_of(o, d->hidden, 14);
     v->d_h3 = random_of(o, d->hidden, 15);
-    v->y = oracle_memory(T * (d->dim + d->hidden));
-    v->y2 = oracle_memory(T * (d->dim + d->hidden));
-    v->d_other = oracle_memory(T * (d->dim + d->hidden) + d->heads * T * T);
+    v->y = oracle_memory(T * (d->dim + d->hidden + q));
+    v->y2 = oracle_memory(T * (d->dim + d->hidden + q));
+    v->d_other = oracle_memory(T * (d->dim + d->hidden + q) + d->heads * T * T);
+    v->q0 = oracle_memory(T * q);
+    v->k0 = oracle_memory(T * kv);
 }
 
 static void values_close(struct values *v) {
     double *all[] = {v->x,    v->xn,   v->q,       v->k,       v->v,   v->p,   v->att,
                      v->h1,   v->h3,   v->gate,    v->d_model, v->d_q, v->d_k, v->d_v,
-                     v->d_h1, v->d_h3, v->d_other, v->y,       v->y2};
+                     v->d_h1, v->d_h3, v->d_other, v->y,       v->y2,  v->q0,  v->k0};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         kiln_free(all[i]);
     }
@@ -154,6 +157,10 @@ static void attend(struct values *v) {
     oracle_linear(v->o, KILN_WQ, v->xn, v->q);
     oracle_linear(v->o, KILN_WK, v->xn, v->k);
     oracle_linear(v->o, KILN_WV, v->xn, v->v);
+    memcpy(v->q0, v->q, v->o->seq * width_q(v) * sizeof *v->q);
+    memcpy(v->k0, v->k, v->o->seq * width_kv(v) * sizeof *v->k);
+    oracle_head_norm(v->o, KILN_Q_NORM, v->q, v->o->d.heads);
+    oracle_head_norm(v->o, KILN_K_NORM, v->k, v->o->d.kv_heads);
     oracle_rope(v->o, v->q, v->o->d.heads);
     oracle_rope(v->o, v->k, v->o->d.kv_heads);
     oracle_scores(v->o, v->q, v->k, v->p);
@@ -166,8 +173,9 @@ static void check_attn_fwd(struct values *v, struct program_run *run) {
     oracle_norm(v->o, KILN_ATTN_NORM, v->x, v->xn);
     attend(v);
     oracle_linear(v->o, KILN_WO, v->att, v->y);
-    const double *want[] = {v->y, v->q, v->k, v->v, v->att, v->xn};
-    for (size_t i = 0; i < 6; i++) {
+    const double *want[] = {v->y, v->q, v->k, v->v, v->att, v->xn, v->q0, v->k0};
+    CHECK_EQ(run->out.n_parts, v->o->d.qk_norm ? 8 : 6);
+    for (size_t i = 0; i < run->out.n_parts; i++) {
         run_expect(run, i, want[i]);
     }
 }
@@ -230,10 +238,17 @@ static void check_sdpa_fwd(struct values *v, struct program_run *run) {
     run_give_weight(run, 1, KILN_WQ, true);
     run_give_weight(run, 2, KILN_WK, true);
     run_give_weight(run, 3, KILN_WV, true);
+    for (size_t i = 0; v->o->d.qkv_bias && i < 3; i++) {
+        run_give_vector(run, i + 1, (enum kiln_role[]){KILN_BQ, KILN_BK, KILN_BV}[i]);
+    }
+    for (size_t i = 0; v->o->d.qk_norm && i < 2; i++) {
+        run_give_vector(run, i + 1, (enum kiln_role[]){KILN_Q_NORM, KILN_K_NORM}[i]);
+    }
     run_go(run);
     attend(v);
-    const double *want[] = {v->att, v->q, v->k, v->v};
-    for (size_t i = 0; i < 4; i++) {
+    const double *want[] = {v->att, v->q, v->k, v->v, v->q0, v->k0};
+    CHECK_EQ(run->out.n_parts, v->o->d.qk_norm ? 6 : 4);
+    for (size_t i = 0; i < run->out.n_parts; i++) {
         run_expect(run, i, want[i]);
     }
 }
@@ -381,12 +396,14 @@ static check_fn *const checks[KILN_NPU_KINDS] = {
     [KILN_NPU_KV_BWD] = check_pair_bwd,
 };
 
-static void check_every_kind(size_t dim, size_t heads, size_t kv_heads, size_t hidden, size_t seq) {
+static void check_kinds_with(const struct kiln_dims *dims, const uint32_t *starts) {
     for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
         struct oracle o;
         struct values v;
         struct program_run run;
-        oracle_open(&o, dim, heads, kv_heads, hidden, seq);
+        oracle_open_dims(&o, dims);
+        o.starts = starts;
+        o.mode.doc_mask = starts != NULL;
         values_open(&v, &o);
         run_open(&run, &o, (enum kiln_npu_kind)kind, 0);
         checks[kind](&v, &run);
@@ -394,6 +411,13 @@ static void check_every_kind(size_t dim, size_t heads, size_t kv_heads, size_t h
         values_close(&v);
         oracle_close(&o);
     }
+}
+
+static void check_kinds_of(const struct kiln_dims *dims) { check_kinds_with(dims, NULL); }
+
+static void check_every_kind(size_t dim, size_t heads, size_t kv_heads, size_t hidden, size_t seq) {
+    check_kinds_of(&(struct kiln_dims){
+        .dim = dim, .hidden = hidden, .heads = heads, .kv_heads = kv_heads, .seq = seq});
 }
 
 TEST(programs_of_a_layer_are_right_with_a_key_head_for_each_query_head) {
@@ -404,6 +428,108 @@ TEST(programs_of_a_layer_are_right_with_one_key_head) { check_every_kind(32, 4, 
 TEST(programs_of_a_layer_are_right_for_sizes_that_divide_by_nothing) {
     check_every_kind(30, 3, 3, 21, 7);
     check_every_kind(12, 6, 3, 5, 1);
+}
+
+TEST(programs_of_a_layer_are_right_with_biases) {
+    check_kinds_of(&(struct kiln_dims){
+        .dim = 32, .hidden = 40, .heads = 4, .kv_heads = 2, .seq = 21, .qkv_bias = true});
+}
+/* Heads that are together wider, and narrower, than the model. */
+TEST(programs_of_a_layer_are_right_with_heads_that_are_normed) {
+    struct kiln_dims d = {
+        .dim = 24, .hidden = 40, .heads = 4, .kv_heads = 2, .head_size = 10, .seq = 21};
+    d.qk_norm = true;
+    check_kinds_of(&d);
+    d.head_size = 4;
+    d.qkv_bias = true;
+    check_kinds_of(&d);
+}
+TEST(programs_of_a_layer_are_right_with_scaled_rotations) {
+    const struct kiln_rope ropes[] = {
+        {.kind = KILN_ROPE_LINEAR, .factor = 4.0f},
+        {.kind = KILN_ROPE_LLAMA3,
+         .factor = 8.0f,
+         .low_freq_factor = 1.0f,
+         .high_freq_factor = 4.0f,
+         .original_seq = 16},
+        {.kind = KILN_ROPE_YARN,
+         .factor = 4.0f,
+         .beta_fast = 32.0f,
+         .beta_slow = 1.0f,
+         .attention_factor = 1.13862944f,
+         .original_seq = 16},
+    };
+    for (size_t i = 0; i < sizeof ropes / sizeof ropes[0]; i++) {
+        check_kinds_of(&(struct kiln_dims){
+            .dim = 32, .hidden = 6, .heads = 2, .kv_heads = 1, .seq = 18, .rope = ropes[i]});
+    }
+}
+
+/* Documents of 1 token, and of more than 64, where the mask's two numbers meet. */
+TEST(programs_of_a_layer_are_right_with_documents) {
+    enum { T = 70 };
+    uint32_t starts[T];
+    for (uint32_t t = 0; t < T; t++) {
+        starts[t] = t < 3 ? 0 : t < 4 ? 3 : t < 66 ? 4 : 66;
+    }
+    struct kiln_dims d = {.dim = 4, .hidden = 2, .heads = 1, .kv_heads = 1, .seq = T};
+    check_kinds_with(&d, starts);
+    d.qkv_bias = d.qk_norm = true;
+    d.seq = 20;
+    check_kinds_with(&d, starts);
+}
+/* Sums of whole numbers beyond 2048 are none in fp16: the mask is right nevertheless. */
+TEST(documents_are_told_apart_in_long_sequences) {
+    enum { T = 4200 };
+    static uint32_t starts[T];
+    for (uint32_t t = 0; t < T; t++) {
+        starts[t] = t < 2049 ? 0 : t < 4099 ? 2049 : 4099;
+    }
+    struct oracle o;
+    struct program_run run;
+    oracle_open_dims(
+        &o, &(struct kiln_dims){.dim = 2, .hidden = 1, .heads = 1, .kv_heads = 1, .seq = T});
+    o.mode.doc_mask = true;
+    o.starts = starts;
+    run_open(&run, &o, KILN_NPU_ATTN_BWD1, 0);
+    run_go(&run); /* of zeros: each key that is seen has the same probability */
+    static const size_t rows[] = {0, 2048, 2049, 2050, 4098, 4099, 4100, T - 1};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const size_t t = rows[i];
+        for (size_t s = 0; s < T; s++) {
+            const double want = s >= starts[t] && s <= t ? 1.0 / (double)(t - starts[t] + 1) : 0;
+            CHECK_CLOSE(run_result(&run, 1, s, t), want, want / 1000);
+        }
+    }
+    run_close(&run);
+    oracle_close(&o);
+}
+
+/* Nobody scales queries and keys before the norms of their heads: squares of what fp16 holds, and
+ * of what is nearly nothing, are none that it holds. */
+TEST(heads_are_normed_however_large_or_small) {
+    const double sizes[] = {2e-3, 3000.0};
+    for (size_t i = 0; i < 2; i++) {
+        struct oracle o;
+        struct values v;
+        struct program_run run;
+        struct kiln_dims d = {.dim = 32, .hidden = 8, .heads = 2, .kv_heads = 1, .seq = 20};
+        d.qk_norm = true;
+        oracle_open_dims(&o, &d);
+        static const enum kiln_role roles[] = {KILN_WQ, KILN_WK};
+        for (size_t r = 0; r < 2; r++) {
+            const struct kiln_tensor *t = kiln_table_find(o.table, roles[r], o.layer);
+            for (size_t e = 0; e < t->rows * t->cols; e++) {
+                o.weights[t->offset + e] *= (float)sizes[i];
+            }
+        }
+        values_open(&v, &o);
+        run_open(&run, &o, KILN_NPU_ATTN_FWD, 0);
+        check_attn_fwd(&v, &run);
+        run_close(&run);
+        values_close(&v);
+        oracle_close(&o);
+    }
 }
 
 /* ---- norms at the edges of fp16 -------------------------------------------------------------- */

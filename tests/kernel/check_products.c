@@ -206,6 +206,8 @@ void lab_check_product(const struct lab *lab, void (*gemm)(const struct kiln_gem
     } else if (s->add == LAB_ADD_OTHER) {
         g.ldadd = s->n + 2;
         g.add = add = lab_floats(s->m * g.ldadd, 1, 1.0f);
+    } else if (s->add == LAB_ADD_ROW) {
+        g.add = add = lab_floats(s->n, 1, 1.0f);
     }
     gemm(&g);
     check_sums(lab, &g, b, ldb, add);

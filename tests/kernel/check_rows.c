@@ -116,6 +116,125 @@ void check_rmsnorm_bwd(const struct lab *lab) {
     }
 }
 
+/* ---- norms of heads ------------------------------------------------------------------------- */
+
+enum { HEAD_ROWS = 5, HEADS = 3, BEHIND = 4 };
+
+/* What a check works on: rows of heads, and so many elements that are none of theirs. */
+struct heads {
+    size_t k, ld, n;
+    float *w;
+    void *x;
+};
+
+static struct heads heads_of(const struct lab *lab, size_t k) {
+    const size_t ld = HEADS * k + BEHIND, n = (HEAD_ROWS - 1) * ld + HEADS * k;
+    return (struct heads){k, ld, n, lab_floats(k, 3, 1.0f), lab_operands(lab, n, 1, 2.0f)};
+}
+
+static bool in_a_head(const struct heads *h, size_t at) { return at % h->ld < HEADS * h->k; }
+
+/* 1 / root of the mean square of the head that element `at` is of, in double. */
+static double rstd_of(const struct lab *lab, const struct heads *h, size_t at, double eps) {
+    const size_t first = at - at % h->ld % h->k;
+    double sum = 0;
+    for (size_t j = first; j < first + h->k; j++) {
+        sum += lab_get(lab, h->x, j) * lab_get(lab, h->x, j);
+    }
+    return 1.0 / sqrt(sum / (double)h->k + eps);
+}
+
+static void norm_heads(const struct lab *lab, size_t k) {
+    const struct heads h = heads_of(lab, k);
+    void *y = lab_memory(h.n, lab->k.operand_bytes, 1);
+    void *same = lab_copy(h.x, h.n, lab->k.operand_bytes, 1);
+    lab->k.head_norm(y, h.x, h.ld, HEAD_ROWS, HEADS, k, h.w, 1e-3f);
+    lab->k.head_norm(same, same, h.ld, HEAD_ROWS, HEADS, k, h.w, 1e-3f);
+    for (size_t i = 0; i < h.n; i++) {
+        if (in_a_head(&h, i)) {
+            const double want = lab_get(lab, h.x, i) * rstd_of(lab, &h, i, (double)1e-3f) *
+                                (double)h.w[i % h.ld % k];
+            const double rounding = lab->bf16 ? fabs(want) * lab_operand_ulp(lab) : 0.0;
+            lab_close(lab, "y", i, lab_get(lab, y, i), want,
+                      fabs(want) * norm_tolerance(k) + rounding);
+            lab_close(lab, "y in place", i, lab_get(lab, same, i), lab_get(lab, y, i), 0);
+        } else { /* other parts of the row stay */
+            CHECK(isnan(lab_get(lab, y, i)));
+            lab_close(lab, "x", i, lab_get(lab, same, i), lab_get(lab, h.x, i), 0);
+        }
+    }
+    lab_check_guards();
+}
+
+void check_head_norm(const struct lab *lab) {
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        norm_heads(lab, length(i));
+    }
+}
+
+/* With s = sum_j g_j w_j x_j in double: dx = g w r - x r^3 s / k, dw += g x r. */
+static void norm_heads_bwd(const struct lab *lab, size_t k) {
+    const struct heads h = heads_of(lab, k);
+    void *from = lab_operands(lab, h.n, 3, 1.0f), *g = lab_copy(from, h.n, lab->k.operand_bytes, 3);
+    float *before = lab_floats(k, 1, 1.0f), *dw = lab_copy(before, k, sizeof *dw, 1);
+    double *want = kiln_alloc(k, sizeof *want), *size = kiln_alloc(k, sizeof *size);
+    lab->k.head_norm_bwd(g, dw, h.x, h.ld, HEAD_ROWS, HEADS, k, h.w, 1e-3f);
+    const double tolerance = 4.0 * (double)(k + 16) * U;
+    for (size_t i = 0; i < h.n; i++) {
+        const double gradient = lab_get(lab, from, i), x = lab_get(lab, h.x, i);
+        if (!in_a_head(&h, i)) {
+            lab_close(lab, "dy", i, lab_get(lab, g, i), gradient, 0);
+            continue;
+        }
+        const double r = rstd_of(lab, &h, i, (double)1e-3f);
+        const size_t j = i % h.ld % k;
+        double sum = 0, sizes = 0;
+        for (size_t e = 0; e < k; e++) {
+            const double part =
+                lab_get(lab, from, i - j + e) * (double)h.w[e] * lab_get(lab, h.x, i - j + e);
+            sum += part;
+            sizes += fabs(part);
+        }
+        const double a = gradient * (double)h.w[j] * r, b = x * r * r * r / (double)k;
+        const double dx = a - b * sum;
+        const double rounding = lab->bf16 ? fabs(dx) * lab_operand_ulp(lab) : 0.0;
+        lab_close(lab, "dx", i, lab_get(lab, g, i), dx,
+                  tolerance * (fabs(a) + fabs(b) * sizes) + rounding);
+        want[j] += gradient * x * r;
+        size[j] += fabs(gradient * x * r);
+    }
+    for (size_t j = 0; j < k; j++) {
+        lab_close(lab, "dw", j, (double)dw[j], (double)before[j] + want[j],
+                  tolerance * (size[j] + fabs((double)before[j])));
+    }
+    kiln_free(want);
+    kiln_free(size);
+    lab_check_guards();
+}
+
+void check_head_norm_bwd(const struct lab *lab) {
+    for (size_t i = 1; i < N_LENGTHS; i++) {
+        norm_heads_bwd(lab, length(i));
+    }
+}
+
+/* In the order of the rows, so the same on every tier. */
+void check_sum_rows(const struct lab *lab) {
+    for (size_t i = 0; i < N_LENGTHS; i++) {
+        const size_t n = length(i), ld = n + 3, rows = 1 + i % 4;
+        void *x = lab_operands(lab, rows * ld, 1, 1.0f);
+        float *sum = lab_floats(n, 3, 1.0f), *want = lab_copy(sum, n, sizeof *sum, 0);
+        lab->k.sum_rows(sum, x, ld, rows, n);
+        for (size_t j = 0; j < n; j++) {
+            for (size_t r = 0; r < rows; r++) {
+                want[j] += (float)lab_get(lab, x, r * ld + j);
+            }
+            lab_close(lab, "sum", j, (double)sum[j], (double)want[j], 0);
+        }
+        lab_check_guards();
+    }
+}
+
 /* ---- rotations ------------------------------------------------------------------------------ */
 
 static void turn(const struct lab *lab, size_t k, size_t heads, bool inverse) {

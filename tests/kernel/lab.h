@@ -44,7 +44,8 @@ void lab_close(const struct lab *lab, const char *what, size_t i, double got, do
                double tolerance);
 
 /* One product of these sizes on random operands, held against sums in double. */
-enum lab_add { LAB_ADD_NONE, LAB_ADD_OWN, LAB_ADD_OTHER, LAB_ADDS }; /* OWN: c itself */
+/* OWN: c itself; ROW: one row for all */
+enum lab_add { LAB_ADD_NONE, LAB_ADD_OWN, LAB_ADD_OTHER, LAB_ADD_ROW, LAB_ADDS };
 struct lab_product {
     size_t m, n, k;
     enum lab_add add;

@@ -10,7 +10,6 @@
 #include "kernel/lab.h"
 #include "kernel/packed.h"
 #include "kernel/product.h"
-#include "kernel/rope.h"
 
 /* ---- products over threads ------------------------------------------------------------------ */
 
@@ -169,22 +168,6 @@ static void check_packed(const struct lab *lab) {
 }
 
 TEST(packing_rows_in_any_order_packs_the_matrix) { lab_on_every_tier(check_packed); }
-
-/* ---- angles --------------------------------------------------------------------------------- */
-
-TEST(angles_are_those_of_rope) {
-    const size_t T = 1000, K = 6;
-    float *angles = kiln_alloc(T * K, sizeof *angles);
-    kiln_rope_angles(angles, T, K, 500.0f);
-    for (size_t p = 0; p < T; p += 37) {
-        for (size_t i = 0; i < K; i += 2) {
-            double angle = (double)p * pow(500.0, -(double)i / (double)K);
-            CHECK_CLOSE(angles[p * K + i], cos(angle), 1e-7);
-            CHECK_CLOSE(angles[p * K + i + 1], sin(angle), 1e-7);
-        }
-    }
-    kiln_free(angles);
-}
 
 /* ---- the choice ----------------------------------------------------------------------------- */
 

@@ -57,6 +57,60 @@ TEST(good_dims_pass_and_get_their_head_size) {
     CHECK_OK(kiln_dims_check(&dims, NULL), NULL);
 }
 
+TEST(a_head_size_of_its_own_stays) {
+    struct kiln_dims dims = small_dims();
+    dims.head_size = 16;
+    dims.heads = 6; /* which does not divide dim, and need not */
+    dims.kv_heads = 2;
+    CHECK_OK(kiln_dims_check(&dims, NULL), NULL);
+    CHECK_EQ(dims.head_size, 16);
+}
+
+static struct kiln_dims scaled_dims(enum kiln_rope_kind kind) {
+    struct kiln_dims dims = small_dims();
+    dims.rope = (struct kiln_rope){
+        .kind = kind, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_seq = 64};
+    return dims;
+}
+
+TEST(rope_scaling_is_completed_and_what_a_kind_does_not_use_is_zero) {
+    struct kiln_dims plain = scaled_dims(KILN_ROPE_PLAIN), linear = scaled_dims(KILN_ROPE_LINEAR);
+    struct kiln_dims llama3 = scaled_dims(KILN_ROPE_LLAMA3), yarn = scaled_dims(KILN_ROPE_YARN);
+    CHECK_OK(kiln_dims_check(&plain, NULL), NULL);
+    CHECK(plain.rope.factor == 0 && plain.rope.original_seq == 0);
+    CHECK_OK(kiln_dims_check(&linear, NULL), NULL);
+    CHECK(linear.rope.factor == 8 && linear.rope.original_seq == 0);
+    CHECK_OK(kiln_dims_check(&llama3, NULL), NULL);
+    CHECK(llama3.rope.high_freq_factor == 4 && llama3.rope.beta_fast == 0);
+    CHECK_OK(kiln_dims_check(&yarn, NULL), NULL);
+    CHECK(yarn.rope.beta_fast == 32 && yarn.rope.beta_slow == 1 && yarn.rope.low_freq_factor == 0);
+    CHECK_CLOSE((double)yarn.rope.attention_factor, 0.1 * log(8.0) + 1, 1e-7);
+    yarn.rope.attention_factor = 1;
+    CHECK_OK(kiln_dims_check(&yarn, NULL), NULL);
+    CHECK(yarn.rope.attention_factor == 1);
+}
+
+TEST(rope_scaling_that_is_none_is_refused_by_name) {
+    struct kiln_dims dims = scaled_dims(KILN_ROPE_LINEAR);
+    dims.rope.factor = 0.5f;
+    check_refused(dims, "factor 0.5");
+    dims = scaled_dims(KILN_ROPE_LLAMA3);
+    dims.rope.high_freq_factor = 1;
+    check_refused(dims, "high_freq_factor 1: use a number above low_freq_factor 1");
+    dims.rope.low_freq_factor = NAN;
+    check_refused(dims, "low_freq_factor");
+    dims = scaled_dims(KILN_ROPE_YARN);
+    dims.rope.original_seq = 0;
+    check_refused(dims, "original sequence of 0");
+    dims = scaled_dims(KILN_ROPE_YARN);
+    dims.rope.beta_fast = 0.5f;
+    check_refused(dims, "beta_fast 0.5: use a number from beta_slow 1 up");
+    dims.rope.attention_factor = -1;
+    check_refused(dims, "attention_factor -1");
+    dims = scaled_dims((enum kiln_rope_kind)9);
+    check_refused(dims, "use none, linear, llama3 or yarn");
+}
+
 TEST(heads_that_do_not_fit_are_answered_with_those_that_do) {
     struct kiln_dims dims = small_dims();
     dims.heads = 7;
@@ -72,8 +126,10 @@ TEST(heads_that_do_not_fit_are_answered_with_those_that_do) {
     dims.dim = 63;
     check_refused(dims, "dim 63 is odd");
     dims = small_dims();
-    dims.head_size = 16;
-    check_refused(dims, "head_size 16");
+    dims.head_size = 15;
+    check_refused(dims, "head_size 15: use an even one");
+    dims.head_size = (size_t)1 << 28;
+    check_refused(dims, "head_size 268435456");
     dims = small_dims();
     dims.dim = 2162160; /* more divisors than a message has room for */
     dims.heads = 17;

@@ -21,6 +21,33 @@ static const struct kiln_dims shapes[] = {
     {.dim = 6, .hidden = 7, .layers = 1, .heads = 3, .kv_heads = 3, .vocab = 5, .seq = 1},
     {.dim = 6, .hidden = 1, .layers = 4, .heads = 3, .kv_heads = 1, .vocab = 1, .seq = 9},
     {.dim = 2, .hidden = 3, .layers = 2, .heads = 1, .kv_heads = 1, .vocab = 2, .seq = 2},
+    {.dim = 28,
+     .hidden = 20,
+     .layers = 2,
+     .heads = 2,
+     .kv_heads = 1,
+     .vocab = 9,
+     .seq = 4,
+     .qkv_bias = true},
+    {.dim = 24,
+     .hidden = 20,
+     .layers = 3,
+     .heads = 4,
+     .kv_heads = 2,
+     .head_size = 10,
+     .vocab = 9,
+     .seq = 4,
+     .qk_norm = true},
+    {.dim = 32,
+     .hidden = 20,
+     .layers = 2,
+     .heads = 6,
+     .kv_heads = 3,
+     .head_size = 4,
+     .vocab = 9,
+     .seq = 4,
+     .qkv_bias = true,
+     .qk_norm = true},
 };
 #define N_SHAPES (2 * sizeof shapes / sizeof shapes[0])
 
@@ -40,8 +67,9 @@ static size_t end_of(const struct kiln_tensor *tensor) {
 }
 
 static size_t parameters_of(const struct kiln_dims *d) {
-    size_t kv = d->kv_heads * d->head_size;
-    size_t layer = 2 * d->dim + 2 * d->dim * d->dim + 2 * kv * d->dim + 3 * d->hidden * d->dim;
+    size_t kv = d->kv_heads * d->head_size, q = d->heads * d->head_size;
+    size_t layer = 2 * d->dim + 2 * q * d->dim + 2 * kv * d->dim + 3 * d->hidden * d->dim;
+    layer += (d->qkv_bias ? q + 2 * kv : 0) + (d->qk_norm ? 2 * d->head_size : 0);
     return d->vocab * d->dim * (d->tied ? 1 : 2) + d->layers * layer + d->dim;
 }
 
@@ -63,7 +91,8 @@ TEST(tensors_follow_each_other_without_overlap) {
         CHECK_EQ(sum, parameters_of(&table->dims));
         CHECK(table->size >= end && table->size < end + 64);
         CHECK_EQ(table->size % 64, 0);
-        CHECK_EQ(table->n_tensors, 9 * table->dims.layers + (table->dims.tied ? 2 : 3));
+        size_t layer = 9 + (table->dims.qkv_bias ? 3 : 0) + (table->dims.qk_norm ? 2 : 0);
+        CHECK_EQ(table->n_tensors, layer * table->dims.layers + (table->dims.tied ? 2 : 3));
         kiln_table_destroy(table);
     }
 }
@@ -133,7 +162,11 @@ TEST(every_norm_starts_a_line_and_every_tensor_is_found) {
         for (size_t i = 0; i < table->n_tensors; i++) {
             const struct kiln_tensor *tensor = &table->tensors[i];
             CHECK(kiln_table_find(table, tensor->role, tensor->layer) == tensor);
-            CHECK(tensor->rank == 2 || tensor->offset % 64 == 0);
+            const bool follows = tensor->role == KILN_BK || tensor->role == KILN_BV ||
+                                 tensor->role == KILN_K_NORM; /* right behind the one before */
+            CHECK(tensor->rank == 2 || tensor->offset % 64 == 0 || follows);
+            CHECK(!follows || (tensor->offset == end_of(tensor - 1) &&
+                               tensor->snapshot == tensor[-1].snapshot + tensor[-1].cols));
         }
         CHECK(kiln_table_find(table, KILN_WQ, table->dims.layers) == NULL);
         CHECK(kiln_table_find(table, KILN_WQ, KILN_NO_LAYER) == NULL);
@@ -177,8 +210,8 @@ static double deviation_of(const struct kiln_tensor *tensor, const float *weight
     return sqrt(squares / (double)n);
 }
 
-TEST(starting_weights_have_their_deviation_and_gaps_are_zero) {
-    struct kiln_table *table = make_table(3);
+static void check_start(size_t shape) {
+    struct kiln_table *table = make_table(shape);
     float *weights = kiln_alloc(table->size, sizeof *weights);
     for (size_t i = 0; i < table->size; i++) {
         weights[i] = NAN;
@@ -189,8 +222,10 @@ TEST(starting_weights_have_their_deviation_and_gaps_are_zero) {
         const struct kiln_tensor *tensor = &table->tensors[i];
         bool residual =
             tensor->role == KILN_WO || tensor->role == KILN_W2 || tensor->role == KILN_W3;
-        double want = tensor->rank == 1 ? 1.0 : residual ? 0.02 / sqrt(10.0) : 0.02;
-        CHECK_CLOSE(deviation_of(tensor, weights) / want, 1.0, 0.08);
+        bool bias = tensor->role == KILN_BQ || tensor->role == KILN_BK || tensor->role == KILN_BV;
+        double depth = sqrt(2.0 * (double)table->dims.layers);
+        double want = tensor->rank == 1 ? 1.0 : residual ? 0.02 / depth : 0.02;
+        CHECK_CLOSE(deviation_of(tensor, weights) / want, bias ? 0.0 : 1.0, bias ? 0.0 : 0.13);
         for (; end < tensor->offset; end++) {
             CHECK(weights[end] == 0.0f);
         }
@@ -201,6 +236,11 @@ TEST(starting_weights_have_their_deviation_and_gaps_are_zero) {
     }
     kiln_free(weights);
     kiln_table_destroy(table);
+}
+
+TEST(starting_weights_have_their_deviation_and_gaps_are_zero) {
+    check_start(3);
+    check_start(N_SHAPES - 1); /* with biases and norms of heads */
 }
 
 /* Tensors of more elements than one task fills. */

@@ -37,11 +37,21 @@ static void flip_the_header(enum kiln_precision snapshots) {
                   {80, 88, "header field tied is"},
                   {88, 96, "header field rms_eps is"},
                   {96, 104, "header field rope_theta is"},
-                  {104, 112, "header field snapshots is"},
-                  {112, 112 + 8 * KILN_REGIONS, "header field offset of"},
-                  {112 + 8 * KILN_REGIONS, 112 + 16 * KILN_REGIONS, "header field length of"},
-                  {112 + 16 * KILN_REGIONS, 120 + 16 * KILN_REGIONS, "header field file_bytes is"},
-                  {120 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
+                  {104, 112, "header field qkv_bias is"},
+                  {112, 120, "header field qk_norm is"},
+                  {120, 128, "header field rope_kind is"},
+                  {128, 136, "header field rope_factor is"},
+                  {136, 144, "header field rope_low_freq_factor is"},
+                  {144, 152, "header field rope_high_freq_factor is"},
+                  {152, 160, "header field rope_beta_fast is"},
+                  {160, 168, "header field rope_beta_slow is"},
+                  {168, 176, "header field rope_attention_factor is"},
+                  {176, 184, "header field rope_original_seq is"},
+                  {184, 192, "header field snapshots is"},
+                  {192, 192 + 8 * KILN_REGIONS, "header field offset of"},
+                  {192 + 8 * KILN_REGIONS, 192 + 16 * KILN_REGIONS, "header field length of"},
+                  {192 + 16 * KILN_REGIONS, 200 + 16 * KILN_REGIONS, "header field file_bytes is"},
+                  {200 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
                   {PAGE - 4, PAGE, "header field crc is"}};
     const uint32_t whole = lab_hash(path);
     long flips = 0;
@@ -81,7 +91,7 @@ TEST(a_header_field_that_is_damaged_is_told_with_both_values) {
     CHECK_CONTAINS(err.message,
                    "header field dim is 17, expected 16: the header is damaged; remove");
     path = lab_snapshots("narrow", table, KILN_PRECISION_FP16, false);
-    lab_flip(path, 104, 2);
+    lab_flip(path, 184, 2);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "header field snapshots is 1, expected 3: the header is damaged");
     kiln_table_destroy(table);
@@ -199,16 +209,23 @@ TEST(another_model_version_or_byte_order_is_refused_by_name) {
     CHECK_CONTAINS(err.message, "made for another model: dim is 16, this run's is 32");
     CHECK_FAILS(lab_open(path, untied, notice, &err), KILN_EINPUT, &err);
     CHECK_CONTAINS(err.message, "made for another model: tied is 1, this run's is 0");
+    struct kiln_dims dims = table->dims;
+    struct kiln_table *normed;
+    dims.qk_norm = true;
+    CHECK_OK(kiln_table_create(&dims, &normed, &err), &err);
+    CHECK_FAILS(lab_open(path, normed, notice, &err), KILN_EINPUT, &err);
+    CHECK_CONTAINS(err.message, "made for another model: qk_norm is 0, this run's is 1");
+    kiln_table_destroy(normed);
     const uint64_t unknown = KILN_PRECISION_FP16 + 1, none = 0;
-    reheader(path, 104, &unknown, sizeof unknown);
+    reheader(path, 184, &unknown, sizeof unknown);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "snapshots of precision 4, which this kiln does not know");
-    reheader(path, 104, &none, sizeof none);
+    reheader(path, 184, &none, sizeof none);
     CHECK_OK(lab_open(path, table, notice, &err), &err);
     const uint32_t version = 2, order = 0x04030201u;
     reheader(path, 12, &version, sizeof version);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
-    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 5");
+    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 6");
     reheader(path, 8, &order, sizeof order);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "written with another byte order");

@@ -281,11 +281,11 @@ TEST(a_reader_of_another_file_model_or_damage_is_refused) {
     CHECK(state == NULL);
     CHECK_FAILS(kiln_state_open_reader(dup(lab.owner->fd), lab.path, wider, &state, &err),
                 KILN_EINPUT, &err);
-    lab_flip(lab.path, 104, 1);
+    lab_flip(lab.path, 184, 1);
     CHECK_FAILS(kiln_state_open_reader(dup(lab.owner->fd), lab.path, lab.table, &state, &err),
                 KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "header field snapshots is 3, expected 2");
-    lab_flip(lab.path, 104, 1);
+    lab_flip(lab.path, 184, 1);
     uint64_t epoch;
     lab_flip(lab.path, 4096, 1);
     CHECK_OK(kiln_state_epoch(lab.owner->fd, &epoch, &err), &err);

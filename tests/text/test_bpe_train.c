@@ -22,7 +22,7 @@ static struct kiln_tokenizer *train(const char *text, size_t size, size_t vocab)
 
 static void check_piece(const struct kiln_tokenizer *tok, uint32_t id, const char *want) {
     size_t n;
-    const char *piece = kiln_piece(&tok->v, id, &n);
+    const char *piece = kiln_piece(&tok->parts.v, id, &n);
     CHECK_EQ(n, strlen(want));
     CHECK_BYTES(piece, want, n);
 }
@@ -106,7 +106,8 @@ TEST(learning_is_deterministic_and_prefixes_agree) {
     struct kiln_tokenizer *more = train(text, size, 700);
     CHECK_EQ(a->crc, b->crc);
     CHECK(a->crc != more->crc);
-    CHECK_BYTES(a->v.pool, more->v.pool, a->v.at[600]); /* all characters fit in either */
+    CHECK_BYTES(a->parts.v.pool, more->parts.v.pool,
+                a->parts.v.at[600]); /* all characters fit in either */
     kiln_free(text);
     kiln_tokenizer_destroy(a);
     kiln_tokenizer_destroy(b);
@@ -120,11 +121,11 @@ TEST(blanks_stand_only_in_front_of_tokens) {
     struct kiln_tokenizer *tok = train(text, size, 2048);
     for (uint32_t id = 259; id < 2048; id++) {
         size_t n;
-        const char *piece = kiln_piece(&tok->v, id, &n);
+        const char *piece = kiln_piece(&tok->parts.v, id, &n);
         CHECK(memchr(piece + 1, ' ', n - 1) == NULL);
         CHECK(n < 13 || memcmp(piece, "<|endoftext|>", 13) != 0);
         CHECK_EQ(tok->same[id], id);
-        CHECK(id == 259 || tok->v.score[id] < tok->v.score[id - 1]);
+        CHECK(id == 259 || tok->parts.v.score[id] < tok->parts.v.score[id - 1]);
     }
     kiln_free(text);
     kiln_tokenizer_destroy(tok);

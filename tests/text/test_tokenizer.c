@@ -273,14 +273,14 @@ TEST(a_word_recalled_encodes_as_the_first_time) {
     size_t size;
     CHECK_OK(kiln_read_file(test_data("tinystories_val.txt"), &story, &size, NULL), NULL);
     size = 100000;
-    struct kiln_encoder e;
+    struct kiln_encoder *e;
     struct kiln_ids slow = {0};
-    CHECK_OK(kiln_encoder_init(&e, tok, false, NULL), NULL);
-    kiln_encoder_begin(&e, story, size);
-    while (!kiln_encoder_done(&e)) {
-        CHECK_OK(kiln_encoder_more(&e, slow.n + 10, &slow, NULL), NULL);
+    CHECK_OK(kiln_encoder_create(tok, false, &e, NULL), NULL);
+    kiln_encoder_begin(e, story, size);
+    while (!kiln_encoder_done(e)) {
+        CHECK_OK(kiln_encoder_more(e, slow.n + 10, &slow, NULL), NULL);
     }
-    kiln_encoder_fini(&e);
+    kiln_encoder_destroy(e);
     struct kiln_ids fast = encode(tok, story, size, false);
     check_ids(&fast, slow.id, slow.n);
     kiln_ids_free(&fast);

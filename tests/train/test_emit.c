@@ -54,12 +54,13 @@ static void check_kernel(const struct kiln_mil_emit *request, const struct kiln_
     CHECK_OK(kiln_mil_emit(request, &emitted, &err), &err);
     enum kiln_npu_kind kind = (enum kiln_npu_kind)kiln_npu_kind_find(request->kernel);
     const struct kiln_weights flat = kiln_weights_flat(table, weights);
-    CHECK_OK(
-        kiln_npu_make(kind, table, request->seq, request->layer, 0, &flat, 0, NULL, &made, &err),
-        &err);
+    CHECK_OK(kiln_npu_make(kind, table, &(struct kiln_npu_mode){.seq = request->seq},
+                           request->layer, 0, &flat, 0, NULL, &made, &err),
+             &err);
     CHECK_EQ(emitted.n_files, made.source.n_weights);
     CHECK_EQ(emitted.file_bytes,
-             kiln_npu_weight_bytes(kind, &table->dims, request->seq, request->part));
+             kiln_npu_weight_bytes(kind, &table->dims, &(struct kiln_npu_mode){.seq = request->seq},
+                                   request->part));
     CHECK_STRING(emitted.label, made.label);
     check_file(request->folder, "model.mil", made.source.text, made.source.bytes);
     for (size_t i = 0; i < made.source.n_weights; i++) {

@@ -251,12 +251,13 @@ static size_t planned_forwards(const char *folder) {
     struct kiln_settings s;
     struct kiln_dims dims;
     struct kiln_profile profile;
+    struct kiln_forecast forecast;
     struct kiln_plan_request request;
     struct kiln_estimate estimate;
     struct kiln_err err;
     snprintf(path, sizeof path, "%s/run.json", folder);
     CHECK_OK(kiln_settings_init(&s, &err), &err);
-    CHECK_OK(kiln_run_json_read(path, &s, &dims, &profile, &err), &err);
+    CHECK_OK(kiln_run_json_read(path, &s, &dims, &profile, &forecast, &err), &err);
     CHECK_OK(kiln_plan_request_of(&s, &dims, &request, &err), &err);
     request.profile = profile;
     CHECK_OK(kiln_estimate(&request, false, &estimate, &err), &err);

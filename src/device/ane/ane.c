@@ -208,6 +208,7 @@ static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
     used = kiln_arena_reserve(used, (bytes))
     TAKE(dxn, training ? options->shape.batch * residual : 0);
     TAKE(dxn2, training && dynamic ? options->shape.batch * residual : 0);
+    TAKE(starts, options->doc_mask ? KILN_NPU_STARTS * w * 2 : 0);
     TAKE(tap, dynamic ? taps * w * 2 : 0);
     TAKE(dh, dynamic ? kiln_largest(d->hidden, d->heads * d->head_size) * w * 2 : 0);
 #undef TAKE
@@ -215,21 +216,25 @@ static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
 }
 
 /* What programs bake in: of a layer forward and backward, and behind the last one. */
-static void add_baked(const struct kiln_dims *d, size_t seq, bool extras,
+static void add_baked(const struct kiln_dims *d, const struct kiln_npu_mode *mode, bool extras,
                       struct kiln_device_sizes *out) {
     for (int kind = KILN_NPU_ATTN_FWD; kind <= KILN_NPU_QKV_BWD; kind++) {
         size_t *sum = kind <= KILN_NPU_FFN_FWD ? &out->baked_forward : &out->baked_backward;
-        *sum += kiln_npu_weight_bytes((enum kiln_npu_kind)kind, d, seq, 0);
+        *sum += kiln_npu_weight_bytes((enum kiln_npu_kind)kind, d, mode, 0);
     }
     if (!extras) {
         return;
     }
-    out->baked_backward += kiln_npu_weight_bytes(KILN_NPU_NORM_BWD_ATTN, d, seq, 0) +
-                           kiln_npu_weight_bytes(KILN_NPU_NORM_BWD_FFN, d, seq, 0);
-    out->baked_head = kiln_npu_weight_bytes(KILN_NPU_FINAL_NORM, d, seq, 0);
+    out->baked_backward += kiln_npu_weight_bytes(KILN_NPU_NORM_BWD_ATTN, d, mode, 0) +
+                           kiln_npu_weight_bytes(KILN_NPU_NORM_BWD_FFN, d, mode, 0);
+    out->baked_head = kiln_npu_weight_bytes(KILN_NPU_FINAL_NORM, d, mode, 0);
     for (size_t part = 0; part < kiln_npu_classifier_parts(d); part++) {
-        out->baked_head += kiln_npu_weight_bytes(KILN_NPU_CLASSIFIER, d, seq, part);
+        out->baked_head += kiln_npu_weight_bytes(KILN_NPU_CLASSIFIER, d, mode, part);
     }
+}
+
+static struct kiln_npu_mode mode_of(const struct kiln_device_options *options) {
+    return (struct kiln_npu_mode){.seq = options->shape.seq, .doc_mask = options->doc_mask};
 }
 
 static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_options *options) {
@@ -238,10 +243,11 @@ static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_
     const int end = dynamic                  ? KILN_NPU_KINDS
                     : options->device.extras ? KILN_NPU_SDPA_FWD
                                              : KILN_NPU_NORM_BWD_ATTN;
+    const struct kiln_npu_mode mode = mode_of(options);
     size_t bytes = 0;
     for (int kind = first; kind < end; kind++) {
         struct kiln_npu_port in, out;
-        kiln_npu_ports((enum kiln_npu_kind)kind, d, options->shape.seq, 0, &in, &out);
+        kiln_npu_ports((enum kiln_npu_kind)kind, d, &mode, 0, &in, &out);
         const size_t n = in.columns ? d->layers : 1;
         const size_t parts = kind == KILN_NPU_CLASSIFIER ? kiln_npu_classifier_parts(d) : 1;
         bytes += n * kiln_largest(in.bytes, KILN_NPU_SURFACE) +
@@ -257,7 +263,7 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     const struct kiln_host_options host = host_options(options);
     const struct kiln_dw_shape shape = dw_shape(d, &options->shape, options->device.gpu);
     const bool sim = options->device.id == KILN_SIM;
-    const size_t seq = options->shape.seq;
+    const struct kiln_npu_mode mode = mode_of(options);
     struct kiln_host_sizes at_host;
     struct kiln_ane none = {.width = 0};
     KILN_TRY(kiln_host_sizes(table, &host, &at_host, err));
@@ -277,11 +283,11 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
         out->activation[what] = activation_bytes(d, &options->shape, (enum kiln_activation)what);
     }
     if (!options->device.dynamic) {
-        add_baked(d, seq, false, out); /* what the simulator makes of them is fp32 */
+        add_baked(d, &mode, false, out); /* what the simulator makes of them is fp32 */
         out->forward = out->baked_forward * (sim ? 2 : 1);
         out->backward = out->baked_backward * (sim ? 2 : 1);
         out->baked_forward = out->baked_backward = 0;
-        add_baked(d, seq, options->device.extras, out);
+        add_baked(d, &mode, options->device.extras, out);
     }
     return KILN_OK;
 }
@@ -294,18 +300,20 @@ static struct kiln_moved moved(size_t written, size_t read, size_t columns) {
 }
 
 /* Rows of W that one sequence moves, as in baked.c and classify.c. */
-static void traffic_baked(const struct kiln_dims *d, bool extras, size_t w, size_t columns,
-                          struct kiln_device_traffic *out) {
+static void traffic_baked(const struct kiln_dims *d, const struct kiln_device_options *options,
+                          size_t w, size_t columns, struct kiln_device_traffic *out) {
+    const bool extras = options->device.extras;
+    const size_t starts = options->doc_mask ? KILN_NPU_STARTS : 0;
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
     const size_t taps =
         kiln_ane_tap_rows(d, KILN_ATTENTION) + kiln_ane_tap_rows(d, KILN_FEED_FORWARD);
     const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w;
     const size_t norms = extras ? 2 : 0;
-    out->forward = moved(2 * d->dim, 2 * d->dim, columns);
-    out->forward_kept = moved(2 * d->dim, 2 * d->dim + taps, columns);
-    out->backward =
-        moved(d->dim + 2 * d->hidden + 2 * qkv + d->dim + scores + hk + gk + norms * 2 * d->dim,
-              d->dim + 2 * d->hidden + gk + scores + hk + gk + d->dim + norms * d->dim, columns);
+    out->forward = moved(2 * d->dim + starts, 2 * d->dim, columns);
+    out->forward_kept = moved(2 * d->dim + starts, 2 * d->dim + taps, columns);
+    out->backward = moved(
+        starts + d->dim + 2 * d->hidden + 2 * qkv + d->dim + scores + hk + gk + norms * 2 * d->dim,
+        d->dim + 2 * d->hidden + gk + scores + hk + gk + d->dim + norms * d->dim, columns);
     if (extras) {
         const bool softmax = kiln_npu_has_softmax(d);
         const size_t gathered = softmax && kiln_npu_classifier_parts(d) > 1 ? d->vocab : 0;
@@ -316,14 +324,17 @@ static void traffic_baked(const struct kiln_dims *d, bool extras, size_t w, size
 }
 
 /* As in dynamic.c. */
-static void traffic_dynamic(const struct kiln_dims *d, size_t w, size_t columns,
-                            struct kiln_device_traffic *out) {
+static void traffic_dynamic(const struct kiln_dims *d, const struct kiln_device_options *options,
+                            size_t w, size_t columns, struct kiln_device_traffic *out) {
+    const size_t starts = options->doc_mask ? KILN_NPU_STARTS : 0;
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
-    const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w;
-    out->forward = moved(2 * d->dim + hk, hk + 2 * d->dim, columns);
-    out->forward_kept = moved(2 * d->dim + hk, hk + qkv + 2 * d->dim + 3 * d->hidden, columns);
-    out->backward = moved(2 * d->dim + 2 * d->hidden + qkv + hk + scores + hk + gk + hk + 2 * gk,
-                          d->hidden + d->dim + hk + gk + scores + hk + gk + 2 * d->dim, columns);
+    const size_t qkv = hk + 2 * gk, scores = 2 * d->heads * w, normed = d->qk_norm ? hk + gk : 0;
+    out->forward = moved(starts + 2 * d->dim + hk, hk + 2 * d->dim, columns);
+    out->forward_kept =
+        moved(starts + 2 * d->dim + hk, hk + qkv + normed + 2 * d->dim + 3 * d->hidden, columns);
+    out->backward =
+        moved(starts + 2 * d->dim + 2 * d->hidden + qkv + hk + scores + hk + gk + hk + 2 * gk,
+              d->hidden + d->dim + hk + gk + scores + hk + gk + 2 * d->dim, columns);
 }
 
 void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
@@ -332,10 +343,10 @@ void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_o
     const size_t w = kiln_npu_width(options->shape.seq), columns = options->shape.batch * w;
     *out = (struct kiln_device_traffic){.weights = {0, 0}};
     if (options->device.dynamic) {
-        traffic_dynamic(d, w, columns, out);
+        traffic_dynamic(d, options, w, columns, out);
         out->weights.written = 2 * kiln_ane_staged_elements(table, options->training);
     } else {
-        traffic_baked(d, options->device.extras, w, columns, out);
+        traffic_baked(d, options, w, columns, out);
     }
 }
 
@@ -430,6 +441,7 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     ane->extras = options->device.extras && !ane->dynamic;
     ane->n_sets = options->two_sets ? 2 : 1;
     ane->width = kiln_npu_width(options->shape.seq);
+    ane->mode = mode_of(options);
     ane->serial = first_serial();
     ane->base.caps = (struct kiln_device_caps){.name = name,
                                                .compile_budget = options->budget,

@@ -4,7 +4,8 @@
  *
  * Blocks of a micro-batch, B sequences, W = T rounded up to 16 columns, channel-first:
  *   residual            fp32 [B][D][W], columns T..W-1 zero
- *   attention taps      fp16 [B][HK: Q, GK: K, GK: V, HK: att, D: xn][W]
+ *   attention taps      fp16 [B][HK: Q, GK: K, GK: V, HK: att, D: xn][W], and behind them, where
+ *                       heads are normed, [HK: q, GK: k][W] before the norm
  *   feed-forward taps   fp16 [B][F: h1, F: h3, F: gate, D: xn][W]
  * A tap block is what the baked forward program gives behind the half-layer's output, byte for
  * byte, so that keeping it is one copy a sequence.
@@ -40,15 +41,17 @@ struct kiln_ane {
     struct kiln_dw *dw;   /* NULL without training */
     struct kiln_gpu *gpu; /* NULL: weight gradients are the pool's */
     bool training, extras, dynamic;
-    size_t width;     /* W */
-    size_t n_parts;   /* of the classifier */
-    uint64_t serial;  /* of the next program: no two texts on a machine are equal */
-    size_t self_test; /* programs that the runtime compiled before us */
+    struct kiln_npu_mode mode; /* of all programs */
+    size_t width;              /* W */
+    size_t n_parts;            /* of the classifier */
+    uint64_t serial;           /* of the next program: no two texts on a machine are equal */
+    size_t self_test;          /* programs that the runtime compiled before us */
     struct kiln_arena arena;
-    uint16_t *dxn;  /* fp16 [B][D][W] gradient of a norm's output */
-    uint16_t *dxn2; /* dynamic: the part of it that comes through K and V */
-    uint16_t *tap;  /* dynamic: the taps of one sequence */
-    uint16_t *dh;   /* dynamic: [max(F, HK)][W] */
+    uint16_t *dxn;    /* fp16 [B][D][W] gradient of a norm's output */
+    uint16_t *dxn2;   /* dynamic: the part of it that comes through K and V */
+    uint16_t *tap;    /* dynamic: the taps of one sequence */
+    uint16_t *starts; /* [2][W] where documents begin in the sequence that is worked on */
+    uint16_t *dh;     /* dynamic: [max(F, HK)][W] */
 
     struct kiln_npu_port in[KILN_NPU_KINDS], out[KILN_NPU_KINDS];
     struct kiln_npu_surface **surfaces; /* all that were opened */
@@ -102,6 +105,8 @@ struct kiln_ane_rows {
     float scale;
     size_t rows;
 };
+/* What is written from here on is of sequence b: where its documents begin goes with it. */
+void kiln_ane_sequence(struct kiln_ane *ane, size_t b);
 /* Write to a program's input: piece after piece down the channels, or, where the input's parts are
  * columns, piece i in part i. */
 KILN_MUST_CHECK enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind,
@@ -175,6 +180,10 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane,
                                                           enum kiln_npu_kind bwd2, size_t layer,
                                                           const uint16_t *taps, uint16_t *dqkv,
                                                           struct kiln_err *err);
+/* From dqkv of sequence b as kiln_ane_scores_backward left it: gradients of biases and of the norms
+ * of heads, and dQ and dK in front of these norms. Sequences in order. */
+void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const uint16_t *taps,
+                             uint16_t *dqkv);
 /* dw of a matrix from a slot's dy and rows `row`.. of the taps. */
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,

@@ -17,6 +17,7 @@ enum kiln_status kiln_ane_forward_baked(struct kiln_ane *ane, size_t layer, enum
     const enum kiln_npu_kind kind = half == KILN_ATTENTION ? KILN_NPU_ATTN_FWD : KILN_NPU_FFN_FWD;
     const size_t rows = kiln_ane_tap_rows(d, half), w = ane->width;
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         const float *x = x_in + b * d->dim * w;
         const struct kiln_ane_rows in = {
             .wide = x, .scale = kiln_host_norm_scale(&ane->host, x, d->dim), .rows = d->dim};
@@ -38,6 +39,7 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_FEED_FORWARD);
     struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *up = kiln_dw_slot(ane->dw);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         uint16_t *dy = out->dy + b * d * w;
         const struct kiln_ane_rows in[] = {{.half = dy, .rows = d},
                                            {.half = taps + b * rows * w, .rows = 2 * f}};
@@ -59,6 +61,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_ATTENTION);
     struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *in = kiln_dw_slot(ane->dw);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         const uint16_t *tap = taps + b * rows * w;
         uint16_t *dy = out->dy + b * d * w, *dqkv = in->dy + b * qkv * w;
         const struct kiln_ane_rows first[] = {{.half = tap, .rows = qkv}, {.half = dy, .rows = d}};
@@ -68,6 +71,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_ATTN_BWD1, layer, err));
         KILN_TRY(kiln_ane_scores_backward(ane, KILN_NPU_ATTN_BWD1, KILN_NPU_ATTN_BWD2, layer, tap,
                                           dqkv, err));
+        kiln_ane_heads_backward(ane, layer, b, tap, dqkv);
         KILN_TRY(kiln_ane_write(ane, KILN_NPU_QKV_BWD, layer, &last, 1, err));
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_QKV_BWD, layer, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_QKV_BWD, 0, d, ane->dxn + b * d * w, err));

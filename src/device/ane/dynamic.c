@@ -35,6 +35,37 @@ static const struct {
 };
 enum { N_INPUTS = sizeof inputs / sizeof inputs[0], TURNED_ROWS = 16, TURNED_COLS = 256 };
 
+/* Vectors of sdpa_fwd's input: the part in whose columns each begins. They change when the matrix
+ * of queries, keys and values does. */
+static const struct {
+    enum kiln_role role;
+    size_t part;
+} vectors[] = {
+    {KILN_BQ, 1}, {KILN_BK, 2}, {KILN_BV, 3}, {KILN_Q_NORM, 1}, {KILN_K_NORM, 2},
+};
+enum { N_VECTORS = sizeof vectors / sizeof vectors[0] };
+
+/* Vector v of an input's layer; NULL: the model or the input has none. */
+static const struct kiln_tensor *vector_of(const struct kiln_table *table, size_t input, size_t v,
+                                           size_t layer) {
+    return inputs[input].kind == KILN_NPU_SDPA_FWD ? kiln_table_find(table, vectors[v].role, layer)
+                                                   : NULL;
+}
+
+/* fp16 elements of weights on an input of a layer. */
+static size_t elements_of(const struct kiln_table *table, size_t input, size_t layer) {
+    size_t n = 0;
+    for (size_t i = 0; i < inputs[input].n; i++) {
+        const struct kiln_tensor *t = kiln_table_find(table, inputs[input].weights[i].role, layer);
+        n += t->rows * t->cols;
+    }
+    for (size_t v = 0; v < N_VECTORS; v++) {
+        const struct kiln_tensor *t = vector_of(table, input, v, layer);
+        n += t ? t->cols : 0;
+    }
+    return n;
+}
+
 static unsigned char *stale_at(const struct kiln_ane *ane, enum kiln_npu_kind kind, size_t layer) {
     return &ane->stale[(size_t)kind * ane->base.table->dims.layers + layer];
 }
@@ -95,6 +126,21 @@ static void stage_rows(void *context, size_t first, size_t rows, size_t index, v
     }
 }
 
+static void stage_vectors(const struct kiln_ane *ane, size_t input, size_t layer, uint16_t *at,
+                          int *beyond) {
+    const struct kiln_table *table = ane->base.table;
+    const struct kiln_npu_port *port = &ane->in[inputs[input].kind];
+    const struct stage_job job = {.kernels = &ane->host.kernels, .beyond = beyond};
+    for (size_t v = 0; v < N_VECTORS; v++) {
+        const struct kiln_tensor *t = vector_of(table, input, v, layer);
+        if (t) {
+            const size_t row = port->rows + kiln_npu_vector_row(&table->dims, vectors[v].role);
+            convert(&job, at + row * port->width + kiln_npu_part_at(port, vectors[v].part),
+                    kiln_weights_wide(&ane->base.weights, t), t->cols);
+        }
+    }
+}
+
 /* Write the weights of an input that have changed. */
 static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
                               struct kiln_err *err) {
@@ -102,15 +148,10 @@ static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
     const struct kiln_npu_port *port = &ane->in[kind];
     struct kiln_npu_surface *surface = ane->to[kind][layer];
     const double start = kiln_now_s();
-    size_t elements = 0;
     int beyond = 0;
     uint16_t *at;
-    for (size_t i = 0; i < inputs[input].n; i++) {
-        const struct kiln_tensor *t =
-            kiln_table_find(ane->base.table, inputs[input].weights[i].role, layer);
-        elements += t->rows * t->cols;
-    }
-    KILN_TRY(kiln_ane_lock(ane, surface, false, elements, &at, err));
+    KILN_TRY(
+        kiln_ane_lock(ane, surface, false, elements_of(ane->base.table, input, layer), &at, err));
     for (size_t i = 0; i < inputs[input].n; i++) {
         const struct kiln_tensor *t =
             kiln_table_find(ane->base.table, inputs[input].weights[i].role, layer);
@@ -123,6 +164,7 @@ static enum kiln_status stage(struct kiln_ane *ane, size_t input, size_t layer,
                                 .beyond = &beyond};
         kiln_rows(&ane->host.workers, t->rows, TURNED_ROWS, stage_rows, &job);
     }
+    stage_vectors(ane, input, layer, at, &beyond);
     KILN_TRY(kiln_ane_unlock(ane, surface, false, err));
     kiln_ane_span(ane, KILN_SPAN_SURFACE, kind, layer, start);
     KILN_REQUIRE(!beyond, err, KILN_EDIVERGED,
@@ -137,10 +179,7 @@ uint64_t kiln_ane_staged_elements(const struct kiln_table *table, bool training)
     uint64_t n = 0;
     for (size_t i = 0; i < N_INPUTS; i++) {
         const bool forward = inputs[i].kind <= KILN_NPU_FFN_FUSED;
-        for (size_t w = 0; (forward || training) && w < inputs[i].n; w++) {
-            const struct kiln_tensor *t = kiln_table_find(table, inputs[i].weights[w].role, 0);
-            n += t->rows * t->cols * table->dims.layers;
-        }
+        n += forward || training ? elements_of(table, i, 0) * table->dims.layers : 0;
     }
     return n;
 }
@@ -182,6 +221,10 @@ static enum kiln_status attention(struct kiln_ane *ane, size_t layer, const floa
     if (keep) {
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_SDPA_FWD, hk, qkv, tap, err));
     }
+    if (keep && ane->base.table->dims.qk_norm) {
+        KILN_TRY(kiln_ane_read(ane, KILN_NPU_SDPA_FWD, hk + qkv, hk + kiln_ane_gk(ane),
+                               tap + (qkv + hk + d) * w, err));
+    }
     KILN_TRY(run(ane, KILN_NPU_WO_FWD, layer, &att, hk, err));
     return kiln_ane_take(ane, KILN_NPU_WO_FWD, x, x_out, NULL, 0, err);
 }
@@ -201,6 +244,7 @@ enum kiln_status kiln_ane_forward_dynamic(struct kiln_ane *ane, size_t layer, en
     const size_t block = ane->base.table->dims.dim * ane->width;
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, half);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         uint16_t *tap = keep ? taps + b * rows * ane->width : ane->tap;
         const float *x = x_in + b * block;
         KILN_TRY(half == KILN_ATTENTION
@@ -220,6 +264,7 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_FEED_FORWARD);
     struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *up = kiln_dw_slot(ane->dw);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         const uint16_t *h1 = taps + b * rows * w, *h3 = h1 + f * w;
         const uint16_t *dy = out->dy + b * d * w;
         uint16_t *dh1 = up->dy + b * 2 * f * w, *dh3 = dh1 + f * w;
@@ -243,6 +288,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_ATTENTION);
     struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *in = kiln_dw_slot(ane->dw);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
+        kiln_ane_sequence(ane, b);
         const uint16_t *tap = taps + b * rows * w, *dy = out->dy + b * d * w;
         uint16_t *dqkv = in->dy + b * qkv * w;
         const uint16_t *const dq = dqkv, *const dkv[] = {dqkv + hk * w, dqkv + (hk + gk) * w};
@@ -255,6 +301,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_SDPA_BWD1, 0, err));
         KILN_TRY(kiln_ane_scores_backward(ane, KILN_NPU_SDPA_BWD1, KILN_NPU_SDPA_BWD2, layer, tap,
                                           dqkv, err));
+        kiln_ane_heads_backward(ane, layer, b, tap, dqkv);
         KILN_TRY(run(ane, KILN_NPU_Q_BWD, layer, &dq, hk, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_Q_BWD, 0, d, ane->dxn + b * d * w, err));
         KILN_TRY(run(ane, KILN_NPU_KV_BWD, layer, dkv, gk, err));

@@ -9,7 +9,8 @@
 
 size_t kiln_ane_tap_rows(const struct kiln_dims *d, enum kiln_half half) {
     const size_t hk = d->heads * d->head_size, gk = d->kv_heads * d->head_size;
-    return half == KILN_ATTENTION ? 2 * hk + 2 * gk + d->dim : 3 * d->hidden + d->dim;
+    const size_t normed = d->qk_norm ? hk + gk : 0;
+    return half == KILN_ATTENTION ? 2 * hk + 2 * gk + d->dim + normed : 3 * d->hidden + d->dim;
 }
 
 enum kiln_status kiln_ane_take(struct kiln_ane *ane, enum kiln_npu_kind kind, const float *x_in,
@@ -94,6 +95,36 @@ enum kiln_status kiln_ane_norm_backward(struct kiln_ane *ane, enum kiln_half hal
             sequence_backward(ane, half, layer, b, x_in + b * block, dx + b * block, second, err));
     }
     return KILN_OK;
+}
+
+/* Gradients of a vector of the layer. */
+static float *gradient_of(const struct kiln_ane *ane, enum kiln_role role, size_t layer) {
+    return ane->base.gradients.all + kiln_table_find(ane->base.table, role, layer)->offset;
+}
+
+void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const uint16_t *taps,
+                             uint16_t *dqkv) {
+    static const enum kiln_role norms[] = {KILN_Q_NORM, KILN_K_NORM},
+                                biases[] = {KILN_BQ, KILN_BK, KILN_BV};
+    const struct kiln_dims *d = &ane->base.table->dims;
+    const size_t hk = kiln_ane_hk(ane), gk = kiln_ane_gk(ane), w = ane->width;
+    const size_t rows[] = {hk, gk, gk}, at[] = {0, hk, hk + gk};
+    const uint16_t *before = taps + (2 * hk + 2 * gk + d->dim) * w;
+    const bool add = ane->base.gradients.add || b > 0;
+    for (size_t i = 0; d->qk_norm && i < 2; i++) {
+        const struct kiln_tensor *t = kiln_table_find(ane->base.table, norms[i], layer);
+        const struct kiln_host_heads_bwd heads = {.heads = rows[i] / d->head_size,
+                                                  .w = kiln_weights_wide(&ane->base.weights, t),
+                                                  .dw = gradient_of(ane, norms[i], layer),
+                                                  .add = add,
+                                                  .x = before + at[i] * w,
+                                                  .dy = dqkv + at[i] * w};
+        kiln_host_heads_backward(&ane->host, &heads);
+    }
+    for (size_t i = 0; d->qkv_bias && i < 3; i++) {
+        kiln_host_bias_backward(&ane->host, dqkv + at[i] * w, rows[i], add,
+                                gradient_of(ane, biases[i], layer));
+    }
 }
 
 enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane, enum kiln_npu_kind bwd1,

@@ -115,8 +115,8 @@ static enum kiln_status make(struct kiln_ane *ane, struct slot s, size_t layer,
     struct kiln_npu_program *program = NULL;
     retire(ane, s);
     kiln_pool_guest_enter(ane->host.workers.pool);
-    enum kiln_status status = kiln_npu_make(s.kind, ane->base.table, ane->base.shape.seq, layer,
-                                            part, weights, ane->serial++, NULL, &made, err);
+    enum kiln_status status = kiln_npu_make(s.kind, ane->base.table, &ane->mode, layer, part,
+                                            weights, ane->serial++, NULL, &made, err);
     kiln_pool_guest_leave(ane->host.workers.pool);
     KILN_TRY(status);
     if (revive(ane, s, &made)) {

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "device/ane/program_maker.h"
+#include "device/mil/half.h"
 #include "kernel/kernel.h"
 
 /* The table of programs.h. Letters of a part: D, F as everywhere, Q = H*K, K = G*K, S = H*W,
@@ -55,7 +56,8 @@ int kiln_npu_kind_find(const char *name) {
 
 /* ---- surfaces ------------------------------------------------------------------------------- */
 
-static size_t size_of(char letter, const struct kiln_dims *dims, size_t seq, size_t part) {
+static size_t size_of(char letter, const struct kiln_dims *dims, const struct kiln_npu_mode *mode,
+                      size_t part) {
     size_t first;
     switch (letter) {
         case 'D':
@@ -67,9 +69,9 @@ static size_t size_of(char letter, const struct kiln_dims *dims, size_t seq, siz
         case 'K':
             return dims->kv_heads * dims->head_size;
         case 'S':
-            return dims->heads * kiln_npu_width(seq);
+            return dims->heads * kiln_npu_width(mode->seq);
         case 'W':
-            return kiln_npu_width(seq);
+            return kiln_npu_width(mode->seq);
         case 'V':
             return dims->vocab;
         default:
@@ -85,23 +87,58 @@ size_t kiln_npu_part_at(const struct kiln_npu_port *port, size_t i) {
     return at;
 }
 
-static void lay_out(struct kiln_npu_port *port, const char *parts, char channels,
-                    const struct kiln_dims *dims, size_t seq, size_t part) {
-    memset(port, 0, sizeof *port);
+static void lay_out(struct kiln_npu_port *port, char channels, const struct kiln_dims *dims,
+                    const struct kiln_npu_mode *mode, size_t part) {
     port->columns = channels != 0;
-    for (port->n_parts = 0; parts[port->n_parts]; port->n_parts++) {
-        port->part[port->n_parts] = size_of(parts[port->n_parts], dims, seq, part);
+    for (port->n_parts = 0; port->letters[port->n_parts]; port->n_parts++) {
+        port->part[port->n_parts] = size_of(port->letters[port->n_parts], dims, mode, part);
     }
     size_t all = kiln_npu_part_at(port, port->n_parts);
-    port->channels = channels ? size_of(channels, dims, seq, part) : all;
-    port->width = channels ? all : kiln_npu_width(seq);
+    port->rows = channels ? size_of(channels, dims, mode, part) : all;
+    port->channels = port->rows;
+    port->width = channels ? all : kiln_npu_width(mode->seq);
     port->bytes = port->channels * port->width * sizeof(uint16_t);
 }
 
-void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq, size_t part,
-                    struct kiln_npu_port *in, struct kiln_npu_port *out) {
-    lay_out(in, kinds[kind].in, kinds[kind].channels, dims, seq, part);
-    lay_out(out, kinds[kind].out, 0, dims, seq, part);
+/* Does the program work out which query looks at which key? */
+static bool attends(enum kiln_npu_kind kind) {
+    return kind == KILN_NPU_ATTN_FWD || kind == KILN_NPU_ATTN_BWD1 || kind == KILN_NPU_SDPA_FWD ||
+           kind == KILN_NPU_SDPA_BWD1;
+}
+
+void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims,
+                    const struct kiln_npu_mode *mode, size_t part, struct kiln_npu_port *in,
+                    struct kiln_npu_port *out) {
+    const bool attention = kind == KILN_NPU_ATTN_FWD || kind == KILN_NPU_SDPA_FWD;
+    memset(in, 0, sizeof *in);
+    memset(out, 0, sizeof *out);
+    snprintf(in->letters, sizeof in->letters, "%s", kinds[kind].in);
+    snprintf(out->letters, sizeof out->letters, "%s%s", kinds[kind].out,
+             attention && dims->qk_norm ? "QK" : "");
+    lay_out(in, kinds[kind].channels, dims, mode, part);
+    lay_out(out, 0, dims, mode, part);
+    if (kind == KILN_NPU_SDPA_FWD) {
+        in->channels += (size_t)dims->qkv_bias + dims->qk_norm;
+    }
+    if (mode->doc_mask && attends(kind)) {
+        in->starts = in->channels * in->width;
+        in->channels += KILN_NPU_STARTS;
+    }
+    in->bytes = in->channels * in->width * sizeof(uint16_t);
+}
+
+void kiln_npu_fill_starts(const uint32_t *starts, size_t seq, uint16_t *out) {
+    const size_t width = kiln_npu_width(seq);
+    memset(out, 0, KILN_NPU_STARTS * width * sizeof *out);
+    for (size_t t = 0; starts && t < seq; t++) {
+        const uint32_t rest = starts[t] % KILN_NPU_PLACES;
+        out[t] = kiln_f64_to_f16((double)(starts[t] - rest));
+        out[width + t] = kiln_f64_to_f16((double)rest);
+    }
+}
+
+size_t kiln_npu_vector_row(const struct kiln_dims *dims, enum kiln_role role) {
+    return dims->qkv_bias && (role == KILN_Q_NORM || role == KILN_K_NORM);
 }
 
 size_t kiln_npu_classifier_parts(const struct kiln_dims *dims) {
@@ -122,17 +159,31 @@ bool kiln_npu_has_softmax(const struct kiln_dims *dims) { return dims->vocab <= 
 
 struct kiln_mil_ref kiln_npu_part(struct kiln_npu_maker *m, const char *name, struct kiln_mil_ref x,
                                   size_t i) {
-    return kiln_mil_put_slice(&m->text, name, x, m->in.columns ? 3 : 1, kiln_npu_part_at(&m->in, i),
-                              m->in.part[i]);
+    const size_t axis = m->in.columns ? 3 : 1, at = kiln_npu_part_at(&m->in, i);
+    if (!m->in.columns || m->in.channels == m->in.rows) {
+        return kiln_mil_put_slice(&m->text, name, x, axis, at, m->in.part[i]);
+    }
+    char tall[32];
+    snprintf(tall, sizeof tall, "%s_tall", name);
+    x = kiln_mil_put_slice(&m->text, tall, x, axis, at, m->in.part[i]);
+    return kiln_mil_put_slice(&m->text, name, x, 1, 0, m->in.rows);
+}
+
+struct kiln_mil_ref kiln_npu_put_starts(struct kiln_npu_maker *m) {
+    const size_t row = m->in.starts / m->in.width;
+    struct kiln_mil_ref rows =
+        kiln_mil_put_slice(&m->text, "starts_wide", m->input, 1, row, KILN_NPU_STARTS);
+    return m->in.width == m->width ? rows
+                                   : kiln_mil_put_slice(&m->text, "starts", rows, 3, 0, m->width);
 }
 
 /* ---- whole programs ------------------------------------------------------------------------- */
 
-static void put_parts(char *out, size_t size, const struct kiln_npu_port *port, const char *names) {
+static void put_parts(char *out, size_t size, const struct kiln_npu_port *port) {
     size_t used = (size_t)snprintf(out, size, "[1, %zu, 1, %zu]:", port->channels, port->width);
     for (size_t i = 0; i < port->n_parts && used < size; i++) {
-        used += (size_t)snprintf(out + used, size - used, "%s %c %zu", i ? "," : "", names[i],
-                                 port->part[i]);
+        used += (size_t)snprintf(out + used, size - used, "%s %c %zu", i ? "," : "",
+                                 port->letters[i], port->part[i]);
     }
 }
 
@@ -142,9 +193,9 @@ static void put_comments(struct kiln_npu_maker *m, const char *label) {
     kiln_mil_put_comment(
         &m->text, "%s: D %zu, H %zu, G %zu, K %zu, F %zu, W %zu; Q is H*K, K is G*K, S is H*W",
         label, d->dim, d->heads, d->kv_heads, d->head_size, d->hidden, m->width);
-    put_parts(parts, sizeof parts, &m->in, kinds[m->kind].in);
+    put_parts(parts, sizeof parts, &m->in);
     kiln_mil_put_comment(&m->text, "in  %s", parts);
-    put_parts(parts, sizeof parts, &m->out, kinds[m->kind].out);
+    put_parts(parts, sizeof parts, &m->out);
     kiln_mil_put_comment(&m->text, "out %s", parts);
 }
 
@@ -157,6 +208,7 @@ static void make(struct kiln_npu_maker *m, const struct kiln_npu_target *target,
     put_comments(m, label);
     struct kiln_mil_ref x =
         kiln_mil_put_input(&m->text, "x", (size_t[4]){1, m->in.channels, 1, m->in.width});
+    m->input = x;
     struct kiln_mil_ref y = kinds[m->kind].body(m, x);
     assert(y.dims[0] == 1 && y.dims[1] == m->out.channels);
     assert(y.dims[2] == 1 && y.dims[3] == m->out.width);
@@ -166,13 +218,14 @@ static void make(struct kiln_npu_maker *m, const struct kiln_npu_target *target,
 }
 
 static void begin(struct kiln_npu_maker *m, enum kiln_npu_kind kind, const struct kiln_dims *dims,
-                  size_t seq, size_t part) {
+                  const struct kiln_npu_mode *mode, size_t part) {
     m->kind = kind;
     m->dims = dims;
-    m->width = kiln_npu_width(seq);
+    m->mode = mode;
+    m->width = kiln_npu_width(mode->seq);
     m->repeat = dims->heads / dims->kv_heads;
     m->part = part;
-    kiln_npu_ports(kind, dims, seq, part, &m->in, &m->out);
+    kiln_npu_ports(kind, dims, mode, part, &m->in, &m->out);
 }
 
 /* Are weights of a layer baked in? */
@@ -192,10 +245,11 @@ static void put_label(char label[64], enum kiln_npu_kind kind, size_t layer, siz
     }
 }
 
-enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table *table, size_t seq,
-                               size_t layer, size_t part, const struct kiln_weights *weights,
-                               uint64_t serial, const struct kiln_npu_target *target,
-                               struct kiln_npu_made *out, struct kiln_err *err) {
+enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table *table,
+                               const struct kiln_npu_mode *mode, size_t layer, size_t part,
+                               const struct kiln_weights *weights, uint64_t serial,
+                               const struct kiln_npu_target *target, struct kiln_npu_made *out,
+                               struct kiln_err *err) {
     struct kiln_kernels kernels;
     memset(out, 0, sizeof *out);
     KILN_TRY(kiln_kernels_choose(KILN_PRECISION_FP32, &kernels, err));
@@ -204,7 +258,7 @@ enum kiln_status kiln_npu_make(enum kiln_npu_kind kind, const struct kiln_table 
                  kiln_precision_name(weights->precision));
     struct kiln_npu_maker m = {
         .table = table, .weights = weights, .half_of = kernels.half_of, .layer = layer, .err = err};
-    begin(&m, kind, &table->dims, seq, part);
+    begin(&m, kind, &table->dims, mode, part);
     m.files = kiln_alloc(KILN_NPU_FILES, sizeof *m.files);
     put_label(out->label, kind, layer, part);
     KILN_REQUIRE(m.files, err, KILN_ENOMEM, "%s: no memory for its files", out->label);
@@ -230,10 +284,10 @@ void kiln_npu_made_free(struct kiln_npu_made *made) {
     memset(made, 0, sizeof *made);
 }
 
-size_t kiln_npu_weight_bytes(enum kiln_npu_kind kind, const struct kiln_dims *dims, size_t seq,
-                             size_t part) {
+size_t kiln_npu_weight_bytes(enum kiln_npu_kind kind, const struct kiln_dims *dims,
+                             const struct kiln_npu_mode *mode, size_t part) {
     struct kiln_npu_maker m = {.err = NULL};
-    begin(&m, kind, dims, seq, part);
+    begin(&m, kind, dims, mode, part);
     make(&m, NULL, 0, "");
     return m.file_bytes;
 }

@@ -68,6 +68,40 @@ static struct kiln_mil_ref put_scale(struct kiln_npu_maker *m) {
     return kiln_mil_put_number(&m->text, "scale", 1.0 / sqrt((double)m->dims->head_size));
 }
 
+/* The mask of documents [1, 1, W, W]: -65504 for keys in front of a query's document. What it hides
+ * lies in front of the diagonal, so the sum with the causal mask is in fp16, too. A query's
+ * document begins a whole number of places behind a hidden key, so a step of 1 tells. */
+static struct kiln_mil_ref put_documents(struct kiln_npu_maker *m) {
+    struct kiln_mil_text *t = &m->text;
+    struct kiln_mil_ref rows = kiln_npu_put_starts(m);
+    struct kiln_mil_ref differences[2];
+    for (size_t i = 0; i < 2; i++) {
+        static const char *const names[2][4] = {
+            {"start", "start_column", "place", "start_behind"},
+            {"start_rest", "start_rest_column", "place_rest", "start_rest_behind"}};
+        struct kiln_mil_ref row = kiln_mil_put_slice(t, names[i][0], rows, 1, i, 1);
+        struct kiln_mil_ref column = kiln_mil_put_transpose(t, names[i][1], row);
+        struct kiln_mil_ref places = kiln_npu_put_places(m, names[i][2], i == 1);
+        differences[i] = kiln_mil_put_pair(t, names[i][3], "sub", column, places);
+    }
+    struct kiln_mil_ref behind =
+        kiln_mil_put_pair(t, "key_behind", "add", differences[0], differences[1]);
+    struct kiln_mil_ref steps = kiln_mil_put_unary(t, "key_steps", "relu", behind);
+    struct kiln_mil_ref one = kiln_mil_put_number(t, "mask_one", 1.0);
+    struct kiln_mil_ref rest = kiln_mil_put_pair(t, "key_rest", "sub", one, steps);
+    struct kiln_mil_ref seen = kiln_mil_put_unary(t, "key_seen", "relu", rest);
+    struct kiln_mil_ref hidden = kiln_mil_put_pair(t, "key_hidden", "sub", seen, one);
+    struct kiln_mil_ref most = kiln_mil_put_number(t, "mask_most", 65504.0);
+    return kiln_mil_put_pair(t, "mask_documents", "mul", hidden, most);
+}
+
+static struct kiln_mil_ref put_mask(struct kiln_npu_maker *m) {
+    struct kiln_mil_ref causal = kiln_npu_put_causal(m);
+    return m->mode->doc_mask
+               ? kiln_mil_put_pair(&m->text, "mask_all", "add", causal, put_documents(m))
+               : causal;
+}
+
 /* P [1, H, W, W] = softmax(Q K^T / sqrt(K) + mask) */
 static struct kiln_mil_ref put_probabilities(struct kiln_npu_maker *m, struct kiln_mil_ref q,
                                              struct kiln_mil_ref k) {
@@ -76,8 +110,8 @@ static struct kiln_mil_ref put_probabilities(struct kiln_npu_maker *m, struct ki
     struct kiln_mil_ref q_rows = as_rows(m, "q_rows", "q_heads", "q_turned", scaled);
     struct kiln_mil_ref k_heads = as_heads(m, "k_heads", k);
     struct kiln_mil_ref s = kiln_mil_put_matmul(t, "scores", q_rows, false, k_heads, false);
-    struct kiln_mil_ref masked = kiln_mil_put_pair(
-        t, "scores_masked", "add", by_head(m, "scores_heads", s), kiln_npu_put_mask(m));
+    struct kiln_mil_ref masked =
+        kiln_mil_put_pair(t, "scores_masked", "add", by_head(m, "scores_heads", s), put_mask(m));
     return kiln_mil_put_softmax(t, "p", masked, 3);
 }
 

@@ -59,12 +59,16 @@ struct kiln_mil_ref kiln_npu_dynamic_linear(struct kiln_npu_maker *m, struct kil
 
 struct kiln_mil_ref kiln_npu_sdpa_fwd(struct kiln_npu_maker *m, struct kiln_mil_ref in) {
     struct kiln_mil_ref tokens = as_tokens(m, kiln_npu_part(m, "xn", in, 0));
-    struct kiln_mil_ref q = put_product(m, "q", tokens, in, 1, false);
-    struct kiln_mil_ref k = put_product(m, "k", tokens, in, 2, false);
-    struct kiln_mil_ref v = put_product(m, "v", tokens, in, 3, false);
-    kiln_npu_put_rope(m, &q, &k, false);
-    struct kiln_mil_ref all[] = {kiln_npu_put_attention(m, q, k, v), q, k, v};
-    return kiln_mil_put_concat(&m->text, "y", 1, all, 4);
+    struct kiln_mil_ref qkv[] = {put_product(m, "q", tokens, in, 1, false),
+                                 put_product(m, "k", tokens, in, 2, false),
+                                 put_product(m, "v", tokens, in, 3, false)};
+    kiln_npu_put_biases(m, in, qkv);
+    struct kiln_mil_ref q0 = qkv[0], k0 = qkv[1];
+    kiln_npu_put_head_norms(m, in, qkv);
+    kiln_npu_put_rope(m, &qkv[0], &qkv[1], false);
+    struct kiln_mil_ref att = kiln_npu_put_attention(m, qkv[0], qkv[1], qkv[2]);
+    struct kiln_mil_ref all[] = {att, qkv[0], qkv[1], qkv[2], q0, k0};
+    return kiln_npu_put_outputs(m, all, m->dims->qk_norm ? 6 : 4);
 }
 
 struct kiln_mil_ref kiln_npu_sdpa_bwd1(struct kiln_npu_maker *m, struct kiln_mil_ref x) {

@@ -15,7 +15,8 @@ static struct kiln_mil_ref put_inverse_rms(struct kiln_npu_maker *m, struct kiln
     struct kiln_mil_ref quarter = kiln_mil_put_number(t, "quarter", KILN_NPU_NORM_PRESCALE);
     struct kiln_mil_ref small = kiln_mil_put_pair(t, "x_quarter", "mul", x, quarter);
     struct kiln_mil_ref square = kiln_mil_put_pair(t, "square", "mul", small, small);
-    struct kiln_mil_ref weight = kiln_npu_put_mean(m, "mean_of_squares", KILN_NPU_NORM_SCALE);
+    struct kiln_mil_ref weight =
+        kiln_npu_put_mean(m, "mean_of_squares", KILN_NPU_NORM_SCALE, m->dims->dim);
     struct kiln_mil_ref mean = kiln_mil_put_conv(t, "mean_square", square, weight);
     struct kiln_mil_ref eps = kiln_mil_put_number(t, "eps", kiln_npu_norm_eps(m->dims));
     struct kiln_mil_ref sum = kiln_mil_put_pair(t, "mean_square_eps", "add", mean, eps);
@@ -27,7 +28,7 @@ struct kiln_mil_ref kiln_npu_put_norm(struct kiln_npu_maker *m, struct kiln_mil_
                                       enum kiln_role role) {
     struct kiln_mil_ref rrms = put_inverse_rms(m, x);
     struct kiln_mil_ref xhat = kiln_mil_put_pair(&m->text, "xhat", "mul", x, rrms);
-    struct kiln_mil_ref weight = kiln_npu_put_norm_weight(m, "norm", role);
+    struct kiln_mil_ref weight = kiln_npu_put_norm_weight(m, "norm", role, m->dims->dim);
     return kiln_mil_put_pair(&m->text, "xn", "mul", xhat, weight);
 }
 
@@ -42,11 +43,11 @@ struct kiln_mil_ref kiln_npu_norm_bwd(struct kiln_npu_maker *m, struct kiln_mil_
     struct kiln_mil_ref dy = kiln_npu_part(m, "dy", in, 0), x = kiln_npu_part(m, "x_in", in, 1);
     struct kiln_mil_ref rrms = put_inverse_rms(m, x);
     struct kiln_mil_ref xhat = kiln_mil_put_pair(t, "xhat", "mul", x, rrms);
-    struct kiln_mil_ref g =
-        kiln_mil_put_pair(t, "g", "mul", dy, kiln_npu_put_norm_weight(m, "norm", role));
+    struct kiln_mil_ref g = kiln_mil_put_pair(
+        t, "g", "mul", dy, kiln_npu_put_norm_weight(m, "norm", role, m->dims->dim));
     struct kiln_mil_ref product = kiln_mil_put_pair(t, "g_xhat", "mul", g, xhat);
-    struct kiln_mil_ref mean =
-        kiln_mil_put_conv(t, "g_xhat_mean", product, kiln_npu_put_mean(m, "mean", 1.0));
+    struct kiln_mil_ref mean = kiln_mil_put_conv(t, "g_xhat_mean", product,
+                                                 kiln_npu_put_mean(m, "mean", 1.0, m->dims->dim));
     struct kiln_mil_ref along = kiln_mil_put_pair(t, "along", "mul", xhat, mean);
     struct kiln_mil_ref across = kiln_mil_put_pair(t, "across", "sub", g, along);
     return kiln_mil_put_pair(t, "y", "mul", across, rrms);
@@ -56,19 +57,21 @@ struct kiln_mil_ref kiln_npu_norm_bwd(struct kiln_npu_maker *m, struct kiln_mil_
 
 struct kiln_mil_ref kiln_npu_attn_fwd(struct kiln_npu_maker *m, struct kiln_mil_ref x) {
     struct kiln_mil_text *t = &m->text;
+    x = m->in.channels > m->in.rows ? kiln_npu_part(m, "x_in", x, 0) : x;
     struct kiln_mil_ref xn = kiln_npu_put_norm(m, x, KILN_ATTN_NORM);
-    struct kiln_mil_ref q =
-        kiln_mil_put_conv(t, "q", xn, kiln_npu_put_matrix(m, "wq", KILN_WQ, false));
-    struct kiln_mil_ref k =
-        kiln_mil_put_conv(t, "k", xn, kiln_npu_put_matrix(m, "wk", KILN_WK, false));
-    struct kiln_mil_ref v =
-        kiln_mil_put_conv(t, "v", xn, kiln_npu_put_matrix(m, "wv", KILN_WV, false));
-    kiln_npu_put_rope(m, &q, &k, false);
-    struct kiln_mil_ref att = kiln_npu_put_attention(m, q, k, v);
+    struct kiln_mil_ref qkv[] = {
+        kiln_mil_put_conv(t, "q", xn, kiln_npu_put_matrix(m, "wq", KILN_WQ, false)),
+        kiln_mil_put_conv(t, "k", xn, kiln_npu_put_matrix(m, "wk", KILN_WK, false)),
+        kiln_mil_put_conv(t, "v", xn, kiln_npu_put_matrix(m, "wv", KILN_WV, false))};
+    kiln_npu_put_biases(m, x, qkv);
+    struct kiln_mil_ref q0 = qkv[0], k0 = qkv[1];
+    kiln_npu_put_head_norms(m, x, qkv);
+    kiln_npu_put_rope(m, &qkv[0], &qkv[1], false);
+    struct kiln_mil_ref att = kiln_npu_put_attention(m, qkv[0], qkv[1], qkv[2]);
     struct kiln_mil_ref o =
         kiln_mil_put_conv(t, "o", att, kiln_npu_put_matrix(m, "wo", KILN_WO, false));
-    struct kiln_mil_ref all[] = {o, q, k, v, att, xn};
-    return kiln_mil_put_concat(t, "y", 1, all, 6);
+    struct kiln_mil_ref all[] = {o, qkv[0], qkv[1], qkv[2], att, xn, q0, k0};
+    return kiln_npu_put_outputs(m, all, m->dims->qk_norm ? 8 : 6);
 }
 
 struct kiln_mil_ref kiln_npu_attn_bwd1(struct kiln_npu_maker *m, struct kiln_mil_ref x) {

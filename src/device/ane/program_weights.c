@@ -12,6 +12,7 @@
 #include "device/ane/program_maker.h"
 #include "device/mil/blob.h"
 #include "device/mil/half.h"
+#include "kernel/rope.h"
 
 static bool all_finite(const uint16_t *values, size_t n) {
     unsigned most = 0;
@@ -169,27 +170,27 @@ struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char
 
 /* ---- norms ---------------------------------------------------------------------------------- */
 
-struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale) {
-    size_t d = m->dims->dim;
-    uint16_t *dst = new_file(m, name, d);
+struct kiln_mil_ref kiln_npu_put_mean(struct kiln_npu_maker *m, const char *name, double scale,
+                                      size_t channels) {
+    uint16_t *dst = new_file(m, name, channels);
     double owed = 0;
-    for (size_t i = 0; dst && i < d; i++) {
-        owed += scale / (double)d;
+    for (size_t i = 0; dst && i < channels; i++) {
+        owed += scale / (double)channels;
         dst[i] = kiln_f64_to_f16(owed);
         owed -= (double)kiln_f16_to_f32(dst[i]);
     }
-    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, channels, 1, 1});
 }
 
 struct kiln_mil_ref kiln_npu_put_norm_weight(struct kiln_npu_maker *m, const char *name,
-                                             enum kiln_role role) {
-    size_t d = m->dims->dim;
-    uint16_t *dst = new_file(m, name, d);
+                                             enum kiln_role role, size_t n) {
+    uint16_t *dst = new_file(m, name, n);
     if (dst) {
         const struct source source = source_of(m, role);
-        fill_plain(m, &source, dst, 0, d);
+        assert(source.tensor->rank == 1 && source.tensor->cols == n);
+        fill_plain(m, &source, dst, 0, n);
     }
-    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, d, 1, 1});
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, n, 1, 1});
 }
 
 /* 1e-5 is a subnormal number of fp16, off by 0.14 %: it matters only where all of x is below 0.01,
@@ -201,7 +202,15 @@ double kiln_npu_norm_eps(const struct kiln_dims *dims) {
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m) {
+struct kiln_mil_ref kiln_npu_put_places(struct kiln_npu_maker *m, const char *name, bool rest) {
+    uint16_t *dst = new_file(m, name, m->width);
+    for (size_t s = 0; dst && s < m->width; s++) {
+        dst[s] = kiln_f64_to_f16((double)(rest ? s % KILN_NPU_PLACES : s - s % KILN_NPU_PLACES));
+    }
+    return kiln_mil_put_file(&m->text, name, (size_t[4]){1, 1, 1, m->width});
+}
+
+struct kiln_mil_ref kiln_npu_put_causal(struct kiln_npu_maker *m) {
     size_t w = m->width;
     uint16_t *dst = new_file(m, "mask", w * w);
     const uint16_t hidden = kiln_f64_to_f16(-65504.0);
@@ -215,12 +224,13 @@ struct kiln_mil_ref kiln_npu_put_mask(struct kiln_npu_maker *m) {
 
 struct kiln_mil_ref kiln_npu_put_angles(struct kiln_npu_maker *m, const char *name, bool sine) {
     size_t pairs = m->dims->head_size / 2, w = m->width;
+    const double scale = kiln_rope_scale(m->dims);
     uint16_t *dst = new_file(m, name, pairs * w);
     for (size_t i = 0; dst && i < pairs; i++) {
-        double frequency = pow((double)m->dims->rope_theta, -(double)i / (double)pairs);
+        double frequency = kiln_rope_frequency(m->dims, i);
         for (size_t t = 0; t < w; t++) {
             double angle = (double)t * frequency;
-            dst[i * w + t] = kiln_f64_to_f16(sine ? sin(angle) : cos(angle));
+            dst[i * w + t] = kiln_f64_to_f16(scale * (sine ? sin(angle) : cos(angle)));
         }
     }
     return kiln_mil_put_file(&m->text, name, (size_t[4]){1, pairs, 1, w});

@@ -81,7 +81,7 @@ static enum kiln_status open_kind(struct kiln_ane *ane, enum kiln_npu_kind kind,
     if (places == 0) {
         return KILN_OK;
     }
-    kiln_npu_ports(kind, d, ane->base.shape.seq, 0, &ane->in[kind], &ane->out[kind]);
+    kiln_npu_ports(kind, d, &ane->mode, 0, &ane->in[kind], &ane->out[kind]);
     KILN_TRY(kiln_ane_open_programs(ane, kind, err));
     const bool classifier = kind == KILN_NPU_CLASSIFIER;
     KILN_TRY(open_places(ane, &ane->out[kind], places, classifier, &ane->from[kind], err));
@@ -164,6 +164,14 @@ static void put_rows(const struct kiln_ane *ane, uint16_t *at, size_t stride,
     }
 }
 
+void kiln_ane_sequence(struct kiln_ane *ane, size_t b) {
+    const size_t seq = ane->mode.seq;
+    if (ane->mode.doc_mask) {
+        kiln_npu_fill_starts(ane->base.starts ? ane->base.starts + b * seq : NULL, seq,
+                             ane->starts);
+    }
+}
+
 enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind, size_t place,
                                 const struct kiln_ane_rows *pieces, size_t n,
                                 struct kiln_err *err) {
@@ -175,11 +183,16 @@ enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind, s
     for (size_t i = 0; i < n; i++) {
         elements += pieces[i].rows * ane->width;
     }
+    const struct kiln_ane_rows starts = {.half = ane->starts, .rows = KILN_NPU_STARTS};
+    elements += port->starts > 0 ? starts.rows * ane->width : 0;
     KILN_TRY(kiln_ane_lock(ane, surface, false, elements, &at, err));
     for (size_t i = 0; i < n; i++) {
         put_rows(ane, port->columns ? at + kiln_npu_part_at(port, i) : at + row * port->width,
                  port->width, &pieces[i]);
         row += pieces[i].rows;
+    }
+    if (port->starts > 0) {
+        put_rows(ane, at + port->starts, port->width, &starts);
     }
     KILN_TRY(kiln_ane_unlock(ane, surface, false, err));
     kiln_ane_span(ane, KILN_SPAN_SURFACE, kind, place, start);

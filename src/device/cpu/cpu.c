@@ -295,7 +295,11 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
     size_t n = cpu->tokens, operand = cpu->kernels.operand_bytes, used = 0;
     size_t hk = d->heads * d->head_size, qkv = hk + 2 * d->kv_heads * d->head_size;
     size_t rows = n < KILN_HEAD_ROWS ? n : KILN_HEAD_ROWS;
+    size_t chunks = (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK;
     TAKE(cpu->angles, cpu->base.shape.seq * d->head_size * sizeof(float));
+    if (d->qk_norm) {
+        TAKE(cpu->turned_qkv, n * qkv * operand);
+    }
     TAKE(cpu->rstd, n * sizeof(float));
     TAKE(cpu->losses, n * sizeof(float));
     TAKE(head->xn, rows * d->dim * operand);
@@ -308,7 +312,13 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
         TAKE(cpu->packed_xn, kiln_packed_elements(d->dim, n) * operand);
         TAKE(cpu->dout, n * hk * operand);
         TAKE(cpu->dqkv, n * qkv * operand);
-        TAKE(cpu->dnorm, (n + KILN_ROW_CHUNK - 1) / KILN_ROW_CHUNK * d->dim * sizeof(float));
+        TAKE(cpu->dnorm, chunks * d->dim * sizeof(float));
+        if (d->qk_norm) {
+            TAKE(cpu->dheads, chunks * 2 * d->head_size * sizeof(float));
+        }
+        if (d->qkv_bias) {
+            TAKE(cpu->dbias, chunks * qkv * sizeof(float));
+        }
         TAKE(head->dxn, rows * d->dim * sizeof(float));
         TAKE(head->turned, kiln_turned_stride(rows) * d->vocab * operand);
         TAKE(head->columns, kiln_packed_elements(d->dim, rows) * operand);
@@ -413,7 +423,7 @@ static enum kiln_status open_parts(struct kiln_cpu_device *cpu, struct kiln_pool
         kiln_gpu_tell(cpu->gpu, &cpu->base);
     }
     set_up_head(cpu);
-    kiln_rope_angles(cpu->angles, options->shape.seq, d->head_size, d->rope_theta);
+    kiln_rope_angles(cpu->angles, options->shape.seq, d);
     pack_classifier(cpu, 0, &cpu->base.weights);
     return KILN_OK;
 }

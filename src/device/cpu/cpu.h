@@ -4,7 +4,8 @@
  *
  * Blocks, N = B*T tokens, operands fp32 or bf16:
  *   residual       fp32 [N, D]
- *   attention taps operands qkv [N, (H+2G)K] after RoPE | out [N, HK] | fp32 lse [B, H, T]
+ *   attention taps operands qkv [N, (H+2G)K] | out [N, HK] | fp32 lse [B, H, T]; qkv is what
+ *                  attention reads, after RoPE, or where heads are normalised what the norm reads
  *   feed-forward taps operands h [N, 2F]
  * Norms and gates are recomputed in the backward pass: they are cheaper than the memory they would
  * take.
@@ -39,6 +40,9 @@ struct kiln_cpu_device {
     struct kiln_gpu_slot *slots[2];
     size_t tokens; /* N */
     float *angles; /* RoPE: [T, K] as cos, sin pairs */
+    /* Where heads are normalised, operands [N, (H+2G)K]: what attention reads of the half-layer
+     * that is being run. NULL otherwise: the taps hold it. */
+    void *turned_qkv;
 
     size_t chunk; /* tokens that one task takes, a multiple of 32 */
 
@@ -51,6 +55,8 @@ struct kiln_cpu_device {
     void *dqkv;        /* [N, (H+2G)K] */
     float *rstd;       /* fp32 [N] */
     float *dnorm;      /* fp32 [N/32, D] partial gradients of a norm's weight */
+    float *dheads;     /* fp32 [N/32, 2K] likewise of both head norms; NULL without them */
+    float *dbias;      /* fp32 [N/32, (H+2G)K] likewise of the biases; NULL without them */
     float *losses;     /* fp32 [N] */
 };
 
@@ -86,6 +92,20 @@ struct kiln_taps_attention {
     float *lse;
 };
 struct kiln_taps_attention kiln_cpu_taps(const struct kiln_cpu_device *cpu, const void *taps);
+
+/* Biases of a layer's queries, keys and values, one behind the other [(H+2G)K]; NULL: none. */
+const float *kiln_cpu_bias(const struct kiln_cpu_device *cpu, size_t layer);
+/* Operands [N, (H+2G)K] that attention reads: in the taps or in turned_qkv. */
+void *kiln_cpu_turned(const struct kiln_cpu_device *cpu, const void *taps);
+/* Rows first.. of the taps' qkv hold the product: make them what attention reads. Where heads are
+ * normalised this may be done again in the backward pass, and must be. */
+void kiln_cpu_turn_heads(const struct kiln_cpu_device *cpu, size_t layer, const void *taps,
+                         size_t first, size_t n);
+/* Rows first.. of dqkv, the gradient of what attention read, become that of the product. `first` is
+ * a multiple of KILN_ROW_CHUNK; partial gradients are left for when all rows are done: */
+void kiln_cpu_turn_heads_bwd(const struct kiln_cpu_device *cpu, size_t layer, const void *taps,
+                             size_t first, size_t n);
+void kiln_cpu_head_gradients(const struct kiln_cpu_device *cpu, size_t layer);
 
 KILN_MUST_CHECK enum kiln_status kiln_cpu_open(const struct kiln_table *table,
                                                struct kiln_pool *pool,

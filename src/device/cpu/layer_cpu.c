@@ -2,7 +2,7 @@
  *
  * layer_cpu.c: half-layers on the CPU, forward beside backward.
  *
- *   attention      x' = x + Wo . attend(rope(Wqkv . norm(x)))
+ *   attention      x' = x + Wo . attend(rope(Wqkv . norm(x)))     with bias, norms: heads_cpu.c
  *   feed-forward   x' = x + W2 . swiglu(W13 . norm(x))
  *
  * The work is cut into chunks of tokens: one task takes its rows through all steps that need no
@@ -149,10 +149,12 @@ static const void *packed_of(const struct kiln_cpu_device *cpu, const struct kil
     return (forward ? packed->forward : packed->backward)[m - cpu->base.table->matrices];
 }
 
-/* y [rows, m->rows] = x W^T as operands; or fp32, with the residual added. */
+/* y [rows, m->rows] = x W^T as operands, with the bias where q, k and v have one; or fp32, with the
+ * residual added. */
 static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *x,
                             void *y, const float *residual) {
     const struct kiln_matrix *m = matrix_of(c->half, kind);
+    const float *bias = kind == KILN_MATRIX_QKV ? kiln_cpu_bias(c->cpu, c->half->layer) : NULL;
     kiln_product_alone(&c->cpu->kernels,
                        &(struct kiln_gemm){.m = c->rows,
                                            .n = m->rows,
@@ -163,8 +165,8 @@ static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, c
                                            .c = y,
                                            .ldc = m->rows,
                                            .c_operand = residual == NULL,
-                                           .add = residual,
-                                           .ldadd = m->rows},
+                                           .add = residual ? residual : bias,
+                                           .ldadd = residual ? m->rows : 0},
                        c->s.gemm);
 }
 
@@ -235,13 +237,6 @@ static size_t qkv_width(const struct kiln_dims *d) {
     return (d->heads + 2 * d->kv_heads) * d->head_size;
 }
 
-static void turn_heads(const struct chunk *c, void *rows, bool inverse) {
-    const struct kiln_cpu_device *cpu = c->cpu;
-    const struct kiln_dims *d = &cpu->base.table->dims;
-    cpu->kernels.rope(rows, qkv_width(d), c->rows, d->heads + d->kv_heads, d->head_size,
-                      cpu->angles, c->first, cpu->base.shape.seq, inverse);
-}
-
 static void attention_in(void *context, size_t first, size_t rows, size_t index, void *scratch) {
     const struct chunk c = chunk_at(context, first, rows, scratch);
     void *qkv =
@@ -249,7 +244,7 @@ static void attention_in(void *context, size_t first, size_t rows, size_t index,
     (void)index;
     normalise(&c, KILN_ATTN_NORM);
     forward_product(&c, KILN_MATRIX_QKV, c.s.xn, qkv, NULL);
-    turn_heads(&c, qkv, false);
+    kiln_cpu_turn_heads(c.cpu, c.half->layer, c.half->taps, c.first, c.rows);
 }
 
 static void attention_out(void *context, size_t first, size_t rows, size_t index, void *scratch) {
@@ -275,15 +270,16 @@ static void attend(void *context, size_t task, size_t thread) {
     size_t seq = cpu->base.shape.seq, hk = d->heads * d->head_size;
     size_t qkv = qkv_width(d), operand = cpu->kernels.operand_bytes;
     size_t b = task / d->kv_heads, g = task % d->kv_heads;
-    struct kiln_attention a = {.kernels = &cpu->kernels,
-                               .seq = seq,
-                               .heads = d->heads,
-                               .kv_heads = d->kv_heads,
-                               .head_size = d->head_size,
-                               .starts = cpu->base.starts ? cpu->base.starts + b * seq : NULL,
-                               .qkv = (char *)taps.qkv + b * seq * qkv * operand,
-                               .out = (char *)taps.out + b * seq * hk * operand,
-                               .lse = taps.lse + b * d->heads * seq};
+    struct kiln_attention a = {
+        .kernels = &cpu->kernels,
+        .seq = seq,
+        .heads = d->heads,
+        .kv_heads = d->kv_heads,
+        .head_size = d->head_size,
+        .starts = cpu->base.starts ? cpu->base.starts + b * seq : NULL,
+        .qkv = (char *)kiln_cpu_turned(cpu, job->half->taps) + b * seq * qkv * operand,
+        .out = (char *)taps.out + b * seq * hk * operand,
+        .lse = taps.lse + b * d->heads * seq};
     if (job->backward) {
         a.dout = (char *)cpu->dout + b * seq * hk * operand;
         a.dqkv = (char *)cpu->dqkv + b * seq * qkv * operand;
@@ -315,6 +311,9 @@ static void attention_out_bwd(void *context, size_t first, size_t rows, size_t i
     const struct chunk c = chunk_at(context, first, rows, scratch);
     const size_t hk = c.cpu->base.table->dims.heads * c.cpu->base.table->dims.head_size;
     (void)index;
+    if (c.cpu->base.table->dims.qk_norm) { /* what attention read is of another layer by now */
+        kiln_cpu_turn_heads(c.cpu, c.half->layer, c.half->taps, c.first, c.rows);
+    }
     round_gradient(&c);
     backward_product(&c, KILN_MATRIX_WO, c.s.dy, row_of(&c, c.cpu->dout, hk), true);
     right_rows(&c, OUTPUT, row_of(&c, kiln_cpu_taps(c.cpu, c.half->taps).out, hk), hk);
@@ -326,7 +325,7 @@ static void attention_in_bwd(void *context, size_t first, size_t rows, size_t in
     const size_t width = qkv_width(&c.cpu->base.table->dims);
     void *dqkv = row_of(&c, c.cpu->dqkv, width);
     (void)index;
-    turn_heads(&c, dqkv, true);
+    kiln_cpu_turn_heads_bwd(c.cpu, c.half->layer, c.half->taps, c.first, c.rows);
     left_rows(&c, INPUT, dqkv, width);
     backward_product(&c, KILN_MATRIX_QKV, dqkv, c.s.dxn, false);
     normalise_backward(&c, KILN_ATTN_NORM);
@@ -341,6 +340,7 @@ static void attention_backward(const struct half *half) {
     MARK("attn_bwd.attention");
     run_chunks(half, attention_in_bwd);
     norm_gradient(half, KILN_ATTN_NORM);
+    kiln_cpu_head_gradients(half->cpu, half->layer);
     MARK("attn_bwd.rows");
     weight_gradients(half, KILN_MATRIX_WO, KILN_MATRIX_QKV);
     MARK("attn_bwd.dw");

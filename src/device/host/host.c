@@ -30,6 +30,7 @@ static size_t lay_out(struct kiln_host *host, void *base) {
     TAKE(head->norm.rstd, rows * sizeof(float));
     TAKE(head->logits, rows * d->vocab * sizeof(float));
     if (host->options.training) {
+        TAKE(host->heads, d->qk_norm ? d->heads * d->head_size * sizeof(float) : 0);
         TAKE(host->dx, rows * d->dim * sizeof(float));
         TAKE(head->dxn, rows * d->dim * sizeof(float));
         TAKE(head->norm.dnorm, chunks_of(rows, KILN_ROW_CHUNK) * d->dim * sizeof(float));

@@ -48,6 +48,7 @@ struct kiln_host {
     float *losses;           /* [KILN_HEAD_ROWS] */
     float *partial;          /* [2][chunks of channels][W] sums of a norm over channels */
     float *rstd, *pull;      /* [W] of a norm */
+    float *heads;            /* [H][K] of the norms of heads, where the model has them */
 };
 
 /* Bytes that a host takes, without opening it: for plans. */
@@ -164,6 +165,20 @@ struct kiln_host_norm_bwd {
 };
 /* Call it for the sequences in order. */
 void kiln_host_norm_backward(struct kiln_host *host, const struct kiln_host_norm_bwd *norm);
+
+struct kiln_host_heads_bwd {
+    size_t heads;      /* H or G */
+    const float *w;    /* [K] the norm's weight, which is that of all heads */
+    float *dw;         /* [K] its gradient */
+    bool add;          /* as above */
+    const uint16_t *x; /* [heads*K][W] the norm's input */
+    uint16_t *dy;      /* [heads*K][W] gradient of its output; on return, of its input */
+};
+/* Backward of the RMSNorm of every head by itself, in fp32. Call it for the sequences in order. */
+void kiln_host_heads_backward(struct kiln_host *host, const struct kiln_host_heads_bwd *heads);
+/* db [rows] = sums over the tokens of dy [rows][W], or adds them. */
+void kiln_host_bias_backward(struct kiln_host *host, const uint16_t *dy, size_t rows, bool add,
+                             float *db);
 
 /* dh1, dh3 [F][W] = gradients of silu(h1) * h3 from dgate, all fp16; F is the table's. For weights
  * that are inputs, where no program does it. Outputs may be inputs. */

@@ -156,6 +156,51 @@ static void NAME(rope)(void *x, size_t ld, size_t rows, size_t heads, size_t k, 
     }
 }
 
+static void NAME(head_norm)(void *y, const void *x, size_t ld, size_t rows, size_t heads, size_t k,
+                            const float *w, float eps) {
+    for (size_t i = 0; i < rows * heads; i++) {
+        const OP *in = (const OP *)x + i / heads * ld + i % heads * k;
+        OP *out = (OP *)y + i / heads * ld + i % heads * k;
+        float sum = 0.0f;
+        for (size_t j = 0; j < k; j++) {
+            sum += NAME(get)(in[j]) * NAME(get)(in[j]);
+        }
+        const float scale = 1.0f / sqrtf(sum / (float)k + eps);
+        for (size_t j = 0; j < k; j++) {
+            out[j] = NAME(put)(NAME(get)(in[j]) * scale * w[j]);
+        }
+    }
+}
+
+/* As rmsnorm_bwd below, but that the gradient is not added to another. */
+static void NAME(head_norm_bwd)(void *dy, float *dw, const void *x, size_t ld, size_t rows,
+                                size_t heads, size_t k, const float *w, float eps) {
+    for (size_t i = 0; i < rows * heads; i++) {
+        const OP *in = (const OP *)x + i / heads * ld + i % heads * k;
+        OP *g = (OP *)dy + i / heads * ld + i % heads * k;
+        float squares = 0.0f, sum = 0.0f;
+        for (size_t j = 0; j < k; j++) {
+            squares += NAME(get)(in[j]) * NAME(get)(in[j]);
+            sum += NAME(get)(g[j]) * w[j] * NAME(get)(in[j]);
+        }
+        const float scale = 1.0f / sqrtf(squares / (float)k + eps);
+        const float mean = sum / (float)k * scale * scale * scale;
+        for (size_t j = 0; j < k; j++) {
+            const float gradient = NAME(get)(g[j]), v = NAME(get)(in[j]);
+            dw[j] += gradient * v * scale;
+            g[j] = NAME(put)(gradient * w[j] * scale - v * mean);
+        }
+    }
+}
+
+static void NAME(sum_rows)(float *sum, const void *x, size_t ld, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < n; j++) {
+            sum[j] += NAME(get)(((const OP *)x)[r * ld + j]);
+        }
+    }
+}
+
 static void NAME(swiglu)(void *gate, const void *h, size_t rows, size_t f) {
     for (size_t r = 0; r < rows; r++) {
         const OP *h1 = (const OP *)h + r * 2 * f, *h3 = h1 + f;
@@ -343,6 +388,9 @@ static void NAME(fill)(struct kiln_kernels *kernels) {
     kernels->rmsnorm = NAME(rmsnorm);
     kernels->rmsnorm_bwd = rmsnorm_bwd_ref;
     kernels->rope = NAME(rope);
+    kernels->head_norm = NAME(head_norm);
+    kernels->head_norm_bwd = NAME(head_norm_bwd);
+    kernels->sum_rows = NAME(sum_rows);
     kernels->swiglu = NAME(swiglu);
     kernels->swiglu_bwd = NAME(swiglu_bwd);
     kernels->softmax_causal = NAME(softmax_causal);

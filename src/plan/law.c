@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * law.c: the scaling law behind kiln_choose: what a loss ends at.
+ *
+ * bits a byte = hardness * (E + A N^-alpha + B D^-beta) + C (N / U)^gamma r^delta
+ *
+ * N parameters of the layers, D bytes read, of which U are different: what is read again counts the
+ * less the oftener it was (Muennighoff et al., Scaling Data-Constrained Language Models, 2023:
+ * equation 5), D = U + U R (1 - exp(-r / R)), r the repetitions; and what is repeated to a large
+ * model is learned by heart, the last term, which that paper leaves out. In bytes, not tokens, so
+ * that one law serves every vocabulary. Hardness is what deflate leaves of the text, bits a byte,
+ * beside that of English plays. docs/minutes.md has the fit; `bench/law fit` prints the constants.
+ */
+#include "plan/law.h"
+
+#include <math.h>
+
+#define LAW_E     0.35
+#define LAW_A     12.0
+#define LAW_ALPHA 0.35
+#define LAW_B     110.0
+#define LAW_BETA  0.36
+#define LAW_R     8.0
+#define LAW_C     0.01
+#define LAW_GAMMA 1.0
+#define LAW_DELTA 1.0
+/* Of the text whose hardness is 1, and of one of which nothing is known. */
+#define ZLIB_BITS 3.12
+
+double kiln_law_hardness(const struct kiln_choose_text *text) {
+    return text->zlib_bits > 0 ? text->zlib_bits / ZLIB_BITS : 1.0;
+}
+
+/* 1.9 bytes at 512 ids, 0.6 more with every doubling, in English; what deflate packs better has
+ * longer words. The first id beyond bytes begins at 1. */
+double kiln_law_bytes_per_token(const struct kiln_choose_text *text, size_t vocab) {
+    if (vocab < 260) {
+        return 1.0;
+    }
+    const double doublings = log2((double)vocab) - 9.0;
+    const double bytes = 1.9 + 0.6 * doublings;
+    return 1.0 + (bytes > 1.05 ? bytes - 1.0 : 0.05) / pow(kiln_law_hardness(text), 0.7);
+}
+
+double kiln_law_bits(const struct kiln_choose_text *text, size_t vocab, double parameters,
+                     double tokens) {
+    const double per_token =
+        text->bytes_per_token > 0 ? text->bytes_per_token : kiln_law_bytes_per_token(text, vocab);
+    const double bytes = tokens * per_token;
+    const double once = text->bytes > 1 ? text->bytes : 1;
+    const double again = bytes > once ? bytes / once - 1.0 : 0.0;
+    const double data = (bytes < once ? bytes : once) + once * LAW_R * (1.0 - exp(-again / LAW_R));
+    return kiln_law_hardness(text) *
+               (LAW_E + LAW_A * pow(parameters, -LAW_ALPHA) + LAW_B * pow(data, -LAW_BETA)) +
+           LAW_C * pow(parameters / once, LAW_GAMMA) * pow(again, LAW_DELTA);
+}
+
+double kiln_law_batch(double tokens) {
+    const double window = 1024.0 * sqrt(tokens / 8e6);
+    return window < 1024.0 ? 1024.0 : window;
+}
+
+double kiln_law_rate(double parameters, double window) {
+    const double rate = 2.5e-3 * pow(parameters / 8e5, -0.2) * sqrt(sqrt(window / 1024.0));
+    return rate > 4e-3 ? 4e-3 : rate;
+}
+
+double kiln_law_vocab(double bytes) { return bytes / 1000.0; }
+
+double kiln_law_spread(const struct kiln_choose_text *text, double tokens) {
+    return (text->zlib_bits > 0 ? 1.06 : 1.25) * (tokens < 2e5 ? 1.1 : 1.0);
+}
+
+size_t kiln_law_vocab_of(double bytes) {
+    size_t vocab = 512;
+    while (vocab < 32768 && (double)(2 * vocab) <= kiln_law_vocab(bytes)) {
+        vocab *= 2;
+    }
+    return (double)vocab <= kiln_law_vocab(bytes) ? vocab : 259;
+}

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * minutes.c: kiln train --minutes: look at the text, measure the machine, ask kiln_choose, learn a
+ * vocabulary, measure the chosen model, ask again.
+ *
+ * Every second spent here is taken from training, so all of it together is bounded by a share of
+ * the time. What is measured here need not be exact: the clock (clock.h) sees the real steps.
+ */
+#include "train/minutes.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "base/io.h"
+#include "base/machine.h"
+#include "base/mem.h"
+#include "kiln/bench.h"
+#include "plan/law.h"
+#include "train/complete.h"
+#include "train/data_source.h"
+
+/* Of the time, at most so many seconds: for rates of the ladder, and for the chosen model. */
+#define MEASURE_SHARE 0.03
+#define MEASURE_MOST  3.0
+/* Of the time: for evaluations. */
+#define EVALUATION_SHARE 0.03
+/* Bytes of the text that are looked at, and of them those that deflate tries. */
+enum { SAMPLE = 16 << 20, DEFLATED = 1 << 20, ENCODED = 256 << 10 };
+
+struct sample {
+    char *text;
+    size_t size;
+};
+
+/* ---- the text ---------------------------------------------------------------------------------
+ */
+
+/* A token file says itself what it was made from. */
+static enum kiln_status look_at_tokens(struct kiln_minutes *m, struct kiln_err *err) {
+    struct kiln_token_file *file;
+    KILN_TRY(kiln_token_file_open(m->settings.data, 0, &file, err));
+    const double count = (double)kiln_token_file_count(file);
+    const double bytes = (double)kiln_token_file_text_bytes(file);
+    m->request.text.bytes_per_token = bytes > 0 ? bytes / count : 1;
+    m->request.text.bytes = count * m->request.text.bytes_per_token;
+    if (m->request.fixed.vocab == 0) {
+        m->request.fixed.vocab = kiln_token_file_vocab(file);
+    }
+    kiln_token_file_close(file);
+    KILN_REQUIRE(m->request.fixed.vocab > 0 || m->request.fixed.dims != NULL, err, KILN_EUSAGE,
+                 "--data %s: raw ids do not say their vocabulary; add --vocab", m->settings.data);
+    return KILN_OK;
+}
+
+static double deflated_bits(const struct sample *sample) {
+    const size_t size = sample->size < DEFLATED ? sample->size : DEFLATED;
+    uLongf packed = compressBound((uLong)size);
+    unsigned char *out = kiln_alloc(packed, 1);
+    const bool done =
+        out != NULL && size > 0 &&
+        compress2(out, &packed, (const unsigned char *)sample->text, (uLong)size, 6) == Z_OK;
+    kiln_free(out);
+    return done ? 8.0 * (double)packed / (double)size : 0;
+}
+
+static enum kiln_status read_sample(const char *path, struct sample *out, double *bytes,
+                                    struct kiln_err *err) {
+    struct stat st;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const bool open_now = fd >= 0 && fstat(fd, &st) == 0;
+    const size_t room = open_now && st.st_size < SAMPLE ? (size_t)st.st_size : SAMPLE;
+    ssize_t n = 1;
+    out->size = 0;
+    out->text = open_now ? kiln_alloc(room + 1, 1) : NULL;
+    while (out->text != NULL && n > 0 && out->size < room) {
+        n = read(fd, out->text + out->size, room - out->size);
+        out->size += n > 0 ? (size_t)n : 0;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    KILN_REQUIRE(open_now && out->text != NULL && n >= 0, err, KILN_EIO, "data %s: cannot be read",
+                 path);
+    *bytes = (double)st.st_size;
+    return KILN_OK;
+}
+
+static enum kiln_status look_at_text(struct kiln_minutes *m, struct sample *sample,
+                                     struct kiln_err *err) {
+    struct kiln_choose_text *text = &m->request.text;
+    KILN_TRY(kiln_check_data(m->settings.data, err));
+    if (kiln_token_file_is(m->settings.data)) {
+        KILN_TRY(look_at_tokens(m, err));
+    } else {
+        KILN_TRY(read_sample(m->settings.data, sample, &text->bytes, err));
+        KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", m->settings.data);
+        text->zlib_bits = deflated_bits(sample);
+    }
+    text->bytes *= m->settings.val != NULL ? 1.0 : 1.0 - KILN_VALIDATION_SHARE;
+    return KILN_OK;
+}
+
+/* Bytes a token of a tokenizer, on the beginning of the text, and how long that took. */
+static enum kiln_status try_tokenizer(struct kiln_minutes *m, const struct kiln_tokenizer *tok,
+                                      const struct sample *sample, struct kiln_err *err) {
+    struct kiln_ids ids = {0};
+    const size_t size = sample->size < ENCODED ? sample->size : ENCODED;
+    const enum kiln_status status =
+        kiln_tokenizer_encode(tok, sample->text, size, false, &ids, err);
+    if (status == KILN_OK && ids.n > 0) {
+        m->request.text.bytes_per_token = (double)size / (double)ids.n;
+        m->request.fixed.vocab = kiln_tokenizer_vocab(tok);
+    }
+    kiln_ids_free(&ids);
+    return status;
+}
+
+/* ---- what is fixed ----------------------------------------------------------------------------
+ */
+
+static bool given(const struct kiln_settings *s, enum kiln_setting_id id) {
+    return s->origin[id] == KILN_FROM_FLAG;
+}
+
+static void take_fixed(const struct kiln_settings *s, struct kiln_choose_fixed *f) {
+    const struct {
+        enum kiln_setting_id id;
+        uint64_t value, *to;
+    } counts[] = {{KILN_SETTING_dim, s->dim, &f->dim},
+                  {KILN_SETTING_hidden, s->hidden, &f->hidden},
+                  {KILN_SETTING_layers, s->layers, &f->layers},
+                  {KILN_SETTING_heads, s->heads, &f->heads},
+                  {KILN_SETTING_kv_heads, s->kv_heads, &f->kv_heads},
+                  {KILN_SETTING_vocab, s->vocab, &f->vocab},
+                  {KILN_SETTING_seq, s->seq, &f->seq},
+                  {KILN_SETTING_batch, s->batch, &f->batch},
+                  {KILN_SETTING_accum, s->accum, &f->accum},
+                  {KILN_SETTING_steps, s->steps, &f->steps},
+                  {KILN_SETTING_warmup, s->warmup, &f->warmup}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        *counts[i].to = given(s, counts[i].id) ? counts[i].value : 0;
+    }
+    f->warmup_given = given(s, KILN_SETTING_warmup);
+    f->lr = given(s, KILN_SETTING_lr) ? s->lr : (double)NAN;
+    f->min_lr = given(s, KILN_SETTING_min_lr) ? s->min_lr : (double)NAN;
+    f->weight_decay = given(s, KILN_SETTING_weight_decay) ? s->weight_decay : (double)NAN;
+}
+
+/* --model: all sizes are those of the file or preset, but for a preset's vocabulary. */
+static enum kiln_status take_model(struct kiln_minutes *m, struct kiln_err *err) {
+    struct kiln_settings *s = &m->settings;
+    struct kiln_dims *dims = &m->dims;
+    struct kiln_choose_fixed *f = &m->request.fixed;
+    struct kiln_model_source source;
+    *dims = kiln_preset_find("stories15m")->dims; /* for a plan that only lends its device */
+    if (s->model == NULL) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_model_source(s->model, &source, err));
+    *dims = source.dims;
+    f->trained = source.preset == NULL;
+    KILN_TRY(kiln_settings_sizes(s, f->trained, dims, err));
+    if (s->tokenizer == NULL && source.tokenizer[0] != '\0') {
+        KILN_TRY(
+            kiln_settings_set(s, KILN_SETTING_tokenizer, source.tokenizer, KILN_FROM_MODEL, err));
+    }
+    if (f->trained) {
+        f->vocab = dims->vocab;
+    }
+    f->dims = dims;
+    return KILN_OK;
+}
+
+/* ---- the machine ------------------------------------------------------------------------------
+ */
+
+static void add_rate(struct kiln_choose_request *r, double flops, double per_s) {
+    size_t at = 0;
+    while (at < r->n_rates && r->rate[at].flops_per_token < flops * 0.99) {
+        at++;
+    }
+    const bool same = at < r->n_rates && r->rate[at].flops_per_token < flops * 1.01;
+    if (!same && r->n_rates < KILN_RATES) {
+        memmove(&r->rate[at + 1], &r->rate[at], (r->n_rates - at) * sizeof r->rate[0]);
+        r->n_rates++;
+    } else if (!same) {
+        at = at < r->n_rates ? at : r->n_rates - 1;
+    }
+    r->rate[at] = (struct kiln_rate){.flops_per_token = flops, .flops_per_s = per_s};
+}
+
+/* Steps of one model, thrown away. */
+static enum kiln_status measure(struct kiln_choose_request *r, const struct kiln_dims *dims,
+                                size_t batch, size_t accum, double seconds, struct kiln_err *err) {
+    const struct kiln_bench_options how = {.dims = *dims,
+                                           .batch = batch,
+                                           .seq = dims->seq,
+                                           .accum = accum,
+                                           .precision = r->plan.precision,
+                                           .threads = r->plan.threads};
+    const double flops = kiln_flops_per_token(dims, dims->seq);
+    double step_s = 0;
+    KILN_TRY(kiln_bench_step(&how, seconds, &step_s, err));
+    add_rate(r, flops, flops * (double)(batch * accum * dims->seq) / step_s);
+    return KILN_OK;
+}
+
+/* A few sizes, the small ones first, as long as there is time for it. Of other devices than the cpu
+ * the profile says it. */
+static enum kiln_status measure_ladder(struct kiln_minutes *m, double seconds,
+                                       struct kiln_err *err) {
+    struct kiln_choose_request *r = &m->request;
+    struct kiln_dims probe[KILN_RATES];
+    const size_t seq = r->fixed.seq > 0 ? (size_t)r->fixed.seq : 256;
+    if (r->plan.device.id != KILN_CPU) {
+        add_rate(r, 1e6, r->plan.profile.tflops * 1e12);
+        return KILN_OK;
+    }
+    if (r->fixed.dims != NULL) {
+        return measure(r, r->fixed.dims, 1, 1, seconds, err);
+    }
+    const size_t n =
+        kiln_choose_probes(r->fixed.vocab > 0 ? (size_t)r->fixed.vocab : 1024, seq, probe, 4);
+    const double end = kiln_now_s() + seconds;
+    for (size_t i = 0; i < n && (i == 0 || kiln_now_s() < end); i++) {
+        const size_t batch = seq < 1024 ? 1024 / seq : 1;
+        KILN_TRY(measure(r, &probe[i], batch, 1, (end - kiln_now_s()) / (double)(n - i) / 2, err));
+    }
+    return KILN_OK;
+}
+
+/* The chosen model itself, unless it is too large to be held twice. */
+static enum kiln_status measure_chosen(struct kiln_minutes *m, double seconds,
+                                       struct kiln_err *err) {
+    const struct kiln_rung *is = &m->choice.is;
+    if (m->request.plan.device.id != KILN_CPU || is->step_s > seconds ||
+        (m->request.plan.memory > 0 && is->memory > m->request.plan.memory)) {
+        return KILN_OK;
+    }
+    return measure(&m->request, &is->dims, is->batch, is->accum, seconds, err);
+}
+
+/* ---- choosing ---------------------------------------------------------------------------------
+ */
+
+static double whole_s(const struct kiln_settings *s) { return s->minutes * 60; }
+
+/* What will be left for steps: the start so far, what is still to be done before them, evaluations
+ * and the end are taken off. */
+static double seconds_for_steps(const struct kiln_minutes *m) {
+    const double whole = whole_s(&m->settings), gone = kiln_now_s() - m->started;
+    const double left = whole * (1 - EVALUATION_SHARE) - gone - 0.3;
+    return left > whole * 0.2 ? left : whole * 0.2;
+}
+
+static enum kiln_status ask(struct kiln_minutes *m, struct kiln_err *err) {
+    m->request.seconds = seconds_for_steps(m);
+    return kiln_choose(&m->request, &m->choice, err);
+}
+
+/* The tokenizer: named, or of a model, or bytes, or learned here; with it the choice is made again,
+ * with what it does to this text. */
+static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct sample *sample,
+                                         struct kiln_err *err) {
+    const struct kiln_settings *s = &m->settings;
+    struct kiln_tokenizer *tok = NULL;
+    const size_t vocab = m->choice.is.dims.vocab;
+    if (sample->text == NULL) {
+        return KILN_OK; /* ids come without */
+    }
+    if (s->tokenizer != NULL || vocab < 260) {
+        KILN_TRY(kiln_open_tokenizer(s->tokenizer, s->data, 0, &tok, err));
+        const enum kiln_status status = try_tokenizer(m, tok, sample, err);
+        kiln_tokenizer_destroy(tok);
+        return status;
+    }
+    KILN_TRY(kiln_tokenizer_train(sample->text, sample->size, "<|endoftext|>", vocab, &m->tokenizer,
+                                  err));
+    return try_tokenizer(m, m->tokenizer, sample, err);
+}
+
+/* The vocabulary is known before the first choice where somebody named a tokenizer. */
+static enum kiln_status settle_vocabulary(struct kiln_minutes *m, const struct sample *sample,
+                                          struct kiln_err *err) {
+    struct kiln_choose_fixed *f = &m->request.fixed;
+    if (sample->text != NULL && m->settings.tokenizer != NULL) {
+        KILN_TRY(settle_tokenizer(m, sample, err));
+    }
+    KILN_REQUIRE(f->vocab == 0 || f->vocab == 259 || f->vocab >= 260 || sample->text == NULL, err,
+                 KILN_EUSAGE, "--vocab %" PRIu64 ": bytes alone have 259 ids; give 259 or more",
+                 f->vocab);
+    return KILN_OK;
+}
+
+static enum kiln_status set(struct kiln_settings *s, enum kiln_setting_id id, struct kiln_err *err,
+                            const char *fmt, ...) KILN_PRINTF(4, 5);
+static enum kiln_status set(struct kiln_settings *s, enum kiln_setting_id id, struct kiln_err *err,
+                            const char *fmt, ...) {
+    char text[64];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return given(s, id) ? KILN_OK : kiln_settings_set(s, id, text, KILN_FROM_MINUTES, err);
+}
+
+static enum kiln_status set_chosen(struct kiln_minutes *m, struct kiln_err *err) {
+    struct kiln_settings *s = &m->settings;
+    const struct kiln_choice *c = &m->choice;
+    const struct kiln_dims *d = &c->is.dims;
+    const bool file = m->request.fixed.trained;
+    const struct {
+        enum kiln_setting_id id;
+        size_t value;
+        bool of_file;
+    } counts[] = {{KILN_SETTING_dim, d->dim, true},
+                  {KILN_SETTING_hidden, d->hidden, true},
+                  {KILN_SETTING_layers, d->layers, true},
+                  {KILN_SETTING_heads, d->heads, true},
+                  {KILN_SETTING_kv_heads, d->kv_heads, true},
+                  {KILN_SETTING_vocab, d->vocab, true},
+                  {KILN_SETTING_seq, d->seq, false},
+                  {KILN_SETTING_batch, c->is.batch, false},
+                  {KILN_SETTING_accum, c->is.accum, false},
+                  {KILN_SETTING_steps, (size_t)c->is.steps, false},
+                  {KILN_SETTING_warmup, (size_t)c->warmup, false}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        if (!(file && counts[i].of_file)) {
+            KILN_TRY(set(s, counts[i].id, err, "%zu", counts[i].value));
+        }
+    }
+    KILN_TRY(set(s, KILN_SETTING_lr, err, "%.3g", c->lr));
+    KILN_TRY(set(s, KILN_SETTING_min_lr, err, "%.3g", c->min_lr));
+    return set(s, KILN_SETTING_weight_decay, err, "%.3g", c->weight_decay);
+}
+
+/* A preset has the vocabulary that the text is worth. */
+static void set_preset_vocab(struct kiln_minutes *m) {
+    const struct kiln_choose_request *r = &m->request;
+    if (r->fixed.dims != NULL && !r->fixed.trained) {
+        m->dims.vocab =
+            r->fixed.vocab > 0 ? (size_t)r->fixed.vocab : kiln_law_vocab_of(r->text.bytes);
+    }
+}
+
+/* All that is known before anything is measured. */
+static enum kiln_status look(struct kiln_minutes *m, struct sample *sample, struct kiln_err *err) {
+    struct kiln_settings *s = &m->settings;
+    struct kiln_choose_request *r = &m->request;
+    take_fixed(s, &r->fixed);
+    KILN_TRY(take_model(m, err));
+    KILN_TRY(kiln_plan_request_of(s, &m->dims, &r->plan, err));
+    KILN_TRY(look_at_text(m, sample, err));
+    KILN_TRY(settle_vocabulary(m, sample, err));
+    set_preset_vocab(m);
+    if (s->memory == KILN_UNSET) {
+        r->plan.memory = kiln_memory_available() / 10 * 8;
+    }
+    return kiln_profile_of(&r->plan.device, s->profile, r->plan.threads, r->plan.precision,
+                           &r->plan.profile, err);
+}
+
+static enum kiln_status choose_with(struct kiln_minutes *m, struct sample *sample,
+                                    struct kiln_err *err) {
+    const double share = MEASURE_SHARE * whole_s(&m->settings);
+    const double budget = share > MEASURE_MOST ? MEASURE_MOST : share;
+    KILN_TRY(look(m, sample, err));
+    KILN_TRY(measure_ladder(m, budget, err));
+    KILN_TRY(ask(m, err));
+    if (m->settings.tokenizer == NULL) {
+        KILN_TRY(settle_tokenizer(m, sample, err));
+        set_preset_vocab(m);
+        KILN_TRY(ask(m, err));
+    }
+    KILN_TRY(measure_chosen(m, budget, err));
+    KILN_TRY(ask(m, err));
+    m->measured_s = kiln_now_s() - m->started;
+    return set_chosen(m, err);
+}
+
+enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, double started,
+                                     struct kiln_minutes **out, struct kiln_err *err) {
+    struct sample sample = {0};
+    *out = NULL;
+    KILN_REQUIRE(settings->data && !isnan(settings->minutes), err, KILN_EUSAGE,
+                 "--minutes needs a text: add --data FILE");
+    struct kiln_minutes *m = kiln_alloc(1, sizeof *m);
+    KILN_REQUIRE(m != NULL, err, KILN_ENOMEM, "--minutes: out of memory");
+    m->started = started > 0 ? started : kiln_now_s();
+    enum kiln_status status = kiln_settings_copy(&m->settings, settings, err);
+    if (status == KILN_OK) {
+        status = choose_with(m, &sample, err);
+    }
+    kiln_free(sample.text);
+    if (status != KILN_OK) {
+        kiln_minutes_free(m);
+        return status;
+    }
+    *out = m;
+    return KILN_OK;
+}
+
+void kiln_minutes_free(struct kiln_minutes *m) {
+    if (m != NULL) {
+        kiln_tokenizer_destroy(m->tokenizer);
+        kiln_settings_free(&m->settings);
+        kiln_free(m);
+    }
+}
+
+/* ---- the steps of a run ------------------------------------------------------------------------
+ */
+
+/* Behind the last step: model.bin, the state to the disk. */
+static double tail_of(const struct kiln_run *run) {
+    return 0.1 + (double)run->table->size * 20 / 400e6;
+}
+
+/* Of an evaluation, which is a third of so many steps' passes. */
+static double evaluation_s(const struct kiln_run *run, double step_s) {
+    const struct kiln_settings *s = &run->settings;
+    const struct kiln_trainer *t = &run->trainer;
+    const size_t windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
+                                       : kiln_data_windows(t->data, KILN_VALIDATION);
+    const double read = windows < s->eval_windows ? (double)windows : (double)s->eval_windows;
+    return read / (double)(s->batch * s->accum) * step_s / 3;
+}
+
+/* As many evaluations as a share of the time holds, ten at most; one, behind the last step, always.
+ */
+static uint64_t evaluate_every(double seconds, double eval_s, uint64_t steps) {
+    const double fit = eval_s > 0 ? floor(seconds * EVALUATION_SHARE / eval_s) - 1 : 10;
+    const uint64_t n = fit > 10 ? 10 : fit < 2 ? 0 : (uint64_t)fit;
+    return n > 0 ? (steps + n - 1) / n : 0;
+}
+
+enum kiln_status kiln_minutes_fix(struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_minutes *m = run->minutes;
+    struct kiln_settings *s = &run->settings;
+    struct kiln_clock *clock = &run->trainer.clock;
+    if (m == NULL) {
+        return KILN_OK;
+    }
+    const double now = kiln_now_s();
+    *clock = (struct kiln_clock){.deadline = m->started + whole_s(s),
+                                 .whole = whole_s(s),
+                                 .tail = tail_of(run),
+                                 .step_s = m->choice.is.step_s};
+    clock->eval_s = evaluation_s(run, clock->step_s);
+    const double left = clock->deadline - now;
+    KILN_REQUIRE(left > 0, err, KILN_EUSAGE,
+                 "--minutes %g: %.1f s went by before the first step; give more, or less text",
+                 s->minutes, now - m->started);
+    const uint64_t about = (uint64_t)(left / clock->step_s) + 1;
+    KILN_TRY(set(s, KILN_SETTING_eval_every, err, "%" PRIu64,
+                 evaluate_every(left, clock->eval_s, about)));
+    const uint64_t steps = kiln_clock_steps(clock, s, 0, now);
+    KILN_TRY(set(s, KILN_SETTING_steps, err, "%" PRIu64, steps));
+    const uint64_t tenth = s->steps / 10;
+    KILN_TRY(set(s, KILN_SETTING_warmup, err, "%" PRIu64, tenth > 100 ? 100 : tenth));
+    KILN_TRY(set(s, KILN_SETTING_save_every, err, "%" PRIu64, s->steps < 5 ? 1 : s->steps / 5));
+    if (given(s, KILN_SETTING_steps)) {
+        clock->deadline = 0; /* as many as somebody wants, however long they take */
+    }
+    return KILN_OK;
+}
+
+/* What a step of this very model takes here. */
+static enum kiln_status time_step(const struct kiln_run *run, double seconds, double *out,
+                                  struct kiln_err *err) {
+    const struct kiln_settings *s = &run->settings;
+    const struct kiln_plan *plan = &run->trainer.engine.plan;
+    const struct kiln_bench_options how = {.dims = run->table->dims,
+                                           .batch = s->batch,
+                                           .seq = s->seq,
+                                           .accum = s->accum,
+                                           .precision = run->trainer.engine.request.precision,
+                                           .threads = s->threads};
+    *out = kiln_plan_seconds(plan).step;
+    if (run->trainer.engine.request.device.id != KILN_CPU || *out > seconds ||
+        plan->memory.total > plan->request->memory / 2) {
+        return KILN_OK;
+    }
+    return kiln_bench_step(&how, seconds, out, err);
+}
+
+enum kiln_status kiln_minutes_go_on(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    struct kiln_clock *clock = &run->trainer.clock;
+    const double started = kiln_now_s();
+    const uint64_t step = kiln_state_cursor(run->trainer.state)->step, before = s->steps;
+    const double share = MEASURE_SHARE * whole_s(s);
+    *clock = (struct kiln_clock){
+        .deadline = started + whole_s(s), .whole = whole_s(s), .tail = tail_of(run)};
+    KILN_TRY(time_step(run, share > MEASURE_MOST ? MEASURE_MOST : share, &clock->step_s, err));
+    clock->eval_s = evaluation_s(run, clock->step_s);
+    const uint64_t steps = kiln_clock_steps(clock, s, step, kiln_now_s());
+    if (steps == before) {
+        return KILN_OK;
+    }
+    if (s->n_turns == KILN_TURNS) {
+        s->n_turns = 0; /* as --steps: one schedule over all of them */
+    } else {
+        s->turn[s->n_turns++] = (struct kiln_turn){.at = step, .before = before};
+    }
+    s->steps = steps;
+    s->origin[KILN_SETTING_steps] = KILN_FROM_MINUTES;
+    return KILN_OK;
+}
