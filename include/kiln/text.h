@@ -156,8 +156,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_prompt(const struct kiln_cha
                                                            const char *system, const char *user,
                                                            char **out, size_t *size,
                                                            struct kiln_err *err);
-/* Append the ids of a text that a template wrote, or of a part of one, which `begins` it or goes on:
- * no BOS but where it wrote one. */
+/* Append the ids of a text that a template wrote, or of a part of one, which `begins` it or goes
+ * on: no BOS but where it wrote one. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_encode(const struct kiln_chat *chat,
                                                            const struct kiln_tokenizer *tok,
                                                            const char *text, size_t size,

@@ -481,8 +481,8 @@ static enum kiln_status encode_around(const struct kiln_chat *chat,
 }
 
 enum kiln_status kiln_chat_encode(const struct kiln_chat *chat, const struct kiln_tokenizer *tok,
-                                  const char *text, size_t size, bool begins,
-                                  struct kiln_ids *out, struct kiln_err *err) {
+                                  const char *text, size_t size, bool begins, struct kiln_ids *out,
+                                  struct kiln_err *err) {
     struct kiln_encoder *e;
     KILN_TRY(kiln_encoder_create(tok, false, &e, err));
     const enum kiln_status status = encode_around(chat, tok, e, text, size, begins, out, err);

@@ -448,8 +448,8 @@ void kiln_encoder_go_on(struct kiln_encoder *e, const char *text, size_t size) {
     e->behind_bad = true;
 }
 
-/* The patterns of GPT-2, Llama-3 and Qwen2 take such a newline alone, or with what stands before it,
- * whether something follows or not. */
+/* The patterns of GPT-2, Llama-3 and Qwen2 take such a newline alone, or with what stands before
+ * it, whether something follows or not. */
 bool kiln_encoder_may_cut(const struct kiln_tokenizer *tok, char letter) {
     uint32_t id[2];
     const char both[2] = {'\n', letter};

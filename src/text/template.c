@@ -11,7 +11,8 @@
 
 static enum kiln_status run_body(struct tpl_run *r, const struct tpl_node *const *body, size_t n);
 
-/* ---- frames ----------------------------------------------------------------------------------- */
+/* ---- frames -----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status assign(struct tpl_run *r, struct tpl_str name, struct tpl_value v) {
     return kiln_tpl_put(r, &r->frame->names, kiln_tpl_text(name.p, name.n), v);
@@ -59,7 +60,8 @@ static enum kiln_status new_frame(struct tpl_run *r, struct tpl_frame *parent,
     return KILN_OK;
 }
 
-/* ---- loops ------------------------------------------------------------------------------------ */
+/* ---- loops ------------------------------------------------------------------------------------
+ */
 
 static enum kiln_status put(struct tpl_run *r, struct tpl_dict *dict, const char *name,
                             struct tpl_value v) {
@@ -135,7 +137,8 @@ static enum kiln_status run_for(struct tpl_run *r, const struct tpl_node *node) 
     return KILN_OK;
 }
 
-/* ---- other statements -------------------------------------------------------------------------- */
+/* ---- other statements --------------------------------------------------------------------------
+ */
 
 static enum kiln_status run_set(struct tpl_run *r, const struct tpl_node *node) {
     struct tpl_value v;
@@ -200,8 +203,7 @@ static enum kiln_status run_generation(struct tpl_run *r, const struct tpl_node 
 }
 
 static enum kiln_status run_macro(struct tpl_run *r, const struct tpl_node *node) {
-    return assign(r, node->text,
-                  (struct tpl_value){.type = TPL_MACRO, .macro = {node, r->frame}});
+    return assign(r, node->text, (struct tpl_value){.type = TPL_MACRO, .macro = {node, r->frame}});
 }
 
 static enum kiln_status run_output(struct tpl_run *r, const struct tpl_node *node) {
@@ -248,7 +250,8 @@ static enum kiln_status run_body(struct tpl_run *r, const struct tpl_node *const
     return KILN_OK;
 }
 
-/* ---- macros ------------------------------------------------------------------------------------ */
+/* ---- macros ------------------------------------------------------------------------------------
+ */
 
 /* Positional, then named, then defaults; what is left is undefined. */
 static enum kiln_status bind(struct tpl_run *r, const struct tpl_node *node,
@@ -302,7 +305,8 @@ enum kiln_status kiln_tpl_call_macro(struct tpl_run *r, const struct tpl_value *
     return KILN_OK;
 }
 
-/* ---- a render ----------------------------------------------------------------------------------- */
+/* ---- a render -----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status start(struct tpl_run *r, const json_t *variables) {
     struct tpl_value all;
@@ -323,9 +327,9 @@ enum kiln_status kiln_template_render(const struct kiln_template *tpl, const jso
     enum kiln_status status = start(&r, variables);
     if (status == KILN_OK) {
         out->text = kiln_strndup(text.n > 0 ? text.p : "", text.n);
-        status = out->text ? KILN_OK
-                           : KILN_FAIL(err, KILN_ENOMEM, "chat template %s: out of memory",
-                                       tpl->name);
+        status = out->text
+                     ? KILN_OK
+                     : KILN_FAIL(err, KILN_ENOMEM, "chat template %s: out of memory", tpl->name);
     }
     kiln_tpl_release(&r.heap);
     out->size = text.n;

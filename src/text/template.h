@@ -16,8 +16,8 @@
  * be known and when it is rendered otherwise: never another text. Strings are UTF-8; lengths and
  * slices count characters.
  *
- * Limits: a render may take KILN_TEMPLATE_STEPS evaluations, KILN_TEMPLATE_BYTES of memory, and nest
- * KILN_TEMPLATE_DEPTH deep; beyond is an error.
+ * Limits: a render may take KILN_TEMPLATE_STEPS evaluations, KILN_TEMPLATE_BYTES of memory, and
+ * nest KILN_TEMPLATE_DEPTH deep; beyond is an error.
  */
 #ifndef KILN_TEXT_TEMPLATE_H
 #define KILN_TEXT_TEMPLATE_H
@@ -55,8 +55,8 @@ struct kiln_rendered {
     struct kiln_span *marked; /* what stood in {% generation %} blocks */
     size_t n_marked;
 };
-/* `variables`: a JSON object, borrowed. kiln_rendered_free what comes out. KILN_EINPUT also for what
- * the template itself refuses (raise_exception). */
+/* `variables`: a JSON object, borrowed. kiln_rendered_free what comes out. KILN_EINPUT also for
+ * what the template itself refuses (raise_exception). */
 KILN_MUST_CHECK enum kiln_status kiln_template_render(const struct kiln_template *tpl,
                                                       const json_t *variables,
                                                       struct kiln_rendered *out,

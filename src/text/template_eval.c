@@ -23,7 +23,8 @@ static enum kiln_status undefined_used(struct tpl_run *r, const struct tpl_value
     return kiln_tpl_fail(r, "'%.*s' is undefined, and %s", (int)v->text.n, v->text.p, how);
 }
 
-/* ---- names and members -------------------------------------------------------------------------- */
+/* ---- names and members --------------------------------------------------------------------------
+ */
 
 static void look_up(const struct tpl_run *r, struct tpl_str name, struct tpl_value *out) {
     for (const struct tpl_frame *f = r->frame; f != NULL; f = f->parent) {
@@ -39,8 +40,8 @@ static void look_up(const struct tpl_run *r, struct tpl_str name, struct tpl_val
     }
 }
 
-static enum kiln_status method_of(struct tpl_run *r, const struct tpl_value *v,
-                                  struct tpl_str name, struct tpl_value *out) {
+static enum kiln_status method_of(struct tpl_run *r, const struct tpl_value *v, struct tpl_str name,
+                                  struct tpl_value *out) {
     struct tpl_value *bound = kiln_tpl_take(&r->heap, 1, sizeof *bound);
     if (bound == NULL) {
         return kiln_tpl_no_memory(r);
@@ -51,16 +52,15 @@ static enum kiln_status method_of(struct tpl_run *r, const struct tpl_value *v,
 }
 
 /* a.name: a method, or what a mapping has under the name. */
-static enum kiln_status attribute(struct tpl_run *r, const struct tpl_value *v,
-                                  struct tpl_str name, struct tpl_value *out) {
+static enum kiln_status attribute(struct tpl_run *r, const struct tpl_value *v, struct tpl_str name,
+                                  struct tpl_value *out) {
     if (v->type == TPL_UNDEFINED) {
         return undefined_used(r, v, "has no members");
     }
     if (kiln_tpl_has_method(v, name)) {
         return method_of(r, v, name, out);
     }
-    const struct tpl_value *member =
-        kiln_tpl_is_dict(v) ? kiln_tpl_get_text(v->dict, name) : NULL;
+    const struct tpl_value *member = kiln_tpl_is_dict(v) ? kiln_tpl_get_text(v->dict, name) : NULL;
     *out = member ? *member : kiln_tpl_undefined(name);
     return KILN_OK;
 }
@@ -163,7 +163,8 @@ static enum kiln_status slice(struct tpl_run *r, const struct tpl_node *node,
     return KILN_OK;
 }
 
-/* ---- operators ------------------------------------------------------------------------------------ */
+/* ---- operators
+ * ------------------------------------------------------------------------------------ */
 
 static bool number(const struct tpl_value *v) {
     return v->type == TPL_INT || v->type == TPL_REAL || v->type == TPL_BOOL;
@@ -171,11 +172,11 @@ static bool number(const struct tpl_value *v) {
 static double real(const struct tpl_value *v) {
     return v->type == TPL_REAL ? v->real : v->type == TPL_INT ? (double)v->whole : v->truth;
 }
-static int64_t whole(const struct tpl_value *v) {
-    return v->type == TPL_INT ? v->whole : v->truth;
-}
+static int64_t whole(const struct tpl_value *v) { return v->type == TPL_INT ? v->whole : v->truth; }
 
-static int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+static int64_t floor_divide(int64_t a, int64_t b) {
+    return a / b - (a % b != 0 && (a < 0) != (b < 0));
+}
 
 static enum kiln_status whole_arithmetic(struct tpl_run *r, const char *op, int64_t a, int64_t b,
                                          struct tpl_value *out) {
@@ -360,7 +361,8 @@ static enum kiln_status condition(struct tpl_run *r, const struct tpl_node *node
     return node->c ? kiln_tpl_eval(r, node->c, out) : KILN_OK;
 }
 
-/* ---- calls, filters, tests ------------------------------------------------------------------------
+/* ---- calls, filters, tests
+ * ------------------------------------------------------------------------
  */
 
 static enum kiln_status arguments(struct tpl_run *r, const struct tpl_node *node,
@@ -375,8 +377,8 @@ static enum kiln_status arguments(struct tpl_run *r, const struct tpl_node *node
         if (node->params[i].n == 0) {
             a->at[a->n++] = v;
         } else {
-            KILN_TRY(kiln_tpl_put(
-                r, &a->named, kiln_tpl_text(node->params[i].p, node->params[i].n), v));
+            KILN_TRY(
+                kiln_tpl_put(r, &a->named, kiln_tpl_text(node->params[i].p, node->params[i].n), v));
         }
     }
     return KILN_OK;
@@ -418,7 +420,8 @@ static enum kiln_status test(struct tpl_run *r, const struct tpl_node *node,
     return KILN_OK;
 }
 
-/* ---- everything ----------------------------------------------------------------------------------- */
+/* ---- everything
+ * ----------------------------------------------------------------------------------- */
 
 static enum kiln_status list(struct tpl_run *r, const struct tpl_node *node,
                              struct tpl_value *out) {

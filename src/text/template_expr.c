@@ -16,19 +16,20 @@ typedef enum kiln_status parse_fn(struct tpl_parser *p, const struct tpl_node **
 static enum kiln_status parse_unary(struct tpl_parser *p, bool filters,
                                     const struct tpl_node **out);
 
-#define OP(text) kiln_tpl_at(p, TPL_OPERATOR, (text))
+#define OP(text)   kiln_tpl_at(p, TPL_OPERATOR, (text))
 #define WORD(text) kiln_tpl_at(p, TPL_NAME, (text))
-#define NEW(node, kind)                                                   \
+#define NEW(node, kind)                                                      \
     struct tpl_node *node = kiln_tpl_node(p, (kind), kiln_tpl_now(p)->line); \
-    if (node == NULL) {                                                   \
-        return kiln_tpl_wrong(p, kiln_tpl_now(p)->line, "too large");     \
+    if (node == NULL) {                                                      \
+        return kiln_tpl_wrong(p, kiln_tpl_now(p)->line, "too large");        \
     }
 
 static enum kiln_status no_room(const struct tpl_parser *p) {
     return kiln_tpl_wrong(p, kiln_tpl_now(p)->line, "too large");
 }
 
-/* ---- literals --------------------------------------------------------------------------------- */
+/* ---- literals ---------------------------------------------------------------------------------
+ */
 
 static enum kiln_status parse_text(struct tpl_parser *p, const struct tpl_node **out) {
     NEW(node, TPL_N_LITERAL);
@@ -171,7 +172,8 @@ static enum kiln_status parse_primary(struct tpl_parser *p, const struct tpl_nod
                           t->text.p);
 }
 
-/* ---- what may stand behind a value ---------------------------------------------------------------
+/* ---- what may stand behind a value
+ * ---------------------------------------------------------------
  */
 
 static enum kiln_status parse_argument(struct tpl_parser *p, struct tpl_node *call, size_t *room) {
@@ -368,7 +370,8 @@ static enum kiln_status parse_filters_and_tests(struct tpl_parser *p,
     }
 }
 
-/* ---- operators -------------------------------------------------------------------------------- */
+/* ---- operators --------------------------------------------------------------------------------
+ */
 
 static enum kiln_status deeper(struct tpl_parser *p) {
     return ++p->depth > KILN_TEMPLATE_DEPTH

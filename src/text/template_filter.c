@@ -56,11 +56,10 @@ static enum kiln_status by_method(struct tpl_run *r, struct tpl_str method,
     return kiln_tpl_call(r, &what, a, out);
 }
 
-#define METHOD_FILTER(name)                                                                \
-    static enum kiln_status filter_##name(struct tpl_run *r, const struct tpl_value *v,    \
-                                          const struct tpl_arguments *a,                   \
-                                          struct tpl_value *out) {                         \
-        return by_method(r, TPL_STR(#name), v, a, out);                                    \
+#define METHOD_FILTER(name)                                                                       \
+    static enum kiln_status filter_##name(struct tpl_run *r, const struct tpl_value *v,           \
+                                          const struct tpl_arguments *a, struct tpl_value *out) { \
+        return by_method(r, TPL_STR(#name), v, a, out);                                           \
     }
 METHOD_FILTER(upper)
 METHOD_FILTER(lower)
@@ -136,7 +135,8 @@ static enum kiln_status filter_tojson(struct tpl_run *r, const struct tpl_value 
     return KILN_OK;
 }
 
-/* ---- lists -------------------------------------------------------------------------------------- */
+/* ---- lists --------------------------------------------------------------------------------------
+ */
 
 static enum kiln_status ends_of(struct tpl_run *r, const struct tpl_value *v, bool last,
                                 struct tpl_value *out) {
@@ -264,8 +264,7 @@ static enum kiln_status choose(struct tpl_run *r, const char *who, bool by_membe
         return kiln_tpl_fail(r, "%s: the name of a member is missing", who);
     }
     const size_t skip = by_member;
-    if (a->n > skip &&
-        (a->at[skip].type != TPL_TEXT || !kiln_tpl_has_test(a->at[skip].text))) {
+    if (a->n > skip && (a->at[skip].type != TPL_TEXT || !kiln_tpl_has_test(a->at[skip].text))) {
         return kiln_tpl_fail(r, "%s: a test that is not supported", who);
     }
     KILN_TRY(kiln_tpl_walk(r, v, &items));
@@ -327,8 +326,8 @@ static enum kiln_status filter_indent(struct tpl_run *r, const struct tpl_value 
         const char *line = text.text.p + at;
         const char *end = memchr(line, '\n', text.text.n - at);
         const size_t size = end ? (size_t)(end - line) : text.text.n - at;
-        const bool wanted = at == 0 ? first && kiln_tpl_true(first)
-                                    : size > 0 || (blank && kiln_tpl_true(blank));
+        const bool wanted =
+            at == 0 ? first && kiln_tpl_true(first) : size > 0 || (blank && kiln_tpl_true(blank));
         for (int64_t i = 0; wanted && i < n; i++) {
             KILN_TRY(kiln_tpl_write(r, &b, " ", 1));
         }
@@ -339,7 +338,8 @@ static enum kiln_status filter_indent(struct tpl_run *r, const struct tpl_value 
     return KILN_OK;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------ */
+/* ---- numbers ------------------------------------------------------------------------------------
+ */
 
 static enum kiln_status filter_int(struct tpl_run *r, const struct tpl_value *v,
                                    const struct tpl_arguments *a, struct tpl_value *out) {
@@ -376,7 +376,8 @@ static enum kiln_status filter_abs(struct tpl_run *r, const struct tpl_value *v,
     return KILN_OK;
 }
 
-/* ---- the tables ----------------------------------------------------------------------------------- */
+/* ---- the tables
+ * ----------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -419,9 +420,8 @@ bool kiln_tpl_has_filter(struct tpl_str name) {
     return false;
 }
 
-enum kiln_status kiln_tpl_filter(struct tpl_run *r, struct tpl_str name,
-                                 const struct tpl_value *v, const struct tpl_arguments *a,
-                                 struct tpl_value *out) {
+enum kiln_status kiln_tpl_filter(struct tpl_run *r, struct tpl_str name, const struct tpl_value *v,
+                                 const struct tpl_arguments *a, struct tpl_value *out) {
     for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
         if (kiln_tpl_is(name, filters[i].name)) {
             return filters[i].fn(r, v, a, out);
@@ -468,9 +468,10 @@ static const struct {
     const char *name;
     char what[3]; /* a comparison, or: i in, s the same, d divisible */
 } binary_tests[] = {
-    {"eq", "=="}, {"equalto", "=="}, {"ne", "!="},     {"lt", "<"}, {"lessthan", "<"},
-    {"le", "<="}, {"gt", ">"},       {"greaterthan", ">"}, {"ge", ">="}, {"in", "i"},
-    {"sameas", "s"}, {"divisibleby", "d"},
+    {"eq", "=="}, {"equalto", "=="}, {"==", "=="},         {"ne", "!="}, {"!=", "!="},
+    {"lt", "<"},  {"<", "<"},        {"lessthan", "<"},    {"le", "<="}, {"<=", "<="},
+    {"gt", ">"},  {">", ">"},        {"greaterthan", ">"}, {"ge", ">="}, {">=", ">="},
+    {"in", "i"},  {"sameas", "s"},   {"divisibleby", "d"},
 };
 
 bool kiln_tpl_has_test(struct tpl_str name) {

@@ -16,7 +16,8 @@
 
 #include "text/template.h"
 
-/* ---- memory (template_value.c) ---------------------------------------------------------------- */
+/* ---- memory (template_value.c) ----------------------------------------------------------------
+ */
 
 struct tpl_block;
 struct tpl_heap {
@@ -27,7 +28,8 @@ struct tpl_heap {
 void *kiln_tpl_take(struct tpl_heap *heap, size_t n, size_t size);
 void kiln_tpl_release(struct tpl_heap *heap);
 
-/* ---- tokens (template_lex.c) ------------------------------------------------------------------- */
+/* ---- tokens (template_lex.c) -------------------------------------------------------------------
+ */
 
 struct tpl_str {
     const char *p;
@@ -61,7 +63,8 @@ struct tpl_tokens {
     size_t n, room;
 };
 
-/* ---- nodes (template_parse.c, template_expr.c) -------------------------------------------------- */
+/* ---- nodes (template_parse.c, template_expr.c) --------------------------------------------------
+ */
 
 enum tpl_node_kind {
     /* statements */
@@ -194,8 +197,7 @@ static inline bool kiln_tpl_at(const struct tpl_parser *p, enum tpl_token_kind k
 bool kiln_tpl_skip(struct tpl_parser *p, enum tpl_token_kind kind, const char *text);
 enum kiln_status kiln_tpl_expect(struct tpl_parser *p, enum tpl_token_kind kind, const char *text);
 /* An expression, with an inline if unless `plain`; `tuple`: commas make a tuple. */
-enum kiln_status kiln_tpl_expression(struct tpl_parser *p, bool plain,
-                                     const struct tpl_node **out);
+enum kiln_status kiln_tpl_expression(struct tpl_parser *p, bool plain, const struct tpl_node **out);
 enum kiln_status kiln_tpl_tuple(struct tpl_parser *p, const struct tpl_node **out);
 /* | filter | filter, over `base`. */
 enum kiln_status kiln_tpl_filters(struct tpl_parser *p, const struct tpl_node *base,
@@ -260,7 +262,8 @@ const struct tpl_value *kiln_tpl_argument(const struct tpl_arguments *a, size_t 
 enum kiln_status kiln_tpl_accept(struct tpl_run *r, const char *who, const struct tpl_arguments *a,
                                  size_t most, const char *names);
 
-/* ---- values (template_value.c, template_show.c) ------------------------------------------------- */
+/* ---- values (template_value.c, template_show.c) -------------------------------------------------
+ */
 
 static inline struct tpl_value kiln_tpl_text(const char *p, size_t n) {
     return (struct tpl_value){.type = TPL_TEXT, .text = {p, n}};
@@ -292,8 +295,7 @@ enum kiln_status kiln_tpl_put(struct tpl_run *r, struct tpl_dict *dict, struct t
 const struct tpl_value *kiln_tpl_get(const struct tpl_dict *dict, const struct tpl_value *key);
 const struct tpl_value *kiln_tpl_get_text(const struct tpl_dict *dict, struct tpl_str key);
 /* What a for walks over: lists as they are, keys of dicts, characters of texts. */
-enum kiln_status kiln_tpl_walk(struct tpl_run *r, const struct tpl_value *v,
-                               struct tpl_list **out);
+enum kiln_status kiln_tpl_walk(struct tpl_run *r, const struct tpl_value *v, struct tpl_list **out);
 enum kiln_status kiln_tpl_from_json(struct tpl_run *r, const json_t *json, struct tpl_value *out);
 /* A copy in the render's arena. */
 enum kiln_status kiln_tpl_keep(struct tpl_run *r, const char *p, size_t n, struct tpl_value *out);

@@ -48,7 +48,8 @@ static void advance(struct lexer *l, size_t to) {
     }
 }
 
-/* ---- text between tags -------------------------------------------------------------------------- */
+/* ---- text between tags --------------------------------------------------------------------------
+ */
 
 static size_t next_tag(const struct lexer *l) {
     size_t at = l->at;
@@ -83,10 +84,11 @@ static enum kiln_status take_text(struct lexer *l, size_t end) {
     return KILN_OK;
 }
 
-/* ---- inside tags -------------------------------------------------------------------------------- */
+/* ---- inside tags --------------------------------------------------------------------------------
+ */
 
 static int hex(char c) {
-    return c >= '0' && c <= '9' ? c - '0'
+    return c >= '0' && c <= '9'   ? c - '0'
            : c >= 'a' && c <= 'f' ? c - 'a' + 10
            : c >= 'A' && c <= 'F' ? c - 'A' + 10
                                   : -1;
@@ -115,7 +117,8 @@ static size_t put_utf8(uint32_t c, char *to) {
     return 4;
 }
 
-/* \xHH, \uHHHH, \UHHHHHHHH at l->s[at]; how many source bytes behind the backslash, 0: no number. */
+/* \xHH, \uHHHH, \UHHHHHHHH at l->s[at]; how many source bytes behind the backslash, 0: no number.
+ */
 static size_t escape_number(const char *s, size_t n, uint32_t *out) {
     const size_t digits = s[0] == 'x' ? 2 : s[0] == 'u' ? 4 : s[0] == 'U' ? 8 : 0;
     *out = 0;
@@ -190,6 +193,13 @@ static enum kiln_status take_number(struct lexer *l) {
         end++;
         while (end < l->n && isdigit((unsigned char)l->s[end])) {
             end++;
+        }
+    }
+    size_t exponent = end + 1 < l->n && (l->s[end] == 'e' || l->s[end] == 'E') ? end + 1 : 0;
+    exponent += exponent > 0 && (l->s[exponent] == '+' || l->s[exponent] == '-');
+    if (exponent > 0 && exponent < l->n && isdigit((unsigned char)l->s[exponent])) {
+        real = true;
+        for (end = exponent; end < l->n && isdigit((unsigned char)l->s[end]); end++) {
         }
     }
     const size_t from = l->at;
@@ -322,8 +332,7 @@ static enum kiln_status take_raw(struct lexer *l, size_t end) {
     }
     KILN_TRY(take_text(l, at));
     advance(l, close);
-    return at_end(l, "%}", true) ? KILN_OK
-                                 : kiln_tpl_wrong(l->p, l->line, "endraw takes nothing");
+    return at_end(l, "%}", true) ? KILN_OK : kiln_tpl_wrong(l->p, l->line, "endraw takes nothing");
 }
 
 enum kiln_status kiln_tpl_lex(struct tpl_parser *p) {

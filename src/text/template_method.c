@@ -18,7 +18,8 @@ typedef enum kiln_status method_fn(struct tpl_run *r, const struct tpl_value *se
 
 enum { MOST_RANGE = 100000 }; /* of Jinja's sandbox */
 
-/* ---- helpers ----------------------------------------------------------------------------------- */
+/* ---- helpers -----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status want_text(struct tpl_run *r, const char *who, const struct tpl_value *v,
                                   struct tpl_str *out) {
@@ -33,8 +34,8 @@ static enum kiln_status want_text(struct tpl_run *r, const char *who, const stru
 
 static utf8proc_int32_t character_at(struct tpl_str s, size_t at, size_t *size) {
     utf8proc_int32_t c;
-    const utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s.p + at,
-                                                (utf8proc_ssize_t)(s.n - at), &c);
+    const utf8proc_ssize_t n =
+        utf8proc_iterate((const utf8proc_uint8_t *)s.p + at, (utf8proc_ssize_t)(s.n - at), &c);
     *size = n > 0 ? (size_t)n : 1;
     return n > 0 ? c : (unsigned char)s.p[at];
 }
@@ -65,7 +66,8 @@ static size_t before(struct tpl_str s, size_t at) {
     return at;
 }
 
-/* ---- texts ------------------------------------------------------------------------------------- */
+/* ---- texts -------------------------------------------------------------------------------------
+ */
 
 static enum kiln_status strip(struct tpl_run *r, const struct tpl_value *self,
                               const struct tpl_arguments *a, bool left, bool right,
@@ -139,8 +141,8 @@ static enum kiln_status cut_edge(struct tpl_run *r, const char *who, bool end,
     KILN_TRY(kiln_tpl_accept(r, who, a, 1, ""));
     KILN_TRY(want_text(r, who, kiln_tpl_argument(a, 0, ""), &part));
     const bool is = at_edge(self->text, part, end);
-    *out = kiln_tpl_text(self->text.p + (is && !end ? part.n : 0),
-                         self->text.n - (is ? part.n : 0));
+    *out =
+        kiln_tpl_text(self->text.p + (is && !end ? part.n : 0), self->text.n - (is ? part.n : 0));
     return KILN_OK;
 }
 static enum kiln_status text_removeprefix(struct tpl_run *r, const struct tpl_value *self,
@@ -232,9 +234,9 @@ static enum kiln_status text_rsplit(struct tpl_run *r, const struct tpl_value *s
     KILN_TRY(want_text(r, "rsplit", a->n > 0 ? &a->at[0] : NULL, &by));
     const struct tpl_value *last = &all.list->at[n - 1 - most];
     KILN_TRY(kiln_tpl_new_list(r, (size_t)most + 1, out));
-    KILN_TRY(kiln_tpl_push(r, out->list,
-                           kiln_tpl_text(self->text.p, (size_t)(last->text.p + last->text.n -
-                                                                self->text.p))));
+    KILN_TRY(kiln_tpl_push(
+        r, out->list,
+        kiln_tpl_text(self->text.p, (size_t)(last->text.p + last->text.n - self->text.p))));
     for (int64_t i = n - most; i < n; i++) {
         KILN_TRY(kiln_tpl_push(r, out->list, all.list->at[i]));
     }
@@ -336,9 +338,8 @@ static enum kiln_status find(struct tpl_run *r, const char *who, bool last,
     KILN_TRY(want_text(r, who, kiln_tpl_argument(a, 0, ""), &part));
     const char *found = NULL;
     for (const char *at = s.p; at != NULL; at = last && found ? found + 1 : NULL) {
-        const char *next = at <= s.p + s.n
-                               ? memmem(at, s.n - (size_t)(at - s.p), part.p, part.n)
-                               : NULL;
+        const char *next =
+            at <= s.p + s.n ? memmem(at, s.n - (size_t)(at - s.p), part.p, part.n) : NULL;
         if (next == NULL) {
             break;
         }
@@ -399,7 +400,8 @@ static enum kiln_status text_isspace(struct tpl_run *r, const struct tpl_value *
     return KILN_OK;
 }
 
-/* ---- mappings, loops ---------------------------------------------------------------------------- */
+/* ---- mappings, loops ----------------------------------------------------------------------------
+ */
 
 static enum kiln_status dict_items(struct tpl_run *r, const struct tpl_value *self,
                                    const struct tpl_arguments *a, struct tpl_value *out) {
@@ -457,7 +459,8 @@ static enum kiln_status loop_cycle(struct tpl_run *r, const struct tpl_value *se
     return KILN_OK;
 }
 
-/* ---- the table ----------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------- */
 
 static const struct {
     enum tpl_type of;
@@ -543,7 +546,8 @@ bool kiln_tpl_has_method(const struct tpl_value *v, struct tpl_str name) {
            (v->type != TPL_NAMESPACE || kiln_tpl_get_text(v->dict, TPL_STR("revindex0")) != NULL);
 }
 
-/* ---- functions ----------------------------------------------------------------------------------- */
+/* ---- functions
+ * ----------------------------------------------------------------------------------- */
 
 static enum kiln_status raise_exception(struct tpl_run *r, const struct tpl_value *self,
                                         const struct tpl_arguments *a, struct tpl_value *out) {
@@ -592,8 +596,7 @@ static enum kiln_status make_dict(struct tpl_run *r, enum tpl_type type, const c
 }
 static enum kiln_status namespace(struct tpl_run *r, const struct tpl_value *self,
                                   const struct tpl_arguments *a, struct tpl_value *out) {
-    (void)self;
-    return make_dict(r, TPL_NAMESPACE, "namespace", a, out);
+    (void)self; return make_dict(r, TPL_NAMESPACE, "namespace", a, out);
 }
 static enum kiln_status dict(struct tpl_run *r, const struct tpl_value *self,
                              const struct tpl_arguments *a, struct tpl_value *out) {
@@ -632,8 +635,11 @@ static const struct {
     const char *name;
     method_fn *fn;
 } functions[] = {
-    {"raise_exception", raise_exception}, {"strftime_now", strftime_now}, {"namespace", namespace},
-    {"dict", dict},                       {"range", range},
+    {"raise_exception", raise_exception},
+    {"strftime_now", strftime_now},
+    {"namespace", namespace},
+    {"dict", dict},
+    {"range", range},
 };
 enum { N_FUNCTIONS = sizeof functions / sizeof functions[0] };
 

@@ -51,14 +51,13 @@ bool kiln_tpl_skip(struct tpl_parser *p, enum tpl_token_kind kind, const char *t
 }
 
 static const char *kind_name(enum tpl_token_kind kind) {
-    static const char *const names[] = {"text",   "{{",       "}}",       "{%",       "%}",
-                                        "a name", "a string", "a number", "a number", "an operator",
-                                        "the end"};
+    static const char *const names[] = {"text",     "{{",          "}}",       "{%",
+                                        "%}",       "a name",      "a string", "a number",
+                                        "a number", "an operator", "the end"};
     return names[kind];
 }
 
-enum kiln_status kiln_tpl_expect(struct tpl_parser *p, enum tpl_token_kind kind,
-                                 const char *text) {
+enum kiln_status kiln_tpl_expect(struct tpl_parser *p, enum tpl_token_kind kind, const char *text) {
     const struct tpl_token *t = kiln_tpl_now(p);
     if (kiln_tpl_skip(p, kind, text)) {
         return KILN_OK;
@@ -75,7 +74,8 @@ static enum kiln_status new_node(struct tpl_parser *p, enum tpl_node_kind kind,
     return *out ? KILN_OK : kiln_tpl_wrong(p, kiln_tpl_now(p)->line, "too large");
 }
 
-/* ---- bodies ----------------------------------------------------------------------------------- */
+/* ---- bodies -----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status parse_statement(struct tpl_parser *p, const struct tpl_node **out);
 
@@ -112,8 +112,8 @@ static enum kiln_status parse_piece(struct tpl_parser *p, const struct tpl_node 
     return kiln_tpl_expect(p, TPL_VARIABLE_END, NULL);
 }
 
-/* Statements up to a tag that begins with one of `ends`, at whose word the parser then stands; NULL:
- * up to the end of the template. */
+/* Statements up to a tag that begins with one of `ends`, at whose word the parser then stands;
+ * NULL: up to the end of the template. */
 static enum kiln_status parse_body(struct tpl_parser *p, const char *ends,
                                    const struct tpl_node ***body, size_t *n) {
     const int line = kiln_tpl_now(p)->line;
@@ -125,8 +125,9 @@ static enum kiln_status parse_body(struct tpl_parser *p, const char *ends,
         if (kiln_tpl_at(p, TPL_END, NULL)) {
             p->depth--;
             return ends == NULL ? KILN_OK
-                                : kiln_tpl_wrong(p, line, "a block that does not end: '%s' is "
-                                                          "missing",
+                                : kiln_tpl_wrong(p, line,
+                                                 "a block that does not end: '%s' is "
+                                                 "missing",
                                                  strrchr(ends + 1, 'e') ? ends : "end");
         }
         KILN_TRY(parse_piece(p, &node));
@@ -150,7 +151,8 @@ static enum kiln_status parse_block(struct tpl_parser *p, const char *end, struc
     return kiln_tpl_expect(p, TPL_BLOCK_END, NULL);
 }
 
-/* ---- statements ------------------------------------------------------------------------------- */
+/* ---- statements -------------------------------------------------------------------------------
+ */
 
 /* Behind if or elif. */
 static enum kiln_status parse_if(struct tpl_parser *p, const struct tpl_node **out) {
@@ -340,7 +342,8 @@ static enum kiln_status parse_statement(struct tpl_parser *p, const struct tpl_n
                           (int)kiln_least(t->text.n, 40), t->text.p);
 }
 
-/* ---- the template ------------------------------------------------------------------------------ */
+/* ---- the template ------------------------------------------------------------------------------
+ */
 
 /* Newlines become \n, and the last one goes. */
 static void copy_source(struct kiln_template *tpl, const char *source, size_t size) {

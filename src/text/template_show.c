@@ -38,7 +38,8 @@ static enum kiln_status write_text(struct tpl_run *r, struct tpl_buffer *b, cons
     return kiln_tpl_write(r, b, text, strlen(text));
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------- */
+/* ---- numbers -----------------------------------------------------------------------------------
+ */
 
 /* The fewest digits that give the same number back: where Python's repr and %.17g differ. */
 static void shortest(double value, char out[40]) {
@@ -79,7 +80,8 @@ static enum kiln_status show_number(struct tpl_run *r, const struct tpl_value *v
     return write_text(r, b, text);
 }
 
-/* ---- repr -------------------------------------------------------------------------------------- */
+/* ---- repr --------------------------------------------------------------------------------------
+ */
 
 static enum kiln_status repr_text(struct tpl_run *r, struct tpl_str s, struct tpl_buffer *b) {
     const bool doubles = memchr(s.p, '\'', s.n) != NULL && memchr(s.p, '"', s.n) == NULL;
@@ -90,7 +92,10 @@ static enum kiln_status repr_text(struct tpl_run *r, struct tpl_str s, struct tp
         char text[8];
         if (c == '\n' || c == '\t' || c == '\r' || c == '\\' || c == (unsigned char)quote) {
             snprintf(text, sizeof text, "\\%c",
-                     c == '\n' ? 'n' : c == '\t' ? 't' : c == '\r' ? 'r' : c);
+                     c == '\n'   ? 'n'
+                     : c == '\t' ? 't'
+                     : c == '\r' ? 'r'
+                                 : c);
         } else if (c < 0x20 || c == 0x7F) {
             snprintf(text, sizeof text, "\\x%02x", c);
         } else {
@@ -130,8 +135,7 @@ static enum kiln_status show_dict(struct tpl_run *r, const struct tpl_dict *d,
 }
 
 /* A list that holds itself cannot be made, but a deep one can. */
-enum kiln_status kiln_tpl_show(struct tpl_run *r, const struct tpl_value *v,
-                               struct tpl_buffer *b) {
+enum kiln_status kiln_tpl_show(struct tpl_run *r, const struct tpl_value *v, struct tpl_buffer *b) {
     enum kiln_status status = KILN_OK;
     if (++r->depth > KILN_TEMPLATE_DEPTH) {
         return kiln_tpl_fail(r, "nested more than %d deep", KILN_TEMPLATE_DEPTH);
@@ -177,7 +181,8 @@ enum kiln_status kiln_tpl_string(struct tpl_run *r, const struct tpl_value *v,
     return KILN_OK;
 }
 
-/* ---- JSON -------------------------------------------------------------------------------------- */
+/* ---- JSON --------------------------------------------------------------------------------------
+ */
 
 static enum kiln_status json_text(struct tpl_run *r, struct tpl_str s, struct tpl_buffer *b) {
     static const char from[] = "\"\\\n\r\t\f\b", into[] = "\"\\nrtfb";
@@ -271,7 +276,9 @@ static enum kiln_status json_value(struct tpl_run *r, const struct tpl_value *v,
         case TPL_REAL:
             if (!isfinite(v->real)) {
                 return write_text(r, b,
-                                  isnan(v->real) ? "NaN" : v->real > 0 ? "Infinity" : "-Infinity");
+                                  isnan(v->real) ? "NaN"
+                                  : v->real > 0  ? "Infinity"
+                                                 : "-Infinity");
             }
             return show_number(r, v, b);
         case TPL_INT:

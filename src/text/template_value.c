@@ -8,7 +8,8 @@
 #include "base/mem.h"
 #include "text/template_int.h"
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------
+ */
 
 enum { BLOCK_BYTES = 1 << 16, ALIGNED = 16 };
 
@@ -52,7 +53,8 @@ enum kiln_status kiln_tpl_no_memory(struct tpl_run *r) {
     return kiln_tpl_fail(r, "takes more than %d MB of memory", KILN_TEMPLATE_BYTES >> 20);
 }
 
-/* ---- texts -------------------------------------------------------------------------------------- */
+/* ---- texts --------------------------------------------------------------------------------------
+ */
 
 static bool begins_character(char c) { return ((unsigned char)c & 0xC0) != 0x80; }
 
@@ -84,12 +86,13 @@ enum kiln_status kiln_tpl_keep(struct tpl_run *r, const char *p, size_t n, struc
     return KILN_OK;
 }
 
-/* ---- what values are ------------------------------------------------------------------------------ */
+/* ---- what values are
+ * ------------------------------------------------------------------------------ */
 
 const char *kiln_tpl_type_name(const struct tpl_value *v) {
-    static const char *const names[] = {"undefined", "none",      "a boolean", "a number",
-                                        "a number",  "a string",  "a list",    "a mapping",
-                                        "a namespace", "a macro", "a method",  "a function"};
+    static const char *const names[] = {"undefined",   "none",     "a boolean", "a number",
+                                        "a number",    "a string", "a list",    "a mapping",
+                                        "a namespace", "a macro",  "a method",  "a function"};
     return names[v->type];
 }
 
@@ -120,9 +123,7 @@ static bool is_number(const struct tpl_value *v) {
 }
 
 static double as_real(const struct tpl_value *v) {
-    return v->type == TPL_REAL  ? v->real
-           : v->type == TPL_INT ? (double)v->whole
-                                : (double)v->truth;
+    return v->type == TPL_REAL ? v->real : v->type == TPL_INT ? (double)v->whole : (double)v->truth;
 }
 
 static int64_t as_whole(const struct tpl_value *v) {
@@ -216,8 +217,8 @@ enum kiln_status kiln_tpl_contains(struct tpl_run *r, const struct tpl_value *it
             return kiln_tpl_fail(r, "in a string only a string can be, not %s",
                                  kiln_tpl_type_name(item));
         }
-        *out = item->text.n == 0 ||
-               memmem(in->text.p, in->text.n, item->text.p, item->text.n) != NULL;
+        *out =
+            item->text.n == 0 || memmem(in->text.p, in->text.n, item->text.p, item->text.n) != NULL;
         return KILN_OK;
     }
     if (in->type == TPL_DICT) {
@@ -236,7 +237,8 @@ enum kiln_status kiln_tpl_contains(struct tpl_run *r, const struct tpl_value *it
     return KILN_OK;
 }
 
-/* ---- lists and mappings --------------------------------------------------------------------------- */
+/* ---- lists and mappings
+ * --------------------------------------------------------------------------- */
 
 enum kiln_status kiln_tpl_new_list(struct tpl_run *r, size_t room, struct tpl_value *out) {
     struct tpl_list *list = kiln_tpl_take(&r->heap, 1, sizeof *list);
@@ -358,7 +360,8 @@ enum kiln_status kiln_tpl_walk(struct tpl_run *r, const struct tpl_value *v,
     }
 }
 
-/* ---- from JSON ---------------------------------------------------------------------------------- */
+/* ---- from JSON ----------------------------------------------------------------------------------
+ */
 
 static enum kiln_status from_array(struct tpl_run *r, const json_t *json, struct tpl_value *out) {
     KILN_TRY(kiln_tpl_new_list(r, json_array_size(json), out));

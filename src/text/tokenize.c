@@ -166,8 +166,8 @@ static enum kiln_status write_chat(struct job *job, const struct kiln_piece *pie
                            : i / 2 < piece->n_counted ? span->begin
                                                       : piece->size;
         const size_t before = job->ids.n;
-        KILN_TRY(kiln_chat_encode(job->options->chat, job->tok, piece->text + at, end - at,
-                                  at == 0, &job->ids, err));
+        KILN_TRY(kiln_chat_encode(job->options->chat, job->tok, piece->text + at, end - at, at == 0,
+                                  &job->ids, err));
         *(counts ? &job->answers : &job->prompts) += job->ids.n - before;
         KILN_TRY(mark(job, counts, begins && job->ids.n > before, err));
         begins &= job->ids.n == before;

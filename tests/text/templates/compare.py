@@ -30,7 +30,10 @@ for case in cases:
         text, spans, error = None, [], f"{type(e).__name__}: {e}"
     if (error is None) != (case["error"] is None) or text != case["text"]:
         wrong += 1
-        print(f"{case['name']}:\n  kiln   {case['text']!r} {case['error']}\n  jinja2 {text!r} {error}")
+        ours, theirs = case["text"] or "", text or ""
+        at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+        print(f"{case['name']}: from character {at}\n  kiln   {ours[at:at + 80]!r} {case['error']}\n"
+              f"  jinja2 {theirs[at:at + 80]!r} {error}")
     elif case["spans"] and text is not None:
         ours = [text.encode()[b:e].decode() for b, e in case["spans"]]
         theirs = [text[b:e] for b, e in spans]
