@@ -52,7 +52,15 @@ enum kiln_status dims_choose(const struct kiln_settings *s, struct kiln_dims *di
     if (s->dim != KILN_UNSET || s->heads != KILN_UNSET) {
         dims->head_size = 0; /* else of the model, where it may be its own */
     }
+    kiln_settings_arithmetic(s, dims);
     return kiln_dims_check(dims, err);
+}
+
+enum kiln_status model_open_as(const struct kiln_settings *s, const char *name, uint64_t seed,
+                               struct kiln_model *out, struct kiln_err *err) {
+    KILN_TRY(kiln_model_open(name, seed, out, err));
+    kiln_settings_arithmetic(s, &out->table->dims);
+    return KILN_OK;
 }
 
 const char *dims_name(const struct kiln_settings *s) {

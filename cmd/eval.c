@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "commands.h"
+#include "dims.h"
 #include "kiln/text.h"
 #include "kiln/train.h"
 #include "output.h"
@@ -27,8 +28,10 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_data,    KILN_SETTING_batch,    KILN_SETTING_seq,      KILN_SETTING_precision,
-    KILN_SETTING_threads, KILN_SETTING_skip_bad, KILN_SETTING_doc_mask, KILN_SETTING_chat_template};
+    KILN_SETTING_data,         KILN_SETTING_batch,    KILN_SETTING_seq,
+    KILN_SETTING_precision,    KILN_SETTING_threads,  KILN_SETTING_rms_eps,
+    KILN_SETTING_rope_theta,   KILN_SETTING_skip_bad, KILN_SETTING_doc_mask,
+    KILN_SETTING_chat_template};
 
 static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
                                      const struct kiln_eval_result *r, struct kiln_err *err) {
@@ -69,7 +72,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     struct kiln_model model;
     struct kiln_eval_result result;
-    KILN_TRY(kiln_model_open(call->arguments[0], s->seed, &model, err));
+    KILN_TRY(model_open_as(s, call->arguments[0], s->seed, &model, err));
     enum kiln_status status = kiln_eval(&model, &how, &result, err);
     if (status == KILN_OK) {
         status = print_result(call, &model, &result, err);

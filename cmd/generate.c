@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "dims.h"
 #include "files.h"
 #include "output.h"
 
@@ -44,6 +45,7 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads,
+                                                KILN_SETTING_rms_eps, KILN_SETTING_rope_theta,
                                                 KILN_SETTING_chat_template};
 
 /* Where the pieces go: to stdout, or into a text for --json. */
@@ -152,7 +154,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_chat *chat = NULL;
     KILN_REQUIRE(flags->chat || !flags->system, err, KILN_EUSAGE,
                  "generate: --system is a message of --chat; add --chat, or leave it out");
-    KILN_TRY(kiln_model_open(call->arguments[0], flags->seed, &model, err));
+    KILN_TRY(model_open_as(&call->settings, call->arguments[0], flags->seed, &model, err));
     enum kiln_status status = tokenizer_for(&model, flags->tokenizer, &tokenizer, err);
     if (status == KILN_OK && flags->chat) {
         status = open_chat(call, &chat, err);
@@ -171,14 +173,15 @@ const struct command command_generate = {
     .synopsis = "MODEL [-p PROMPT] [options]",
     .summary = "write text with a model",
     .details =
-        "MODEL is a run folder, a llama2.c .bin or a preset (random weights).\n"
+        "MODEL is a run folder, a Hugging Face folder, a .gguf, a llama2.c .bin or a preset\n"
+        "(random weights).\n"
         "The same flags give the same text on the same machine.\n\n"
         "  kiln generate runs/demo/run -p \"Once upon a time\"\n"
         "  kiln generate stories260K.bin --tokenizer tok512.bin -t 0\n"
         "  kiln generate runs/helper --chat -p \"What is a kiln?\"\n",
     .least_arguments = 1,
     .most_arguments = 1,
-    .missing = "name a model: a run folder, a llama2.c .bin, or a preset",
+    .missing = "name a model: a run or Hugging Face folder, a .gguf, a llama2.c .bin, or a preset",
     .flags_size = sizeof(struct flags),
     .options = options,
     .settings = settings,

@@ -74,10 +74,15 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_bench(const struct kiln_bench_opt
                                                      struct kiln_err *err);
 
 /* What a step takes, and nothing else: behind one to warm up, steps of random weights are taken for
- * about `seconds` (two at least, `steps` at most where that is not 0), and thrown away. *step_s
- * gets their median. On the cpu. */
+ * about `seconds` (two at least, `steps` at most where that is not 0), and thrown away. On the cpu.
+ * The least of them says what the machine can do, whatever else it did; the median what it does. */
+struct kiln_bench_step {
+    double median_s, least_s;
+    size_t steps;
+};
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_bench_step(const struct kiln_bench_options *options,
-                                                          double seconds, double *step_s,
+                                                          double seconds,
+                                                          struct kiln_bench_step *out,
                                                           struct kiln_err *err);
 
 #endif

@@ -50,7 +50,7 @@ enum { KILN_LEARN_LEAST_BYTES = 258 };
 struct kiln_learn {
     enum kiln_learn_kind kind;
     size_t vocab;          /* ids in all; at least 258 (bytes) or 260 (characters) */
-    size_t threads;        /* that count words; 0: one */
+    size_t threads;        /* that count words; 0: as many as processors */
     const char *separator; /* splits documents and is never part of a token; NULL: none */
     bool blank_lines;      /* an empty line does, too */
 };
@@ -60,8 +60,8 @@ struct kiln_learned {
     uint64_t words;     /* in them */
     uint64_t different; /* that many were told apart, */
     uint64_t left_out;  /* for after 128 MiB of different ones new words are not counted */
-    uint64_t
-        not_utf8; /* bytes that are part of no character: each a word, so never merged (bytes) */
+    uint64_t not_utf8;  /* bytes of no character, by bytes: each is a word, so is never merged */
+    uint64_t tokens;    /* that the documents become, about */
 };
 
 /* Texts are added one after another, then what they teach becomes a tokenizer. Not the texts are

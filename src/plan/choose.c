@@ -166,21 +166,26 @@ static void run_out(const struct kiln_choose_request *r, struct kiln_rung *rung)
 static enum kiln_status fits(const struct kiln_choose_request *r, struct kiln_rung *rung, bool *out,
                              struct kiln_err *err) {
     struct kiln_plan_request request = r->plan;
-    struct kiln_estimate estimate;
+    const struct kiln_keep all = {.kind = KILN_KEEP_ALL};
+    struct kiln_table *table;
+    struct kiln_plan plan;
     request.dims = rung->dims;
     request.batch = rung->batch;
     request.accum = rung->accum;
     request.seq = rung->dims.seq;
-    const enum kiln_status status = kiln_estimate(&request, false, &estimate, err);
-    *out = status == KILN_OK;
-    if (status == KILN_ENOMEM || status == KILN_EBUDGET) {
-        return KILN_OK;
+    request.memory = 0;
+    KILN_TRY(kiln_table_create(&rung->dims, &table, err));
+    enum kiln_status status = kiln_plan_policy(table, &request, all, &plan, err);
+    *out = false;
+    if (status == KILN_OK) {
+        rung->memory = plan.memory.total;
+        *out = r->plan.memory == 0 || rung->memory <= r->plan.memory;
+        kiln_plan_close(&plan);
+    } else if (status == KILN_EBUDGET) {
+        status = KILN_OK; /* a layer has more kernels than a process may have */
     }
-    KILN_TRY(status);
-    rung->memory = estimate.memory.total;
-    *out = estimate.extra_forward_layers == 0 && estimate.disk_bytes_per_step == 0;
-    kiln_estimate_free(&estimate);
-    return KILN_OK;
+    kiln_table_destroy(table);
+    return status;
 }
 
 /* ---- the search -------------------------------------------------------------------------------
@@ -405,8 +410,8 @@ enum kiln_status kiln_choose(const struct kiln_choose_request *request, struct k
         s.found, err, KILN_EUSAGE,
         "the sizes that were given make no model: heads must divide the width, kv-heads the "
         "heads, and a head must be even");
-    KILN_REQUIRE(request->text.bytes_per_token <= 0 || enough_text(request, s.best.dims.vocab, 4),
-                 err, KILN_EINPUT, "the text is too short: %.0f bytes have not enough for a window",
+    KILN_REQUIRE(enough_text(request, s.best.dims.vocab, 4), err, KILN_EINPUT,
+                 "the text is too short: %.0f bytes have not enough for a window",
                  request->text.bytes);
     out->is = s.best;
     set_training(request, out);

@@ -56,8 +56,8 @@ double kiln_law_bits(const struct kiln_choose_text *text, size_t vocab, double p
 }
 
 double kiln_law_batch(double tokens) {
-    const double window = 1024.0 * sqrt(tokens / 8e6);
-    return window < 1024.0 ? 1024.0 : window;
+    const double window = 512.0 * sqrt(tokens / 1e6);
+    return window < 512.0 ? 512.0 : window;
 }
 
 double kiln_law_rate(double parameters, double window) {

@@ -4,7 +4,9 @@
  * then merged by the front end of the kind that was asked for.
  */
 #include "base/io.h"
+#include "base/machine.h"
 #include "base/mem.h"
+#include "text/source.h"
 #include "text/bpe.h"
 #include "text/count_words.h"
 
@@ -22,7 +24,8 @@ static size_t least_ids(enum kiln_learn_kind kind) {
 }
 
 static enum kiln_status open_parts(struct kiln_learner *l, struct kiln_err *err) {
-    KILN_TRY(kiln_pool_create(l->how.threads > 0 ? l->how.threads : 1, &l->pool, err));
+    const size_t threads = l->how.threads > 0 ? l->how.threads : kiln_cpu_count();
+    KILN_TRY(kiln_pool_create(threads, &l->pool, err));
     if (l->how.kind == KILN_LEARN_BYTES) {
         KILN_TRY(kiln_byte_rule(&l->rule, err));
     }
@@ -66,9 +69,32 @@ enum kiln_status kiln_learner_add(struct kiln_learner *l, const char *text, size
     return kiln_word_counter_add(&l->counter, &documents, err);
 }
 
+/* Of a compressed text, or JSONL: its documents as they come. */
+static enum kiln_status add_pieces(struct kiln_learner *l, const char *path,
+                                   struct kiln_err *err) {
+    const struct kiln_tokenize_options text = {.blank_lines = l->how.blank_lines};
+    const struct kiln_source_options how = {.tokenize = &text};
+    struct kiln_source *source;
+    KILN_TRY(kiln_source_open(path, &how, &source, err));
+    struct kiln_piece piece;
+    bool more = true;
+    enum kiln_status status = KILN_OK;
+    while (status == KILN_OK && more) {
+        status = kiln_source_next(source, &piece, &more, err);
+        if (status == KILN_OK && more) {
+            status = kiln_learner_add(l, piece.text, piece.size, err);
+        }
+    }
+    kiln_source_close(source);
+    return status;
+}
+
 enum kiln_status kiln_learner_add_file(struct kiln_learner *l, const char *path,
                                        struct kiln_err *err) {
     struct kiln_map map;
+    if (kiln_source_is_packed(path)) {
+        return add_pieces(l, path, err);
+    }
     KILN_TRY(kiln_map_open(&map, path, err));
     const enum kiln_status status = kiln_learner_add(l, (const char *)map.data, map.size, err);
     kiln_map_close(&map);
@@ -86,8 +112,8 @@ enum kiln_status kiln_learner_finish(struct kiln_learner *l, struct kiln_tokeniz
     struct kiln_counted words = l->counter.all;
     l->counter.all = (struct kiln_counted){0};
     return l->how.kind == KILN_LEARN_BYTES
-               ? kiln_learn_bytes(&words, l->how.vocab, c->text_bytes, out, err)
-               : kiln_learn_characters(&words, l->how.vocab, c->text_bytes, out, err);
+               ? kiln_learn_bytes(&words, l->how.vocab, &l->facts, out, err)
+               : kiln_learn_characters(&words, l->how.vocab, &l->facts, out, err);
 }
 
 const struct kiln_learned *kiln_learner_facts(const struct kiln_learner *l) { return &l->facts; }

@@ -95,7 +95,8 @@ static size_t cut_in(const struct kiln_source *s, size_t from, size_t to) {
     for (size_t at = to - 1; at > from + 1; at--) {
         const char *c = s->buffer + at;
         if (c[-1] == '\n' && isalpha((unsigned char)c[0]) && (unsigned char)c[0] < 0x80 &&
-            c[-2] > ' ' && c[-2] < 0x7F && kiln_encoder_may_cut(s->options.tok, c[0])) {
+            c[-2] > ' ' && c[-2] < 0x7F &&
+            (s->options.tok == NULL || kiln_encoder_may_cut(s->options.tok, c[0]))) {
             return at;
         }
     }
@@ -244,4 +245,58 @@ void kiln_source_close(struct kiln_source *s) {
         kiln_free(s->path);
         kiln_free(s);
     }
+}
+
+bool kiln_source_is_packed(const char *path) {
+    struct kiln_stream *stream;
+    if (kiln_source_is_jsonl(path)) {
+        return true;
+    }
+    if (kiln_stream_open(path, &stream, NULL) != KILN_OK) {
+        return false;
+    }
+    const bool packed = kiln_stream_packed(stream);
+    kiln_stream_close(stream);
+    return packed;
+}
+
+static enum kiln_status take_sample(struct kiln_source *s, char *text, size_t room, size_t *size,
+                                    double *bytes, struct kiln_err *err) {
+    struct kiln_piece piece;
+    bool more = true;
+    double taken = 0;
+    while (more && *size < room) {
+        KILN_TRY(kiln_source_next(s, &piece, &more, err));
+        const size_t n = more ? kiln_least(piece.size, room - *size) : 0;
+        memcpy(text + *size, more ? piece.text : "", n);
+        *size += n;
+        taken += more ? (double)piece.size + 1 : 0;
+        if (more && *size < room) {
+            text[(*size)++] = '\n';
+        }
+    }
+    /* What was read and is still in the buffer counts for as much as it is long. */
+    const double left = s->jsonl ? 0 : (double)(s->n - s->at);
+    const double share = more ? kiln_stream_share(s->stream) : 1;
+    *bytes = share > 0 ? (taken + left) / share : taken;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_source_sample(const char *path, const struct kiln_tokenize_options *options,
+                                    size_t room, char **text, size_t *size, double *bytes,
+                                    struct kiln_err *err) {
+    const struct kiln_source_options how = {.tokenize = options, .piece = 1 << 16};
+    struct kiln_source *s;
+    *size = 0;
+    KILN_TRY(kiln_source_open(path, &how, &s, err));
+    *text = kiln_alloc(room + 1, 1);
+    const enum kiln_status status =
+        *text ? take_sample(s, *text, room, size, bytes, err)
+              : KILN_FAIL(err, KILN_ENOMEM, "text %s: out of memory", path);
+    kiln_source_close(s);
+    if (status != KILN_OK) {
+        kiln_free(*text);
+        *text = NULL;
+    }
+    return status;
 }

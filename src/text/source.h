@@ -38,7 +38,7 @@ struct kiln_piece {
 struct kiln_source;
 struct kiln_source_options {
     const struct kiln_tokenize_options *tokenize;
-    const struct kiln_tokenizer *tok; /* where a document may be cut */
+    const struct kiln_tokenizer *tok; /* where a document may be cut; NULL: behind any line */
     size_t piece;                     /* tests: KILN_SOURCE_PIECE instead; 0: that */
 };
 KILN_MUST_CHECK enum kiln_status kiln_source_open(const char *path,
@@ -54,6 +54,15 @@ const struct kiln_stream *kiln_source_stream(const struct kiln_source *source);
 void kiln_source_close(struct kiln_source *source);
 
 bool kiln_source_is_jsonl(const char *path);
+/* Is it JSONL or compressed, so that its bytes are not its text? */
+bool kiln_source_is_packed(const char *path);
+/* Documents of the text's beginning, one line between two, about `room` bytes of them: *text is for
+ * kiln_free. *bytes: of the whole text, in a compressed file or JSONL by the share of the file that
+ * was read. */
+KILN_MUST_CHECK enum kiln_status kiln_source_sample(const char *path,
+                                                    const struct kiln_tokenize_options *options,
+                                                    size_t room, char **text, size_t *size,
+                                                    double *bytes, struct kiln_err *err);
 
 /* ---- for its files ----------------------------------------------------------------------------
  */

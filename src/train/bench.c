@@ -293,7 +293,8 @@ enum kiln_status kiln_bench(const struct kiln_bench_options *options, struct kil
 }
 
 static enum kiln_status time_steps(struct bench *b, const struct kiln_bench_options *o,
-                                   double seconds, double *step_s, struct kiln_err *err) {
+                                   double seconds, struct kiln_bench_step *out,
+                                   struct kiln_err *err) {
     double all[MOST_STEPS];
     struct times times;
     const size_t accum = o->accum ? o->accum : 1;
@@ -305,14 +306,17 @@ static enum kiln_status time_steps(struct bench *b, const struct kiln_bench_opti
         KILN_TRY(one_step(b, accum, n + 2, &times, err));
         all[n] = times.step * 1e-3;
     }
-    *step_s = median_of(all, n);
+    out->median_s = median_of(all, n); /* which sorts */
+    out->least_s = all[0];
+    out->steps = n;
     return KILN_OK;
 }
 
 enum kiln_status kiln_bench_step(const struct kiln_bench_options *options, double seconds,
-                                 double *step_s, struct kiln_err *err) {
+                                 struct kiln_bench_step *out, struct kiln_err *err) {
     struct bench b = {0};
-    enum kiln_status status = time_steps(&b, options, seconds, step_s, err);
+    *out = (struct kiln_bench_step){0};
+    enum kiln_status status = time_steps(&b, options, seconds, out, err);
     close_bench(&b);
     return status;
 }

@@ -12,6 +12,7 @@
 struct kiln_completed {
     struct kiln_model_source source;
     struct kiln_dims dims;
+    struct kiln_lora lora;            /* rank 0: the whole model is trained */
     struct kiln_tokenizer *tokenizer; /* the caller destroys it; NULL when tokens come without */
 };
 

@@ -94,6 +94,9 @@ static enum kiln_status make_weights(struct kiln_run *run, const struct kiln_mod
     enum kiln_status status =
         kiln_model_source_load(source, run->table, run->settings.seed, weights, pool, err);
     if (status == KILN_OK) {
+        kiln_lora_init(run->table, run->settings.seed, weights);
+    }
+    if (status == KILN_OK) {
         status = kiln_generation_take(run->trainer.state, run->table, pool, 0, err);
     }
     kiln_pool_destroy(pool);
@@ -193,7 +196,9 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
     const bool own = run->minutes && !s->model;
     run->tokenizer = learned;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
+    struct kiln_lora lora;
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
+    KILN_TRY(kiln_settings_lora(s, &lora, err));
     KILN_TRY(keep_list(s, KILN_SETTING_data, s->data, err));
     KILN_TRY(s->val ? keep_list(s, KILN_SETTING_val, s->val, err) : KILN_OK);
     const enum kiln_status status = kiln_settings_complete(s, learned, &completed, err);
@@ -204,7 +209,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
         snprintf(run->model_name, sizeof run->model_name,
                  "sizes chosen (random weights, seed %" PRIu64 ")", s->seed);
     }
-    KILN_TRY(kiln_table_create(&completed.dims, &run->table, err));
+    KILN_TRY(kiln_table_create_lora(&completed.dims, &completed.lora, &run->table, err));
     KILN_TRY(kiln_run_make_plan(run, err));
     if (s->out) {
         KILN_TRY(kiln_run_check_name(s->out, err));

@@ -28,7 +28,7 @@
 
 /* Of the time, at most so many seconds: for rates of the ladder, and for the chosen model. */
 #define MEASURE_SHARE 0.03
-#define MEASURE_MOST  3.0
+#define MEASURE_MOST  2.0
 /* Of the time: for evaluations. */
 #define EVALUATION_SHARE 0.03
 /* Bytes of the text that are looked at, and of them those that deflate tries. */
@@ -197,18 +197,27 @@ static void add_rate(struct kiln_choose_request *r, double flops, double per_s) 
 }
 
 /* Steps of one model, thrown away. */
-static enum kiln_status measure(struct kiln_choose_request *r, const struct kiln_dims *dims,
-                                size_t batch, size_t accum, double seconds, struct kiln_err *err) {
+static enum kiln_status measure(const struct kiln_choose_request *r, const struct kiln_dims *dims,
+                                size_t batch, size_t accum, double seconds,
+                                struct kiln_bench_step *out, struct kiln_err *err) {
     const struct kiln_bench_options how = {.dims = *dims,
                                            .batch = batch,
                                            .seq = dims->seq,
                                            .accum = accum,
                                            .precision = r->plan.precision,
                                            .threads = r->plan.threads};
+    return kiln_bench_step(&how, seconds, out, err);
+}
+
+/* Of the ladder: what the machine can do, since sizes are compared and other work that comes and
+ * goes must not choose between them. */
+static enum kiln_status measure_rung(struct kiln_choose_request *r, const struct kiln_dims *dims,
+                                     double seconds, struct kiln_err *err) {
     const double flops = kiln_flops_per_token(dims, dims->seq);
-    double step_s = 0;
-    KILN_TRY(kiln_bench_step(&how, seconds, &step_s, err));
-    add_rate(r, flops, flops * (double)(batch * accum * dims->seq) / step_s);
+    const size_t batch = dims->seq < 1024 ? 1024 / dims->seq : 1;
+    struct kiln_bench_step step;
+    KILN_TRY(measure(r, dims, batch, 1, seconds, &step, err));
+    add_rate(r, flops, flops * (double)(batch * dims->seq) / step.least_s);
     return KILN_OK;
 }
 
@@ -224,27 +233,33 @@ static enum kiln_status measure_ladder(struct kiln_minutes *m, double seconds,
         return KILN_OK;
     }
     if (r->fixed.dims != NULL) {
-        return measure(r, r->fixed.dims, 1, 1, seconds, err);
+        return measure_rung(r, r->fixed.dims, seconds, err);
     }
     const size_t n =
         kiln_choose_probes(r->fixed.vocab > 0 ? (size_t)r->fixed.vocab : 1024, seq, probe, 4);
     const double end = kiln_now_s() + seconds;
     for (size_t i = 0; i < n && (i == 0 || kiln_now_s() < end); i++) {
-        const size_t batch = seq < 1024 ? 1024 / seq : 1;
-        KILN_TRY(measure(r, &probe[i], batch, 1, (end - kiln_now_s()) / (double)(n - i) / 2, err));
+        KILN_TRY(measure_rung(r, &probe[i], (end - kiln_now_s()) / (double)(n - i) / 2, err));
     }
     return KILN_OK;
 }
 
-/* The chosen model itself, unless it is too large to be held twice. */
+/* The chosen model itself, with its own window, as the machine does it now: by what it is off, all
+ * rates are. Not where it is too large to be held twice. */
 static enum kiln_status measure_chosen(struct kiln_minutes *m, double seconds,
                                        struct kiln_err *err) {
     const struct kiln_rung *is = &m->choice.is;
-    if (m->request.plan.device.id != KILN_CPU || is->step_s > seconds ||
-        (m->request.plan.memory > 0 && is->memory > m->request.plan.memory)) {
+    struct kiln_choose_request *r = &m->request;
+    struct kiln_bench_step step;
+    if (r->plan.device.id != KILN_CPU || is->step_s > seconds ||
+        (r->plan.memory > 0 && is->memory > r->plan.memory / 2)) {
         return KILN_OK;
     }
-    return measure(&m->request, &is->dims, is->batch, is->accum, seconds, err);
+    KILN_TRY(measure(r, &is->dims, is->batch, is->accum, seconds, &step, err));
+    for (size_t i = 0; i < r->n_rates; i++) {
+        r->rate[i].flops_per_s *= is->step_s / step.median_s;
+    }
+    return KILN_OK;
 }
 
 /* ---- choosing ---------------------------------------------------------------------------------
@@ -488,7 +503,10 @@ static enum kiln_status time_step(const struct kiln_run *run, double seconds, do
         plan->memory.total > plan->request->memory / 2) {
         return KILN_OK;
     }
-    return kiln_bench_step(&how, seconds, out, err);
+    struct kiln_bench_step step;
+    KILN_TRY(kiln_bench_step(&how, seconds, &step, err));
+    *out = step.median_s;
+    return KILN_OK;
 }
 
 enum kiln_status kiln_minutes_go_on(struct kiln_run *run, struct kiln_err *err) {

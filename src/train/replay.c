@@ -266,7 +266,7 @@ static enum kiln_status restore_state(const struct replay *r, struct kiln_err *e
     struct kiln_table *table;
     struct kiln_state *state;
     snprintf(path, sizeof path, "%s/state.kiln", r->folder);
-    KILN_TRY(kiln_table_create(&r->start.dims, &table, err));
+    KILN_TRY(kiln_table_create_lora(&r->start.dims, &r->start.lora, &table, err));
     enum kiln_status status = kiln_state_create(path, table, r->start.snapshots, &state, err);
     if (status == KILN_OK) {
         status = kiln_checkpoint_restore(r->from, state, err);
