@@ -234,6 +234,14 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
     const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
     const struct kiln_tokenize_options *options, struct kiln_err *err);
 
+/* Documents of a text's beginning, a newline between two, about `room` bytes of them; *text is for
+ * kiln_text_free. *bytes: of the whole text, of compressed files and JSONL by the share of the file
+ * that was read. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_text_sample(
+    const char *path, const struct kiln_tokenize_options *options, size_t room, char **text,
+    size_t *size, double *bytes, struct kiln_err *err);
+KILN_API void kiln_text_free(char *text);
+
 /* Are the ids of a file with a header those of this tokenizer's vocabulary? */
 KILN_API bool kiln_token_file_of(const struct kiln_token_file *file,
                                  const struct kiln_tokenizer *tok);

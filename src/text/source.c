@@ -282,7 +282,7 @@ static enum kiln_status take_sample(struct kiln_source *s, char *text, size_t ro
     return KILN_OK;
 }
 
-enum kiln_status kiln_source_sample(const char *path, const struct kiln_tokenize_options *options,
+enum kiln_status kiln_text_sample(const char *path, const struct kiln_tokenize_options *options,
                                     size_t room, char **text, size_t *size, double *bytes,
                                     struct kiln_err *err) {
     const struct kiln_source_options how = {.tokenize = options, .piece = 1 << 16};
@@ -300,3 +300,5 @@ enum kiln_status kiln_source_sample(const char *path, const struct kiln_tokenize
     }
     return status;
 }
+
+void kiln_text_free(char *text) { kiln_free(text); }

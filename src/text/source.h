@@ -56,13 +56,6 @@ void kiln_source_close(struct kiln_source *source);
 bool kiln_source_is_jsonl(const char *path);
 /* Is it JSONL or compressed, so that its bytes are not its text? */
 bool kiln_source_is_packed(const char *path);
-/* Documents of the text's beginning, one line between two, about `room` bytes of them: *text is for
- * kiln_free. *bytes: of the whole text, in a compressed file or JSONL by the share of the file that
- * was read. */
-KILN_MUST_CHECK enum kiln_status kiln_source_sample(const char *path,
-                                                    const struct kiln_tokenize_options *options,
-                                                    size_t room, char **text, size_t *size,
-                                                    double *bytes, struct kiln_err *err);
 
 /* ---- for its files ----------------------------------------------------------------------------
  */

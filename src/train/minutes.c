@@ -8,14 +8,11 @@
  */
 #include "train/minutes.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include "base/io.h"
@@ -42,18 +39,24 @@ struct sample {
 /* ---- the text ---------------------------------------------------------------------------------
  */
 
-/* A token file says itself what it was made from. */
-static enum kiln_status look_at_tokens(struct kiln_minutes *m, struct kiln_err *err) {
-    struct kiln_token_file *file;
-    KILN_TRY(kiln_token_file_open(m->settings.data, 0, &file, err));
-    const double count = (double)kiln_token_file_count(file);
-    const double bytes = (double)kiln_token_file_text_bytes(file);
+/* Token files say themselves what they were made from. */
+static enum kiln_status look_at_tokens(struct kiln_minutes *m, const struct kiln_data_list *list,
+                                       struct kiln_err *err) {
+    double count = 0, bytes = 0;
+    size_t vocab = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        struct kiln_token_file *file;
+        KILN_TRY(kiln_token_file_open(list->path[i], 0, &file, err));
+        count += (double)kiln_token_file_count(file);
+        bytes += (double)kiln_token_file_text_bytes(file);
+        vocab = kiln_token_file_vocab(file) > vocab ? kiln_token_file_vocab(file) : vocab;
+        kiln_token_file_close(file);
+    }
     m->request.text.bytes_per_token = bytes > 0 ? bytes / count : 1;
     m->request.text.bytes = count * m->request.text.bytes_per_token;
     if (m->request.fixed.vocab == 0) {
-        m->request.fixed.vocab = kiln_token_file_vocab(file);
+        m->request.fixed.vocab = vocab;
     }
-    kiln_token_file_close(file);
     KILN_REQUIRE(m->request.fixed.vocab > 0 || m->request.fixed.dims != NULL, err, KILN_EUSAGE,
                  "--data %s: raw ids do not say their vocabulary; add --vocab", m->settings.data);
     return KILN_OK;
@@ -70,39 +73,58 @@ static double deflated_bits(const struct sample *sample) {
     return done ? 8.0 * (double)packed / (double)size : 0;
 }
 
-static enum kiln_status read_sample(const char *path, struct sample *out, double *bytes,
-                                    struct kiln_err *err) {
-    struct stat st;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const bool open_now = fd >= 0 && fstat(fd, &st) == 0;
-    const size_t room = open_now && st.st_size < SAMPLE ? (size_t)st.st_size : SAMPLE;
-    ssize_t n = 1;
-    out->size = 0;
-    out->text = open_now ? kiln_alloc(room + 1, 1) : NULL;
-    while (out->text != NULL && n > 0 && out->size < room) {
-        n = read(fd, out->text + out->size, room - out->size);
-        out->size += n > 0 ? (size_t)n : 0;
+/* The beginning of one file, behind what the sample has of others. */
+static enum kiln_status add_sample(const char *path, const struct kiln_tokenize_options *options,
+                                   size_t room, struct sample *out, double *bytes,
+                                   struct kiln_err *err) {
+    char *text;
+    size_t size;
+    double all;
+    if (kiln_token_file_is(path)) {
+        return KILN_OK; /* ids among texts: their share is not known beforehand */
     }
-    if (fd >= 0) {
-        close(fd);
+    KILN_TRY(kiln_text_sample(path, options, room, &text, &size, &all, err));
+    char *wider = kiln_realloc(out->text, out->size, out->size + size + 1, 1);
+    if (wider != NULL) {
+        memcpy(wider + out->size, text, size);
+        out->text = wider;
+        out->size += size;
+        *bytes += all;
     }
-    KILN_REQUIRE(open_now && out->text != NULL && n >= 0, err, KILN_EIO, "data %s: cannot be read",
-                 path);
-    *bytes = (double)st.st_size;
+    kiln_text_free(text);
+    KILN_REQUIRE(wider != NULL, err, KILN_ENOMEM, "data %s: out of memory", path);
+    return KILN_OK;
+}
+
+static enum kiln_status read_samples(struct kiln_minutes *m, const struct kiln_data_list *list,
+                                     struct sample *sample, struct kiln_err *err) {
+    const struct kiln_settings *s = &m->settings;
+    struct kiln_chat *chat = NULL;
+    KILN_TRY(kiln_open_chat(s, kiln_data_list_jsonl(list), &chat, err));
+    const struct kiln_tokenize_options options = {
+        .blank_lines = s->blank_lines, .skip_bad = s->skip_bad, .chat = chat};
+    enum kiln_status status = KILN_OK;
+    for (size_t i = 0; status == KILN_OK && i < list->n; i++) {
+        status = add_sample(list->path[i], &options, SAMPLE / list->n, sample,
+                            &m->request.text.bytes, err);
+    }
+    kiln_chat_close(chat);
+    KILN_TRY(status);
+    KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", s->data);
     return KILN_OK;
 }
 
 static enum kiln_status look_at_text(struct kiln_minutes *m, struct sample *sample,
                                      struct kiln_err *err) {
     struct kiln_choose_text *text = &m->request.text;
-    KILN_TRY(kiln_check_data(m->settings.data, err));
-    if (kiln_token_file_is(m->settings.data)) {
-        KILN_TRY(look_at_tokens(m, err));
-    } else {
-        KILN_TRY(read_sample(m->settings.data, sample, &text->bytes, err));
-        KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", m->settings.data);
-        text->zlib_bits = deflated_bits(sample);
-    }
+    struct kiln_data_list list;
+    KILN_TRY(kiln_data_list_parse(m->settings.data, &list, err));
+    const bool tokens = kiln_data_is_tokens(m->settings.data);
+    const enum kiln_status status =
+        tokens ? look_at_tokens(m, &list, err) : read_samples(m, &list, sample, err);
+    kiln_data_list_free(&list);
+    KILN_TRY(status);
+    text->zlib_bits = tokens ? text->zlib_bits : deflated_bits(sample);
     text->bytes *= m->settings.val != NULL ? 1.0 : 1.0 - KILN_VALIDATION_SHARE;
     return KILN_OK;
 }
