@@ -315,6 +315,8 @@ static bool matters(enum kiln_setting_id id) {
         case KILN_SETTING_prompt:
         case KILN_SETTING_data:
         case KILN_SETTING_val:
+        case KILN_SETTING_skip_bad:
+        case KILN_SETTING_chat_template:
         case KILN_SETTING_tokenizer:
         case KILN_SETTING_out:
         case KILN_SETTING_state:

@@ -106,8 +106,6 @@ static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) 
     struct kiln_settings *s = &run->settings;
     KILN_TRY(own_tokens(run, KILN_SETTING_data, s->data, "data", err));
     KILN_TRY(s->val ? own_tokens(run, KILN_SETTING_val, s->val, "val", err) : KILN_OK);
-    /* All is tokens: no template is asked for. */
-    KILN_TRY(kiln_settings_set(s, KILN_SETTING_chat_template, "", KILN_FROM_RUN, err));
     return kiln_run_open_data(run, run->folder, err);
 }
 

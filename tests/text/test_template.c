@@ -132,7 +132,7 @@ TEST(a_runaway_template_ends) {
     char deep[1000];
     memset(deep, '(', sizeof deep);
     memcpy(deep, "{{", 2);
-    deep[sizeof deep - 1] = '\0';
+    memcpy(deep + sizeof deep - 4, " }}", 4);
     refuses(deep, "deep");
 }
 
