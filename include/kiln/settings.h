@@ -25,88 +25,89 @@
 
 /* type, member, flag, default, least, most, help. Defaults are written as on the command line;
  * "" means unset. Least and most bound numbers; what a TEXT may be is listed in settings.c. */
-#define KILN_SETTINGS(XX)                                                                          \
-    XX(TEXT, model, "model", "", 0, 0, "preset, .bin, .gguf, Hugging Face folder, or run")         \
-    XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                               \
-    XX(COUNT, hidden, "hidden", "", 1, 1 << 22, "feed-forward width F")                            \
-    XX(COUNT, heads, "heads", "", 1, 1 << 16, "query heads H")                                     \
-    XX(COUNT, kv_heads, "kv-heads", "", 1, 1 << 16, "key-value heads G; H is a multiple of G")     \
-    XX(COUNT, layers, "layers", "", 1, 1 << 16, "layers L")                                        \
-    XX(COUNT, vocab, "vocab", "", 2, 1 << 24, "vocabulary V")                                      \
-    XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")                 \
-    XX(REAL, rms_eps, "rms-eps", "", 1e-30, 1, "added to the mean square of norms (the model's)")  \
-    XX(REAL, rope_theta, "rope-theta", "", 1e-3, 1e12, "base of the rotations (the model's)")      \
-    XX(COUNT, lora, "lora", "", 1, KILN_LORA_MOST_RANK,                                            \
-       "train adapters of this rank beside frozen weights (all weights)")                          \
-    XX(REAL, lora_alpha, "lora-alpha", "", 1e-6, 1e6,                                              \
-       "adapters add alpha/rank of theirs (2 rank)")                                               \
-    XX(TEXT, lora_targets, "lora-targets", "", 0, 0,                                               \
-       "matrices with adapters: of q,k,v,o,gate,up,down, or all (q,v)")                            \
-    XX(TEXT, data, "data", "", 0, 0, "text, JSONL or token files to train on, as a.txt:2,b.txt:1") \
-    XX(TEXT, val, "val", "", 0, 0, "the same, to evaluate on (a part of --data)")                  \
-    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                   \
-    XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")           \
-    XX(FLAG, skip_bad, "skip-bad", "0", 0, 1, "leave lines of JSONL out that cannot be used")      \
-    XX(TEXT, chat_template, "chat-template", "", 0, 0,                                             \
-       "how conversations are written: a file or folder (the model's)")                            \
-    XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")      \
-    XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                 \
-    XX(REAL, minutes, "minutes", "", 0.01, 1e6,                                                    \
-       "end after so long; what is not given is chosen (docs/minutes.md)")                         \
-    XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                           \
-    XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                     \
-    XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)")  \
-    XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                       \
-    XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                     \
-    XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                   \
-    XX(TEXT, decay, "decay", "cosine", 0, 0, "constant, linear or cosine after the warm-up")       \
-    XX(REAL, weight_decay, "weight-decay", "0.1", 0, 1e3, "decoupled decay of rank-2 tensors")     \
-    XX(REAL, beta1, "beta1", "0.9", 0, 0.999999, "AdamW's decay of the first moment")              \
-    XX(REAL, beta2, "beta2", "0.95", 0, 0.999999, "AdamW's decay of the second moment")            \
-    XX(REAL, eps, "eps", "1e-8", 1e-30, 1, "AdamW's term in the denominator")                      \
-    XX(REAL, clip, "clip", "1.0", 0, 1e9, "largest global gradient norm; 0 is no limit")           \
-    XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")          \
-    XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                         \
-       "steps between evaluations (a tenth of steps)")                                             \
-    XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")       \
-    XX(COUNT, sample_every, "sample-every", "0", 0, 1000000000,                                    \
-       "steps between samples; 0 is never")                                                        \
-    XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                  \
-    XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                         \
-       "steps between checkpoints (a fifth of steps)")                                             \
-    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000, "checkpoints that stay")         \
-    XX(TEXT, precision, "precision", "auto", 0, 0,                                                 \
-       "operands: auto, fp32 or bf16 on cpu; fp16 on sim and ane")                                 \
-    XX(TEXT, device, "device", "cpu", 0, 0, "cpu, sim (a simulated Neural Engine) or ane")         \
-    XX(TEXT, dw, "dw", "cpu", 0, 0,                                                                \
-       "weight gradients: cpu, or gpu: an OpenCL device, through CLBlast")                         \
-    XX(TEXT, weight_mode, "weight-mode", "baked", 0, 0,                                            \
-       "sim, ane: baked into programs, or dynamic: inputs of programs compiled once")              \
-    XX(FLAG, no_extras, "no-extras", "0", 0, 1,                                                    \
-       "sim, ane: classifier, softmax and the norms' backward stay on the host")                   \
-    XX(REAL, sim_time, "sim-time", "0", 0, 1000,                                                   \
-       "sim: time charged, as a multiple of the device's; 0 is none")                              \
-    XX(TEXT, profile, "profile", "", 0, 0,                                                         \
-       "times of a device: m1-pro, m3-max, m4, m5, or a profile.json (kiln probe)")                \
-    XX(TEXT, sim, "sim", "", 0, 0,                                                                 \
-       "sim: what to believe of the hardware, as nan=zero,single-input=on (kiln mil limits)")      \
-    XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                          \
-    XX(COUNT, budget, "budget", "", 1, 100000,                                                     \
-       "kernels a process may compile (sim, ane: 119; cpu: no limit)")                             \
-    XX(COUNT, load_budget, "load-budget", "", 1, 100000,                                           \
-       "kernels a process may hold loaded (as --budget)")                                          \
-    XX(REAL, headroom, "headroom", "0.10", 0, 0.999999, "share of both left unused, below 1")      \
-    XX(TEXT, schedule, "schedule", "split", 0, 0, "whole or split")                                \
-    XX(TEXT, activations, "activations", "auto", 0, 0,                                             \
-       "all, boundary, sqrt, every:N, inputs, none or auto")                                       \
-    XX(SIZE, memory, "memory", "", 1, INT64_MAX,                                                   \
-       "most memory to use, as 8G (80 % of what is free)")                                         \
-    XX(TEXT, overlap, "overlap", "exact", 0, 0,                                                    \
-       "off, exact: compile while computing, or delayed: a step behind")                           \
-    XX(TEXT, restart, "restart", "exec", 0, 0,                                                     \
-       "exec: the process replaces itself; relay: its successor starts early")                     \
-    XX(COUNT, trace_steps, "trace-steps", "4", 0, 1000000000,                                      \
-       "first steps of the run that trace.json lists; 0 is none")                                  \
+#define KILN_SETTINGS(XX)                                                                         \
+    XX(TEXT, model, "model", "", 0, 0, "preset, .bin, .gguf, Hugging Face folder, or run")        \
+    XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                              \
+    XX(COUNT, hidden, "hidden", "", 1, 1 << 22, "feed-forward width F")                           \
+    XX(COUNT, heads, "heads", "", 1, 1 << 16, "query heads H")                                    \
+    XX(COUNT, kv_heads, "kv-heads", "", 1, 1 << 16, "key-value heads G; H is a multiple of G")    \
+    XX(COUNT, layers, "layers", "", 1, 1 << 16, "layers L")                                       \
+    XX(COUNT, vocab, "vocab", "", 2, 1 << 24, "vocabulary V")                                     \
+    XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")                \
+    XX(REAL, rms_eps, "rms-eps", "", 1e-30, 1, "added to the mean square of norms (the model's)") \
+    XX(REAL, rope_theta, "rope-theta", "", 1e-3, 1e12, "base of the rotations (the model's)")     \
+    XX(COUNT, lora, "lora", "", 1, KILN_LORA_MOST_RANK,                                           \
+       "train adapters of this rank beside frozen weights (all weights)")                         \
+    XX(REAL, lora_alpha, "lora-alpha", "", 1e-6, 1e6,                                             \
+       "adapters add alpha/rank of theirs (2 rank)")                                              \
+    XX(TEXT, lora_targets, "lora-targets", "", 0, 0,                                              \
+       "matrices with adapters: of q,k,v,o,gate,up,down, or all (q,v)")                           \
+    XX(TEXT, data, "data", "", 0, 0, "texts, JSONL, tokens to train on, as a.txt:2,b.txt:1")      \
+    XX(TEXT, val, "val", "", 0, 0, "the same, to evaluate on (a part of --data)")                 \
+    XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \
+       "tokenizer.json, .model, .gguf, .bin or a folder (bytes)")                                 \
+    XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
+    XX(FLAG, skip_bad, "skip-bad", "0", 0, 1, "leave lines of JSONL out that cannot be used")     \
+    XX(TEXT, chat_template, "chat-template", "", 0, 0,                                            \
+       "how conversations are written: a file or folder (the model's)")                           \
+    XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
+    XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
+    XX(REAL, minutes, "minutes", "", 0.01, 1e6,                                                   \
+       "end after so long; what is not given is chosen (docs/minutes.md)")                        \
+    XX(COUNT, steps, "steps", "100", 1, 1000000000, "optimizer updates")                          \
+    XX(COUNT, batch, "batch", "8", 1, 1 << 16, "sequences in a micro-batch B")                    \
+    XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)") \
+    XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                      \
+    XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                    \
+    XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                  \
+    XX(TEXT, decay, "decay", "cosine", 0, 0, "constant, linear or cosine after the warm-up")      \
+    XX(REAL, weight_decay, "weight-decay", "0.1", 0, 1e3, "decoupled decay of rank-2 tensors")    \
+    XX(REAL, beta1, "beta1", "0.9", 0, 0.999999, "AdamW's decay of the first moment")             \
+    XX(REAL, beta2, "beta2", "0.95", 0, 0.999999, "AdamW's decay of the second moment")           \
+    XX(REAL, eps, "eps", "1e-8", 1e-30, 1, "AdamW's term in the denominator")                     \
+    XX(REAL, clip, "clip", "1.0", 0, 1e9, "largest global gradient norm; 0 is no limit")          \
+    XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")         \
+    XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                        \
+       "steps between evaluations (a tenth of steps)")                                            \
+    XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")      \
+    XX(COUNT, sample_every, "sample-every", "0", 0, 1000000000,                                   \
+       "steps between samples; 0 is never")                                                       \
+    XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                 \
+    XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                        \
+       "steps between checkpoints (a fifth of steps)")                                            \
+    XX(COUNT, keep_checkpoints, "keep-checkpoints", "2", 1, 1000, "checkpoints that stay")        \
+    XX(TEXT, precision, "precision", "auto", 0, 0,                                                \
+       "operands: auto, fp32 or bf16 on cpu; fp16 on sim and ane")                                \
+    XX(TEXT, device, "device", "cpu", 0, 0, "cpu, sim (a simulated Neural Engine) or ane")        \
+    XX(TEXT, dw, "dw", "cpu", 0, 0,                                                               \
+       "weight gradients: cpu, or gpu: an OpenCL device, through CLBlast")                        \
+    XX(TEXT, weight_mode, "weight-mode", "baked", 0, 0,                                           \
+       "sim, ane: baked into programs, or dynamic: inputs of programs compiled once")             \
+    XX(FLAG, no_extras, "no-extras", "0", 0, 1,                                                   \
+       "sim, ane: classifier, softmax and the norms' backward stay on the host")                  \
+    XX(REAL, sim_time, "sim-time", "0", 0, 1000,                                                  \
+       "sim: time charged, as a multiple of the device's; 0 is none")                             \
+    XX(TEXT, profile, "profile", "", 0, 0,                                                        \
+       "times of a device: m1-pro, m3-max, m4, m5, or a profile.json (kiln probe)")               \
+    XX(TEXT, sim, "sim", "", 0, 0,                                                                \
+       "sim: what to believe of the hardware, as nan=zero,single-input=on (kiln mil limits)")     \
+    XX(COUNT, threads, "threads", "", 1, 256, "threads (all processors)")                         \
+    XX(COUNT, budget, "budget", "", 1, 100000,                                                    \
+       "kernels a process may compile (sim, ane: 119; cpu: no limit)")                            \
+    XX(COUNT, load_budget, "load-budget", "", 1, 100000,                                          \
+       "kernels a process may hold loaded (as --budget)")                                         \
+    XX(REAL, headroom, "headroom", "0.10", 0, 0.999999, "share of both left unused, below 1")     \
+    XX(TEXT, schedule, "schedule", "split", 0, 0, "whole or split")                               \
+    XX(TEXT, activations, "activations", "auto", 0, 0,                                            \
+       "all, boundary, sqrt, every:N, inputs, none or auto")                                      \
+    XX(SIZE, memory, "memory", "", 1, INT64_MAX,                                                  \
+       "most memory to use, as 8G (80 % of what is free)")                                        \
+    XX(TEXT, overlap, "overlap", "exact", 0, 0,                                                   \
+       "off, exact: compile while computing, or delayed: a step behind")                          \
+    XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
+       "exec: the process replaces itself; relay: its successor starts early")                    \
+    XX(COUNT, trace_steps, "trace-steps", "4", 0, 1000000000,                                     \
+       "first steps of the run that trace.json lists; 0 is none")                                 \
     XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")
 
 enum kiln_setting_id {

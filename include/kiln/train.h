@@ -10,7 +10,8 @@
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
  * metrics.jsonl, trace.json, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at
- * the end, tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
+ * the end, tokenizer.bin or tokenizer.json when the run has one, data.tok and val.tok (the tokens
+ * it reads).
  */
 #ifndef KILN_TRAIN_H
 #define KILN_TRAIN_H

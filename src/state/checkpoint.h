@@ -2,10 +2,9 @@
  *
  * checkpoint.h: durable checkpoints: all a resume needs when state.kiln is lost or not trusted.
  *
- *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate and
- *                                    eval read. Of a run that trains adapters: the frozen ones
- *                     /resume.kiln   header with cursor and checksums, m, v, adapters, and in a run
- *                                    of --overlap delayed both snapshots (docs/formats.md)
+ *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate
+ * and eval read. Of a run that trains adapters: the frozen ones /resume.kiln   header with cursor
+ * and checksums, m, v, adapters, and in a run of --overlap delayed both snapshots (docs/formats.md)
  *                     /run.json      the settings the run had then, when they are given
  *
  * A checkpoint is made as step-N.tmp, every file of it synced, then renamed and its parent synced:

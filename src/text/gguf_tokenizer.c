@@ -26,8 +26,8 @@ static const struct pre {
     const char *name, *pattern;
     bool ignore_merges, nfc;
 } pres[] = {
-    {"gpt-2", kiln_pattern_gpt2, false, false},    {"llama-bpe", kiln_pattern_llama3, true, false},
-    {"llama3", kiln_pattern_llama3, true, false},  {"llama-v3", kiln_pattern_llama3, true, false},
+    {"gpt-2", kiln_pattern_gpt2, false, false},   {"llama-bpe", kiln_pattern_llama3, true, false},
+    {"llama3", kiln_pattern_llama3, true, false}, {"llama-v3", kiln_pattern_llama3, true, false},
     {"qwen2", kiln_pattern_qwen2, false, true},
 };
 
@@ -47,14 +47,15 @@ static bool is_string(struct kiln_gguf_string a, const char *b) {
 static uint32_t id_at(const struct reader *r, const char *key) {
     const struct kiln_gguf_pair *pair = kiln_gguf_find(r->gguf, key);
     int64_t id;
-    bool said = pair != NULL && kiln_gguf_integer_at(pair, 0, &id) && id >= 0 &&
-                (size_t)id < r->parts.v.n;
+    bool said =
+        pair != NULL && kiln_gguf_integer_at(pair, 0, &id) && id >= 0 && (size_t)id < r->parts.v.n;
     return said ? (uint32_t)id : KILN_NO_ID;
 }
 
 static bool flag_at(const struct reader *r, const char *key, bool absent) {
     bool flag = absent;
-    return kiln_gguf_find(r->gguf, key) != NULL && kiln_gguf_flag(r->gguf, key, &flag, NULL) == KILN_OK
+    return kiln_gguf_find(r->gguf, key) != NULL &&
+                   kiln_gguf_flag(r->gguf, key, &flag, NULL) == KILN_OK
                ? flag
                : absent;
 }
@@ -161,8 +162,8 @@ static uint32_t find_named(const struct named *list, size_t n, struct kiln_gguf_
 }
 
 static enum kiln_status read_merge(struct reader *r, const struct named *list, size_t n,
-                                   struct kiln_gguf_string merge, size_t i, struct kiln_bytes *whole,
-                                   struct kiln_err *err) {
+                                   struct kiln_gguf_string merge, size_t i,
+                                   struct kiln_bytes *whole, struct kiln_err *err) {
     const char *blank = memchr(merge.data, ' ', merge.size);
     size_t left = blank != NULL ? (size_t)(blank - merge.data) : 0;
     uint32_t id[3] = {KILN_NO_ID, KILN_NO_ID, KILN_NO_ID};
@@ -176,7 +177,8 @@ static enum kiln_status read_merge(struct reader *r, const struct named *list, s
         id[1] = find_named(list, n, b);
         id[2] = find_named(list, n, (struct kiln_gguf_string){whole->data, whole->n});
     }
-    KILN_REQUIRE(id[0] != KILN_NO_ID && id[1] != KILN_NO_ID && id[2] != KILN_NO_ID, err, KILN_EINPUT,
+    KILN_REQUIRE(id[0] != KILN_NO_ID && id[1] != KILN_NO_ID && id[2] != KILN_NO_ID, err,
+                 KILN_EINPUT,
                  "tokenizer of %s: merge %zu, \"%.*s\", is not two pieces that spell a third",
                  r->name, i, (int)kiln_least(merge.size, 100), merge.data);
     KILN_REQUIRE(kiln_parts_add_merge(&r->parts, id[0], id[1], id[2]), err, KILN_ENOMEM,
@@ -352,8 +354,8 @@ static int32_t type_of(const struct kiln_tokenizer *tok, uint32_t id) {
     size_t size;
     const char *piece = kiln_piece(&p->v, id, &size);
     if (p->spelling == KILN_SPELL_LLAMA2C) {
-        return id == 0                            ? KILN_KIND_UNKNOWN
-               : id < 3                           ? KILN_KIND_CONTROL
+        return id == 0                             ? KILN_KIND_UNKNOWN
+               : id < 3                            ? KILN_KIND_CONTROL
                : kiln_piece_byte(piece, size) >= 0 ? KILN_KIND_BYTE
                                                    : KILN_KIND_TEXT;
     }
@@ -397,8 +399,8 @@ static enum kiln_status put_tokens(struct writer *w, struct kiln_err *err) {
     KILN_TRY(kiln_gguf_put_strings(w->pairs, KEY("tokens"), w->string, w->vocab, err));
     if (w->tok->parts.spelling != KILN_SPELL_BYTES) {
         score_merges(w);
-        KILN_TRY(kiln_gguf_put_numbers(w->pairs, KEY("scores"), KILN_GGUF_F32, w->score, w->vocab,
-                                       err));
+        KILN_TRY(
+            kiln_gguf_put_numbers(w->pairs, KEY("scores"), KILN_GGUF_F32, w->score, w->vocab, err));
     }
     return kiln_gguf_put_numbers(w->pairs, KEY("token_type"), KILN_GGUF_I32, w->type, w->vocab,
                                  err);

@@ -29,7 +29,8 @@ static enum kiln_status read_pattern(const struct kiln_json_reader *r, const jso
     return KILN_OK;
 }
 
-/* Each step of a Sequence, or the one step that is no Sequence. `list` names the Sequence's list. */
+/* Each step of a Sequence, or the one step that is no Sequence. `list` names the Sequence's list.
+ */
 typedef enum kiln_status (*step_fn)(struct kiln_json_reader *r, const json_t *step,
                                     const char *type, struct kiln_err *err);
 static enum kiln_status each_step(struct kiln_json_reader *r, const json_t *step, const char *list,
@@ -115,9 +116,8 @@ static enum kiln_status read_normalizer(struct kiln_json_reader *r, const json_t
 
 static enum kiln_status add_cut(struct kiln_json_reader *r, const char *pattern, bool literal,
                                 enum kiln_behaviour behaviour, bool invert, struct kiln_err *err) {
-    return kiln_parts_add_split(&r->parts, pattern, literal, behaviour, invert)
-               ? KILN_OK
-               : no_memory(r, err);
+    return kiln_parts_add_split(&r->parts, pattern, literal, behaviour, invert) ? KILN_OK
+                                                                                : no_memory(r, err);
 }
 
 static enum kiln_status read_split(struct kiln_json_reader *r, const json_t *step,
@@ -156,7 +156,8 @@ static enum kiln_status read_byte_level(struct kiln_json_reader *r, const json_t
     if (kiln_json_flag(step, "add_prefix_space", true)) {
         if (r->parts.n_splits > 0) {
             return KILN_JSON_FAIL(
-                r, err, "the pre-tokenizer %s with add_prefix_space behind another is not known to kiln",
+                r, err,
+                "the pre-tokenizer %s with add_prefix_space behind another is not known to kiln",
                 "ByteLevel");
         }
         r->parts.prefix = KILN_PREFIX_UNLESS_BLANK;
@@ -168,17 +169,20 @@ static enum kiln_status read_byte_level(struct kiln_json_reader *r, const json_t
 
 static enum kiln_status read_metaspace(struct kiln_json_reader *r, const json_t *step,
                                        struct kiln_err *err) {
-    const char *scheme = kiln_json_text(
-        step, "prepend_scheme", kiln_json_flag(step, "add_prefix_space", true) ? "always" : "never");
+    const char *scheme =
+        kiln_json_text(step, "prepend_scheme",
+                       kiln_json_flag(step, "add_prefix_space", true) ? "always" : "never");
     const char *replacement = kiln_json_text(step, "replacement", KILN_LOWER_BLOCK);
     if (!IS(replacement, KILN_LOWER_BLOCK)) {
-        return KILN_JSON_FAIL(r, err, "the pre-tokenizer Metaspace with \"%s\" for blanks is not "
-                                      "known to kiln, which knows U+2581",
+        return KILN_JSON_FAIL(r, err,
+                              "the pre-tokenizer Metaspace with \"%s\" for blanks is not "
+                              "known to kiln, which knows U+2581",
                               replacement);
     }
     if (r->parts.prefix != KILN_PREFIX_NONE || r->parts.n_splits > 0) {
-        return KILN_JSON_FAIL(r, err, "the pre-tokenizer %s behind another or behind Prepend is "
-                                      "not known to kiln",
+        return KILN_JSON_FAIL(r, err,
+                              "the pre-tokenizer %s behind another or behind Prepend is "
+                              "not known to kiln",
                               "Metaspace");
     }
     r->escapes = true;
@@ -227,8 +231,9 @@ static enum kiln_status read_decoder(struct kiln_json_reader *r, const json_t *s
         const json_t *stop = json_object_get(step, "stop");
         if (json_integer_value(start) > 1 || json_integer_value(stop) > 0 ||
             !IS(kiln_json_text(step, "content", " "), " ")) {
-            return KILN_JSON_FAIL(r, err, "the decoder %s of anything but one blank in front is "
-                                          "not known to kiln",
+            return KILN_JSON_FAIL(r, err,
+                                  "the decoder %s of anything but one blank in front is "
+                                  "not known to kiln",
                                   type);
         }
         r->parts.strips_blank = json_integer_value(start) == 1;
@@ -254,8 +259,8 @@ static enum kiln_status read_decoder(struct kiln_json_reader *r, const json_t *s
 
 enum kiln_status kiln_json_read_steps(struct kiln_json_reader *r, struct kiln_err *err) {
     const json_t *root = r->root;
-    KILN_TRY(each_step(r, json_object_get(root, "normalizer"), "normalizers", read_normalizer, 0,
-                       err));
+    KILN_TRY(
+        each_step(r, json_object_get(root, "normalizer"), "normalizers", read_normalizer, 0, err));
     KILN_TRY(each_step(r, json_object_get(root, "pre_tokenizer"), "pretokenizers",
                        read_pre_tokenizer, 0, err));
     bool cuts_bytes = r->byte_level;
@@ -264,7 +269,8 @@ enum kiln_status kiln_json_read_steps(struct kiln_json_reader *r, struct kiln_er
         return KILN_JSON_FAIL(r, err,
                               "%s; kiln knows byte-level tokenizers (ByteLevel as pre-tokenizer "
                               "and decoder) and SentencePiece-like ones (U+2581 for blanks)",
-                              r->byte_level && r->escapes ? "is byte-level and has U+2581 for blanks"
+                              r->byte_level && r->escapes
+                                  ? "is byte-level and has U+2581 for blanks"
                               : r->byte_level ? "has only one of the pre-tokenizer and the decoder "
                                                 "ByteLevel"
                                               : "is neither byte-level nor has U+2581 for blanks");

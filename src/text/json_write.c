@@ -76,7 +76,8 @@ static bool take_cut(void *context, uint32_t left, uint32_t right, uint32_t id) 
 
 static int by_rank(const void *a, const void *b) {
     const struct ranked *x = a, *y = b;
-    const uint32_t p[] = {x->rank, x->id, x->left, x->right}, q[] = {y->rank, y->id, y->left, y->right};
+    const uint32_t p[] = {x->rank, x->id, x->left, x->right},
+                   q[] = {y->rank, y->id, y->left, y->right};
     for (size_t i = 0; i < 4; i++) {
         if (p[i] != q[i]) {
             return p[i] < q[i] ? -1 : 1;
@@ -159,9 +160,9 @@ static json_t *normalizer_json(const struct kiln_tokenizer *tok) {
             list, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", KILN_LOWER_BLOCK));
     }
     if (is_blanks(tok) && !by_metaspace(tok)) {
-        (void)json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace",
-                                                    "pattern", "String", " ", "content",
-                                                    KILN_LOWER_BLOCK));
+        (void)json_array_append_new(
+            list, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ",
+                            "content", KILN_LOWER_BLOCK));
     }
     return in_sequence(list, "normalizers");
 }
@@ -218,9 +219,9 @@ static json_t *decoder_json(const struct kiln_tokenizer *tok) {
     if (!is_blanks(tok)) {
         return byte_level_json(false, true);
     }
-    json_t *list = json_pack("[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]", "type", "Replace", "pattern",
-                             "String", KILN_LOWER_BLOCK, "content", " ", "type", "ByteFallback",
-                             "type", "Fuse");
+    json_t *list =
+        json_pack("[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]", "type", "Replace", "pattern", "String",
+                  KILN_LOWER_BLOCK, "content", " ", "type", "ByteFallback", "type", "Fuse");
     if (tok->parts.strips_blank) {
         (void)json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip",
                                                     "content", " ", "start", 1, "stop", 0));
@@ -281,8 +282,9 @@ static json_t *vocab_json(const struct kiln_tokenizer *tok, struct kiln_bytes *r
 
 /* "a b" as everybody reads them, ["a", "b"] where a piece has a blank. */
 static json_t *merge_json(const char *left, const char *right) {
-    return strchr(left, ' ') == NULL && strchr(right, ' ') == NULL ? json_sprintf("%s %s", left, right)
-                                                                   : json_pack("[s, s]", left, right);
+    return strchr(left, ' ') == NULL && strchr(right, ' ') == NULL
+               ? json_sprintf("%s %s", left, right)
+               : json_pack("[s, s]", left, right);
 }
 
 static json_t *merges_json(const struct kiln_tokenizer *tok, struct kiln_bytes room[2]) {
@@ -351,8 +353,10 @@ static enum kiln_status dump(json_t *json, const char *name, char **out, size_t 
     *out = text != NULL ? kiln_strdup(text) : NULL;
     *size = text != NULL ? strlen(text) : 0;
     free(text);
-    KILN_REQUIRE(*out != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory, or a piece of it is "
-                                                 "no UTF-8", name);
+    KILN_REQUIRE(*out != NULL, err, KILN_ENOMEM,
+                 "tokenizer %s: out of memory, or a piece of it is "
+                 "no UTF-8",
+                 name);
     return KILN_OK;
 }
 
@@ -376,12 +380,12 @@ enum kiln_status kiln_json_tokenizer_text(const struct kiln_tokenizer *tok, char
     struct kiln_bytes room[2] = {{0}};
     *out = NULL;
     KILN_TRY(check_pieces(tok, err));
-    json_t *root = json_pack(
-        "{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
-        "added_tokens", added_json(tok, &room[0]), "normalizer", normalizer_json(tok),
-        "pre_tokenizer", pre_tokenizer_json(tok), "post_processor",
-        post_processor_json(tok, &room[0]), "decoder", decoder_json(tok), "model",
-        model_json(tok, room));
+    json_t *root =
+        json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation",
+                  "padding", "added_tokens", added_json(tok, &room[0]), "normalizer",
+                  normalizer_json(tok), "pre_tokenizer", pre_tokenizer_json(tok), "post_processor",
+                  post_processor_json(tok, &room[0]), "decoder", decoder_json(tok), "model",
+                  model_json(tok, room));
     kiln_bytes_free(&room[0]);
     kiln_bytes_free(&room[1]);
     return dump(root, tok->name, out, size, err);
@@ -398,12 +402,15 @@ enum kiln_status kiln_json_config_text(const struct kiln_tokenizer *tok, char **
                                        struct kiln_err *err) {
     const struct kiln_parts *p = &tok->parts;
     struct kiln_bytes room = {0};
-    json_t *config = p->config != NULL ? json_loads(p->config, JSON_ALLOW_NUL, NULL) : NULL;
-    if (config == NULL) {
-        config = json_pack("{s:s, s:b, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
-                           "add_bos_token", p->adds_bos, "add_eos_token", p->adds_eos,
-                           "clean_up_tokenization_spaces", 0);
+    if (p->config != NULL) {
+        *out = kiln_strdup(p->config);
+        *size = strlen(p->config);
+        KILN_REQUIRE(*out != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory", tok->name);
+        return KILN_OK;
     }
+    json_t *config = json_pack("{s:s, s:b, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
+                               "add_bos_token", p->adds_bos, "add_eos_token", p->adds_eos,
+                               "clean_up_tokenization_spaces", 0);
     name_mark(config, tok, "bos_token", p->bos, &room);
     name_mark(config, tok, "eos_token", p->eos, &room);
     kiln_bytes_free(&room);

@@ -70,8 +70,7 @@ enum kiln_status kiln_learner_add(struct kiln_learner *l, const char *text, size
 }
 
 /* Of a compressed text, or JSONL: its documents as they come. */
-static enum kiln_status add_pieces(struct kiln_learner *l, const char *path,
-                                   struct kiln_err *err) {
+static enum kiln_status add_pieces(struct kiln_learner *l, const char *path, struct kiln_err *err) {
     const struct kiln_tokenize_options text = {.blank_lines = l->how.blank_lines};
     const struct kiln_source_options how = {.tokenize = &text};
     struct kiln_source *source;

@@ -181,23 +181,23 @@ static bool read_trainer(struct model *m, struct wire w) {
             continue;
         }
         switch (f.number) {
-        case 3:
-            m->type = f.value;
-            break;
-        case 24:
-            m->suffix = f.value != 0;
-            break;
-        case 35:
-            m->parts.byte_fallback = f.value != 0;
-            break;
-        case 41:
-            m->parts.bos = id_of(f.value);
-            break;
-        case 42:
-            m->parts.eos = id_of(f.value);
-            break;
-        default:
-            break;
+            case 3:
+                m->type = f.value;
+                break;
+            case 24:
+                m->suffix = f.value != 0;
+                break;
+            case 35:
+                m->parts.byte_fallback = f.value != 0;
+                break;
+            case 41:
+                m->parts.bos = id_of(f.value);
+                break;
+            case 42:
+                m->parts.eos = id_of(f.value);
+                break;
+            default:
+                break;
         }
     }
     return !w.broken;

@@ -283,8 +283,8 @@ static enum kiln_status take_sample(struct kiln_source *s, char *text, size_t ro
 }
 
 enum kiln_status kiln_text_sample(const char *path, const struct kiln_tokenize_options *options,
-                                    size_t room, char **text, size_t *size, double *bytes,
-                                    struct kiln_err *err) {
+                                  size_t room, char **text, size_t *size, double *bytes,
+                                  struct kiln_err *err) {
     const struct kiln_source_options how = {.tokenize = options, .piece = 1 << 16};
     struct kiln_source *s;
     *size = 0;

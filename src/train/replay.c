@@ -289,8 +289,12 @@ static enum kiln_status link_tokens(struct replay *r, const char *name, struct k
 }
 
 static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
+    static const char *const links[] = {"tokenizer.bin", "tokenizer.json", "tokenizer_config.json",
+                                        "chat_template.jinja"};
     char path[PATH_ROOM];
-    KILN_TRY(link_file(r, "tokenizer.bin", err));
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
+        KILN_TRY(link_file(r, links[i], err));
+    }
     KILN_TRY(link_tokens(r, "data", err));
     KILN_TRY(link_tokens(r, "val", err));
     const bool own = r->start.bytes[KILN_CHECKPOINT_SETTINGS] > 0;
