@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "dims.h"
+#include "kiln/text.h"
 #include "kiln/train.h"
 #include "output.h"
 
@@ -28,8 +29,9 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_data,    KILN_SETTING_batch,   KILN_SETTING_seq,        KILN_SETTING_precision,
-    KILN_SETTING_threads, KILN_SETTING_rms_eps, KILN_SETTING_rope_theta, KILN_SETTING_adapter};
+    KILN_SETTING_data,     KILN_SETTING_batch,    KILN_SETTING_seq,          KILN_SETTING_precision,
+    KILN_SETTING_threads,  KILN_SETTING_rms_eps,  KILN_SETTING_rope_theta,   KILN_SETTING_adapter,
+    KILN_SETTING_skip_bad, KILN_SETTING_doc_mask, KILN_SETTING_chat_template};
 
 static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
                                      const struct kiln_eval_result *r, struct kiln_err *err) {
@@ -58,7 +60,12 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                     .batch = s->batch,
                                     .seq = s->seq != KILN_UNSET ? s->seq : 0,
                                     .windows = flags->windows,
-                                    .threads = s->threads != KILN_UNSET ? s->threads : 0};
+                                    .threads = s->threads != KILN_UNSET ? s->threads : 0,
+                                    .skip_bad = s->skip_bad,
+                                    .doc_mask = s->doc_mask};
+    how.chat_template = s->chat_template                         ? s->chat_template
+                        : kiln_chat_is_there(call->arguments[0]) ? call->arguments[0]
+                                                                 : NULL;
     KILN_REQUIRE(s->data != NULL, err, KILN_EUSAGE,
                  "eval: --data is missing: name a text or token file");
     struct kiln_device_choice device;

@@ -15,10 +15,10 @@
 #include "output.h"
 
 struct flags {
-    const char *prompt, *tokenizer;
+    const char *prompt, *tokenizer, *system;
     uint64_t tokens, seed;
     double temperature, top_p;
-    bool json;
+    bool json, chat;
 };
 
 static const struct option options[] = {
@@ -35,13 +35,18 @@ static const struct option options[] = {
     {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
      "tokenizer.json, .model, .gguf, .bin, a folder, \"bytes\" (the one of the run)", GROUP_MODEL,
      0, 0, offsetof(struct flags, tokenizer)},
+    {"chat", 0, OPTION_SWITCH, NULL, NULL,
+     "PROMPT is a message, which the model's chat template writes; the answer is shown", GROUP_TEXT,
+     0, 0, offsetof(struct flags, chat)},
+    {"system", 0, OPTION_TEXT, "TEXT", NULL, "with --chat: the system's message", GROUP_TEXT, 0, 0,
+     offsetof(struct flags, system)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
 
 static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads,
-                                                KILN_SETTING_rms_eps, KILN_SETTING_rope_theta,
-                                                KILN_SETTING_adapter};
+                                                KILN_SETTING_rms_eps,   KILN_SETTING_rope_theta,
+                                                KILN_SETTING_adapter,   KILN_SETTING_chat_template};
 
 /* Where the pieces go: to stdout, or into a text for --json. */
 struct sink {
@@ -98,7 +103,8 @@ static void print_rate(const struct kiln_generate_result *result) {
 }
 
 static enum kiln_status generate(const struct call *call, const struct kiln_model *model,
-                                 const struct kiln_tokenizer *tokenizer, struct kiln_err *err) {
+                                 const struct kiln_tokenizer *tokenizer,
+                                 const struct kiln_chat *chat, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_settings *s = &call->settings;
     struct sink sink = {.keep = flags->json};
@@ -108,6 +114,8 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
                                         .temperature = flags->temperature,
                                         .top_p = flags->top_p,
                                         .seed = flags->seed,
+                                        .chat = chat,
+                                        .system = flags->system,
                                         .threads = s->threads != KILN_UNSET ? s->threads : 0};
     struct kiln_device_choice device;
     KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
@@ -124,15 +132,37 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
     return status;
 }
 
+/* The template that is named; or that of the model's folder, or of the tokenizer's. */
+static enum kiln_status open_chat(const struct call *call, struct kiln_chat **out,
+                                  struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const char *named = call->settings.chat_template, *model = call->arguments[0];
+    const char *folder = kiln_chat_is_there(model) ? model
+                         : flags->tokenizer && kiln_chat_is_there(flags->tokenizer)
+                             ? flags->tokenizer
+                             : NULL;
+    KILN_REQUIRE(named || folder, err, KILN_EUSAGE,
+                 "generate --chat: %s has no chat template; name one with --chat-template FILE",
+                 model);
+    return kiln_chat_open(named ? named : folder, out, err);
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_model model;
     struct kiln_tokenizer *tokenizer = NULL;
+    struct kiln_chat *chat = NULL;
+    KILN_REQUIRE(flags->chat || !flags->system, err, KILN_EUSAGE,
+                 "generate: --system is a message of --chat; add --chat, or leave it out");
     KILN_TRY(model_open_as(&call->settings, call->arguments[0], flags->seed, &model, err));
     enum kiln_status status = tokenizer_for(&model, flags->tokenizer, &tokenizer, err);
-    if (status == KILN_OK) {
-        status = generate(call, &model, tokenizer, err);
+    if (status == KILN_OK && flags->chat) {
+        status = open_chat(call, &chat, err);
     }
+    if (status == KILN_OK) {
+        status = generate(call, &model, tokenizer, chat, err);
+    }
+    kiln_chat_close(chat);
     kiln_tokenizer_destroy(tokenizer);
     kiln_model_close(&model);
     return status;
@@ -147,7 +177,8 @@ const struct command command_generate = {
         "(random weights).\n"
         "The same flags give the same text on the same machine.\n\n"
         "  kiln generate runs/demo/run -p \"Once upon a time\"\n"
-        "  kiln generate stories260K.bin --tokenizer tok512.bin -t 0\n",
+        "  kiln generate stories260K.bin --tokenizer tok512.bin -t 0\n"
+        "  kiln generate runs/helper --chat -p \"What is a kiln?\"\n",
     .least_arguments = 1,
     .most_arguments = 1,
     .missing = "name a model: a run or Hugging Face folder, a .gguf, a llama2.c .bin, or a preset",

@@ -41,6 +41,7 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {KILN_SETTING_tokenizer, KILN_SETTING_blank_lines,
+                                                KILN_SETTING_skip_bad, KILN_SETTING_chat_template,
                                                 KILN_SETTING_threads};
 
 /* What is written where. */
@@ -159,8 +160,22 @@ static enum kiln_status report_learned(const struct call *call, const char *voca
 
 /* ---- a token file --------------------------------------------------------------------------- */
 
+/* What the reader of the text had to say. */
+static void remarks(const struct kiln_tokenize_report *r) {
+    if (r->answers + r->prompts > 0) {
+        printf("chat: %" PRIu64 " tokens of answers count, %" PRIu64 " of prompts do not\n",
+               r->answers, r->prompts);
+    }
+    if (r->bad_lines > 0) {
+        printf("%" PRIu64 " lines left out, the first: %s\n", r->bad_lines, r->first_bad);
+    }
+    if (r->stray_bytes > 0) {
+        printf("%" PRIu64 " bytes are not UTF-8; they were taken byte by byte\n", r->stray_bytes);
+    }
+}
+
 static enum kiln_status report_ids(const struct call *call, const char *name,
-                                   struct kiln_err *err) {
+                                   const struct kiln_tokenize_report *said, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_token_file *file = NULL;
     KILN_TRY(kiln_token_file_open(flags->out, 0, &file, err));
@@ -168,29 +183,55 @@ static enum kiln_status report_ids(const struct call *call, const char *name,
     const size_t documents = kiln_token_file_documents(file);
     const double bytes = (double)kiln_token_file_text_bytes(file);
     const size_t vocab = kiln_token_file_vocab(file);
-    const uint64_t bad = kiln_token_file_bad_bytes(file);
     kiln_token_file_close(file);
     if (flags->json) {
-        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:s}", "output", flags->out,
-                                    "tokens", (json_int_t)ids, "documents", (json_int_t)documents,
-                                    "vocab", (json_int_t)vocab, "bytes_not_utf8", (json_int_t)bad,
-                                    "bytes_per_token", bytes / (double)ids, "tokenizer", name),
-                          err);
+        return json_print(
+            json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I, s:I}", "output", flags->out,
+                      "tokens", (json_int_t)ids, "documents", (json_int_t)documents, "vocab",
+                      (json_int_t)vocab, "bytes_per_token", bytes / (double)ids, "tokenizer", name,
+                      "bad_lines", (json_int_t)said->bad_lines, "stray_bytes",
+                      (json_int_t)said->stray_bytes, "answers", (json_int_t)said->answers,
+                      "prompts", (json_int_t)said->prompts),
+            err);
     }
     printf("%s: %zu tokens in %zu documents, %.2f bytes a token; %zu ids of %s\n", flags->out, ids,
            documents, bytes / (double)ids, vocab, name);
-    if (bad > 0) {
-        printf("  %" PRIu64 " bytes of the text are not UTF-8; each is a token of its own\n", bad);
-    }
+    remarks(said);
     return output_finish(err);
+}
+
+/* The template that is named, or the one beside the tokenizer. */
+static enum kiln_status open_chat(const struct kiln_settings *s, struct kiln_chat **out,
+                                  struct kiln_err *err) {
+    char folder[4300];
+    *out = NULL;
+    if (s->chat_template) {
+        return kiln_chat_open(s->chat_template, out, err);
+    }
+    snprintf(folder, sizeof folder, "%s", s->tokenizer ? s->tokenizer : "");
+    if (!kiln_chat_is_there(folder)) {
+        char *slash = strrchr(folder, '/');
+        snprintf(slash ? slash : folder, sizeof folder - (slash ? (size_t)(slash - folder) : 0),
+                 "%s", slash ? "" : ".");
+    }
+    return s->tokenizer && kiln_chat_is_there(folder) ? kiln_chat_open(folder, out, err) : KILN_OK;
 }
 
 static enum kiln_status write_ids(const struct call *call, const struct kiln_tokenizer *tokenizer,
                                   const char *name, struct kiln_err *err) {
     const struct flags *flags = call->flags;
-    const struct kiln_tokenize_options how = {.blank_lines = call->settings.blank_lines};
-    KILN_TRY(kiln_tokenize_file(tokenizer, call->arguments[0], flags->out, &how, err));
-    return report_ids(call, name, err);
+    struct kiln_tokenize_report said = {.documents = 0};
+    struct kiln_chat *chat;
+    KILN_TRY(open_chat(&call->settings, &chat, err));
+    const struct kiln_tokenize_options how = {.blank_lines = call->settings.blank_lines,
+                                              .skip_bad = call->settings.skip_bad,
+                                              .chat = chat,
+                                              .report = &said};
+    const enum kiln_status status =
+        kiln_tokenize_file(tokenizer, call->arguments[0], flags->out, &how, err);
+    kiln_chat_close(chat);
+    KILN_TRY(status);
+    return report_ids(call, name, &said, err);
 }
 
 static enum kiln_status with_learned(const struct call *call, struct kiln_err *err) {
@@ -324,7 +365,9 @@ const struct command command_tokenize = {
     .summary = "turn a text file into token ids, or learn a vocabulary from texts",
     .details =
         "<|endoftext|> separates documents. kiln train tokenizes by itself; this is for a\n"
-        "vocabulary of your own, and for looking. A vocabulary is byte-level BPE, written as\n"
+        "vocabulary of your own, and for looking. TEXT may be compressed by gzip or zstd. In\n"
+        "*.jsonl a line is {\"text\": ...} or a conversation, {\"messages\": [...]}, which a\n"
+        "chat template writes: docs/data.md. A vocabulary is byte-level BPE, written as\n"
         "tokenizer.json, or, where its name ends in .bin, one that llama2.c reads.\n\n"
         "  kiln tokenize --train-bpe 4096 book.txt more.txt     # tokenizer.json\n"
         "  kiln train --data book.txt --tokenizer tokenizer.json\n"

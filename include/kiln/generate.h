@@ -23,6 +23,10 @@ struct kiln_generate_options {
     uint64_t seed;
     enum kiln_precision precision;
     size_t threads; /* 0: all processors */
+    /* The prompt is a user's message, which the template writes; the answer alone is told, and it
+     * ends at the template's own end of a sequence, too. NULL: text that goes on */
+    const struct kiln_chat *chat;
+    const char *system; /* of chat: a message in front of it; NULL: none */
 };
 
 /* Called with each piece of text as it is made, the prompt's pieces first; false stops. */

@@ -44,11 +44,14 @@
        "matrices with adapters: of q,k,v,o,gate,up,down, or all (q,v)")                           \
     XX(TEXT, adapter, "adapter", "", 0, 0,                                                        \
        "folder of adapters (PEFT's layout) to begin with, or to add")                             \
-    XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                            \
-    XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
+    XX(TEXT, data, "data", "", 0, 0, "texts, JSONL, tokens to train on, as a.txt:2,b.txt:1")      \
+    XX(TEXT, val, "val", "", 0, 0, "the same, to evaluate on (a part of --data)")                 \
     XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \
        "tokenizer.json, .model, .gguf, .bin or a folder (bytes)")                                 \
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
+    XX(FLAG, skip_bad, "skip-bad", "0", 0, 1, "leave lines of JSONL out that cannot be used")     \
+    XX(TEXT, chat_template, "chat-template", "", 0, 0,                                            \
+       "how conversations are written: a file or folder (the model's)")                           \
     XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
     XX(REAL, minutes, "minutes", "", 0.01, 1e6,                                                   \

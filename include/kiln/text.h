@@ -152,6 +152,37 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_encode(const struct kil
 KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uint32_t previous,
                                            uint32_t id, size_t *size);
 
+/* ---- chat templates ---------------------------------------------------------------------- */
+
+/* How a model wants a conversation written: the template of its tokenizer_config.json. Immutable,
+ * so any number of threads may use one. The language and its limits: docs/data.md. */
+struct kiln_chat;
+
+/* `path`: a folder with chat_template.jinja or with a tokenizer_config.json that has a
+ * chat_template, one of these files, or any other file that holds a template. KILN_EINPUT names
+ * what is wrong or not supported, and the line. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_open(const char *path, struct kiln_chat **out,
+                                                         struct kiln_err *err);
+KILN_API void kiln_chat_close(struct kiln_chat *chat);
+/* Does a folder hold one? */
+KILN_API bool kiln_chat_is_there(const char *folder);
+/* As chat_template.jinja and tokenizer_config.json, which has the special tokens' texts. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_save(const struct kiln_chat *chat,
+                                                         const char *folder, struct kiln_err *err);
+/* The text after which the model answers `user`; system NULL: none. *out is for kiln_chat_free. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat,
+                                                           const char *system, const char *user,
+                                                           char **out, size_t *size,
+                                                           struct kiln_err *err);
+/* Append the ids of a text that a template wrote, or of a part of one, which `begins` it or goes
+ * on: no BOS but where it wrote one. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_encode(const struct kiln_chat *chat,
+                                                           const struct kiln_tokenizer *tok,
+                                                           const char *text, size_t size,
+                                                           bool begins, struct kiln_ids *out,
+                                                           struct kiln_err *err);
+KILN_API void kiln_chat_free(char *text);
+
 /* ---- token files ------------------------------------------------------------------------- */
 
 /* Token files of kiln, all little-endian:
@@ -162,9 +193,13 @@ KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uin
  *   28  4  CRC-32C of bytes 0..27 and 32..63
  *   32  8  size of the source text        40  4  CRC-32C of the source text
  *   44  4  CRC-32C of the tokenizer (0 for bytes)
- *   48  4  1: empty lines separated documents     52  4  zero
- *   56  8  bytes of the source text that are not UTF-8
- *   64     ids
+ *   48  4  flags: 1 empty lines separated documents, 2 the bitmaps are there
+ *   52  4  CRC-32C of the bitmaps               56  8  zero
+ *   64     ids; with flag 2 zeros up to a multiple of 8, and two bitmaps of 64-bit words, an id a
+ *          bit, the lowest first: ids that count as targets, ids that begin a document
+ *
+ * Without bitmaps every id counts, and a document begins with the id that the header names. Files
+ * of before the bitmaps are such files; a kiln of then refuses one with bitmaps.
  *
  * A file without the magic is read as raw uint16 ids (llama2.c, the published trainers), whose
  * documents begin with id 1.
@@ -185,22 +220,45 @@ KILN_API size_t kiln_token_file_vocab(const struct kiln_token_file *file);
 /* Bytes of text the ids came from; 0 when unknown (raw file). */
 KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file);
 
-/* Bytes of that text that are not UTF-8: each became an id of its own. 0 when unknown. */
-KILN_API uint64_t kiln_token_file_bad_bytes(const struct kiln_token_file *file);
-
 /* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */
 KILN_API bool kiln_token_file_is(const char *path);
 
+/* What there is to say about a text that was tokenized. */
+struct kiln_tokenize_report {
+    uint64_t documents;
+    uint64_t stray_bytes; /* of no UTF-8 character: taken byte by byte */
+    uint64_t bad_lines;   /* of JSONL, left out */
+    char first_bad[400];  /* what was wrong with the first of them: file, line, reason */
+    uint64_t answers;     /* tokens of chat that count as targets */
+    uint64_t prompts;     /* and those that do not */
+};
 struct kiln_tokenize_options {
-    bool blank_lines; /* an empty line separates documents, beside <|endoftext|> */
+    bool blank_lines;             /* an empty line separates documents, beside <|endoftext|> */
+    bool skip_bad;                /* JSONL: leave lines out that cannot be used, and count them */
+    const struct kiln_chat *chat; /* how conversations are written; NULL: none may come */
+    struct kiln_tokenize_report *report; /* NULL, or where to report */
 };
 /* Tokenize a text file into a token file, durably. A document becomes BOS + its ids; the next BOS
  * ends it, as in llama2.c's data, so the models of both learn the same end. `<|endoftext|>` (and
  * the blanks around it) separates documents. Ids are uint16 when the vocabulary is at most 65536.
- * An empty text is KILN_EINPUT. */
+ *
+ * The text may be compressed by gzip or zstd. A file named *.jsonl, *.jsonl.gz or *.jsonl.zst has a
+ * JSON object a line: with `text`, a document, or with `messages`, a conversation, of which only
+ * what the model says counts. Memory does not grow with the file.
+ *
+ * KILN_EINPUT: no text in it, compressed data that is damaged or ends in the middle, a line of
+ * JSONL that cannot be used (file, line, reason). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
     const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
     const struct kiln_tokenize_options *options, struct kiln_err *err);
+
+/* Documents of a text's beginning, a newline between two, about `room` bytes of them; *text is for
+ * kiln_text_free. *bytes: of the whole text, of compressed files and JSONL by the share of the file
+ * that was read. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_text_sample(
+    const char *path, const struct kiln_tokenize_options *options, size_t room, char **text,
+    size_t *size, double *bytes, struct kiln_err *err);
+KILN_API void kiln_text_free(char *text);
 
 /* Are the ids of a file with a header those of this tokenizer's vocabulary? */
 KILN_API bool kiln_token_file_of(const struct kiln_token_file *file,
@@ -211,6 +269,10 @@ KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,
                                         const struct kiln_tokenizer *tok, const char *text_path,
                                         const struct kiln_tokenize_options *options);
 
+/* Does the id at a place count as a target, and does it begin a document? */
+KILN_API bool kiln_token_file_counts(const struct kiln_token_file *file, size_t at);
+KILN_API bool kiln_token_file_begins(const struct kiln_token_file *file, size_t at);
+
 /* A target that counts nowhere: no loss, no gradient. Losses are averaged over the others. */
 #define KILN_NO_TARGET UINT32_MAX
 
@@ -218,10 +280,11 @@ KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,
 
 enum kiln_split { KILN_TRAIN, KILN_VALIDATION };
 
-/* Windows of seq+1 consecutive ids, `seq` apart, of one token file. The last documents, about
- * `validation` of all ids (0 to 0.5), are kept from training; where no document begins near that
- * place (within half of the share), the one that lies there is cut. Which window a sample reads is
- * a pure function of (file, seed, sample number): a permutation of all windows per epoch. */
+/* Windows of seq+1 consecutive ids, `seq` apart, of one token file or several. The last documents
+ * of each, about `validation` of all ids (0 to 0.5), are kept from training; where no document
+ * begins near that place (within half of the share), the one that lies there is cut. Which window a
+ * sample reads is a pure function of (files, weights, seed, sample number): a permutation of a
+ * file's windows per epoch of that file. */
 struct kiln_data;
 
 /* Takes `file` over on success (closed with the data). KILN_EINPUT when a split that is asked for
@@ -230,8 +293,18 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_data_create(struct kiln_token_fil
                                                            uint64_t seed, double validation,
                                                            struct kiln_data **out,
                                                            struct kiln_err *err);
+/* The same of n files. Samples come from them as their weights are to each other, whatever the
+ * files' sizes; weights [n], three decimals, up to KILN_WEIGHT_MOST. NULL: as their windows are, so
+ * that an epoch is one of every file. */
+enum { KILN_WEIGHT_MOST = 1000000 };
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_data_mix(struct kiln_token_file *const *files,
+                                                        const double *weights, size_t n, size_t seq,
+                                                        uint64_t seed, double validation,
+                                                        struct kiln_data **out,
+                                                        struct kiln_err *err);
 KILN_API void kiln_data_destroy(struct kiln_data *data);
-KILN_API const struct kiln_token_file *kiln_data_file(const struct kiln_data *data);
+KILN_API size_t kiln_data_files(const struct kiln_data *data);
+KILN_API const struct kiln_token_file *kiln_data_file(const struct kiln_data *data, size_t i);
 /* Windows in a split: one epoch. */
 KILN_API size_t kiln_data_windows(const struct kiln_data *data, enum kiln_split split);
 /* Training sample number `sample` (0, 1, 2, ... over all epochs): seq inputs, and the seq targets

@@ -309,12 +309,15 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(const struct kiln_mode
 
 /* Mean loss of a model over a data file. */
 struct kiln_eval_options {
-    const char *data;      /* text or token file */
+    const char *data;      /* text or token files, as --data */
     const char *tokenizer; /* NULL: the model's own, or bytes */
     size_t batch, seq;     /* 0: 8, of the model */
     size_t windows;        /* most windows read; 0: all */
     enum kiln_precision precision;
-    size_t threads; /* 0: all */
+    size_t threads;            /* 0: all */
+    const char *chat_template; /* for conversations: file or folder; NULL: none */
+    bool skip_bad;             /* lines of JSONL that cannot be used are left out */
+    bool doc_mask;             /* attention within documents only, as in training with it */
 };
 struct kiln_eval_result {
     double loss; /* nats a token */

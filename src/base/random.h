@@ -37,6 +37,7 @@ enum kiln_stream {
     KILN_STREAM_SAMPLE,
     KILN_STREAM_STORY,
     KILN_STREAM_TEST,
+    KILN_STREAM_MIX,
 };
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "infer/sample.h"
 #include "infer/session.h"
+#include "text/chat.h"
 #include "text/text_int.h"
 #include "text/utf8.h"
 
@@ -22,6 +23,8 @@ struct telling {
     float *logits;
     struct kiln_ids prompt;
     size_t limit; /* positions */
+    bool chat;
+    uint32_t turn_end; /* of chat: an id that ends the answer, or KILN_NO_ID */
     kiln_piece_fn piece;
     void *context;
     char held[4]; /* the beginning of a character whose other bytes are ids to come */
@@ -96,7 +99,7 @@ static bool tell(struct telling *t, uint32_t previous, uint32_t id) {
 /* Tell the prompt, as far as there are positions: false when the caller has enough. */
 static bool tell_prompt(struct telling *t) {
     uint32_t previous = kiln_tokenizer_begin(t->tokenizer);
-    for (size_t i = previous != KILN_NO_ID; i < t->prompt.n && i <= t->limit; i++) {
+    for (size_t i = previous != KILN_NO_ID; !t->chat && i < t->prompt.n && i <= t->limit; i++) {
         if (!tell(t, previous, t->prompt.id[i])) {
             return false;
         }
@@ -126,7 +129,8 @@ static enum kiln_status run(struct telling *t, struct kiln_generate_result *resu
     uint32_t token = t->prompt.id[t->prompt.n - 1];
     for (;;) {
         uint32_t next = kiln_sample(&t->sampler, t->logits, result->tokens - 1);
-        if (next == bos || next == end || !tell(t, token, next) || result->tokens == t->limit) {
+        if (next == bos || next == end || (t->chat && next == t->turn_end) ||
+            !tell(t, token, next) || result->tokens == t->limit) {
             break;
         }
         token = next;
@@ -139,6 +143,30 @@ static enum kiln_status run(struct telling *t, struct kiln_generate_result *resu
     return KILN_OK;
 }
 
+/* The prompt as the template writes it, and the id of the text that ends an answer. */
+static enum kiln_status prepare_chat(struct telling *t, const struct kiln_generate_options *options,
+                                     struct kiln_err *err) {
+    char *text;
+    size_t size;
+    const char *end = kiln_chat_eos(options->chat);
+    struct kiln_ids ids = {0};
+    t->chat = true;
+    t->turn_end = KILN_NO_ID;
+    if (end) {
+        KILN_TRY(kiln_chat_encode(options->chat, t->tokenizer, end, strlen(end), false, &ids, err));
+        t->turn_end = ids.n == 1 ? ids.id[0] : KILN_NO_ID;
+        kiln_ids_free(&ids);
+    }
+    KILN_TRY(kiln_chat_prompt(options->chat, options->system,
+                              options->prompt ? options->prompt : "", &text, &size, err));
+    const enum kiln_status status =
+        kiln_chat_encode(options->chat, t->tokenizer, text, size, true, &t->prompt, err);
+    kiln_chat_free(text);
+    KILN_TRY(status);
+    KILN_REQUIRE(t->prompt.n > 0, err, KILN_EINPUT, "the chat template writes no prompt");
+    return KILN_OK;
+}
+
 /* Everything that can be refused, before anything is computed. */
 static enum kiln_status prepare(struct telling *t, const struct kiln_generate_options *options,
                                 struct kiln_err *err) {
@@ -147,7 +175,9 @@ static enum kiln_status prepare(struct telling *t, const struct kiln_generate_op
     KILN_TRY(kiln_tokenizer_fits(t->tokenizer, vocab, err));
     KILN_TRY(kiln_sampler_open(&t->sampler, vocab, options->temperature, options->top_p,
                                options->seed, err));
-    KILN_TRY(kiln_tokenizer_encode(t->tokenizer, text, strlen(text), true, &t->prompt, err));
+    KILN_TRY(options->chat
+                 ? prepare_chat(t, options, err)
+                 : kiln_tokenizer_encode(t->tokenizer, text, strlen(text), true, &t->prompt, err));
     KILN_REQUIRE(t->prompt.n > 0, err, KILN_EINPUT,
                  "the tokenizer %s has no token that begins a text; give a prompt",
                  kiln_tokenizer_name(t->tokenizer));

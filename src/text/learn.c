@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
+#include "text/source.h"
 #include "text/bpe.h"
 #include "text/count_words.h"
 
@@ -68,9 +69,31 @@ enum kiln_status kiln_learner_add(struct kiln_learner *l, const char *text, size
     return kiln_word_counter_add(&l->counter, &documents, err);
 }
 
+/* Of a compressed text, or JSONL: its documents as they come. */
+static enum kiln_status add_pieces(struct kiln_learner *l, const char *path, struct kiln_err *err) {
+    const struct kiln_tokenize_options text = {.blank_lines = l->how.blank_lines};
+    const struct kiln_source_options how = {.tokenize = &text};
+    struct kiln_source *source;
+    KILN_TRY(kiln_source_open(path, &how, &source, err));
+    struct kiln_piece piece;
+    bool more = true;
+    enum kiln_status status = KILN_OK;
+    while (status == KILN_OK && more) {
+        status = kiln_source_next(source, &piece, &more, err);
+        if (status == KILN_OK && more) {
+            status = kiln_learner_add(l, piece.text, piece.size, err);
+        }
+    }
+    kiln_source_close(source);
+    return status;
+}
+
 enum kiln_status kiln_learner_add_file(struct kiln_learner *l, const char *path,
                                        struct kiln_err *err) {
     struct kiln_map map;
+    if (kiln_source_is_packed(path)) {
+        return add_pieces(l, path, err);
+    }
     KILN_TRY(kiln_map_open(&map, path, err));
     const enum kiln_status status = kiln_learner_add(l, (const char *)map.data, map.size, err);
     kiln_map_close(&map);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -218,6 +219,14 @@ enum kiln_status kiln_stream_open(const char *path, struct kiln_stream **out,
 }
 
 uint64_t kiln_stream_size(const struct kiln_stream *s) { return s->size; }
+bool kiln_stream_packed(const struct kiln_stream *s) { return s->format != PLAIN; }
+double kiln_stream_share(const struct kiln_stream *s) {
+    struct stat st;
+    const off_t at = lseek(s->fd, 0, SEEK_CUR);
+    return fstat(s->fd, &st) == 0 && st.st_size > 0 && at >= (off_t)(s->n - s->at)
+               ? (double)(at - (off_t)(s->n - s->at)) / (double)st.st_size
+               : 1;
+}
 uint32_t kiln_stream_crc(const struct kiln_stream *s) { return s->crc; }
 
 void kiln_stream_close(struct kiln_stream *s) {

@@ -10,6 +10,7 @@
 #ifndef KILN_TEXT_STREAM_H
 #define KILN_TEXT_STREAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,9 @@ KILN_MUST_CHECK enum kiln_status kiln_stream_read(struct kiln_stream *stream, vo
 /* Bytes read so far, and their CRC-32C: of the text, not of the compressed file. */
 uint64_t kiln_stream_size(const struct kiln_stream *stream);
 uint32_t kiln_stream_crc(const struct kiln_stream *stream);
+/* Is it compressed, and how much of the file has been read, from 0 to 1? */
+bool kiln_stream_packed(const struct kiln_stream *stream);
+double kiln_stream_share(const struct kiln_stream *stream);
 void kiln_stream_close(struct kiln_stream *stream);
 
 #endif

@@ -468,9 +468,10 @@ static const struct {
     const char *name;
     char what[3]; /* a comparison, or: i in, s the same, d divisible */
 } binary_tests[] = {
-    {"eq", "=="},      {"equalto", "=="}, {"ne", "!="},    {"lt", "<"},
-    {"lessthan", "<"}, {"le", "<="},      {"gt", ">"},     {"greaterthan", ">"},
-    {"ge", ">="},      {"in", "i"},       {"sameas", "s"}, {"divisibleby", "d"},
+    {"eq", "=="}, {"equalto", "=="}, {"==", "=="},         {"ne", "!="}, {"!=", "!="},
+    {"lt", "<"},  {"<", "<"},        {"lessthan", "<"},    {"le", "<="}, {"<=", "<="},
+    {"gt", ">"},  {">", ">"},        {"greaterthan", ">"}, {"ge", ">="}, {">=", ">="},
+    {"in", "i"},  {"sameas", "s"},   {"divisibleby", "d"},
 };
 
 bool kiln_tpl_has_test(struct tpl_str name) {

@@ -195,6 +195,13 @@ static enum kiln_status take_number(struct lexer *l) {
             end++;
         }
     }
+    size_t exponent = end + 1 < l->n && (l->s[end] == 'e' || l->s[end] == 'E') ? end + 1 : 0;
+    exponent += exponent > 0 && (l->s[exponent] == '+' || l->s[exponent] == '-');
+    if (exponent > 0 && exponent < l->n && isdigit((unsigned char)l->s[exponent])) {
+        real = true;
+        for (end = exponent; end < l->n && isdigit((unsigned char)l->s[end]); end++) {
+        }
+    }
     const size_t from = l->at;
     advance(l, end);
     return emit(l, real ? TPL_FLOAT : TPL_INTEGER, l->s + from, end - from);

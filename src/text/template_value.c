@@ -338,7 +338,7 @@ static enum kiln_status walk_text(struct tpl_run *r, struct tpl_str s, struct tp
 
 enum kiln_status kiln_tpl_walk(struct tpl_run *r, const struct tpl_value *v,
                                struct tpl_list **out) {
-    struct tpl_value list;
+    struct tpl_value list = {.list = NULL};
     if (v->type == TPL_LIST) {
         *out = v->list;
         return KILN_OK;

@@ -284,6 +284,11 @@ KILN_MUST_CHECK enum kiln_status kiln_encoder_create(const struct kiln_tokenizer
                                                      struct kiln_encoder **out,
                                                      struct kiln_err *err);
 void kiln_encoder_begin(struct kiln_encoder *e, const char *text, size_t size);
+/* A text that goes on where another one ended: no blank is put before it. */
+void kiln_encoder_go_on(struct kiln_encoder *e, const char *text, size_t size);
+/* May a text be cut behind a newline that stands alone, before this letter: no token and no pattern
+ * reaches across? */
+bool kiln_encoder_may_cut(const struct kiln_tokenizer *tok, char letter);
 bool kiln_encoder_done(const struct kiln_encoder *e);
 /* Append ids to `out` until it holds at least `enough`, or the text is done. */
 KILN_MUST_CHECK enum kiln_status kiln_encoder_more(struct kiln_encoder *e, size_t enough,
@@ -320,12 +325,20 @@ struct kiln_token_header {
     uint64_t text_size;
     uint32_t text_crc;
     uint32_t vocabulary_crc;
-    uint32_t flags; /* 1: empty lines separated documents */
-    uint64_t bad_bytes;
+    uint32_t flags; /* enum kiln_token_flag */
+    uint32_t bitmaps_crc;
 };
+enum kiln_token_flag { KILN_TOKENS_BLANK_LINES = 1, KILN_TOKENS_BITMAPS = 2 };
+/* Bytes of a bitmap of so many ids, and of the zeros in front of both. */
+static inline uint64_t kiln_bitmap_bytes(uint64_t count) { return (count + 63) / 64 * 8; }
+static inline uint64_t kiln_bitmap_gap(const struct kiln_token_header *h) {
+    return (8 - h->count * h->width % 8) % 8;
+}
 void kiln_token_header_write(const struct kiln_token_header *h,
                              unsigned char out[KILN_TOKEN_HEADER]);
 
+/* Are there ids that do not count? */
+bool kiln_token_file_masked(const struct kiln_token_file *file);
 const char *kiln_token_file_path(const struct kiln_token_file *file);
 uint32_t kiln_token_file_bos(const struct kiln_token_file *file);
 /* Copy ids at .. at+n-1. */

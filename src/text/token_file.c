@@ -26,7 +26,8 @@ struct kiln_token_file {
     char *path;
     struct kiln_token_header header;
     const unsigned char *ids;
-    size_t first_byte; /* offset of the ids in the file */
+    size_t first_byte;               /* offset of the ids in the file */
+    const uint64_t *counts, *begins; /* bitmaps; NULL: every id counts, BOS begins a document */
     size_t documents;
 };
 
@@ -49,7 +50,7 @@ void kiln_token_header_write(const struct kiln_token_header *h,
     memcpy(out + 40, &h->text_crc, 4);
     memcpy(out + 44, &h->vocabulary_crc, 4);
     memcpy(out + 48, &h->flags, 4);
-    memcpy(out + 56, &h->bad_bytes, 8);
+    memcpy(out + 52, &h->bitmaps_crc, 4);
     uint32_t crc = header_crc(out);
     memcpy(out + HEADER_CRC_AT, &crc, 4);
 }
@@ -63,12 +64,49 @@ static void header_read(const unsigned char *in, struct kiln_token_header *h) {
     memcpy(&h->text_crc, in + 40, 4);
     memcpy(&h->vocabulary_crc, in + 44, 4);
     memcpy(&h->flags, in + 48, 4);
-    memcpy(&h->bad_bytes, in + 56, 8);
+    memcpy(&h->bitmaps_crc, in + 52, 4);
 }
 
 static bool has_magic(const struct kiln_map *map) {
     return map->size >= sizeof magic && memcmp(map->data, magic, sizeof magic) == 0;
 }
+
+/* Do header and size agree? Counts of any size may stand there. */
+static enum kiln_status check_size(const struct kiln_token_file *file, struct kiln_err *err) {
+    const struct kiln_token_header *h = &file->header;
+    const size_t bytes = file->map.size - KILN_TOKEN_HEADER;
+    const bool bitmaps = (h->flags & KILN_TOKENS_BITMAPS) != 0;
+    bool fits = h->count <= bytes / h->width;
+    if (fits) {
+        const uint64_t more = bitmaps ? kiln_bitmap_gap(h) + 2 * kiln_bitmap_bytes(h->count) : 0;
+        fits = h->count * h->width + more == bytes;
+    }
+    KILN_REQUIRE(fits, err, KILN_EINPUT,
+                 "token file %s: its header says %llu ids of %u bytes%s, the file has %zu bytes of "
+                 "them; tokenize the text again",
+                 file->path, (unsigned long long)h->count, h->width,
+                 bitmaps ? " and two bits each" : "", bytes);
+    KILN_REQUIRE(h->count > 0, err, KILN_EINPUT, "token file %s: holds no ids", file->path);
+    return KILN_OK;
+}
+
+static enum kiln_status read_bitmaps(struct kiln_token_file *file, struct kiln_err *err) {
+    const struct kiln_token_header *h = &file->header;
+    const uint64_t bytes = kiln_bitmap_bytes(h->count);
+    if ((h->flags & KILN_TOKENS_BITMAPS) == 0) {
+        return KILN_OK;
+    }
+    const unsigned char *at = file->ids + h->count * h->width + kiln_bitmap_gap(h);
+    KILN_REQUIRE(kiln_crc32c(0, at, 2 * bytes) == h->bitmaps_crc, err, KILN_EINPUT,
+                 "token file %s: its bitmaps fail their checksum; it is damaged, tokenize the text "
+                 "again",
+                 file->path);
+    file->counts = (const void *)at; /* a multiple of 8 behind a page */
+    file->begins = (const void *)(at + bytes);
+    return KILN_OK;
+}
+
+static bool bit(const uint64_t *bitmap, size_t at) { return bitmap[at / 64] >> at % 64 & 1; }
 
 static enum kiln_status read_kiln(struct kiln_token_file *file, struct kiln_err *err) {
     const char *path = file->path;
@@ -88,13 +126,11 @@ static enum kiln_status read_kiln(struct kiln_token_file *file, struct kiln_err 
                  "token file %s: %u bytes an id and a vocabulary of %u; expected 2 or 4 bytes and "
                  "at least 1",
                  path, h->width, h->vocab);
-    size_t found = (file->map.size - KILN_TOKEN_HEADER) / h->width;
-    KILN_REQUIRE(h->count == found && (file->map.size - KILN_TOKEN_HEADER) % h->width == 0, err,
+    KILN_REQUIRE((h->flags & ~(uint32_t)(KILN_TOKENS_BLANK_LINES | KILN_TOKENS_BITMAPS)) == 0, err,
                  KILN_EINPUT,
-                 "token file %s: its header says %llu ids of %u bytes, the file has %zu bytes of "
-                 "them; tokenize the text again",
-                 path, (unsigned long long)h->count, h->width, file->map.size - KILN_TOKEN_HEADER);
-    KILN_REQUIRE(found > 0, err, KILN_EINPUT, "token file %s: holds no ids", path);
+                 "token file %s: flags %#x are of a newer kiln; tokenize the text again", path,
+                 h->flags);
+    KILN_TRY(check_size(file, err));
     file->first_byte = KILN_TOKEN_HEADER;
     return KILN_OK;
 }
@@ -172,8 +208,11 @@ static enum kiln_status check_ids(struct kiln_token_file *file, size_t vocab,
         }
         begins += scan.begins;
     }
+    for (size_t i = 0; file->begins && i < (count + 63) / 64; i++) {
+        begins = (i > 0 ? begins : 0) + (size_t)__builtin_popcountll(file->begins[i]);
+    }
     /* a file may begin inside a document */
-    file->documents = begins + (kiln_token_file_id(file, 0) != file->header.bos);
+    file->documents = begins + !kiln_token_file_begins(file, 0);
     return KILN_OK;
 }
 
@@ -196,6 +235,9 @@ enum kiln_status kiln_token_file_open(const char *path, size_t vocab, struct kil
     }
     if (status == KILN_OK) {
         file->ids = file->map.data + file->first_byte;
+        status = read_bitmaps(file, err);
+    }
+    if (status == KILN_OK) {
         status = check_ids(file, vocab, err);
     }
     if (status != KILN_OK) {
@@ -226,9 +268,6 @@ uint32_t kiln_token_file_id(const struct kiln_token_file *file, size_t at) {
 
 size_t kiln_token_file_documents(const struct kiln_token_file *file) { return file->documents; }
 size_t kiln_token_file_vocab(const struct kiln_token_file *file) { return file->header.vocab; }
-uint64_t kiln_token_file_bad_bytes(const struct kiln_token_file *file) {
-    return file->header.bad_bytes;
-}
 uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file) {
     return file->header.text_size;
 }
@@ -237,6 +276,16 @@ uint32_t kiln_token_file_bos(const struct kiln_token_file *file) { return file->
 const struct kiln_token_header *kiln_token_file_header(const struct kiln_token_file *file) {
     return &file->header;
 }
+
+bool kiln_token_file_counts(const struct kiln_token_file *file, size_t at) {
+    return file->counts == NULL || bit(file->counts, at);
+}
+
+bool kiln_token_file_begins(const struct kiln_token_file *file, size_t at) {
+    return file->begins ? bit(file->begins, at) : kiln_token_file_id(file, at) == file->header.bos;
+}
+
+bool kiln_token_file_masked(const struct kiln_token_file *file) { return file->counts != NULL; }
 
 void kiln_token_file_copy(const struct kiln_token_file *file, size_t at, size_t n, uint32_t *out) {
     if (file->header.width == 4) {

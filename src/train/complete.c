@@ -133,15 +133,23 @@ static enum kiln_status complete_lora(struct kiln_settings *s, const struct kiln
                : KILN_OK;
 }
 
-/* The vocabulary in a token file's header; a raw file has none, and *vocab stays. */
+/* The vocabulary in the headers of token files, the largest; raw files have none, and where all are
+ * raw *vocab stays. */
 static enum kiln_status vocab_of_tokens(const char *data, size_t *vocab, struct kiln_err *err) {
-    struct kiln_token_file *tokens;
-    KILN_TRY(kiln_token_file_open(data, 0, &tokens, err));
-    if (kiln_token_file_vocab(tokens) > 0) {
-        *vocab = kiln_token_file_vocab(tokens);
+    struct kiln_data_list list;
+    enum kiln_status status = kiln_data_list_parse(data, &list, err);
+    size_t largest = 0;
+    for (size_t i = 0; status == KILN_OK && i < list.n; i++) {
+        struct kiln_token_file *tokens;
+        status = kiln_token_file_open(list.path[i], 0, &tokens, err);
+        if (status == KILN_OK && kiln_token_file_vocab(tokens) > largest) {
+            largest = kiln_token_file_vocab(tokens);
+        }
+        kiln_token_file_close(status == KILN_OK ? tokens : NULL);
     }
-    kiln_token_file_close(tokens);
-    return KILN_OK;
+    kiln_data_list_free(&list);
+    *vocab = largest > 0 ? largest : *vocab;
+    return status;
 }
 
 /* The model, the tokenizer and the sizes they agree on. */
@@ -164,7 +172,7 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
     bool free_vocab = !file && s->vocab == KILN_UNSET;
     struct kiln_dims dims = source->dims;
     KILN_TRY(kiln_settings_sizes(s, file, &dims, err));
-    if (free_vocab && kiln_token_file_is(s->data)) {
+    if (free_vocab && kiln_data_is_tokens(s->data)) {
         KILN_TRY(vocab_of_tokens(s->data, &dims.vocab, err));
         free_vocab = false;
     }

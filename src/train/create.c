@@ -20,8 +20,9 @@
 
 /* runs/MODEL-DATA from the names of the two, with a number where that is taken; own: the model has
  * no name, runs/DATA. */
-static void choose_folder(const struct kiln_settings *s, bool own, char *out, size_t size) {
-    const char *names[2] = {s->model, s->data};
+static void choose_folder(const struct kiln_settings *s, const char *data, bool own, char *out,
+                          size_t size) {
+    const char *names[2] = {s->model, data};
     char stem[2][64];
     for (int i = 0; i < 2; i++) {
         size_t length = strlen(names[i]);
@@ -175,6 +176,19 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     return status;
 }
 
+/* Lists as they can be read again without the files. */
+static enum kiln_status keep_list(struct kiln_settings *s, enum kiln_setting_id id,
+                                  const char *text, struct kiln_err *err) {
+    struct kiln_data_list list;
+    KILN_TRY(kiln_data_list_parse(text, &list, err));
+    char *plain = kiln_data_list_text(&list);
+    kiln_data_list_free(&list);
+    KILN_REQUIRE(plain, err, KILN_ENOMEM, "data: out of memory");
+    const enum kiln_status status = kiln_settings_set(s, id, plain, s->origin[id], err);
+    kiln_free(plain);
+    return status;
+}
+
 /* `learned` is taken over. */
 static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *learned,
                                struct kiln_err *err) {
@@ -188,7 +202,8 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
     struct kiln_lora lora;
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(kiln_settings_lora(s, &lora, err));
-    KILN_TRY(kiln_check_data(s->data, err));
+    KILN_TRY(keep_list(s, KILN_SETTING_data, s->data, err));
+    KILN_TRY(s->val ? keep_list(s, KILN_SETTING_val, s->val, err) : KILN_OK);
     const enum kiln_status status = kiln_settings_complete(s, learned, &completed, err);
     run->tokenizer = completed.tokenizer;
     KILN_TRY(status);
@@ -209,7 +224,10 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
             run->folder[n - 1] = '\0'; /* or the temporary folder would lie inside */
         }
     } else {
-        choose_folder(s, own, run->folder, sizeof run->folder);
+        struct kiln_data_list list;
+        KILN_TRY(kiln_data_list_split(s->data, &list, err));
+        choose_folder(s, list.path[0], own, run->folder, sizeof run->folder);
+        kiln_data_list_free(&list);
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_out, run->folder, KILN_FROM_DEFAULT, err));
     }
     KILN_TRY(make_folder(run, &completed.source, err));

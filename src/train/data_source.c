@@ -2,20 +2,219 @@
 #include "train/data_source.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include "base/io.h"
+#include "base/mem.h"
 
 enum { BYTES_VOCAB = 259 };
 
-enum kiln_status kiln_check_data(const char *data, struct kiln_err *err) {
+/* ---- lists --------------------------------------------------------------------------------------
+ */
+
+static bool is_file(const char *path) {
     struct stat st;
-    KILN_REQUIRE(stat(data, &st) == 0, err, KILN_EINPUT, "data %s: %s", data, strerror(errno));
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static enum kiln_status check_file(const char *path, struct kiln_err *err) {
+    struct stat st;
+    KILN_REQUIRE(stat(path, &st) == 0, err, KILN_EINPUT, "data %s: %s", path, strerror(errno));
     KILN_REQUIRE(S_ISREG(st.st_mode), err, KILN_EINPUT,
-                 "data %s: not a file; give a text or a token file", data);
+                 "data %s: not a file; give a text or a token file", path);
     return KILN_OK;
 }
+
+static enum kiln_status add_item(struct kiln_data_list *list, char *path, double weight,
+                                 struct kiln_err *err) {
+    if (list->n == KILN_DATA_FILES) {
+        kiln_free(path);
+        return KILN_FAIL(err, KILN_EUSAGE, "--data: more than %d files", KILN_DATA_FILES);
+    }
+    char **paths = kiln_realloc(list->path, list->n, list->n + 1, sizeof *paths);
+    list->path = paths ? paths : list->path;
+    double *weights = kiln_realloc(list->weight, list->n, list->n + 1, sizeof *weights);
+    list->weight = weights ? weights : list->weight;
+    if (path == NULL || paths == NULL || weights == NULL) {
+        kiln_free(path);
+        return KILN_FAIL(err, KILN_ENOMEM, "data: out of memory");
+    }
+    list->path[list->n] = path;
+    list->weight[list->n++] = weight;
+    list->weighted |= weight > 0;
+    return KILN_OK;
+}
+
+/* Items end at a comma that no backslash stands before. */
+static size_t item_length(const char *text) {
+    size_t n = 0;
+    while (text[n] != '\0' && text[n] != ',') {
+        n += text[n] == '\\' && text[n + 1] != '\0' ? 2 : 1;
+    }
+    return n;
+}
+
+static char *unescaped(const char *text, size_t n) {
+    char *out = kiln_strndup(text, n);
+    size_t length = 0;
+    for (size_t i = 0; out && i < n; i++) {
+        i += text[i] == '\\' && i + 1 < n && strchr("\\,:", text[i + 1]) != NULL;
+        out[length++] = text[i];
+    }
+    if (out) {
+        out[length] = '\0';
+    }
+    return out;
+}
+
+/* The colon before an item's weight: the last one that no backslash stands before; n: none. */
+static size_t weight_at(const char *text, size_t n) {
+    size_t colon = n;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '\\') {
+            i++;
+        } else if (text[i] == ':') {
+            colon = i;
+        }
+    }
+    return colon;
+}
+
+static enum kiln_status parse_item(struct kiln_data_list *list, const char *text, size_t n,
+                                   struct kiln_err *err) {
+    char *path = unescaped(text, n);
+    const size_t colon = weight_at(text, n);
+    if (path == NULL || (!list->split && is_file(path)) || colon == n) {
+        return add_item(list, path, 0, err);
+    }
+    kiln_free(path);
+    char *number = kiln_strndup(text + colon + 1, n - colon - 1);
+    double weight = 0;
+    KILN_REQUIRE(number, err, KILN_ENOMEM, "data: out of memory");
+    const enum kiln_status status =
+        kiln_parse_real("--data FILE:WEIGHT", number, 0.001, KILN_WEIGHT_MOST, &weight, err);
+    kiln_free(number);
+    KILN_TRY(status);
+    return add_item(list, unescaped(text, colon), weight, err);
+}
+
+static enum kiln_status parse_items(struct kiln_data_list *list, const char *text,
+                                    struct kiln_err *err) {
+    if (!list->split && is_file(text)) {
+        return add_item(list, kiln_strdup(text), 0, err);
+    }
+    for (const char *at = text;;) {
+        const size_t n = item_length(at);
+        KILN_REQUIRE(n > 0, err, KILN_EUSAGE, "--data %s: an item of the list is empty", text);
+        KILN_TRY(parse_item(list, at, n, err));
+        if (at[n] == '\0') {
+            break;
+        }
+        at += n + 1;
+    }
+    for (size_t i = 0; i < list->n; i++) {
+        KILN_TRY(list->split ? KILN_OK : check_file(list->path[i], err));
+        list->weight[i] = list->weighted && list->weight[i] <= 0 ? 1 : list->weight[i];
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status parse_list(const char *text, bool split, struct kiln_data_list *out,
+                                   struct kiln_err *err) {
+    *out = (struct kiln_data_list){.split = split};
+    const enum kiln_status status = parse_items(out, text, err);
+    if (status != KILN_OK) {
+        kiln_data_list_free(out);
+    }
+    return status;
+}
+
+enum kiln_status kiln_data_list_parse(const char *text, struct kiln_data_list *out,
+                                      struct kiln_err *err) {
+    return parse_list(text, false, out, err);
+}
+enum kiln_status kiln_data_list_split(const char *text, struct kiln_data_list *out,
+                                      struct kiln_err *err) {
+    return parse_list(text, true, out, err);
+}
+
+void kiln_data_list_free(struct kiln_data_list *list) {
+    for (size_t i = 0; i < list->n; i++) {
+        kiln_free(list->path[i]);
+    }
+    kiln_free(list->path);
+    kiln_free(list->weight);
+    *list = (struct kiln_data_list){.path = NULL};
+}
+
+char *kiln_data_list_text(const struct kiln_data_list *list) {
+    size_t room = 1, n = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        room += 2 * strlen(list->path[i]) + 40;
+    }
+    char *text = kiln_alloc(room, 1);
+    for (size_t i = 0; text && i < list->n; i++) {
+        n += (size_t)snprintf(text + n, room - n, "%s", i > 0 ? "," : "");
+        for (const char *c = list->path[i]; *c != '\0'; c++) {
+            if (strchr("\\,:", *c) != NULL) {
+                text[n++] = '\\';
+            }
+            text[n++] = *c;
+        }
+        if (list->weighted) {
+            n += (size_t)snprintf(text + n, room - n, ":%.10g", list->weight[i]);
+        }
+    }
+    return text;
+}
+
+static bool named_jsonl(const char *path) {
+    static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
+    const size_t n = strlen(path);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        const size_t m = strlen(endings[i]);
+        if (n >= m && strcasecmp(path + n - m, endings[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool kiln_data_list_jsonl(const struct kiln_data_list *list) {
+    bool is = false;
+    for (size_t i = 0; i < list->n; i++) {
+        is |= named_jsonl(list->path[i]);
+    }
+    return is;
+}
+
+enum kiln_status kiln_check_data(const char *data, struct kiln_err *err) {
+    struct kiln_data_list list;
+    KILN_TRY(kiln_data_list_parse(data, &list, err));
+    kiln_data_list_free(&list);
+    return KILN_OK;
+}
+
+bool kiln_data_is_tokens(const char *data) {
+    struct kiln_data_list list;
+    if (kiln_data_list_parse(data, &list, NULL) != KILN_OK) {
+        return false;
+    }
+    bool all = true;
+    for (size_t i = 0; i < list.n; i++) {
+        all &= kiln_token_file_is(list.path[i]);
+    }
+    kiln_data_list_free(&list);
+    return all;
+}
+
+/* ---- the tokenizer ------------------------------------------------------------------------------
+ */
 
 enum kiln_status kiln_open_tokenizer(const char *path, const char *data, size_t vocab,
                                      struct kiln_tokenizer **out, struct kiln_err *err) {
@@ -39,17 +238,20 @@ enum kiln_status kiln_open_tokenizer(const char *path, const char *data, size_t 
     if (vocab == 0 || vocab == BYTES_VOCAB) {
         return kiln_tokenizer_bytes(out, err);
     }
-    KILN_REQUIRE(data && kiln_token_file_is(data), err, KILN_EUSAGE,
+    KILN_REQUIRE(data && kiln_data_is_tokens(data), err, KILN_EUSAGE,
                  "the model's vocabulary is %zu: name its tokenizer with --tokenizer", vocab);
     return KILN_OK;
 }
 
+/* ---- token files --------------------------------------------------------------------------------
+ */
+
 enum kiln_status kiln_open_tokens(const char *data, const char *token_path,
                                   const struct kiln_tokenizer *tokenizer, size_t vocab,
-                                  bool blank_lines, struct kiln_token_file **out,
-                                  struct kiln_err *err) {
+                                  const struct kiln_tokenize_options *options,
+                                  struct kiln_token_file **out, struct kiln_err *err) {
     *out = NULL;
-    KILN_TRY(kiln_check_data(data, err));
+    KILN_TRY(check_file(data, err));
     if (kiln_token_file_is(data)) {
         KILN_TRY(kiln_token_file_open(data, vocab, out, err));
         if (tokenizer && kiln_token_file_vocab(*out) && !kiln_token_file_of(*out, tokenizer)) {
@@ -61,7 +263,115 @@ enum kiln_status kiln_open_tokens(const char *data, const char *token_path,
         }
         return KILN_OK;
     }
-    struct kiln_tokenize_options options = {.blank_lines = blank_lines};
-    KILN_TRY(kiln_tokenize_file(tokenizer, data, token_path, &options, err));
+    KILN_REQUIRE(tokenizer, err, KILN_EUSAGE, "data %s: a text; name a tokenizer with --tokenizer",
+                 data);
+    KILN_TRY(kiln_tokenize_file(tokenizer, data, token_path, options, err));
     return kiln_token_file_open(token_path, vocab, out, err);
+}
+
+void kiln_token_path(const char *folder, const char *name, size_t i, char *out, size_t size) {
+    if (i == 0) {
+        snprintf(out, size, "%s/%s.tok", folder, name);
+    } else {
+        snprintf(out, size, "%s/%s-%zu.tok", folder, name, i + 1);
+    }
+}
+
+/* What is to be said of a text, behind what was said before. */
+static void tell(const char *path, const struct kiln_tokenize_report *r, char *notice,
+                 size_t size) {
+    const size_t n = strlen(notice);
+    const char *between = n > 0 ? "; " : "";
+    if (r->bad_lines > 0) {
+        snprintf(notice + n, size - n, "%s%s: %" PRIu64 " lines left out, the first: %s", between,
+                 path, r->bad_lines, r->first_bad);
+    } else if (r->stray_bytes > 0) {
+        snprintf(notice + n, size - n,
+                 "%s%s: %" PRIu64
+                 " bytes are not UTF-8; they are taken "
+                 "byte by byte",
+                 between, path, r->stray_bytes);
+    }
+}
+
+static enum kiln_status open_all(const struct kiln_data_wish *wish,
+                                 const struct kiln_data_list *list, struct kiln_token_file **files,
+                                 char *notice, size_t notice_size, struct kiln_err *err) {
+    char path[4300];
+    for (size_t i = 0; i < list->n; i++) {
+        struct kiln_tokenize_report report = {.documents = 0};
+        struct kiln_tokenize_options options = wish->options;
+        options.report = &report;
+        kiln_token_path(wish->folder, wish->name, i, path, sizeof path);
+        KILN_TRY(kiln_open_tokens(list->path[i], path, wish->tokenizer, wish->vocab, &options,
+                                  &files[i], err));
+        tell(list->path[i], &report, notice, notice_size);
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status mix(const struct kiln_data_wish *wish, const struct kiln_data_list *list,
+                            struct kiln_token_file **files, struct kiln_data **out, bool *too_short,
+                            struct kiln_err *err) {
+    const double *weights = list->weighted ? list->weight : NULL;
+    enum kiln_status status =
+        kiln_data_mix(files, weights, list->n, wish->seq, wish->seed, wish->validation, out, err);
+    *too_short = status != KILN_OK && wish->validation > 0;
+    if (*too_short) {
+        status = kiln_data_mix(files, weights, list->n, wish->seq, wish->seed, 0.0, out, err);
+    }
+    return status;
+}
+
+enum kiln_status kiln_open_data(const struct kiln_data_wish *wish, struct kiln_data **out,
+                                char *notice, size_t notice_size, bool *too_short,
+                                struct kiln_err *err) {
+    struct kiln_data_list list;
+    *out = NULL;
+    *too_short = false;
+    KILN_TRY(kiln_data_list_parse(wish->data, &list, err));
+    struct kiln_token_file **files = kiln_alloc(list.n, sizeof *files);
+    enum kiln_status status = files ? open_all(wish, &list, files, notice, notice_size, err)
+                                    : KILN_FAIL(err, KILN_ENOMEM, "data: out of memory");
+    if (status == KILN_OK) {
+        status = mix(wish, &list, files, out, too_short, err);
+    }
+    for (size_t i = 0; status != KILN_OK && files && i < list.n; i++) {
+        kiln_token_file_close(files[i]);
+    }
+    kiln_free(files);
+    kiln_data_list_free(&list);
+    return status;
+}
+
+/* ---- the chat template
+ * ---------------------------------------------------------------------------- */
+
+/* The folder that a tokenizer or model lies in, or is. */
+static bool folder_of(const char *path, char *out, size_t size) {
+    if (path == NULL || !kiln_path_exists(path)) {
+        return false;
+    }
+    snprintf(out, size, "%s", path);
+    char *slash = strrchr(out, '/');
+    if (!kiln_path_is_dir(path)) {
+        snprintf(slash ? slash : out, size - (slash ? (size_t)(slash - out) : 0), "%s",
+                 slash ? "" : ".");
+    }
+    return kiln_chat_is_there(out);
+}
+
+enum kiln_status kiln_open_chat(const struct kiln_settings *s, bool needed, struct kiln_chat **out,
+                                struct kiln_err *err) {
+    char folder[4300];
+    *out = NULL;
+    if (s->chat_template) {
+        return kiln_chat_open(s->chat_template, out, err);
+    }
+    if (!folder_of(s->tokenizer, folder, sizeof folder) &&
+        !folder_of(s->model, folder, sizeof folder)) {
+        return KILN_OK;
+    }
+    const enum kiln_status status = kiln_chat_open(folder, out, needed ? err : NULL);
+    return needed ? status : KILN_OK;
 }

@@ -1,25 +1,76 @@
 /* SPDX-License-Identifier: MIT
  *
- * data_source.h: from what a user names (text or token file, tokenizer) to open token files.
+ * data_source.h: from what a user names (text or token files, tokenizer) to open token files.
  */
 #ifndef KILN_TRAIN_DATA_SOURCE_H
 #define KILN_TRAIN_DATA_SOURCE_H
 
+#include "kiln/settings.h"
 #include "kiln/text.h"
 
+/* --data a.txt:2,b.txt:1. A text that names a file is that file, whatever its name. Otherwise it is
+ * a list: commas separate items, and an item that names no file ends with ":WEIGHT". A backslash
+ * makes a comma, colon or backslash of a name of what follows it. */
+struct kiln_data_list {
+    char **path;    /* [n] */
+    double *weight; /* [n]; 0 in all: none was given. Where some are, the others are 1 */
+    size_t n;
+    bool weighted;
+    bool split; /* without a look at the files */
+};
+/* KILN_EINPUT for a file that is not there, or is none; KILN_EUSAGE for a weight that is none. */
+enum { KILN_DATA_FILES = 256 }; /* in a list at most */
+KILN_MUST_CHECK enum kiln_status kiln_data_list_parse(const char *text, struct kiln_data_list *out,
+                                                      struct kiln_err *err);
+/* The same of a text that kiln_data_list_text wrote, whatever became of the files. */
+KILN_MUST_CHECK enum kiln_status kiln_data_list_split(const char *text, struct kiln_data_list *out,
+                                                      struct kiln_err *err);
+void kiln_data_list_free(struct kiln_data_list *list);
+/* As text that parses to the same, and that can be split without the files; on the heap
+ * (kiln_free), NULL when out of memory. */
+char *kiln_data_list_text(const struct kiln_data_list *list);
+/* Is any of them named as JSONL? */
+bool kiln_data_list_jsonl(const struct kiln_data_list *list);
+
 /* The tokenizer for a model of that vocabulary. path NULL: bytes where they fit exactly (or
- * vocab is 0), nothing (*out NULL) when `data` is a token file, otherwise KILN_EUSAGE tells about
- * --tokenizer. */
+ * vocab is 0), nothing (*out NULL) when all of `data` are token files, otherwise KILN_EUSAGE tells
+ * about --tokenizer. */
 KILN_MUST_CHECK enum kiln_status kiln_open_tokenizer(const char *path, const char *data,
                                                      size_t vocab, struct kiln_tokenizer **out,
                                                      struct kiln_err *err);
-/* Is `data` a file that can be read as text or tokens? */
+/* Are they files that can be read as text or tokens? */
 KILN_MUST_CHECK enum kiln_status kiln_check_data(const char *data, struct kiln_err *err);
-/* Open `data`; text is first tokenized into token_path. Ids are checked against vocab. */
+/* Are all of them token files? */
+bool kiln_data_is_tokens(const char *data);
+/* Open one file; text is first tokenized into token_path. Ids are checked against vocab. */
 KILN_MUST_CHECK enum kiln_status kiln_open_tokens(const char *data, const char *token_path,
                                                   const struct kiln_tokenizer *tokenizer,
-                                                  size_t vocab, bool blank_lines,
+                                                  size_t vocab,
+                                                  const struct kiln_tokenize_options *options,
                                                   struct kiln_token_file **out,
                                                   struct kiln_err *err);
+
+/* All of a list, as data of `seq`. Texts are tokenized into FOLDER/NAME.tok, FOLDER/NAME-2.tok, ...
+ * What there is to say of the texts goes into notice, "" for nothing; *too_short: what was asked to
+ * be held out is more than there is, and nothing is. */
+struct kiln_data_wish {
+    const char *data, *folder, *name;
+    const struct kiln_tokenizer *tokenizer;
+    struct kiln_tokenize_options options;
+    size_t vocab, seq;
+    uint64_t seed;
+    double validation;
+};
+KILN_MUST_CHECK enum kiln_status kiln_open_data(const struct kiln_data_wish *wish,
+                                                struct kiln_data **out, char *notice,
+                                                size_t notice_size, bool *too_short,
+                                                struct kiln_err *err);
+/* FOLDER/NAME.tok or FOLDER/NAME-I.tok of file number i. */
+void kiln_token_path(const char *folder, const char *name, size_t i, char *out, size_t size);
+
+/* The chat template of a run: the one that is named; or that of the tokenizer's or the model's
+ * folder, NULL where there is none, or where it is of no use and nothing needs it. */
+KILN_MUST_CHECK enum kiln_status kiln_open_chat(const struct kiln_settings *settings, bool needed,
+                                                struct kiln_chat **out, struct kiln_err *err);
 
 #endif

@@ -19,6 +19,7 @@ struct evaluation {
     struct kiln_data *data;
     enum kiln_precision precision;
     size_t seq, threads;
+    bool doc_mask;
     size_t first, batch; /* of the micro-batches being run: window and size */
     double sum;
 };
@@ -41,7 +42,8 @@ static enum kiln_status run_batches(struct evaluation *e, size_t first, size_t b
     const struct kiln_table *table = e->model->table;
     const struct kiln_device_options options = {.shape = {batch, e->seq},
                                                 .precision = e->precision};
-    const struct kiln_plan_request request = kiln_plan_simple(table, &options, 1, e->threads);
+    struct kiln_plan_request request = kiln_plan_simple(table, &options, 1, e->threads);
+    request.doc_mask = e->doc_mask;
     const struct kiln_engine_memory memory = {.weights = e->model->weights};
     struct kiln_engine engine = {.optimizer = NULL};
     e->first = first;
@@ -70,13 +72,27 @@ static enum kiln_status evaluate(struct evaluation *e, const struct kiln_eval_op
     if (rest > 0) {
         KILN_TRY(run_batches(e, whole * batch, 1, rest, err));
     }
-    const struct kiln_token_file *file = kiln_data_file(e->data);
-    out->tokens = windows * e->seq;
+    double text = 0, ids = 0;
+    bool known = true;
+    for (size_t i = 0; i < kiln_data_files(e->data); i++) {
+        const struct kiln_token_file *file = kiln_data_file(e->data, i);
+        known &= kiln_token_file_text_bytes(file) > 0;
+        text += (double)kiln_token_file_text_bytes(file);
+        ids += (double)kiln_token_file_count(file);
+    }
+    out->tokens = 0;
+    for (size_t w = 0; w < windows; w++) {
+        out->tokens += kiln_data_window_targets(e->data, KILN_TRAIN, w);
+    }
+    KILN_REQUIRE(out->tokens > 0, err, KILN_EINPUT,
+                 "data %s: none of the tokens of its %zu windows is an answer to be scored",
+                 o->data, windows);
     out->loss = e->sum / (double)out->tokens;
     out->perplexity = exp(out->loss);
-    double bytes = (double)kiln_token_file_text_bytes(file) * (double)out->tokens /
-                   (double)kiln_token_file_count(file);
-    out->bits_per_byte = bytes > 0 ? e->sum / log(2.0) / bytes : (double)NAN;
+    /* Of chat nobody knows how many bytes the answers are. */
+    known &= out->tokens == windows * e->seq;
+    out->bits_per_byte =
+        known ? e->sum / log(2.0) / (text * (double)out->tokens / ids) : (double)NAN;
     return KILN_OK;
 }
 
@@ -84,33 +100,40 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
                            struct kiln_eval_result *out, struct kiln_err *err) {
     struct evaluation e = {.model = model,
                            .precision = options->precision,
+                           .doc_mask = options->doc_mask,
                            .threads = options->threads ? options->threads : kiln_cpu_count()};
     struct kiln_tokenizer *tokenizer = NULL;
-    struct kiln_token_file *file = NULL;
-    char folder[] = "/tmp/kiln-eval-XXXXXX", path[64];
+    struct kiln_chat *chat = NULL;
+    char folder[] = "/tmp/kiln-eval-XXXXXX", notice[400] = "";
+    bool too_short;
     *out = (struct kiln_eval_result){0};
     e.seq = options->seq ? options->seq : model->table->dims.seq;
     const char *name = options->tokenizer    ? options->tokenizer
                        : model->tokenizer[0] ? model->tokenizer
                                              : NULL;
     KILN_REQUIRE(mkdtemp(folder), err, KILN_EIO, "cannot make a folder in /tmp");
-    snprintf(path, sizeof path, "%s/data.tok", folder);
     enum kiln_status status =
         kiln_open_tokenizer(name, options->data, model->table->dims.vocab, &tokenizer, err);
-    if (status == KILN_OK) {
-        status = kiln_open_tokens(options->data, path, tokenizer, model->table->dims.vocab, false,
-                                  &file, err);
+    if (status == KILN_OK && options->chat_template) {
+        status = kiln_chat_open(options->chat_template, &chat, err);
     }
     if (status == KILN_OK) {
-        status = kiln_data_create(file, e.seq, 1, 0.0, &e.data, err);
-        if (status != KILN_OK) {
-            kiln_token_file_close(file);
-        }
+        const struct kiln_data_wish wish = {
+            .data = options->data,
+            .folder = folder,
+            .name = "data",
+            .tokenizer = tokenizer,
+            .options = {.chat = chat, .skip_bad = options->skip_bad},
+            .vocab = model->table->dims.vocab,
+            .seq = e.seq,
+            .seed = 1};
+        status = kiln_open_data(&wish, &e.data, notice, sizeof notice, &too_short, err);
     }
     if (status == KILN_OK) {
         status = evaluate(&e, options, out, err);
     }
     kiln_data_destroy(e.data);
     kiln_tokenizer_destroy(tokenizer);
+    kiln_chat_close(chat);
     return kiln_remove_tree(folder, status == KILN_OK ? err : NULL) == KILN_OK ? status : KILN_EIO;
 }

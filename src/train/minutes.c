@@ -13,7 +13,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/io.h"
 #include "base/machine.h"
@@ -42,67 +41,80 @@ struct sample {
 /* ---- the text ---------------------------------------------------------------------------------
  */
 
-/* A token file says itself what it was made from. */
-static enum kiln_status look_at_tokens(struct kiln_minutes *m, struct kiln_err *err) {
-    struct kiln_token_file *file;
-    KILN_TRY(kiln_token_file_open(m->settings.data, 0, &file, err));
-    const double count = (double)kiln_token_file_count(file);
-    const double bytes = (double)kiln_token_file_text_bytes(file);
+/* Token files say themselves what they were made from. */
+static enum kiln_status look_at_tokens(struct kiln_minutes *m, const struct kiln_data_list *list,
+                                       struct kiln_err *err) {
+    double count = 0, bytes = 0;
+    size_t vocab = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        struct kiln_token_file *file;
+        KILN_TRY(kiln_token_file_open(list->path[i], 0, &file, err));
+        count += (double)kiln_token_file_count(file);
+        bytes += (double)kiln_token_file_text_bytes(file);
+        vocab = kiln_token_file_vocab(file) > vocab ? kiln_token_file_vocab(file) : vocab;
+        kiln_token_file_close(file);
+    }
     m->request.text.bytes_per_token = bytes > 0 ? bytes / count : 1;
     m->request.text.bytes = count * m->request.text.bytes_per_token;
     if (m->request.fixed.vocab == 0) {
-        m->request.fixed.vocab = kiln_token_file_vocab(file);
+        m->request.fixed.vocab = vocab;
     }
-    kiln_token_file_close(file);
     KILN_REQUIRE(m->request.fixed.vocab > 0 || m->request.fixed.dims != NULL, err, KILN_EUSAGE,
                  "--data %s: raw ids do not say their vocabulary; add --vocab", m->settings.data);
     return KILN_OK;
 }
 
-/* The beginning of the text, compressed or not, and about how many bytes there are. */
-static enum kiln_status fill_sample(struct kiln_stream *stream, const char *path,
-                                    struct sample *out, double *bytes, struct kiln_err *err) {
-    struct stat st;
-    size_t got = 1;
-    while (got > 0 && out->size < SAMPLE) {
-        KILN_TRY(kiln_stream_read(stream, out->text + out->size, SAMPLE - out->size, &got, err));
-        out->size += got;
+/* The beginning of one file, behind what the sample has of others. */
+static enum kiln_status add_sample(const char *path, const struct kiln_tokenize_options *options,
+                                   size_t room, struct sample *out, double *bytes,
+                                   struct kiln_err *err) {
+    char *text;
+    size_t size;
+    double all;
+    if (kiln_token_file_is(path)) {
+        return KILN_OK; /* ids among texts: their share is not known beforehand */
     }
-    *bytes = (double)out->size;
-    if (got > 0 && stat(path, &st) == 0) {
-        /* Of a compressed file only the size of the whole is known. */
-        const double size = (double)st.st_size;
-        *bytes = size < SAMPLE ? 3.5 * size : size;
+    KILN_TRY(kiln_text_sample(path, options, room, &text, &size, &all, err));
+    char *wider = kiln_realloc(out->text, out->size, out->size + size + 1, 1);
+    if (wider != NULL) {
+        memcpy(wider + out->size, text, size);
+        out->text = wider;
+        out->size += size;
+        *bytes += all;
     }
+    kiln_text_free(text);
+    KILN_REQUIRE(wider != NULL, err, KILN_ENOMEM, "data %s: out of memory", path);
     return KILN_OK;
 }
 
-static enum kiln_status read_sample(const char *path, struct sample *out, double *bytes,
-                                    struct kiln_err *err) {
-    struct kiln_stream *stream;
-    KILN_TRY(kiln_stream_open(path, &stream, err));
-    out->text = kiln_alloc(SAMPLE, 1);
-    enum kiln_status status =
-        out->text != NULL
-            ? KILN_OK
-            : KILN_FAIL(err, KILN_ENOMEM, "no memory for %d bytes of %s", (int)SAMPLE, path);
-    if (status == KILN_OK) {
-        status = fill_sample(stream, path, out, bytes, err);
+static enum kiln_status read_samples(struct kiln_minutes *m, const struct kiln_data_list *list,
+                                     struct sample *sample, struct kiln_err *err) {
+    const struct kiln_settings *s = &m->settings;
+    struct kiln_chat *chat = NULL;
+    KILN_TRY(kiln_open_chat(s, kiln_data_list_jsonl(list), &chat, err));
+    const struct kiln_tokenize_options options = {
+        .blank_lines = s->blank_lines, .skip_bad = s->skip_bad, .chat = chat};
+    enum kiln_status status = KILN_OK;
+    for (size_t i = 0; status == KILN_OK && i < list->n; i++) {
+        status = add_sample(list->path[i], &options, SAMPLE / list->n, sample,
+                            &m->request.text.bytes, err);
     }
-    kiln_stream_close(stream);
-    return status;
+    kiln_chat_close(chat);
+    KILN_TRY(status);
+    KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", s->data);
+    return KILN_OK;
 }
 
 static enum kiln_status look_at_text(struct kiln_minutes *m, struct sample *sample,
                                      struct kiln_err *err) {
     struct kiln_choose_text *text = &m->request.text;
-    KILN_TRY(kiln_check_data(m->settings.data, err));
-    if (kiln_token_file_is(m->settings.data)) {
-        KILN_TRY(look_at_tokens(m, err));
-    } else {
-        KILN_TRY(read_sample(m->settings.data, sample, &text->bytes, err));
-        KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", m->settings.data);
-    }
+    struct kiln_data_list list;
+    KILN_TRY(kiln_data_list_parse(m->settings.data, &list, err));
+    const bool tokens = kiln_data_is_tokens(m->settings.data);
+    const enum kiln_status status =
+        tokens ? look_at_tokens(m, &list, err) : read_samples(m, &list, sample, err);
+    kiln_data_list_free(&list);
+    KILN_TRY(status);
     text->bytes *= m->settings.val != NULL ? 1.0 : 1.0 - KILN_VALIDATION_SHARE;
     return KILN_OK;
 }

@@ -27,6 +27,7 @@
 #include "kiln/verify.h"
 #include "state/checkpoint.h"
 #include "state/inspect.h"
+#include "train/data_source.h"
 
 enum { PATH_ROOM = 4400, MOST_LINES = 10 };
 
@@ -275,13 +276,27 @@ static enum kiln_status restore_state(const struct replay *r, struct kiln_err *e
     return status;
 }
 
+/* NAME.tok and what may stand beside it. Files between them may be missing: those were tokens. */
+static enum kiln_status link_tokens(struct replay *r, const char *name, struct kiln_err *err) {
+    char file[64];
+    snprintf(file, sizeof file, "%s.tok", name);
+    KILN_TRY(link_file(r, file, err));
+    for (int i = 2; i <= KILN_DATA_FILES; i++) {
+        snprintf(file, sizeof file, "%s-%d.tok", name, i);
+        KILN_TRY(link_file(r, file, err));
+    }
+    return KILN_OK;
+}
+
 static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
-    static const char *const links[] = {"data.tok", "val.tok", "tokenizer.bin", "tokenizer.json",
-                                        "tokenizer_config.json"};
+    static const char *const links[] = {"tokenizer.bin", "tokenizer.json", "tokenizer_config.json",
+                                        "chat_template.jinja"};
     char path[PATH_ROOM];
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
         KILN_TRY(link_file(r, links[i], err));
     }
+    KILN_TRY(link_tokens(r, "data", err));
+    KILN_TRY(link_tokens(r, "val", err));
     const bool own = r->start.bytes[KILN_CHECKPOINT_SETTINGS] > 0;
     KILN_TRY(copy_file(r, own ? r->from : r->options->run, "run.json", UINT64_MAX, err));
     snprintf(path, sizeof path, "%s/metrics.jsonl", r->options->run);
@@ -304,6 +319,8 @@ static bool matters(enum kiln_setting_id id) {
         case KILN_SETTING_prompt:
         case KILN_SETTING_data:
         case KILN_SETTING_val:
+        case KILN_SETTING_skip_bad:
+        case KILN_SETTING_chat_template:
         case KILN_SETTING_tokenizer:
         case KILN_SETTING_out:
         case KILN_SETTING_state:

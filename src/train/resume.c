@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/io_hook.h"
+#include "base/mem.h"
 #include "state/checkpoint.h"
 #include "train/data_source.h"
 #include "train/minutes.h"
@@ -80,18 +81,31 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
                 : KILN_OK;
 }
 
+/* The tokens made at the start are the data of the run, whatever became of the texts. */
+static enum kiln_status own_tokens(struct kiln_run *run, enum kiln_setting_id id, const char *text,
+                                   const char *name, struct kiln_err *err) {
+    struct kiln_data_list list;
+    char path[4300];
+    KILN_TRY(kiln_data_list_split(text, &list, err));
+    for (size_t i = 0; i < list.n; i++) {
+        kiln_token_path(run->folder, name, i, path, sizeof path);
+        if (kiln_path_exists(path)) {
+            kiln_free(list.path[i]);
+            list.path[i] = kiln_strdup(path);
+        }
+    }
+    char *own = kiln_data_list_text(&list);
+    kiln_data_list_free(&list);
+    KILN_REQUIRE(own, err, KILN_ENOMEM, "data: out of memory");
+    const enum kiln_status status = kiln_settings_set(&run->settings, id, own, KILN_FROM_RUN, err);
+    kiln_free(own);
+    return status;
+}
+
 static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
-    char path[4200];
-    /* The tokens made at the start are the data of the run, whatever became of the text. */
-    kiln_run_file(run, "data.tok", path, sizeof path);
-    if (kiln_path_exists(path)) {
-        KILN_TRY(kiln_settings_set(s, KILN_SETTING_data, path, KILN_FROM_RUN, err));
-    }
-    kiln_run_file(run, "val.tok", path, sizeof path);
-    if (s->val && kiln_path_exists(path)) {
-        KILN_TRY(kiln_settings_set(s, KILN_SETTING_val, path, KILN_FROM_RUN, err));
-    }
+    KILN_TRY(own_tokens(run, KILN_SETTING_data, s->data, "data", err));
+    KILN_TRY(s->val ? own_tokens(run, KILN_SETTING_val, s->val, "val", err) : KILN_OK);
     return kiln_run_open_data(run, run->folder, err);
 }
 

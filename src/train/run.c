@@ -67,37 +67,67 @@ enum kiln_status kiln_run_end_open(enum kiln_status status, struct kiln_run **ru
 
 /* ---- parts ---------------------------------------------------------------------------------- */
 
-enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
-                                    struct kiln_err *err) {
-    struct kiln_settings *s = &run->settings;
+static enum kiln_status open_data(struct kiln_run *run, const char *folder,
+                                  const struct kiln_chat *chat, struct kiln_err *err) {
+    const struct kiln_settings *s = &run->settings;
     struct kiln_trainer *t = &run->trainer;
-    char path[4200];
-    struct kiln_token_file *file = NULL;
-    size_t vocab = run->table->dims.vocab, seq = (size_t)s->seq;
-    snprintf(path, sizeof path, "%s/data.tok", folder);
-    KILN_TRY(kiln_open_tokens(s->data, path, run->tokenizer, vocab, s->blank_lines, &file, err));
-    double share = s->val ? 0.0 : KILN_VALIDATION_SHARE;
-    enum kiln_status status = kiln_data_create(file, seq, s->seed, share, &t->data, err);
-    if (status != KILN_OK && share > 0) {
-        /* Too little text to hold any back: train on all of it, and say so. */
-        status = kiln_data_create(file, seq, s->seed, 0.0, &t->data, err);
-        if (status == KILN_OK) {
-            snprintf(run->notice, sizeof run->notice,
-                     "%s is too short to hold a part back: no held-out loss", s->data);
-        }
-    }
-    if (status != KILN_OK) {
-        kiln_token_file_close(file);
-        return status;
+    char said[sizeof run->notice] = "";
+    bool too_short;
+    struct kiln_data_wish wish = {
+        .data = s->data,
+        .folder = folder,
+        .name = "data",
+        .tokenizer = run->tokenizer,
+        .options = {.blank_lines = s->blank_lines, .skip_bad = s->skip_bad, .chat = chat},
+        .vocab = run->table->dims.vocab,
+        .seq = (size_t)s->seq,
+        .seed = s->seed,
+        .validation = s->val ? 0.0 : KILN_VALIDATION_SHARE};
+    KILN_TRY(kiln_open_data(&wish, &t->data, said, sizeof said, &too_short, err));
+    /* Too little text to hold any back: it trains on all of it, and says so. */
+    const size_t n = strlen(said);
+    if (too_short) {
+        snprintf(said + n, sizeof said - n,
+                 "%s%s is too short to hold a part back: no held-out loss", n > 0 ? "; " : "",
+                 s->data);
     }
     if (s->val) {
-        snprintf(path, sizeof path, "%s/val.tok", folder);
-        KILN_TRY(kiln_open_tokens(s->val, path, run->tokenizer, vocab, s->blank_lines, &file, err));
-        status = kiln_data_create(file, seq, s->seed, 0.0, &t->val_data, err);
-        if (status != KILN_OK) {
-            kiln_token_file_close(file);
+        wish.data = s->val;
+        wish.name = "val";
+        KILN_TRY(kiln_open_data(&wish, &t->val_data, said, sizeof said, &too_short, err));
+    }
+    if (said[0]) {
+        memcpy(run->notice, said, sizeof said);
+    }
+    return KILN_OK;
+}
+
+/* Is a template needed, by what is trained or evaluated on? */
+static bool needs_chat(const struct kiln_settings *s) {
+    const char *const names[] = {s->data, s->val};
+    bool needed = false;
+    for (int i = 0; i < 2; i++) {
+        struct kiln_data_list list;
+        if (names[i] && kiln_data_list_parse(names[i], &list, NULL) == KILN_OK) {
+            needed |= kiln_data_list_jsonl(&list);
+            kiln_data_list_free(&list);
         }
     }
+    return needed;
+}
+
+enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
+                                    struct kiln_err *err) {
+    struct kiln_chat *chat = NULL;
+    const bool made = strcmp(folder, run->folder) != 0; /* else it has its tokens */
+    KILN_TRY(made ? kiln_open_chat(&run->settings, needs_chat(&run->settings), &chat, err)
+                  : KILN_OK);
+    enum kiln_status status = open_data(run, folder, chat, err);
+    /* The run's own template, for whoever talks to the model. */
+    if (status == KILN_OK && chat) {
+        status = kiln_chat_save(chat, folder, err);
+    }
+    kiln_chat_close(chat);
     return status;
 }
 

@@ -183,3 +183,94 @@ TEST(impossible_settings_are_usage_errors) {
     }
     kiln_token_file_close(file);
 }
+
+/* ---- several files ------------------------------------------------------------------------------
+ */
+
+/* Raw ids first, first+1, ... : whose they are can be seen. */
+static struct kiln_token_file *numbers(const char *name, uint16_t first, size_t n) {
+    uint16_t ids[4000];
+    struct kiln_token_file *file;
+    struct kiln_err err;
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = (uint16_t)(first + i);
+    }
+    CHECK_OK(kiln_token_file_open(test_file(name, ids, n * sizeof *ids), 0, &file, &err), &err);
+    return file;
+}
+
+static struct kiln_data *mixed(const double *weights, double validation) {
+    struct kiln_token_file *files[2] = {numbers("a.u16", 100, 1001), numbers("b.u16", 5000, 201)};
+    struct kiln_data *data;
+    struct kiln_err err;
+    CHECK_OK(kiln_data_mix(files, weights, 2, 10, 7, validation, &data, &err), &err);
+    return data;
+}
+
+TEST(files_come_as_their_weights_say_and_no_window_twice_in_an_epoch) {
+    const double weights[] = {1, 2.5};
+    struct kiln_data *data = mixed(weights, 0);
+    uint32_t inputs[10], targets[10];
+    size_t of[2] = {0, 0}, seen[2][100] = {{0}};
+    for (uint64_t s = 0; s < 700; s++) {
+        kiln_data_train(data, s, inputs, targets);
+        const int f = inputs[0] >= 5000;
+        const size_t window = (inputs[0] - (f ? 5000 : 100)) / 10, windows = f ? 20 : 100;
+        of[f]++;
+        seen[f][window]++;
+        /* At most once an epoch of the file; epochs of a file follow each other. */
+        CHECK(seen[f][window] <= (of[f] + windows - 1) / windows);
+        CHECK_EQ(targets[9], inputs[0] + 10);
+    }
+    CHECK_EQ(of[0], 200);
+    CHECK_EQ(of[1], 500);
+    kiln_data_destroy(data);
+}
+
+TEST(without_weights_an_epoch_is_one_of_every_file) {
+    struct kiln_data *data = mixed(NULL, 0);
+    uint32_t inputs[10], targets[10];
+    bool seen[6000] = {false};
+    CHECK_EQ(kiln_data_windows(data, KILN_TRAIN), 120);
+    for (uint64_t s = 0; s < 120; s++) {
+        kiln_data_train(data, s, inputs, targets);
+        CHECK(!seen[inputs[0]]);
+        seen[inputs[0]] = true;
+    }
+    kiln_data_destroy(data);
+}
+
+TEST(a_sample_of_several_files_depends_on_its_number_alone) {
+    const double weights[] = {3, 1};
+    struct kiln_data *a = mixed(weights, 0), *b = mixed(weights, 0);
+    uint32_t x[10], y[10], targets[10];
+    for (uint64_t s = 0; s < 300; s++) {
+        kiln_data_train(b, 299 - s, y, targets);
+    }
+    for (uint64_t s = 0; s < 300; s++) {
+        kiln_data_train(a, s, x, targets);
+        kiln_data_train(b, s, y, targets);
+        CHECK_BYTES(x, y, sizeof x);
+    }
+    kiln_data_destroy(a);
+    kiln_data_destroy(b);
+}
+
+TEST(every_file_holds_a_part_back) {
+    struct kiln_data *data = mixed(NULL, 0.2);
+    uint32_t inputs[10], targets[10];
+    size_t of[2] = {0, 0}, early[2] = {0, 0};
+    for (size_t w = 0; w < kiln_data_windows(data, KILN_VALIDATION); w++) {
+        kiln_data_window(data, KILN_VALIDATION, w, inputs, targets);
+        of[inputs[0] >= 5000]++;
+        early[inputs[0] >= 5000] += w < 12;
+    }
+    CHECK_EQ(of[0], 19);
+    CHECK(of[1] >= 3);
+    CHECK(early[0] > 0 && early[1] > 0); /* the first ones are of both */
+    for (uint64_t s = 0; s < 500; s++) {
+        kiln_data_train(data, s, inputs, targets);
+        CHECK(targets[9] < 100 + 801 || (targets[9] >= 5000 && targets[9] < 5000 + 162));
+    }
+    kiln_data_destroy(data);
+}

@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * chat.c: chat templates: where they lie, conversations written with them, and answers found in
+ * what was written.
+ */
+#include "text/chat.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "text/template.h"
+#include "text/text_int.h"
+
+struct kiln_chat {
+    struct kiln_template *tpl;
+    char *source;
+    size_t size;
+    json_t *config; /* tokenizer_config.json; an empty object where there is none */
+};
+
+/* ---- files -------------------------------------------------------------------------------------
+ */
+
+static enum kiln_status read_json(const char *path, json_t **out, struct kiln_err *err) {
+    char *text;
+    size_t size;
+    json_error_t error;
+    KILN_TRY(kiln_read_file(path, &text, &size, err));
+    *out = json_loadb(text, size, 0, &error);
+    kiln_free(text);
+    KILN_REQUIRE(*out && json_is_object(*out), err, KILN_EINPUT, "%s: no JSON object: %s", path,
+                 *out ? "something else" : error.text);
+    return KILN_OK;
+}
+
+/* chat_template: a text, or a list of named ones, of which "default" is meant. */
+static enum kiln_status choose(const char *path, const json_t *templates, const char **out,
+                               size_t *size, struct kiln_err *err) {
+    const json_t *chosen = json_is_string(templates) ? templates : NULL;
+    size_t i;
+    json_t *entry;
+    json_array_foreach((json_t *)(uintptr_t)templates, i, entry) {
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        if (name && strcmp(name, "default") == 0) {
+            chosen = json_object_get(entry, "template");
+        }
+    }
+    KILN_REQUIRE(json_is_string(chosen), err, KILN_EINPUT,
+                 "%s: chat_template is neither a text nor a list with one named default", path);
+    *out = json_string_value(chosen);
+    *size = json_string_length(chosen);
+    return KILN_OK;
+}
+
+static enum kiln_status parse(struct kiln_chat *chat, const char *path, const char *source,
+                              size_t size, struct kiln_err *err) {
+    chat->source = kiln_strndup(source, size);
+    chat->size = size;
+    KILN_REQUIRE(chat->source, err, KILN_ENOMEM, "chat template %s: out of memory", path);
+    return kiln_template_parse(path, source, size, &chat->tpl, err);
+}
+
+static enum kiln_status from_file(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
+    char *source;
+    size_t size;
+    KILN_TRY(kiln_read_file(path, &source, &size, err));
+    const enum kiln_status status = parse(chat, path, source, size, err);
+    kiln_free(source);
+    return status;
+}
+
+static enum kiln_status from_config(struct kiln_chat *chat, const char *path,
+                                    struct kiln_err *err) {
+    const json_t *templates = json_object_get(chat->config, "chat_template");
+    const char *source = NULL;
+    size_t size = 0;
+    KILN_REQUIRE(templates && !json_is_null(templates), err, KILN_EINPUT,
+                 "%s: no chat_template in it", path);
+    KILN_TRY(choose(path, templates, &source, &size, err));
+    return parse(chat, path, source, size, err);
+}
+
+/* Of a folder: chat_template.jinja comes before what tokenizer_config.json says. */
+static enum kiln_status from_folder(struct kiln_chat *chat, const char *folder,
+                                    struct kiln_err *err) {
+    char path[4300], own[4300];
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+    snprintf(own, sizeof own, "%s/chat_template.jinja", folder);
+    if (kiln_path_exists(path)) {
+        json_decref(chat->config);
+        chat->config = NULL;
+        KILN_TRY(read_json(path, &chat->config, err));
+    }
+    if (kiln_path_exists(own)) {
+        return from_file(chat, own, err);
+    }
+    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT,
+                 "%s: neither chat_template.jinja nor tokenizer_config.json is there", folder);
+    return from_config(chat, path, err);
+}
+
+static bool ends_with(const char *path, const char *ending) {
+    const size_t n = strlen(path), m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
+static enum kiln_status open_chat(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
+    char folder[4200];
+    chat->config = json_object();
+    if (kiln_path_is_dir(path)) {
+        return from_folder(chat, path, err);
+    }
+    if (ends_with(path, ".json")) {
+        json_decref(chat->config);
+        chat->config = NULL;
+        KILN_TRY(read_json(path, &chat->config, err));
+        return from_config(chat, path, err);
+    }
+    /* What the texts of its special tokens are, a configuration beside it knows. */
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    snprintf(slash ? slash : folder, sizeof folder - (slash ? (size_t)(slash - folder) : 0), "%s",
+             slash ? "/tokenizer_config.json" : "tokenizer_config.json");
+    if (kiln_path_exists(folder)) {
+        json_decref(chat->config);
+        chat->config = NULL;
+        KILN_TRY(read_json(folder, &chat->config, err));
+    }
+    return from_file(chat, path, err);
+}
+
+enum kiln_status kiln_chat_open(const char *path, struct kiln_chat **out, struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_chat *chat = kiln_alloc(1, sizeof *chat);
+    KILN_REQUIRE(chat, err, KILN_ENOMEM, "chat template %s: out of memory", path);
+    const enum kiln_status status = open_chat(chat, path, err);
+    if (status != KILN_OK) {
+        kiln_chat_close(chat);
+        return status;
+    }
+    *out = chat;
+    return KILN_OK;
+}
+
+bool kiln_chat_is_there(const char *folder) {
+    char path[4300];
+    json_t *config;
+    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
+    if (kiln_path_exists(path)) {
+        return true;
+    }
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+    if (!kiln_path_exists(path) || read_json(path, &config, NULL) != KILN_OK) {
+        return false;
+    }
+    const json_t *templates = json_object_get(config, "chat_template");
+    const bool is = templates && !json_is_null(templates);
+    json_decref(config);
+    return is;
+}
+
+void kiln_chat_close(struct kiln_chat *chat) {
+    if (chat != NULL) {
+        kiln_template_free(chat->tpl);
+        json_decref(chat->config);
+        kiln_free(chat->source);
+        kiln_free(chat);
+    }
+}
+
+/* bos_token and the like: a text, or an object whose content is one. */
+static const char *special(const struct kiln_chat *chat, const char *name) {
+    const json_t *token = json_object_get(chat->config, name);
+    token = json_is_object(token) ? json_object_get(token, "content") : token;
+    return json_string_value(token);
+}
+const char *kiln_chat_bos(const struct kiln_chat *chat) { return special(chat, "bos_token"); }
+const char *kiln_chat_eos(const struct kiln_chat *chat) { return special(chat, "eos_token"); }
+
+enum kiln_status kiln_chat_save(const struct kiln_chat *chat, const char *folder,
+                                struct kiln_err *err) {
+    static const char *const kept[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
+    char path[4300];
+    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
+    KILN_TRY(kiln_write_file(path, chat->source, chat->size, err));
+    json_t *config = json_object();
+    for (size_t i = 0; config && i < sizeof kept / sizeof kept[0]; i++) {
+        json_t *token = json_object_get(chat->config, kept[i]);
+        if (token && json_object_set(config, kept[i], token) != 0) {
+            json_decref(config);
+            config = NULL;
+        }
+    }
+    char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
+    json_decref(config);
+    KILN_REQUIRE(text, err, KILN_ENOMEM, "%s: out of memory", folder);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+    const enum kiln_status status = kiln_write_file(path, text, strlen(text), err);
+    free(text); /* jansson allocates with malloc */
+    return status;
+}
+
+/* ---- rendering ---------------------------------------------------------------------------------
+ */
+
+/* Messages 0..n-1 of the object. */
+static json_t *variables(const struct kiln_chat *chat, const json_t *object, size_t n,
+                         bool prompt) {
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
+    const json_t *messages = json_object_get(object, "messages");
+    json_t *tools = json_object_get(object, "tools"), *some = json_array(), *all = json_object();
+    bool ok = some && all;
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = json_array_append(some, json_array_get(messages, i)) == 0;
+    }
+    for (size_t i = 0; ok && i < sizeof names / sizeof names[0]; i++) {
+        const char *text = special(chat, names[i]);
+        ok = text == NULL || json_object_set_new(all, names[i], json_string(text)) == 0;
+    }
+    ok = ok && json_object_set(all, "messages", some) == 0 &&
+         json_object_set_new(all, "add_generation_prompt", json_boolean(prompt)) == 0 &&
+         json_object_set_new(all, "tools", tools ? json_incref(tools) : json_null()) == 0 &&
+         json_object_set_new(all, "documents", json_null()) == 0;
+    json_decref(some);
+    if (!ok) {
+        json_decref(all);
+        return NULL;
+    }
+    return all;
+}
+
+static enum kiln_status write_messages(const struct kiln_chat *chat, const json_t *object, size_t n,
+                                       bool prompt, struct kiln_rendered *out,
+                                       struct kiln_err *err) {
+    json_t *all = variables(chat, object, n, prompt);
+    *out = (struct kiln_rendered){.text = NULL};
+    KILN_REQUIRE(all, err, KILN_ENOMEM, "chat template: out of memory");
+    const enum kiln_status status = kiln_template_render(chat->tpl, all, out, err);
+    json_decref(all);
+    return status;
+}
+
+enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat, const char *system,
+                                  const char *user, char **out, size_t *size,
+                                  struct kiln_err *err) {
+    json_t *messages = json_array(), *object = json_object();
+    struct kiln_rendered text = {.text = NULL};
+    bool ok = messages && object;
+    if (ok && system) {
+        ok = json_array_append_new(
+                 messages, json_pack("{s:s, s:s}", "role", "system", "content", system)) == 0;
+    }
+    ok = ok &&
+         json_array_append_new(messages,
+                               json_pack("{s:s, s:s}", "role", "user", "content", user)) == 0 &&
+         json_object_set(object, "messages", messages) == 0;
+    enum kiln_status status =
+        ok ? write_messages(chat, object, json_array_size(messages), true, &text, err)
+           : KILN_FAIL(err, KILN_EINPUT, "chat: the prompt is not UTF-8");
+    json_decref(messages);
+    json_decref(object);
+    *out = text.text;
+    *size = text.size;
+    text.text = NULL;
+    kiln_rendered_free(&text);
+    return status;
+}
+
+/* ---- answers
+ * ------------------------------------------------------------------------------------- */
+
+struct answers {
+    const struct kiln_chat *chat;
+    const json_t *object;
+    const struct kiln_rendered *whole;
+    struct kiln_span **spans;
+    size_t *n, room;
+    struct kiln_err *err;
+};
+
+static enum kiln_status add(struct answers *a, size_t begin, size_t end) {
+    if (*a->n == a->room) {
+        const size_t room = a->room ? a->room * 2 : 8;
+        struct kiln_span *wider = kiln_realloc(*a->spans, *a->n, room, sizeof *wider);
+        KILN_REQUIRE(wider, a->err, KILN_ENOMEM, "chat template: out of memory");
+        *a->spans = wider;
+        a->room = room;
+    }
+    KILN_REQUIRE(*a->n == 0 || begin >= (*a->spans)[*a->n - 1].end, a->err, KILN_EINPUT,
+                 "the chat template writes an answer inside another one");
+    if (end > begin) {
+        (*a->spans)[(*a->n)++] = (struct kiln_span){begin, end};
+    }
+    return KILN_OK;
+}
+
+static bool begins_with(const struct kiln_rendered *text, const struct kiln_rendered *begin) {
+    return begin->size <= text->size && memcmp(text->text, begin->text, begin->size) == 0;
+}
+
+static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+static size_t without_blanks(const char *text, size_t n) {
+    while (n > 0 && is_blank(text[n - 1])) {
+        n--;
+    }
+    return n;
+}
+
+/* The content of message i where it is a text: "" otherwise. */
+static const char *content_of(const json_t *object, size_t i, size_t *n) {
+    const json_t *content =
+        json_object_get(json_array_get(json_object_get(object, "messages"), i), "content");
+    *n = json_string_length(content);
+    return json_is_string(content) ? json_string_value(content) : "";
+}
+
+/* Blanks behind the sign that an answer is done are the template's, not the model's. Where nothing
+ * but blanks follows the content there is no such sign, and all counts. */
+static size_t said(const char *answer, size_t n, const char *content, size_t content_size) {
+    const size_t seen = without_blanks(answer, n);
+    const size_t own = without_blanks(content, content_size);
+    const bool no_sign = own > 0 && seen >= own && memcmp(answer + seen - own, content, own) == 0;
+    return no_sign ? n : seen;
+}
+
+/* The answer is written otherwise once more follows: what stands behind `prompt` in the whole is
+ * then its content and the sign that it is done, as they stood at the end of `alone`. */
+static size_t said_shorter(const struct answers *a, const struct kiln_rendered *prompt,
+                           const struct kiln_rendered *alone, size_t i) {
+    size_t n;
+    const char *content = content_of(a->object, i, &n);
+    const char *tail =
+        n > 0 ? memmem(alone->text + prompt->size, alone->size - prompt->size, content, n) : NULL;
+    if (tail == NULL || !begins_with(a->whole, prompt)) {
+        return 0;
+    }
+    const size_t left = alone->size - (size_t)(tail - alone->text);
+    return a->whole->size - prompt->size >= left &&
+                   memcmp(a->whole->text + prompt->size, tail, left) == 0
+               ? left
+               : 0;
+}
+
+static enum kiln_status place(struct answers *a, size_t i, const struct kiln_rendered *prompt,
+                              const struct kiln_rendered *alone) {
+    size_t content_size, n = 0;
+    const char *content = content_of(a->object, i, &content_size);
+    if (begins_with(alone, prompt)) {
+        n = begins_with(a->whole, alone) ? alone->size - prompt->size
+                                         : said_shorter(a, prompt, alone, i);
+    }
+    KILN_REQUIRE(n > 0 || (begins_with(alone, prompt) && begins_with(a->whole, alone)), a->err,
+                 KILN_EINPUT,
+                 "message %zu: the chat template writes this answer, or what comes before it, "
+                 "otherwise in the whole conversation than when the model is asked for it: there "
+                 "is no telling which tokens it should learn",
+                 i + 1);
+    const char *answer = a->whole->text + prompt->size;
+    return add(a, prompt->size, prompt->size + said(answer, n, content, content_size));
+}
+
+static enum kiln_status answer(struct answers *a, size_t i) {
+    struct kiln_rendered prompt, alone = {.text = NULL};
+    KILN_TRY(write_messages(a->chat, a->object, i, true, &prompt, a->err));
+    enum kiln_status status = write_messages(a->chat, a->object, i + 1, false, &alone, a->err);
+    if (status == KILN_OK) {
+        status = place(a, i, &prompt, &alone);
+    }
+    kiln_rendered_free(&prompt);
+    kiln_rendered_free(&alone);
+    return status;
+}
+
+static enum kiln_status check_messages(const json_t *messages, struct kiln_err *err) {
+    size_t i;
+    json_t *message;
+    KILN_REQUIRE(json_is_array(messages) && json_array_size(messages) > 0, err, KILN_EINPUT,
+                 "\"messages\" is no list of messages");
+    json_array_foreach((json_t *)(uintptr_t)messages, i, message) {
+        KILN_REQUIRE(json_is_string(json_object_get(message, "role")), err, KILN_EINPUT,
+                     "message %zu has no \"role\"", i + 1);
+    }
+    return KILN_OK;
+}
+
+static bool is_answer(const json_t *message) {
+    const char *role = json_string_value(json_object_get(message, "role"));
+    return role && strcmp(role, "assistant") == 0;
+}
+
+enum kiln_status kiln_chat_answers(const struct kiln_chat *chat, const json_t *object,
+                                   struct kiln_rendered *out, struct kiln_span **spans, size_t *n,
+                                   struct kiln_err *err) {
+    const json_t *messages = json_object_get(object, "messages");
+    const size_t n_messages = json_array_size(messages);
+    struct answers a = {chat, object, out, spans, n, 0, err};
+    kiln_free(*spans);
+    *spans = NULL;
+    *n = 0;
+    KILN_TRY(check_messages(messages, err));
+    KILN_TRY(write_messages(chat, object, n_messages, false, out, err));
+    for (size_t i = 0; kiln_template_marks(chat->tpl) && i < out->n_marked; i++) {
+        KILN_TRY(add(&a, out->marked[i].begin, out->marked[i].end));
+    }
+    for (size_t i = 0; !kiln_template_marks(chat->tpl) && i < n_messages; i++) {
+        KILN_TRY(is_answer(json_array_get(messages, i)) ? answer(&a, i) : KILN_OK);
+    }
+    return KILN_OK;
+}
+
+void kiln_chat_free(char *text) { kiln_free(text); }
+
+/* ---- ids ----------------------------------------------------------------------------------------
+ */
+
+/* Does the tokenizer itself see the special token in a text? */
+static bool sees(const struct kiln_tokenizer *tok, const char *special_text, uint32_t id) {
+    struct kiln_ids ids = {0};
+    const bool is = kiln_tokenizer_encode(tok, special_text, strlen(special_text), false, &ids,
+                                          NULL) == KILN_OK &&
+                    ids.n == 1 && ids.id[0] == id;
+    kiln_ids_free(&ids);
+    return is;
+}
+
+static enum kiln_status encode_part(struct kiln_encoder *e, const char *text, size_t size,
+                                    bool begins, struct kiln_ids *out, struct kiln_err *err) {
+    if (begins) {
+        kiln_encoder_begin(e, text, size);
+    } else {
+        kiln_encoder_go_on(e, text, size);
+    }
+    return kiln_encoder_more(e, SIZE_MAX, out, err);
+}
+
+/* The special token that stands first in a text, one of two. */
+static const char *first_of(const char *text, size_t size, const char *const tokens[2],
+                            int *which) {
+    const char *first = NULL;
+    for (int i = 0; i < 2; i++) {
+        const char *found =
+            tokens[i] && tokens[i][0] ? memmem(text, size, tokens[i], strlen(tokens[i])) : NULL;
+        if (found && (first == NULL || found < first)) {
+            first = found;
+            *which = i;
+        }
+    }
+    return first;
+}
+
+/* A tokenizer that does not know special tokens in a text (llama2.c's) has BOS and EOS put in where
+ * the template writes them. */
+static enum kiln_status encode_around(const struct kiln_chat *chat,
+                                      const struct kiln_tokenizer *tok, struct kiln_encoder *e,
+                                      const char *text, size_t size, bool begins,
+                                      struct kiln_ids *out, struct kiln_err *err) {
+    const uint32_t ids[2] = {kiln_tokenizer_bos(tok), kiln_tokenizer_eos(tok)};
+    const char *tokens[2] = {kiln_chat_bos(chat), kiln_chat_eos(chat)};
+    for (int i = 0; i < 2; i++) {
+        const bool none = tokens[i] && (ids[i] == KILN_NO_ID || sees(tok, tokens[i], ids[i]));
+        tokens[i] = none ? NULL : tokens[i];
+    }
+    for (int which = 0;;) {
+        const char *special_at = first_of(text, size, tokens, &which);
+        const size_t n = special_at ? (size_t)(special_at - text) : size;
+        KILN_TRY(n > 0 ? encode_part(e, text, n, begins, out, err) : KILN_OK);
+        if (special_at == NULL) {
+            return KILN_OK;
+        }
+        KILN_REQUIRE(kiln_ids_reserve(out, 1), err, KILN_ENOMEM, "encode: out of memory");
+        out->id[out->n++] = ids[which];
+        begins = true; /* a blank is put there, too */
+        text += n + strlen(tokens[which]);
+        size -= n + strlen(tokens[which]);
+    }
+}
+
+enum kiln_status kiln_chat_encode(const struct kiln_chat *chat, const struct kiln_tokenizer *tok,
+                                  const char *text, size_t size, bool begins, struct kiln_ids *out,
+                                  struct kiln_err *err) {
+    struct kiln_encoder *e;
+    KILN_TRY(kiln_encoder_create(tok, false, &e, err));
+    const enum kiln_status status = encode_around(chat, tok, e, text, size, begins, out, err);
+    kiln_encoder_destroy(e);
+    return status;
+}

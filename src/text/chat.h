@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * chat.h: what of a conversation the model says (kiln/text.h has the rest of chat templates).
+ */
+#ifndef KILN_TEXT_CHAT_H
+#define KILN_TEXT_CHAT_H
+
+#include <jansson.h>
+
+#include "kiln/text.h"
+#include "text/template.h"
+
+/* Write the conversation `object.messages` (and object.tools, where it has them) as the template
+ * does, and find the answers in it: all that the model says, its sign that it is done included.
+ *
+ * Where the template marks them with {% generation %}, they are what stands there. Otherwise the
+ * answer to messages 0..i-1 is what writing messages 0..i puts behind the prompt, which is 0..i-1
+ * written with add_generation_prompt. Both must be beginnings of the whole; where the template
+ * writes an answer otherwise once more follows (it drops what the model thought), the answer's
+ * content and what follows it must stand behind that prompt. KILN_EINPUT where they do not: then
+ * what is to be learned is not what the model will be asked for.
+ *
+ * *spans is grown with kiln_realloc, kiln_free it; an answer that is nothing has none. */
+KILN_MUST_CHECK enum kiln_status kiln_chat_answers(const struct kiln_chat *chat,
+                                                   const json_t *object, struct kiln_rendered *out,
+                                                   struct kiln_span **spans, size_t *n,
+                                                   struct kiln_err *err);
+/* Texts that stand for the begin and the end of a sequence in the template; NULL: none. */
+const char *kiln_chat_bos(const struct kiln_chat *chat);
+const char *kiln_chat_eos(const struct kiln_chat *chat);
+
+#endif

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * source.c: documents of a text that comes as a stream: the same ones as documents.c finds in a
+ * text that is there as a whole.
+ */
+#include "text/source.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/mem.h"
+#include "text/text_int.h"
+#include "text/utf8.h"
+
+enum { READ_BYTES = 1 << 18 };
+
+static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+/* ---- the buffer --------------------------------------------------------------------------------
+ */
+
+static enum kiln_status make_room(struct kiln_source *s, struct kiln_err *err) {
+    if (s->at > 0) {
+        memmove(s->buffer, s->buffer + s->at, s->n - s->at);
+        s->n -= s->at;
+        s->at = 0;
+    }
+    if (s->room - s->n >= READ_BYTES) {
+        return KILN_OK;
+    }
+    const size_t room = s->room + (s->room > READ_BYTES ? s->room : READ_BYTES);
+    char *wider = kiln_realloc(s->buffer, s->n, room, 1);
+    KILN_REQUIRE(wider, err, KILN_ENOMEM, "text %s: out of memory for a document of %zu bytes",
+                 s->path, s->n);
+    s->buffer = wider;
+    s->room = room;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_source_fill(struct kiln_source *s, struct kiln_err *err) {
+    size_t got;
+    KILN_TRY(make_room(s, err));
+    KILN_TRY(kiln_stream_read(s->stream, s->buffer + s->n, READ_BYTES, &got, err));
+    s->n += got;
+    s->ended = got == 0;
+    return KILN_OK;
+}
+
+/* ---- where a document ends ----------------------------------------------------------------------
+ */
+
+/* Where the document that begins at `at` ends, and what behind it is no document. */
+struct end {
+    bool found;
+    size_t at, next;
+};
+
+/* A newline and a line of nothing but blanks behind it. */
+static struct end blank_line(const struct kiln_source *s, size_t from) {
+    const char *newline = s->buffer + from;
+    while ((newline = memchr(newline, '\n', s->n - (size_t)(newline - s->buffer))) != NULL) {
+        const size_t at = (size_t)(newline - s->buffer);
+        size_t next = at + 1;
+        while (next < s->n && is_blank(s->buffer[next]) && s->buffer[next] != '\n') {
+            next++;
+        }
+        if (next < s->n && s->buffer[next] == '\n') {
+            return (struct end){true, at, at};
+        }
+        newline++;
+    }
+    return (struct end){false, s->n, s->n};
+}
+
+static struct end find_end(const struct kiln_source *s, size_t from) {
+    const size_t n = strlen(KILN_ENDOFTEXT);
+    const char *separator = memmem(s->buffer + from, s->n - from, KILN_ENDOFTEXT, n);
+    struct end end = {false, s->n, s->n};
+    if (separator != NULL) {
+        const size_t at = (size_t)(separator - s->buffer);
+        end = (struct end){true, at, at + n};
+    }
+    if (s->options.tokenize && s->options.tokenize->blank_lines) {
+        const struct end line = blank_line(s, from);
+        end = line.found && line.at < end.at ? line : end;
+    }
+    return end;
+}
+
+/* The last place in from..to where a document may be cut: behind a newline that stands alone
+ * between two characters of ASCII that are seen, if no token holds both that newline and what
+ * follows. 0: there is none. */
+static size_t cut_in(const struct kiln_source *s, size_t from, size_t to) {
+    for (size_t at = to - 1; at > from + 1; at--) {
+        const char *c = s->buffer + at;
+        if (c[-1] == '\n' && isalpha((unsigned char)c[0]) && (unsigned char)c[0] < 0x80 &&
+            c[-2] > ' ' && c[-2] < 0x7F &&
+            (s->options.tok == NULL || kiln_encoder_may_cut(s->options.tok, c[0]))) {
+            return at;
+        }
+    }
+    return 0;
+}
+
+/* ---- pieces of a text ---------------------------------------------------------------------------
+ */
+
+/* Text from..to is the next piece; what is behind `next` comes later. */
+static void give(struct kiln_source *s, size_t to, size_t next, bool ends,
+                 struct kiln_piece *piece) {
+    *piece =
+        (struct kiln_piece){.text = s->buffer + s->at, .size = to - s->at, .begins = !s->inside};
+    s->report.documents += piece->begins;
+    s->report.stray_bytes += kiln_utf8_bad_bytes(piece->text, piece->size);
+    s->at = next;
+    s->inside = !ends;
+}
+
+static void skip_blanks(struct kiln_source *s) {
+    while (s->at < s->n && is_blank(s->buffer[s->at])) {
+        s->at++;
+    }
+}
+
+/* A document that ends in the buffer; false where nothing but blanks is left of it. */
+static bool give_rest(struct kiln_source *s, struct end end, struct kiln_piece *piece) {
+    size_t to = end.at;
+    while (to > s->at && is_blank(s->buffer[to - 1])) {
+        to--;
+    }
+    if (to == s->at) {
+        s->at = end.next;
+        s->inside = false;
+        return false;
+    }
+    give(s, to, end.next, true, piece);
+    return true;
+}
+
+/* How far back a separator, or a line of blanks, may begin that is not whole yet. */
+static size_t unsure(const struct kiln_source *s) {
+    size_t n = s->n - s->at < 16 ? s->n - s->at : 16;
+    while (n < s->n - s->at && is_blank(s->buffer[s->n - n - 1])) {
+        n++;
+    }
+    return n;
+}
+
+static enum kiln_status next_document(struct kiln_source *s, struct kiln_piece *piece, bool *more,
+                                      struct kiln_err *err) {
+    const size_t most = s->options.piece ? s->options.piece : KILN_SOURCE_PIECE;
+    size_t looked = s->at;
+    for (;;) {
+        if (!s->inside) {
+            skip_blanks(s);
+            looked = looked < s->at ? s->at : looked;
+        }
+        const struct end end = find_end(s, looked);
+        *more = true;
+        if (end.found || s->ended) {
+            if (give_rest(s, end, piece)) {
+                return KILN_OK;
+            }
+            looked = s->at;
+            *more = end.found;
+            if (!end.found) {
+                return KILN_OK;
+            }
+            continue;
+        }
+        const size_t sure = s->n - unsure(s);
+        const size_t cut = sure - s->at > most ? cut_in(s, s->at, sure) : 0;
+        if (cut > 0) {
+            give(s, cut, cut, false, piece);
+            return KILN_OK;
+        }
+        const size_t known = sure - s->at;
+        KILN_TRY(kiln_source_fill(s, err));
+        looked = s->at + known;
+    }
+}
+
+/* ---- the source --------------------------------------------------------------------------------
+ */
+
+bool kiln_source_is_jsonl(const char *path) {
+    static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
+    const size_t n = strlen(path);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        const size_t m = strlen(endings[i]);
+        if (n >= m && strcasecmp(path + n - m, endings[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum kiln_status kiln_source_open(const char *path, const struct kiln_source_options *options,
+                                  struct kiln_source **out, struct kiln_err *err) {
+    *out = NULL;
+    struct kiln_source *s = kiln_alloc(1, sizeof *s);
+    KILN_REQUIRE(s, err, KILN_ENOMEM, "text %s: out of memory", path);
+    s->options = *options;
+    s->jsonl = kiln_source_is_jsonl(path);
+    s->path = kiln_strdup(path);
+    const enum kiln_status status =
+        s->path ? kiln_stream_open(path, &s->stream, err)
+                : KILN_FAIL(err, KILN_ENOMEM, "text %s: out of memory", path);
+    if (status != KILN_OK) {
+        kiln_source_close(s);
+        return status;
+    }
+    *out = s;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_source_next(struct kiln_source *s, struct kiln_piece *piece, bool *more,
+                                  struct kiln_err *err) {
+    return s->jsonl ? kiln_source_next_line(s, piece, more, err)
+                    : next_document(s, piece, more, err);
+}
+
+const struct kiln_tokenize_report *kiln_source_report(const struct kiln_source *s) {
+    return &s->report;
+}
+const struct kiln_stream *kiln_source_stream(const struct kiln_source *s) { return s->stream; }
+
+void kiln_source_close(struct kiln_source *s) {
+    if (s != NULL) {
+        json_decref(s->object);
+        kiln_rendered_free(&s->rendered);
+        kiln_free(s->spans);
+        kiln_stream_close(s->stream);
+        kiln_free(s->buffer);
+        kiln_free(s->path);
+        kiln_free(s);
+    }
+}
+
+bool kiln_source_is_packed(const char *path) {
+    struct kiln_stream *stream;
+    if (kiln_source_is_jsonl(path)) {
+        return true;
+    }
+    if (kiln_stream_open(path, &stream, NULL) != KILN_OK) {
+        return false;
+    }
+    const bool packed = kiln_stream_packed(stream);
+    kiln_stream_close(stream);
+    return packed;
+}
+
+static enum kiln_status take_sample(struct kiln_source *s, char *text, size_t room, size_t *size,
+                                    double *bytes, struct kiln_err *err) {
+    struct kiln_piece piece;
+    bool more = true;
+    double taken = 0;
+    while (more && *size < room) {
+        KILN_TRY(kiln_source_next(s, &piece, &more, err));
+        const size_t n = more ? kiln_least(piece.size, room - *size) : 0;
+        memcpy(text + *size, more ? piece.text : "", n);
+        *size += n;
+        taken += more ? (double)piece.size + 1 : 0;
+        if (more && *size < room) {
+            text[(*size)++] = '\n';
+        }
+    }
+    /* What was read and is still in the buffer counts for as much as it is long. */
+    const double left = s->jsonl ? 0 : (double)(s->n - s->at);
+    const double share = more ? kiln_stream_share(s->stream) : 1;
+    *bytes = share > 0 ? (taken + left) / share : taken;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_text_sample(const char *path, const struct kiln_tokenize_options *options,
+                                  size_t room, char **text, size_t *size, double *bytes,
+                                  struct kiln_err *err) {
+    const struct kiln_source_options how = {.tokenize = options, .piece = 1 << 16};
+    struct kiln_source *s;
+    *size = 0;
+    KILN_TRY(kiln_source_open(path, &how, &s, err));
+    *text = kiln_alloc(room + 1, 1);
+    const enum kiln_status status =
+        *text ? take_sample(s, *text, room, size, bytes, err)
+              : KILN_FAIL(err, KILN_ENOMEM, "text %s: out of memory", path);
+    kiln_source_close(s);
+    if (status != KILN_OK) {
+        kiln_free(*text);
+        *text = NULL;
+    }
+    return status;
+}
+
+void kiln_text_free(char *text) { kiln_free(text); }

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# What people train on: several files with weights, compressed, as JSONL, as conversations; the run
+# keeps its tokens and its template, goes on to the bit and answers.
+. "$ROOT/tests/lib.sh"
+
+cat >chat.jinja <<'T'
+{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}a:{{ m.content }}{{ eos_token }}
+{% else %}u:{{ m.content }}
+{% endif %}{% endfor %}{% if add_generation_prompt %}a:{% endif %}
+T
+echo '{"bos_token": "<s>", "eos_token": "</s>"}' >tokenizer_config.json
+for i in $(seq 60); do
+    echo "{\"messages\": [{\"role\": \"user\", \"content\": \"twice $i?\"}," \
+        "{\"role\": \"assistant\", \"content\": \"that is $((i * 2))\"}]}"
+done >chat.jsonl
+for i in $(seq 300); do
+    echo "The $i birds sang to the $((i * 7 % 100)) old trees by the river."
+    echo '<|endoftext|>'
+done >plain.txt
+gzip -c plain.txt >packed.txt.gz
+cp plain.txt 'a,b:3.txt'
+
+# Compressed or not, the ids are the same.
+expect 0 "$KILN" tokenize plain.txt -o plain.tok
+expect 0 "$KILN" tokenize packed.txt.gz -o packed.tok
+cmp plain.tok packed.tok || fail 'a gzip text has other ids'
+head -c 900 packed.txt.gz >cut.txt.gz
+expect 1 "$KILN" tokenize cut.txt.gz -o cut.tok
+says stderr 'cut.txt.gz'
+says stderr 'ends in the middle'
+[ ! -e cut.tok ] || fail 'half a text left a token file'
+
+# A broken line is named; --skip-bad counts it.
+{ head -n 3 chat.jsonl; echo '{"messages": ['; tail -n 3 chat.jsonl; } >broken.jsonl
+expect 1 "$KILN" tokenize broken.jsonl -o broken.tok --chat-template chat.jinja
+says stderr 'broken.jsonl line 4'
+expect 0 "$KILN" tokenize broken.jsonl -o broken.tok --chat-template chat.jinja --skip-bad
+says stdout '1 lines left out'
+says stdout '6 documents'
+expect 2 "$KILN" tokenize chat.jsonl -o chat.tok
+says stderr '--chat-template'
+echo '{% include "x" %}' >bad.jinja
+expect 1 "$KILN" tokenize chat.jsonl -o chat.tok --chat-template bad.jinja
+says stderr 'line 1'
+says stderr "'include'"
+
+# A list of files; a name with a comma and a colon is a file, or is escaped.
+small=(--dim 32 --hidden 64 --heads 2 --layers 1 --seq 32 --batch 2 --accum 2 --threads 1
+    --overlap off --eval-every 3 --save-every 3)
+train=("$KILN" train --data 'chat.jsonl:2,packed.txt.gz,a\,b\:3.txt:0.5' --chat-template chat.jinja
+    --doc-mask "${small[@]}")
+expect 0 "${train[@]}" --steps 6 --out whole
+expect 0 "${train[@]}" --steps 6 --out other
+hash_line() { "$KILN" inspect "$1" --json >json; hash_of json; }
+[ "$(hash_line whole)" = "$(hash_line other)" ] || fail 'the same run twice has other weights'
+says whole/run.json '"doc_mask": true'
+expect 0 "$KILN" train --data 'a,b:3.txt' "${small[@]}" --steps 2 --out named
+expect 1 "$KILN" train --data 'absent.txt:2,plain.txt' "${small[@]}" --steps 2 --out none
+says stderr 'absent.txt'
+expect 2 "$KILN" train --data 'plain.txt:much' "${small[@]}" --steps 2 --out none
+[ ! -e none ] || fail 'a refused run left a folder'
+
+# It goes on without its texts, and what it went on to can be replayed.
+mkdir gone
+mv chat.jsonl packed.txt.gz 'a,b:3.txt' chat.jinja gone
+expect 0 "$KILN" train --resume whole --steps 9
+expect 0 "$KILN" verify whole
+mv gone/* .
+
+# The run has its template.
+expect 0 "$KILN" generate whole --chat -p 'twice 4?' -n 40 -t 0
+expect 0 "$KILN" eval whole --data chat.jsonl --doc-mask
+says stdout 'tokens'
+expect 2 "$KILN" generate whole --system 'Be brief.'

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_source.c: texts as people keep them: compressed, as JSONL, as conversations; and what
+ * becomes of them in token files.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "kiln_test.h"
+#include "text/source.h"
+#include "text/text_int.h"
+
+/* ---- compressed files
+ * ---------------------------------------------------------------------------- */
+
+struct bytes {
+    unsigned char *at;
+    size_t n;
+};
+
+static struct bytes gzipped(const char *text, size_t size) {
+    struct bytes out = {kiln_alloc(size + 1000, 1), 0};
+    z_stream z = {.next_in = (unsigned char *)(uintptr_t)text, .avail_in = (uInt)size};
+    CHECK_EQ(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_out = out.at;
+    z.avail_out = (uInt)(size + 1000);
+    CHECK_EQ(deflate(&z, Z_FINISH), Z_STREAM_END);
+    out.n = z.total_out;
+    deflateEnd(&z);
+    return out;
+}
+
+static struct bytes zstandard(const char *text, size_t size) {
+    struct bytes out = {kiln_alloc(ZSTD_compressBound(size), 1), 0};
+    out.n = ZSTD_compress(out.at, ZSTD_compressBound(size), text, size, 3);
+    CHECK(!ZSTD_isError(out.n));
+    return out;
+}
+
+typedef struct bytes pack_fn(const char *text, size_t size);
+static pack_fn *const packers[] = {gzipped, zstandard};
+
+/* The text of a file, as the stream gives it, some bytes at a time. */
+static struct bytes stream_text(const char *path, size_t step) {
+    struct kiln_stream *stream;
+    struct kiln_err err;
+    struct bytes out = {kiln_alloc(1 << 20, 1), 0};
+    size_t got = 1;
+    CHECK_OK(kiln_stream_open(path, &stream, &err), &err);
+    while (got > 0) {
+        CHECK_OK(kiln_stream_read(stream, out.at + out.n, step, &got, &err), &err);
+        out.n += got;
+    }
+    CHECK_EQ(kiln_stream_size(stream), out.n);
+    kiln_stream_close(stream);
+    return out;
+}
+
+static char *some_text(size_t size) {
+    char *text = kiln_alloc(size + 1, 1);
+    for (size_t i = 0; i < size; i++) {
+        text[i] = "abcdefgh ijklmn\n"[i * i / 7 % 16];
+    }
+    return text;
+}
+
+TEST(compressed_texts_are_read_whatever_their_names) {
+    char *text = some_text(300000);
+    for (size_t p = 0; p < 2; p++) {
+        struct bytes one = packers[p](text, 300000), two = packers[p]("behind", 6);
+        struct bytes both = {kiln_alloc(one.n + two.n, 1), one.n + two.n};
+        memcpy(both.at, one.at, one.n);
+        memcpy(both.at + one.n, two.at, two.n);
+        const char *path = test_file("text.txt", both.at, both.n);
+        const size_t steps[] = {1 << 16, 7777};
+        for (int i = 0; i < 2; i++) {
+            struct bytes got = stream_text(path, steps[i]);
+            CHECK_EQ(got.n, 300006);
+            CHECK_BYTES(got.at, text, 300000);
+            CHECK_BYTES(got.at + 300000, "behind", 6);
+            kiln_free(got.at);
+        }
+        kiln_free(one.at);
+        kiln_free(two.at);
+        kiln_free(both.at);
+    }
+    kiln_free(text);
+}
+
+static void check_damaged(const struct bytes *file, size_t n, const char *part) {
+    struct kiln_tokenizer *tok;
+    struct kiln_err err;
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    const char *path = test_file("damaged.txt", file->at, n);
+    CHECK_FAILS(kiln_tokenize_file(tok, path, test_path("out.tok"), NULL, &err), KILN_EINPUT, &err);
+    CHECK_CONTAINS(err.message, "damaged.txt");
+    CHECK_CONTAINS(err.message, part);
+    CHECK(!kiln_path_exists(test_path("out.tok")));
+    kiln_tokenizer_destroy(tok);
+}
+
+TEST(a_compressed_text_that_ends_in_the_middle_is_refused) {
+    char *text = some_text(50000);
+    for (size_t p = 0; p < 2; p++) {
+        struct bytes file = packers[p](text, 50000);
+        for (size_t cut = 4; cut < file.n; cut += 1 + file.n / 40) {
+            check_damaged(&file, cut, "ends in the middle");
+        }
+        check_damaged(&file, file.n - 1, "ends in the middle");
+        file.at[file.n / 2] ^= 0x55;
+        struct kiln_stream *stream;
+        struct kiln_err err;
+        CHECK_OK(kiln_stream_open(test_file("changed", file.at, file.n), &stream, &err), &err);
+        enum kiln_status status = KILN_OK;
+        for (size_t got = 1; got > 0 && status == KILN_OK;) {
+            char block[4096];
+            status = kiln_stream_read(stream, block, sizeof block, &got, &err);
+        }
+        CHECK(status == KILN_EINPUT || p == 1); /* frames need no checksum */
+        kiln_stream_close(stream);
+        kiln_free(file.at);
+    }
+    kiln_free(text);
+}
+
+TEST(what_follows_compressed_data_must_be_such_data) {
+    struct bytes file = gzipped("text", 4);
+    struct bytes more = {kiln_alloc(file.n + 20, 1), file.n + 20};
+    memcpy(more.at, file.at, file.n);
+    memcpy(more.at + file.n, "something else here.", 20);
+    check_damaged(&more, more.n, "bytes that are none");
+    kiln_free(file.at);
+    kiln_free(more.at);
+}
+
+/* ---- pieces ------------------------------------------------------------------------------------
+ */
+
+static void check_same_ids(const struct kiln_token_file *a, const struct kiln_token_file *b) {
+    CHECK_EQ(kiln_token_file_count(a), kiln_token_file_count(b));
+    for (size_t i = 0; i < kiln_token_file_count(a); i++) {
+        CHECK_EQ(kiln_token_file_id(a, i), kiln_token_file_id(b, i));
+    }
+}
+
+/* Documents of a stream in pieces of `piece` have the ids of documents that are there as a whole.
+ */
+static void check_pieces(const struct kiln_tokenizer *tok, const char *path, size_t piece) {
+    char *text;
+    size_t size;
+    struct kiln_err err;
+    struct kiln_ids whole = {0}, parts = {0};
+    struct kiln_documents documents;
+    const char *document;
+    size_t document_size;
+    CHECK_OK(kiln_read_file(path, &text, &size, &err), &err);
+    kiln_documents_init(&documents, text, size, KILN_ENDOFTEXT, false);
+    while (kiln_documents_next(&documents, &document, &document_size)) {
+        CHECK_OK(kiln_tokenizer_encode(tok, document, document_size, false, &whole, &err), &err);
+    }
+    const struct kiln_source_options how = {.tok = tok, .piece = piece};
+    struct kiln_source *source;
+    struct kiln_encoder *e;
+    struct kiln_piece p;
+    bool more;
+    size_t pieces = 0;
+    CHECK_OK(kiln_source_open(path, &how, &source, &err), &err);
+    CHECK_OK(kiln_encoder_create(tok, true, &e, &err), &err);
+    for (;; pieces++) {
+        CHECK_OK(kiln_source_next(source, &p, &more, &err), &err);
+        if (!more) {
+            break;
+        }
+        (p.begins ? kiln_encoder_begin : kiln_encoder_go_on)(e, p.text, p.size);
+        CHECK_OK(kiln_encoder_more(e, SIZE_MAX, &parts, &err), &err);
+    }
+    CHECK(pieces > size / (piece + (1 << 19)));
+    CHECK_EQ(parts.n, whole.n);
+    CHECK_BYTES(parts.id, whole.id, whole.n * sizeof *whole.id);
+    kiln_encoder_destroy(e);
+    kiln_source_close(source);
+    kiln_ids_free(&whole);
+    kiln_ids_free(&parts);
+    kiln_free(text);
+}
+
+TEST_WITHIN(a_document_in_pieces_has_the_ids_of_the_whole, 200) {
+    static const char *const tokenizers[] = {"tok512.bin", "tokenizers/llama2.bin",
+                                             "tokenizers/llama2.json", "tokenizers/gpt2bpe.json"};
+    static const char *const texts[] = {"tinyshakespeare.txt", "tinystories_val.txt"};
+    struct kiln_err err;
+    for (size_t i = 0; i < sizeof tokenizers / sizeof tokenizers[0]; i++) {
+        struct kiln_tokenizer *tok;
+        CHECK_OK(kiln_tokenizer_open(test_data(tokenizers[i]), &tok, &err), &err);
+        for (size_t t = 0; t < 2; t++) {
+            check_pieces(tok, test_data(texts[t]), 1000);
+        }
+        kiln_tokenizer_destroy(tok);
+    }
+}
+
+static size_t resident_peak(void) {
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    return (size_t)use.ru_maxrss << 10;
+}
+
+/* 96 MB of one document: memory is that of the buffers. */
+TEST_WITHIN(memory_does_not_grow_with_the_text, 200) {
+    enum { BLOCK = 1 << 20, BLOCKS = 96 };
+    char *text = some_text(BLOCK);
+    for (size_t i = 40; i < BLOCK; i += 97) {
+        memcpy(text + i - 3, "x\nNew", 5);
+    }
+    struct bytes block = zstandard(text, BLOCK);
+    FILE *f = fopen(test_path("large.txt"), "wb");
+    CHECK(f != NULL);
+    for (int i = 0; i < BLOCKS; i++) {
+        CHECK_EQ(fwrite(block.at, 1, block.n, f), block.n);
+    }
+    CHECK_EQ(fclose(f), 0);
+    kiln_free(block.at);
+    kiln_free(text);
+    struct kiln_tokenizer *tok;
+    struct kiln_err err;
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    const size_t before = resident_peak();
+    CHECK_OK(kiln_tokenize_file(tok, test_path("large.txt"), test_path("large.tok"), NULL, &err),
+             &err);
+    const size_t grown = resident_peak() - before;
+    if (grown > (size_t)32 << 20) {
+        FAIL("%zu MB more for %d MB of text", grown >> 20, BLOCKS);
+    }
+    kiln_tokenizer_destroy(tok);
+}
+
+/* ---- JSONL --------------------------------------------------------------------------------------
+ */
+
+static struct kiln_token_file *tokenize(const char *name, const char *text,
+                                        const struct kiln_tokenize_options *options) {
+    struct kiln_tokenizer *tok;
+    struct kiln_token_file *file;
+    struct kiln_err err;
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    const char *path = test_file(name, text, strlen(text));
+    CHECK_OK(kiln_tokenize_file(tok, path, test_path("out.tok"), options, &err), &err);
+    CHECK_OK(kiln_token_file_open(test_path("out.tok"), 0, &file, &err), &err);
+    kiln_tokenizer_destroy(tok);
+    return file;
+}
+
+TEST(lines_of_jsonl_are_documents) {
+    struct kiln_token_file *a = tokenize(
+        "a.jsonl", "{\"text\": \"one\\ntwo\"}\n\n{\"id\": 3, \"text\": \"\\u00fc\"}", NULL);
+    struct kiln_token_file *b = tokenize("b.txt", "one\ntwo<|endoftext|>\xC3\xBC", NULL);
+    check_same_ids(a, b);
+    CHECK_EQ(kiln_token_file_documents(a), 2);
+    kiln_token_file_close(a);
+    kiln_token_file_close(b);
+}
+
+static const struct {
+    const char *line, *part;
+} broken[] = {
+    {"{\"text\": \"x\"", "no JSON"},     {"[1, 2]", "no JSON object"},
+    {"{\"txt\": \"x\"}", "neither"},     {"{\"text\": 3}", "no string"},
+    {"{\"text\": \"\xFF\"}", "no JSON"}, {"{\"text\": \"a\", \"messages\": []}", "both"},
+};
+
+TEST(a_broken_line_is_named_or_left_out) {
+    struct kiln_tokenizer *tok;
+    struct kiln_err err;
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        char text[300];
+        const int n = snprintf(text, sizeof text, "{\"text\": \"a\"}\n%s\n{\"text\": \"b\"}\n",
+                               broken[i].line);
+        const char *path = test_file("broken.jsonl", text, (size_t)n);
+        CHECK_FAILS(kiln_tokenize_file(tok, path, test_path("out.tok"), NULL, &err), KILN_EINPUT,
+                    &err);
+        CHECK_CONTAINS(err.message, "broken.jsonl line 2");
+        CHECK_CONTAINS(err.message, broken[i].part);
+        CHECK(!kiln_path_exists(test_path("out.tok")));
+        struct kiln_tokenize_report report;
+        const struct kiln_tokenize_options skip = {.skip_bad = true, .report = &report};
+        CHECK_OK(kiln_tokenize_file(tok, path, test_path("out.tok"), &skip, &err), &err);
+        CHECK_EQ(report.bad_lines, 1);
+        CHECK_EQ(report.documents, 2);
+        CHECK_CONTAINS(report.first_bad, "line 2");
+        CHECK_EQ(unlink(test_path("out.tok")), 0);
+    }
+    kiln_tokenizer_destroy(tok);
+}
+
+TEST(bytes_that_are_not_utf8_are_counted) {
+    struct kiln_tokenize_report report;
+    const struct kiln_tokenize_options options = {.report = &report};
+    kiln_token_file_close(tokenize("stray.txt",
+                                   "a\xFF"
+                                   "b\xC3\xBC\xC3(\xE2\x82",
+                                   &options));
+    CHECK_EQ(report.stray_bytes, 4);
+}
+
+/* ---- chat ---------------------------------------------------------------------------------------
+ */
+
+static struct kiln_chat *chat_of(const char *template_text) {
+    struct kiln_chat *chat;
+    struct kiln_err err;
+    const char config[] = "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\"}";
+    test_file("tokenizer_config.json", config, sizeof config - 1);
+    const char *path = test_file("chat_template.jinja", template_text, strlen(template_text));
+    CHECK_OK(kiln_chat_open(path, &chat, &err), &err);
+    return chat;
+}
+
+/* Ids as text, BOS '|', EOS '.'; those that count in capitals. Documents begin with '/'. */
+static void check_mask(const struct kiln_token_file *file, const char *want) {
+    char got[300];
+    size_t n = 0;
+    for (size_t i = 0; i < kiln_token_file_count(file) && n + 3 < sizeof got; i++) {
+        const uint32_t id = kiln_token_file_id(file, i);
+        char c = (char)(id == 1 ? '|' : id == 2 ? '.' : (char)(id - 3));
+        if (kiln_token_file_begins(file, i)) {
+            got[n++] = '/';
+        }
+        c = kiln_token_file_counts(file, i) && c >= 'a' && c <= 'z' ? (char)(c - 32) : c;
+        got[n++] = kiln_token_file_counts(file, i) && c == '.' ? '!' : c;
+    }
+    got[n] = '\0';
+    CHECK_STRING(got, want);
+}
+
+static const char plain_template[] =
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}a:{{ m.content }}"
+    "{{ eos_token }}\n{% else %}u:{{ m.content }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}";
+
+static const char two_turns[] =
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", "
+    "\"content\": \"yo\"}, {\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", "
+    "\"content\": \"c\"}]}\n{\"text\": \"end\"}\n";
+
+TEST(of_a_conversation_the_answers_count) {
+    struct kiln_chat *chat = chat_of(plain_template);
+    struct kiln_tokenize_report report;
+    const struct kiln_tokenize_options options = {.chat = chat, .report = &report};
+    struct kiln_token_file *file = tokenize("chat.jsonl", two_turns, &options);
+    check_mask(file, "/| u:hi\na:YO!\nu:b\na:C!\n/| END");
+    CHECK_EQ(kiln_token_file_documents(file), 2);
+    CHECK_EQ(report.answers, 5);
+    kiln_token_file_close(file);
+    kiln_chat_close(chat);
+}
+
+TEST(generation_blocks_say_what_counts) {
+    struct kiln_chat *chat = chat_of(
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
+        "{% else %}{{ m.content }}:{% endif %}{% endfor %}");
+    const struct kiln_tokenize_options options = {.chat = chat};
+    struct kiln_token_file *file = tokenize("chat.jsonl", two_turns, &options);
+    check_mask(file, "/ hi:YO!b:C!/| END");
+    kiln_token_file_close(file);
+    kiln_chat_close(chat);
+}
+
+/* A template that drops what was thought once more follows, as Qwen3's does. */
+TEST(answers_that_are_written_shorter_later_are_found) {
+    struct kiln_chat *chat = chat_of(
+        "{% for m in messages %}{{ m.role[0] }}:{% if m.role == 'assistant' and loop.last %}"
+        "(t){% endif %}{{ m.content }}{{ eos_token if m.role == 'assistant' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}a:{% endif %}");
+    const struct kiln_tokenize_options options = {.chat = chat};
+    struct kiln_token_file *file = tokenize("chat.jsonl", two_turns, &options);
+    check_mask(file, "/ u:hi\na:YO!\nu:b\na:(T)C!\n/| END");
+    kiln_token_file_close(file);
+    kiln_chat_close(chat);
+}
+
+TEST(a_template_whose_answers_cannot_be_told_is_refused) {
+    struct kiln_chat *chat = chat_of(
+        "{{ messages | length }}{% for m in messages %}"
+        "{{ m.content }};{% endfor %}");
+    struct kiln_tokenizer *tok;
+    struct kiln_err err;
+    const struct kiln_tokenize_options options = {.chat = chat}, none = {.chat = NULL};
+    const char *path = test_file("chat.jsonl", two_turns, sizeof two_turns - 1);
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    CHECK_FAILS(kiln_tokenize_file(tok, path, test_path("out.tok"), &options, &err), KILN_EINPUT,
+                &err);
+    CHECK_CONTAINS(err.message, "line 1");
+    CHECK_CONTAINS(err.message, "message 2");
+    CHECK_FAILS(kiln_tokenize_file(tok, path, test_path("out.tok"), &none, &err), KILN_EUSAGE,
+                &err);
+    CHECK_CONTAINS(err.message, "--chat-template");
+    kiln_chat_close(chat);
+    kiln_tokenizer_destroy(tok);
+}
+
+TEST(masked_targets_and_documents_come_through_the_data) {
+    struct kiln_chat *chat = chat_of(plain_template);
+    const struct kiln_tokenize_options options = {.chat = chat};
+    struct kiln_token_file *file = tokenize("chat.jsonl", two_turns, &options);
+    struct kiln_data *data;
+    struct kiln_err err;
+    const size_t n = kiln_token_file_count(file), seq = n - 1;
+    uint32_t inputs[100], targets[100], starts[100];
+    CHECK_OK(kiln_data_create(file, seq, 1, 0, &data, &err), &err);
+    kiln_data_train(data, 0, inputs, targets);
+    kiln_data_train_starts(data, 0, starts);
+    size_t counted = 0, begin = 0;
+    for (size_t i = 0; i < seq; i++) {
+        const bool counts = kiln_token_file_counts(file, i + 1);
+        CHECK_EQ(targets[i], counts ? kiln_token_file_id(file, i + 1) : KILN_NO_TARGET);
+        begin = kiln_token_file_begins(file, i) ? i : begin;
+        CHECK_EQ(starts[i], begin);
+        counted += counts;
+    }
+    CHECK(begin > 0);
+    CHECK_EQ(kiln_data_train_targets(data, 0), counted);
+    kiln_data_destroy(data);
+    kiln_chat_close(chat);
+}
+
+TEST(every_changed_byte_of_a_bitmap_is_found) {
+    struct kiln_chat *chat = chat_of(plain_template);
+    const struct kiln_tokenize_options options = {.chat = chat};
+    kiln_token_file_close(tokenize("chat.jsonl", two_turns, &options));
+    char *bytes;
+    size_t size;
+    struct kiln_token_file *file;
+    struct kiln_err err;
+    CHECK_OK(kiln_read_file(test_path("out.tok"), &bytes, &size, &err), &err);
+    for (size_t i = size - 16; i < size; i++) {
+        bytes[i] ^= 1;
+        CHECK_FAILS(kiln_token_file_open(test_file("bad.tok", bytes, size), 0, &file, &err),
+                    KILN_EINPUT, &err);
+        bytes[i] ^= 1;
+        CHECK_FAILS(kiln_token_file_open(test_file("bad.tok", bytes, i), 0, &file, &err),
+                    KILN_EINPUT, &err);
+    }
+    kiln_free(bytes);
+    kiln_chat_close(chat);
+}
