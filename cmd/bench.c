@@ -36,9 +36,10 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_model,    KILN_SETTING_dim,       KILN_SETTING_hidden, KILN_SETTING_heads,
-    KILN_SETTING_kv_heads, KILN_SETTING_layers,    KILN_SETTING_vocab,  KILN_SETTING_seq,
-    KILN_SETTING_batch,    KILN_SETTING_precision, KILN_SETTING_threads};
+    KILN_SETTING_model,      KILN_SETTING_dim,    KILN_SETTING_hidden, KILN_SETTING_heads,
+    KILN_SETTING_kv_heads,   KILN_SETTING_layers, KILN_SETTING_vocab,  KILN_SETTING_rms_eps,
+    KILN_SETTING_rope_theta, KILN_SETTING_seq,    KILN_SETTING_batch,  KILN_SETTING_precision,
+    KILN_SETTING_threads};
 
 static json_t *ceiling_json(const struct kiln_bench_ceiling *c) {
     return json_pack("{s:o, s:o, s:o}", "before", json_number(c->before), "after",

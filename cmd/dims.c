@@ -52,7 +52,20 @@ enum kiln_status dims_choose(const struct kiln_settings *s, struct kiln_dims *di
     if (s->dim != KILN_UNSET || s->heads != KILN_UNSET) {
         dims->head_size = 0; /* else of the model, where it may be its own */
     }
+    kiln_settings_arithmetic(s, dims);
     return kiln_dims_check(dims, err);
+}
+
+enum kiln_status model_open_as(const struct kiln_settings *s, const char *name, uint64_t seed,
+                               struct kiln_model *out, struct kiln_err *err) {
+    KILN_TRY(kiln_model_open(name, seed, out, err));
+    kiln_settings_arithmetic(s, &out->table->dims);
+    const enum kiln_status status =
+        s->adapter != NULL ? kiln_model_adapt(out, s->adapter, err) : KILN_OK;
+    if (status != KILN_OK) {
+        kiln_model_close(out);
+    }
+    return status;
 }
 
 const char *dims_name(const struct kiln_settings *s) {

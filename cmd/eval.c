@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "commands.h"
+#include "dims.h"
 #include "kiln/train.h"
 #include "output.h"
 
@@ -19,15 +20,16 @@ struct flags {
 static const struct option options[] = {
     {"windows", 0, OPTION_COUNT, "N", "0", "most windows to read; 0 is all", GROUP_DATA, 0, 1e15,
      offsetof(struct flags, windows)},
-    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL, "llama2.c tokenizer.bin (the one of the run)",
-     GROUP_MODEL, 0, 0, offsetof(struct flags, tokenizer)},
+    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
+     "tokenizer.json, .model, .gguf, .bin or a folder (the one of the run)", GROUP_MODEL, 0, 0,
+     offsetof(struct flags, tokenizer)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_data, KILN_SETTING_batch,
-                                                KILN_SETTING_seq, KILN_SETTING_precision,
-                                                KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {
+    KILN_SETTING_data,    KILN_SETTING_batch,   KILN_SETTING_seq,        KILN_SETTING_precision,
+    KILN_SETTING_threads, KILN_SETTING_rms_eps, KILN_SETTING_rope_theta, KILN_SETTING_adapter};
 
 static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
                                      const struct kiln_eval_result *r, struct kiln_err *err) {
@@ -63,7 +65,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     struct kiln_model model;
     struct kiln_eval_result result;
-    KILN_TRY(kiln_model_open(call->arguments[0], s->seed, &model, err));
+    KILN_TRY(model_open_as(s, call->arguments[0], s->seed, &model, err));
     enum kiln_status status = kiln_eval(&model, &how, &result, err);
     if (status == KILN_OK) {
         status = print_result(call, &model, &result, err);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define BYTES_VOCAB 259 /* ids of the byte tokenizer (kiln/text.h) */
 
@@ -95,6 +96,17 @@ enum kiln_status read_whole(const char *path, char **text, size_t *size, struct 
     const enum kiln_status status = read_stream(file, path, text, size, err);
     fclose(file);
     return status;
+}
+
+enum kiln_status write_whole(const char *path, const char *text, size_t size,
+                             struct kiln_err *err) {
+    FILE *file = fopen(path, "wb");
+    KILN_REQUIRE(file != NULL, err, KILN_EIO, "write %s: %s", path, strerror(errno));
+    const bool written =
+        fwrite(text, 1, size, file) == size && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    const int why = errno;
+    KILN_REQUIRE(fclose(file) == 0 && written, err, KILN_EIO, "write %s: %s", path, strerror(why));
+    return KILN_OK;
 }
 
 enum kiln_status tokenizer_for(const struct kiln_model *model, const char *named,

@@ -24,6 +24,9 @@ KILN_MUST_CHECK enum kiln_status refuse_existing(const char *path, bool force,
 /* The whole file with a zero behind it; free() it. */
 KILN_MUST_CHECK enum kiln_status read_whole(const char *path, char **text, size_t *size,
                                             struct kiln_err *err);
+/* A file with these bytes, on the disk when this returns. */
+KILN_MUST_CHECK enum kiln_status write_whole(const char *path, const char *text, size_t size,
+                                             struct kiln_err *err);
 /* "folder/name" on the heap; free() it. */
 KILN_MUST_CHECK enum kiln_status join(const char *folder, const char *name, char **out,
                                       struct kiln_err *err);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "dims.h"
 #include "files.h"
 #include "output.h"
 
@@ -32,13 +33,15 @@ static const struct option options[] = {
     {"seed", 0, OPTION_COUNT, "N", "1", "another seed gives another text", GROUP_TEXT, 0, 1e18,
      offsetof(struct flags, seed)},
     {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
-     "llama2.c tokenizer.bin, or \"bytes\" (the one of the run)", GROUP_MODEL, 0, 0,
-     offsetof(struct flags, tokenizer)},
+     "tokenizer.json, .model, .gguf, .bin, a folder, \"bytes\" (the one of the run)", GROUP_MODEL,
+     0, 0, offsetof(struct flags, tokenizer)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads,
+                                                KILN_SETTING_rms_eps, KILN_SETTING_rope_theta,
+                                                KILN_SETTING_adapter};
 
 /* Where the pieces go: to stdout, or into a text for --json. */
 struct sink {
@@ -125,7 +128,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_model model;
     struct kiln_tokenizer *tokenizer = NULL;
-    KILN_TRY(kiln_model_open(call->arguments[0], flags->seed, &model, err));
+    KILN_TRY(model_open_as(&call->settings, call->arguments[0], flags->seed, &model, err));
     enum kiln_status status = tokenizer_for(&model, flags->tokenizer, &tokenizer, err);
     if (status == KILN_OK) {
         status = generate(call, &model, tokenizer, err);
@@ -140,13 +143,14 @@ const struct command command_generate = {
     .synopsis = "MODEL [-p PROMPT] [options]",
     .summary = "write text with a model",
     .details =
-        "MODEL is a run folder, a llama2.c .bin or a preset (random weights).\n"
+        "MODEL is a run folder, a Hugging Face folder, a .gguf, a llama2.c .bin or a preset\n"
+        "(random weights).\n"
         "The same flags give the same text on the same machine.\n\n"
         "  kiln generate runs/demo/run -p \"Once upon a time\"\n"
         "  kiln generate stories260K.bin --tokenizer tok512.bin -t 0\n",
     .least_arguments = 1,
     .most_arguments = 1,
-    .missing = "name a model: a run folder, a llama2.c .bin, or a preset",
+    .missing = "name a model: a run or Hugging Face folder, a .gguf, a llama2.c .bin, or a preset",
     .flags_size = sizeof(struct flags),
     .options = options,
     .settings = settings,

@@ -97,21 +97,27 @@ static void print_dims(const struct kiln_dims *d, size_t parameters, size_t not_
     }
 }
 
-static json_t *tensors_json(const struct kiln_table *table, const float *weights) {
+static json_t *tensors_json(const struct kiln_model *model) {
+    const struct kiln_table *table = model->table;
+    const float *weights = model->weights;
     json_t *list = json_array();
     for (size_t i = 0; i < table->n_tensors; i++) {
         const struct kiln_tensor *t = &table->tensors[i];
         const struct spread s = spread_of(weights + t->offset, t->rows * t->cols);
         json_array_append_new(
-            list, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:b}", "name", t->name, "rows",
-                            (json_int_t)t->rows, "cols", (json_int_t)t->cols, "min", s.least, "max",
-                            s.most, "mean", s.mean, "finite", 1));
+            list, json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:b}", "name", t->name, "dtype",
+                            kiln_dtype_name(model->dtypes[i]), "rows", (json_int_t)t->rows, "cols",
+                            (json_int_t)t->cols, "min", s.least, "max", s.most, "mean", s.mean,
+                            "finite", 1));
     }
     return list;
 }
 
-static void print_tensors(const struct kiln_table *table, const float *weights) {
-    printf("\n  %-18s %14s %11s %11s %11s\n", "tensor", "shape", "min", "max", "mean");
+static void print_tensors(const struct kiln_model *model) {
+    const struct kiln_table *table = model->table;
+    const float *weights = model->weights;
+    printf("\n  %-18s %14s %-5s %11s %11s %11s\n", "tensor", "shape", "dtype", "min", "max",
+           "mean");
     for (size_t i = 0; i < table->n_tensors; i++) {
         const struct kiln_tensor *t = &table->tensors[i];
         const struct spread s = spread_of(weights + t->offset, t->rows * t->cols);
@@ -121,7 +127,8 @@ static void print_tensors(const struct kiln_table *table, const float *weights) 
         } else {
             snprintf(shape, sizeof shape, "%zux%zu", t->rows, t->cols);
         }
-        printf("  %-18s %14s %11.5f %11.5f %11.6f\n", t->name, shape, s.least, s.most, s.mean);
+        printf("  %-18s %14s %-5s %11.5f %11.5f %11.6f\n", t->name, shape,
+               kiln_dtype_name(model->dtypes[i]), s.least, s.most, s.mean);
     }
 }
 
@@ -133,15 +140,15 @@ static enum kiln_status inspect_model(const struct call *call, struct kiln_err *
     const struct kiln_table *table = model.table;
     enum kiln_status status = KILN_OK;
     if (flags->json) {
-        status = json_print(
-            json_pack("{s:s, s:s, s:o, s:I, s:o}", "kind", "model", "format", "llama2.c", "dims",
-                      dims_json(&table->dims), "parameters", (json_int_t)table->parameters,
-                      "tensors", tensors_json(table, model.weights)),
-            err);
+        status =
+            json_print(json_pack("{s:s, s:s, s:o, s:I, s:o}", "kind", "model", "format",
+                                 model.format, "dims", dims_json(&table->dims), "parameters",
+                                 (json_int_t)table->parameters, "tensors", tensors_json(&model)),
+                       err);
     } else {
-        printf("%s: a model, llama2.c format\n", call->arguments[0]);
+        printf("%s: a model, %s format\n", call->arguments[0], model.format);
         print_dims(&table->dims, table->parameters, 0);
-        print_tensors(table, model.weights);
+        print_tensors(&model);
         status = output_finish(err);
     }
     kiln_model_close(&model);
@@ -453,6 +460,8 @@ static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_
         *out = KIND_STATE; /* by its name too: its first bytes may be what is damaged */
     } else if (is_named(path, "resume.kiln") || memcmp(head, "KILNRS", 6) == 0) {
         *out = KIND_RESUME;
+    } else if (memcmp(head, "GGUF", 4) == 0 || memcmp(head, "24ka", 4) == 0) {
+        *out = KIND_MODEL; /* the latter: llama2.c, versions 1 and 2 */
     } else if (kiln_mil_weights_is(path)) {
         *out = KIND_WEIGHTS;
     } else if (could_be_model(head, size)) {
@@ -480,6 +489,13 @@ static enum kiln_status inspect_other(const struct call *call, bool raw, struct 
     return raw ? inspect_tokens(call, err) : inspect_model(call, err);
 }
 
+static bool is_model_folder(const char *path) {
+    char *config = NULL;
+    const bool found = join(path, "config.json", &config, NULL) == KILN_OK && file_exists(config);
+    free(config);
+    return found;
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const char *path = call->arguments[0];
     enum kind kind = KIND_OTHER;
@@ -488,9 +504,12 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         KILN_TRY(join(path, "resume.kiln", &resume, err));
         const bool checkpoint = file_exists(resume);
         free(resume);
+        if (!checkpoint && !is_run_folder(path) && is_model_folder(path)) {
+            return inspect_model(call, err);
+        }
         KILN_REQUIRE(checkpoint || is_run_folder(path), err, KILN_EINPUT,
-                     "%s is a folder without run.json, so not a run, and without resume.kiln, so "
-                     "not a checkpoint; name one of these",
+                     "%s is a folder without run.json, so not a run, without resume.kiln, so not a "
+                     "checkpoint, and without config.json, so not a model; name one of these",
                      path);
         return checkpoint ? inspect_facts(call, path, true, err) : inspect_run(call, err);
     }

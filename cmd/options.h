@@ -58,7 +58,7 @@ struct option {
     size_t offset;
 };
 
-#define MAX_ARGUMENTS 2
+#define MAX_ARGUMENTS 32
 
 /* A command as it was called. */
 struct call {

@@ -109,6 +109,32 @@ const char *test_file(const char *name, const void *data, size_t size) {
     return path;
 }
 
+void test_python(const char *script, const char *arguments) {
+    char command[2048];
+    const char *python = getenv("KILN_PYTHON");
+    if (python == NULL || python[0] == '\0') {
+        SKIP("KILN_PYTHON is not set: a Python with PyTorch and transformers");
+    }
+    snprintf(command, sizeof command, "'%s' '%s' %s 2>'%s'", python, script, arguments,
+             test_path("python.err"));
+    fflush(NULL);
+    const int status = system(command); /* NOLINT: what a test runs is its own */
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (code == EXIT_SKIPPED) {
+        SKIP("%s: lacks a package that %s imports", python, script);
+    }
+    if (code != 0) {
+        char text[512] = "";
+        FILE *errors = fopen(test_path("python.err"), "rb");
+        if (errors != NULL && fseek(errors, -(long)sizeof text + 1, SEEK_END) != 0) {
+            rewind(errors);
+        }
+        const size_t n = errors ? fread(text, 1, sizeof text - 1, errors) : 0;
+        text[n] = '\0';
+        kiln_test_fail(__FILE__, __LINE__, "%s ended with %d: %s", command, code, text);
+    }
+}
+
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *place) {
     (void)info;
     (void)place;

@@ -91,6 +91,10 @@ const char *test_path(const char *name);
 /* Create or replace test_path(name) with these bytes; returns the path. */
 const char *test_file(const char *name, const void *data, size_t size);
 
+/* Run `$KILN_PYTHON script arguments`. The test skips where the variable is not set, or the script
+ * ends with 77 because its Python lacks a package; any other failure is the test's. */
+void test_python(const char *script, const char *arguments);
+
 /* ---- behind the macros ------------------------------------------------------------------- */
 
 struct kiln_test {

@@ -14,6 +14,17 @@ fail() { echo "FAILED: $*"; exit 1; }
 # need PATH: the test is skipped where that file is absent.
 need() { [ -e "$1" ] || skip "$(basename "$1") is absent"; }
 
+# need_python MODULE...: PYTHON is a python that has these (KILN_PYTHON, the repository's .venv, or
+# python3), else the test is skipped.
+need_python() {
+    local module
+    PYTHON=${KILN_PYTHON:-$ROOT/.venv/bin/python}
+    [ -x "$PYTHON" ] || PYTHON=$(command -v python3) || skip 'python3 is absent'
+    for module in "$@"; do
+        "$PYTHON" -c "import $module" 2>/dev/null || skip "the python package $module is absent"
+    done
+}
+
 # expect CODE COMMAND...: run, keep stdout and stderr in files of those names, check the exit code.
 expect() {
     local want=$1 got=0

@@ -190,6 +190,7 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
 
 struct kiln_plan_request {
     struct kiln_dims dims; /* checked */
+    struct kiln_lora lora; /* rank 0: the whole model is trained */
     size_t batch, seq, accum;
     struct kiln_device_choice device;
     size_t budget, load_budget;   /* kernels; 0: no limit */

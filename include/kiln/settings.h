@@ -18,6 +18,7 @@
 
 #include "kiln/cpu.h"
 #include "kiln/device.h"
+#include "kiln/lora.h"
 #include "kiln/status.h"
 
 #define KILN_UNSET UINT64_MAX
@@ -25,7 +26,7 @@
 /* type, member, flag, default, least, most, help. Defaults are written as on the command line;
  * "" means unset. Least and most bound numbers; what a TEXT may be is listed in settings.c. */
 #define KILN_SETTINGS(XX)                                                                         \
-    XX(TEXT, model, "model", "", 0, 0, "preset, llama2.c .bin, or run folder")                    \
+    XX(TEXT, model, "model", "", 0, 0, "preset, .bin, .gguf, Hugging Face folder, or run")        \
     XX(COUNT, dim, "dim", "", 1, 1 << 20, "width D")                                              \
     XX(COUNT, hidden, "hidden", "", 1, 1 << 22, "feed-forward width F")                           \
     XX(COUNT, heads, "heads", "", 1, 1 << 16, "query heads H")                                    \
@@ -33,9 +34,20 @@
     XX(COUNT, layers, "layers", "", 1, 1 << 16, "layers L")                                       \
     XX(COUNT, vocab, "vocab", "", 2, 1 << 24, "vocabulary V")                                     \
     XX(COUNT, seq, "seq", "", 1, 1 << 20, "tokens in a sequence T (of the model)")                \
+    XX(REAL, rms_eps, "rms-eps", "", 1e-30, 1, "added to the mean square of norms (the model's)") \
+    XX(REAL, rope_theta, "rope-theta", "", 1e-3, 1e12, "base of the rotations (the model's)")     \
+    XX(COUNT, lora, "lora", "", 1, KILN_LORA_MOST_RANK,                                           \
+       "train adapters of this rank beside frozen weights (all weights)")                         \
+    XX(REAL, lora_alpha, "lora-alpha", "", 1e-6, 1e6,                                             \
+       "adapters add alpha/rank of theirs (2 rank)")                                              \
+    XX(TEXT, lora_targets, "lora-targets", "", 0, 0,                                              \
+       "matrices with adapters: of q,k,v,o,gate,up,down, or all (q,v)")                           \
+    XX(TEXT, adapter, "adapter", "", 0, 0,                                                        \
+       "folder of adapters (PEFT's layout) to begin with, or to add")                             \
     XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                            \
     XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
-    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                  \
+    XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \
+       "tokenizer.json, .model, .gguf, .bin or a folder (bytes)")                                 \
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
     XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \
@@ -187,6 +199,17 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_device(const struct kiln
                                                                struct kiln_device_choice *device,
                                                                enum kiln_precision *precision,
                                                                struct kiln_err *err);
+
+/* rms_eps and rope_theta over those of a model, where they are set. */
+struct kiln_dims;
+KILN_API void kiln_settings_arithmetic(const struct kiln_settings *settings,
+                                       struct kiln_dims *dims);
+
+/* The adapters that they ask for; rank 0 where they ask for none. KILN_EUSAGE: a target that there
+ * is not, a setting of adapters without --lora, or one that adapters exclude. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_lora(const struct kiln_settings *settings,
+                                                             struct kiln_lora *out,
+                                                             struct kiln_err *err);
 
 /* As a JSON object on the heap (free with kiln_settings_json_free), and back from one. Unknown
  * keys are ignored, so that an older kiln reads a newer run.json as far as it can. */

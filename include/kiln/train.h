@@ -10,7 +10,8 @@
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
  * metrics.jsonl, trace.json, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at
- * the end, tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
+ * the end, tokenizer.bin or tokenizer.json when the run has one, data.tok and val.tok (the tokens
+ * it reads).
  */
 #ifndef KILN_TRAIN_H
 #define KILN_TRAIN_H
@@ -235,7 +236,9 @@ KILN_API void kiln_run_close(struct kiln_run *run);
 /* Where a run stands, as its state file says. */
 struct kiln_run_peek {
     struct kiln_dims dims;
-    size_t parameters;
+    struct kiln_lora lora;          /* rank 0: the whole model is trained */
+    size_t parameters;              /* of the model */
+    size_t adapters;                /* of its adapters, beside them */
     uint64_t step, updates, tokens; /* done */
     bool inside_update; /* stopped or seen inside an update: some weights are of the next step */
     double last_loss;   /* NaN before the first step */
@@ -250,20 +253,59 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_peek(const char *folder,
                                                         struct kiln_run_peek *out,
                                                         struct kiln_err *err);
 
-/* A model to read from: a preset (random weights), a checkpoint file, or a run's newest weights
- * file (model.bin or a checkpoint's, whichever was written last). */
+/* A model to read from: a preset (random weights), a file or folder of any format that
+ * kiln_checkpoint_open knows, or a run's newest weights file (model.bin or a checkpoint's,
+ * whichever was written last). */
 struct kiln_model {
     struct kiln_table *table;
-    float *weights;       /* [table->size] */
-    size_t accum;         /* of the preset, or 0 */
-    char name[512];       /* "stories260K.bin", "stories15m (random weights, seed 1)" */
-    char tokenizer[4096]; /* path of the run's tokenizer, "" when there is none */
+    float *weights;          /* [table->size] */
+    size_t accum;            /* of the preset, or 0 */
+    char name[512];          /* "stories260K.bin", "stories15m (random weights, seed 1)" */
+    char tokenizer[4096];    /* path of the tokenizer that lies with it, "" when there is none */
+    char path[4096];         /* of the weights, "" for a preset */
+    char format[32];         /* as kiln_checkpoint_format, "" for a preset */
+    enum kiln_dtype *dtypes; /* [n_tensors]: how they lie in the file; NULL for a preset */
 };
 /* KILN_EINPUT when the file is absent: a name that is no preset is never random weights. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_open(const char *name, uint64_t seed,
                                                           struct kiln_model *out,
                                                           struct kiln_err *err);
 KILN_API void kiln_model_close(struct kiln_model *model);
+/* Add the adapters of a folder (kiln_lora_save's layout) to a model's weights. Errors are those of
+ * kiln_lora_peek and kiln_lora_load; the model is as it was then. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_adapt(struct kiln_model *model,
+                                                           const char *folder,
+                                                           struct kiln_err *err);
+/* The adapters of a run, from its state, or of a checkpoint's folder: in the last table->adapters
+ * of out->weights; the model's own weights need not be there. KILN_EINPUT where there are none,
+ * KILN_EBUSY while a process changes them. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_adapters(const char *folder,
+                                                            struct kiln_model *out,
+                                                            struct kiln_err *err);
+
+/* What a model that was written differs in from the one that was to be written. */
+struct kiln_proof {
+    double weights; /* the largest difference of two weights: 0, or what the dtype rounds off */
+    double logits;  /* of two logits, in fp32, over `tokens` fixed tokens */
+    size_t tokens;
+};
+/* Read a written model back and compare it with the model that was to be written: dims, every
+ * weight (which must be, to the bit, what format and dtype make of it), logits. KILN_EDAMAGED names
+ * the first tensor that is another. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_prove(const struct kiln_model *model,
+                                                           enum kiln_format format,
+                                                           enum kiln_dtype dtype, const char *path,
+                                                           struct kiln_proof *out,
+                                                           struct kiln_err *err);
+/* kiln_checkpoint_save with a tokenizer inside a GGUF file (NULL: none), the ids of its marks in
+ * config.json, and the proof before the file has its name. Of `how`, prove, pairs, bos and eos are
+ * not looked at. Errors are also those of a tokenizer that llama.cpp does not know. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(const struct kiln_model *model,
+                                                          enum kiln_format format, const char *path,
+                                                          const struct kiln_tokenizer *tokenizer,
+                                                          const struct kiln_save_options *how,
+                                                          struct kiln_proof *out,
+                                                          struct kiln_err *err);
 
 /* Mean loss of a model over a data file. */
 struct kiln_eval_options {

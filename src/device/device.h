@@ -92,9 +92,10 @@ enum kiln_activation {
 
 /* Where backward adds weight gradients: flat arrays in the order of the table. */
 struct kiln_gradients {
-    float *all;       /* [table->size] */
+    float *all;       /* [kiln_trained_size]; what is frozen has none */
     float *embedding; /* [V, D]: gradient of the embedding as it is looked up. Tied models add it
-                       * to the head's gradient once, at the window's end (H + E) */
+                       * to the head's gradient once, at the window's end (H + E). NULL: the model
+                       * is frozen */
     bool add;         /* false in the first micro-batch of a window: write instead of add */
     /* NULL but in the last micro-batch of a window: a device that sums squares on the way tells
      * here which of the final values it has summed (gradient_sums.h). */

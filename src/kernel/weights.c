@@ -30,9 +30,9 @@ const float *kiln_weights_wide(const struct kiln_weights *weights, const struct 
     return weights->flat ? weights->flat + t->offset : weights->wide + t->snapshot;
 }
 
-/* Matrices of layers are narrow; norms and the head, which is of no layer, are wide. */
+/* Matrices of layers are narrow; norms, adapters and the head, which is of no layer, are wide. */
 static bool is_narrow(const struct kiln_tensor *t) {
-    return t->rank == 2 && t->layer != KILN_NO_LAYER;
+    return t->rank == 2 && t->layer != KILN_NO_LAYER && t->target == KILN_NO_TENSOR;
 }
 
 void kiln_weights_tensor(const struct kiln_weights *weights, const struct kiln_tensor *t,

@@ -10,9 +10,10 @@
 #include "model/stored_dims.h"
 #include "model/table.h"
 
-/* Asked in turn. llama2.c files have no mark of their own: that format comes last and takes all. */
+/* Asked in turn. llama2.c's version 0 has no mark of its own: it comes last and takes all files. */
 static const struct kiln_checkpoint_format *const formats[] = {
-    &kiln_format_llama2c,
+    &kiln_format_hf,         &kiln_format_gguf,       &kiln_format_own,
+    &kiln_format_llama2c_v1, &kiln_format_llama2c_v2, &kiln_format_llama2c,
 };
 
 /* Files that people try, by their first bytes, with the way to something kiln reads. */
@@ -21,9 +22,7 @@ static const struct {
     size_t size;
     const char *is;
 } foreign[] = {
-    {"GGUF", 4, "a GGUF file"},
-    {"24ka", 4, "a llama2.c file of version 1 or 2; export it with --version 0"},
-    {"PK\003\004", 4, "a PyTorch checkpoint; export it with llama2.c's export.py --version 0"},
+    {"PK\003\004", 4, "a PyTorch checkpoint; save it as a folder with save_pretrained"},
     {"\x89HDF", 4, "an HDF5 file"},
 };
 
@@ -33,35 +32,43 @@ static enum kiln_status refuse_foreign(const struct kiln_checkpoint *checkpoint,
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         if (map->size >= foreign[i].size &&
             memcmp(map->data, foreign[i].magic, foreign[i].size) == 0) {
-            return KILN_FAIL(err, KILN_EINPUT, "model %s is %s, expected a llama2.c .bin",
-                             checkpoint->path, foreign[i].is);
+            return KILN_FAIL(err, KILN_EINPUT, "model %s is %s", checkpoint->path, foreign[i].is);
         }
     }
+    /* safetensors: the length of the header, then its JSON */
+    KILN_REQUIRE(map->size < 10 || memcmp(map->data + 6, "\0\0{\"", 4) != 0, err, KILN_EINPUT,
+                 "model %s is a safetensors file, which does not say what it computes; name the "
+                 "folder that holds it and its config.json",
+                 checkpoint->path);
     return KILN_OK;
 }
 
-static enum kiln_status detect(struct kiln_checkpoint *checkpoint, struct kiln_err *err) {
+static enum kiln_status detect(struct kiln_checkpoint *checkpoint, bool folder,
+                               struct kiln_err *err) {
     KILN_TRY(refuse_foreign(checkpoint, err));
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
-        if (formats[i]->recognizes(&checkpoint->map)) {
+        if (formats[i]->folder == folder && formats[i]->recognizes(checkpoint)) {
             KILN_TRY(formats[i]->open(checkpoint, err));
             checkpoint->format = formats[i]; /* set last: close undoes a complete open only */
             return KILN_OK;
         }
     }
-    return KILN_FAIL(err, KILN_EINPUT, "model %s: unknown format, expected a llama2.c .bin",
+    return KILN_FAIL(err, KILN_EINPUT,
+                     "model %s is a folder without config.json; expected a Hugging Face folder, a "
+                     "llama2.c .bin or a GGUF file",
                      checkpoint->path);
 }
 
 static enum kiln_status open_path(struct kiln_checkpoint *checkpoint, const char *path,
                                   struct kiln_err *err) {
-    KILN_REQUIRE(!kiln_path_is_dir(path), err, KILN_EINPUT,
-                 "model %s is a folder, expected a llama2.c .bin file", path);
+    const bool folder = kiln_path_is_dir(path);
     checkpoint->path = kiln_strdup(path);
     KILN_REQUIRE(checkpoint->path != NULL, err, KILN_ENOMEM, "open model %s: not enough memory",
                  path);
-    KILN_TRY(kiln_map_open(&checkpoint->map, path, err));
-    return detect(checkpoint, err);
+    if (!folder) {
+        KILN_TRY(kiln_map_open(&checkpoint->map, path, err));
+    }
+    return detect(checkpoint, folder, err);
 }
 
 enum kiln_status kiln_checkpoint_open(const char *path, struct kiln_checkpoint **out,
@@ -96,6 +103,12 @@ const struct kiln_dims *kiln_checkpoint_dims(const struct kiln_checkpoint *check
 
 const char *kiln_checkpoint_format(const struct kiln_checkpoint *checkpoint) {
     return checkpoint->format->name;
+}
+
+enum kiln_dtype kiln_checkpoint_dtype(const struct kiln_checkpoint *checkpoint,
+                                      const struct kiln_tensor *tensor) {
+    return checkpoint->format->dtype != NULL ? checkpoint->format->dtype(checkpoint, tensor)
+                                             : KILN_DTYPE_F32;
 }
 
 /* Names the first size in which file and table differ. */
@@ -145,17 +158,9 @@ static enum kiln_status name_first_bad(const struct kiln_checkpoint *checkpoint,
                      checkpoint->path, tensor->name, first, (double)values[first]);
 }
 
-enum kiln_status kiln_checkpoint_copy(const struct kiln_checkpoint *checkpoint,
-                                      const struct kiln_tensor *tensor, float *to, const void *from,
-                                      struct kiln_err *err) {
-    const size_t block = 4096; /* copied, then checked while it is still in the first cache */
-    size_t n = tensor->rows * tensor->cols;
-    for (size_t done = 0; done < n; done += block) {
-        size_t now = n - done < block ? n - done : block;
-        memcpy(to + done, (const char *)from + done * sizeof *to, now * sizeof *to);
-        if (!all_finite(to + done, now)) {
-            return name_first_bad(checkpoint, tensor, to, done, now, err);
-        }
-    }
-    return KILN_OK;
+enum kiln_status kiln_checkpoint_finite(const struct kiln_checkpoint *checkpoint,
+                                        const struct kiln_tensor *tensor, const float *values,
+                                        struct kiln_err *err) {
+    const size_t n = tensor->rows * tensor->cols;
+    return all_finite(values, n) ? KILN_OK : name_first_bad(checkpoint, tensor, values, 0, n, err);
 }

@@ -65,7 +65,7 @@ void kiln_weights_init_on(struct kiln_pool *pool, const struct kiln_table *table
                           float *weights) {
     struct init init = {table, seed, weights};
     size_t n = 0;
-    for (size_t i = 0; i < table->n_tensors; i++) {
+    for (size_t i = 0; i < table->n_base; i++) {
         n += tasks(&table->tensors[i]);
     }
     if (pool) {
@@ -75,7 +75,7 @@ void kiln_weights_init_on(struct kiln_pool *pool, const struct kiln_table *table
             run_task(&init, i, 0);
         }
     }
-    kiln_table_clear_gaps(table, weights);
+    kiln_lora_init(table, seed, weights); /* and gaps */
 }
 
 void kiln_weights_init(const struct kiln_table *table, uint64_t seed, float *weights) {

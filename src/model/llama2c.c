@@ -18,46 +18,57 @@
 
 #include "base/mem.h"
 #include "model/checkpoint.h"
+#include "model/llama2c.h"
 #include "model/table.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "llama2.c files are little-endian");
 
 #define HEADER_INTS  7
 #define HEADER_BYTES (HEADER_INTS * sizeof(int32_t))
-#define RMS_EPS      1e-5f
-#define ROPE_THETA   10000.0f
 
-/* The order of the file: each entry is that tensor of every layer in turn, or the global one. */
 static const enum kiln_role file_order[] = {
-    KILN_EMBED,    KILN_ATTN_NORM, KILN_WQ, KILN_WK, KILN_WV,         KILN_WO,
-    KILN_FFN_NORM, KILN_W1,        KILN_W2, KILN_W3, KILN_FINAL_NORM, KILN_HEAD,
+    KILN_EMBED,
+    KILN_ATTN_NORM,
+    KILN_WQ,
+    KILN_WK,
+    KILN_WV,
+    KILN_WO,
+    KILN_FFN_NORM,
+    KILN_W1,
+    KILN_W2,
+    KILN_W3,
+    KILN_FINAL_NORM,
+    KILN_HEAD,
+    /* Of no model file (kiln_llama2c_check), but of other arrays in this order. */
+    KILN_BQ,
+    KILN_BK,
+    KILN_BV,
+    KILN_Q_NORM,
+    KILN_K_NORM,
 };
-#define FILE_ORDER_SIZE (sizeof file_order / sizeof file_order[0])
 
-/* ---- walking a table in the order of the file ---------------------------------------------- */
-
-/* Where a walk stands. Start with zeros. */
-struct walk {
-    size_t step, layer;
-};
+static struct kiln_walk walk_of(const struct kiln_table *table) {
+    return (struct kiln_walk){
+        .table = table, .order = file_order, .n = sizeof file_order / sizeof file_order[0]};
+}
 
 static bool is_layered(enum kiln_role role) {
     return role != KILN_EMBED && role != KILN_FINAL_NORM && role != KILN_HEAD;
 }
 
-/* The next tensor in the order of the file; NULL at the end. */
-static const struct kiln_tensor *walk_next(struct walk *walk, const struct kiln_table *table) {
-    while (walk->step < FILE_ORDER_SIZE) {
-        enum kiln_role role = file_order[walk->step];
+const struct kiln_tensor *kiln_walk_next(struct kiln_walk *walk) {
+    while (walk->step < walk->n) {
+        enum kiln_role role = walk->order[walk->step];
         if (!is_layered(role)) {
             walk->step++;
-            const struct kiln_tensor *tensor = kiln_table_find(table, role, KILN_NO_LAYER);
+            const struct kiln_tensor *tensor = kiln_table_find(walk->table, role, KILN_NO_LAYER);
             if (tensor != NULL) {
                 return tensor;
             }
-        } else if (walk->layer < table->dims.layers) {
-            return kiln_table_find(table, role, walk->layer++);
-        } else {
+        } else if (walk->layer < walk->table->dims.layers &&
+                   kiln_table_find(walk->table, role, walk->layer) != NULL) {
+            return kiln_table_find(walk->table, role, walk->layer++);
+        } else { /* of all layers, or of a family that has none */
             walk->step++;
             walk->layer = 0;
         }
@@ -72,8 +83,8 @@ static size_t freq_size(const struct kiln_dims *dims) { return dims->seq * (dims
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-static bool llama2c_recognizes(const struct kiln_map *map) {
-    (void)map;
+static bool llama2c_recognizes(const struct kiln_checkpoint *checkpoint) {
+    (void)checkpoint;
     return true;
 }
 
@@ -91,8 +102,8 @@ static void dims_of_header(const int32_t header[HEADER_INTS], struct kiln_dims *
         .vocab = (size_t)(vocab < 0 ? -vocab : vocab),
         .seq = size_of_int(header[6]),
         .tied = vocab > 0,
-        .rms_eps = RMS_EPS,
-        .rope_theta = ROPE_THETA,
+        .rms_eps = KILN_LLAMA2C_RMS_EPS,
+        .rope_theta = KILN_LLAMA2C_ROPE_THETA,
     };
 }
 
@@ -136,13 +147,14 @@ static enum kiln_status llama2c_load(const struct kiln_checkpoint *checkpoint,
                                      const struct kiln_table *table, float *weights,
                                      struct kiln_err *err) {
     const unsigned char *from = checkpoint->map.data + HEADER_BYTES;
-    struct walk walk = {0};
+    struct kiln_walk walk = walk_of(table);
     const struct kiln_tensor *tensor;
-    while ((tensor = walk_next(&walk, table)) != NULL) {
+    while ((tensor = kiln_walk_next(&walk)) != NULL) {
         if (tensor->role == KILN_HEAD) { /* the tables lie before it */
             from += 2 * freq_size(&checkpoint->dims) * sizeof(float);
         }
-        KILN_TRY(kiln_checkpoint_copy(checkpoint, tensor, weights + tensor->offset, from, err));
+        memcpy(weights + tensor->offset, from, elements(tensor) * sizeof *weights);
+        KILN_TRY(kiln_checkpoint_finite(checkpoint, tensor, weights + tensor->offset, err));
         from += elements(tensor) * sizeof(float);
     }
     return KILN_OK;
@@ -159,9 +171,9 @@ enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table, const float
                                      size_t count, float *weights, struct kiln_err *err) {
     KILN_REQUIRE(count == table->parameters, err, KILN_EINPUT,
                  "%zu numbers where the model has %zu parameters", count, table->parameters);
-    struct walk walk = {0};
+    struct kiln_walk walk = walk_of(table);
     const struct kiln_tensor *tensor;
-    while ((tensor = walk_next(&walk, table)) != NULL) {
+    while ((tensor = kiln_walk_next(&walk)) != NULL) {
         memcpy(weights + tensor->offset, data, elements(tensor) * sizeof *data);
         data += elements(tensor);
     }
@@ -178,11 +190,13 @@ enum kiln_status kiln_llama2c_check(const struct kiln_dims *dims, struct kiln_er
         KILN_REQUIRE(sizes[i] <= INT32_MAX, err, KILN_EUNSUPPORTED,
                      "a llama2.c .bin holds sizes up to %d, not %zu", INT32_MAX, sizes[i]);
     }
-    KILN_REQUIRE(dims->rms_eps == RMS_EPS && dims->rope_theta == ROPE_THETA, err, KILN_EUNSUPPORTED,
-                 "a llama2.c .bin stands for rms_eps %g and rope_theta %g; this model has %g and "
-                 "%g, for which the format has no place",
-                 (double)RMS_EPS, (double)ROPE_THETA, (double)dims->rms_eps,
-                 (double)dims->rope_theta);
+    KILN_REQUIRE(
+        dims->rms_eps == KILN_LLAMA2C_RMS_EPS && dims->rope_theta == KILN_LLAMA2C_ROPE_THETA, err,
+        KILN_EUNSUPPORTED,
+        "a llama2.c .bin stands for rms_eps %g and rope_theta %g; this model has %g and "
+        "%g, for which the format has no place",
+        (double)KILN_LLAMA2C_RMS_EPS, (double)KILN_LLAMA2C_ROPE_THETA, (double)dims->rms_eps,
+        (double)dims->rope_theta);
     const struct {
         bool has;
         const char *name;
@@ -235,9 +249,9 @@ static enum kiln_status write_freqs(struct kiln_durable *file, const struct kiln
 static enum kiln_status write_body(struct kiln_durable *file, const struct kiln_table *table,
                                    const float *weights, struct kiln_err *err) {
     KILN_TRY(write_header(file, &table->dims, err));
-    struct walk walk = {0};
+    struct kiln_walk walk = walk_of(table);
     const struct kiln_tensor *tensor;
-    while ((tensor = walk_next(&walk, table)) != NULL) {
+    while ((tensor = kiln_walk_next(&walk)) != NULL) {
         size_t bytes = elements(tensor) * sizeof *weights;
         KILN_TRY(kiln_durable_write(file, weights + tensor->offset, bytes, err));
         if (tensor->role == KILN_FINAL_NORM) {
@@ -247,15 +261,35 @@ static enum kiln_status write_body(struct kiln_durable *file, const struct kiln_
     return KILN_OK;
 }
 
+static enum kiln_status llama2c_check(const struct kiln_dims *dims, enum kiln_dtype dtype,
+                                      struct kiln_err *err) {
+    KILN_REQUIRE(dtype == KILN_DTYPE_F32, err, KILN_EUNSUPPORTED,
+                 "a llama2.c .bin of version 0 holds f32 only, not %s; write a folder or a .gguf",
+                 kiln_dtype_name(dtype));
+    return kiln_llama2c_check(dims, err);
+}
+
+static enum kiln_dtype llama2c_dtype(const struct kiln_tensor *tensor, enum kiln_dtype dtype) {
+    (void)tensor;
+    return dtype;
+}
+
+static enum kiln_status llama2c_write(struct kiln_durable *file, const struct kiln_table *table,
+                                      const float *weights, const struct kiln_save_options *options,
+                                      struct kiln_err *err) {
+    (void)options;
+    return write_body(file, table, weights, err);
+}
+
+const struct kiln_save_format kiln_save_llama2c = {
+    .name = "llama2.c",
+    .check = llama2c_check,
+    .dtype = llama2c_dtype,
+    .write = llama2c_write,
+};
+
 enum kiln_status kiln_checkpoint_save_llama2c(const char *path, const struct kiln_table *table,
                                               const float *weights, struct kiln_err *err) {
-    KILN_TRY(kiln_llama2c_check(&table->dims, err));
-    struct kiln_durable file;
-    KILN_TRY(kiln_durable_open(&file, path, err));
-    enum kiln_status status = write_body(&file, table, weights, err);
-    if (status != KILN_OK) {
-        kiln_durable_abort(&file);
-        return status;
-    }
-    return kiln_durable_commit(&file, err);
+    const struct kiln_save_options options = {.replace = true};
+    return kiln_checkpoint_save(KILN_FORMAT_LLAMA2C, path, table, weights, &options, err);
 }

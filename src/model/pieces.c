@@ -27,6 +27,9 @@ size_t kiln_pieces(const struct kiln_table *table, struct kiln_piece *out, size_
     struct cutter c = {.out = out};
     for (size_t i = 0; i < table->n_tensors; i++) {
         const struct kiln_tensor *t = &table->tensors[i];
+        if (t->offset < table->trained) {
+            continue;
+        }
         if (t->matrix == KILN_NO_MATRIX) {
             cut(&c,
                 (struct kiln_piece){

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * pieces.h: the parameters cut into pieces of work and chunks of undo.
+ * pieces.h: the parameters that are trained, cut into pieces of work and chunks of undo.
  *
  * A piece is up to 64 rows of a matrix, or of a tensor that is no matrix: contiguous, and what a
  * device packs at a time. A chunk is up to 2048 parameters of a piece: what an update changes as

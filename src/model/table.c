@@ -3,7 +3,7 @@
  * table.c: the tensor table of a Llama. A new model family is a new builder here.
  *
  *   embed | layer 0: attn_norm [wq wk wv] (bq bk bv) (q_norm k_norm) wo ffn_norm [w1 w3] w2
- *         | layer 1 ... | final_norm | head
+ *         | layer 1 ... | final_norm | head | adapters (lora.c)
  *
  * Norms, and matrices as the products see them (the brackets are one matrix each), start at a
  * multiple of 64 elements; inside a matrix nothing lies between its tensors, nor inside what is in
@@ -16,7 +16,6 @@
 
 #include "base/mem.h"
 
-#define ALIGN_ELEMENTS    64
 #define MATRICES_A_LAYER  4
 #define TENSORS_FOR_LAYER 1 /* layer tensors start after the embedding */
 
@@ -46,7 +45,9 @@ static struct kiln_tensor *add_tensor(struct builder *builder, enum kiln_role ro
                                    .cols = cols,
                                    .rank = rank,
                                    .offset = builder->offset,
-                                   .matrix = KILN_NO_MATRIX};
+                                   .matrix = KILN_NO_MATRIX,
+                                   .target = KILN_NO_TENSOR,
+                                   .adapter = KILN_NO_TENSOR};
     size_t *among = layer != KILN_NO_LAYER && rank == 2 ? &table->narrow : &table->wide;
     tensor->snapshot = *among;
     *among += rows * cols;
@@ -61,7 +62,7 @@ static struct kiln_tensor *add_tensor(struct builder *builder, enum kiln_role ro
 }
 
 static void align(struct builder *builder) {
-    builder->offset = kiln_round_up(builder->offset, ALIGN_ELEMENTS);
+    builder->offset = kiln_round_up(builder->offset, KILN_TABLE_ALIGN);
 }
 
 static void add_norm(struct builder *builder, enum kiln_role role, size_t layer) {
@@ -152,18 +153,30 @@ static void build(struct kiln_table *table) {
     add_head(&builder);
     align(&builder);
     table->size = builder.offset;
+    table->n_base = table->n_tensors;
+    if (table->lora.rank > 0) {
+        kiln_lora_lay_out(table);
+    }
 }
 
 enum kiln_status kiln_table_create(const struct kiln_dims *dims, struct kiln_table **out,
                                    struct kiln_err *err) {
+    return kiln_table_create_lora(dims, &(struct kiln_lora){.rank = 0}, out, err);
+}
+
+enum kiln_status kiln_table_create_lora(const struct kiln_dims *dims, const struct kiln_lora *lora,
+                                        struct kiln_table **out, struct kiln_err *err) {
     *out = NULL;
     struct kiln_dims checked = *dims;
     KILN_TRY(kiln_dims_check(&checked, err));
+    KILN_TRY(lora->rank > 0 ? kiln_lora_check(lora, err) : KILN_OK);
     struct kiln_table *table = kiln_alloc(1, sizeof *table);
     if (table != NULL) {
         table->dims = checked;
-        table->tensors =
-            kiln_alloc(tensors_a_layer(&checked) * checked.layers + 3, sizeof *table->tensors);
+        table->lora = *lora;
+        table->tensors = kiln_alloc(tensors_a_layer(&checked) * checked.layers + 3 +
+                                        kiln_lora_tensors(lora, checked.layers),
+                                    sizeof *table->tensors);
         table->matrices =
             kiln_alloc(MATRICES_A_LAYER * checked.layers + 1, sizeof *table->matrices);
     }
@@ -186,7 +199,7 @@ void kiln_table_destroy(struct kiln_table *table) {
 
 const struct kiln_tensor *kiln_table_find(const struct kiln_table *table, enum kiln_role role,
                                           size_t layer) {
-    size_t first = 0, end = table->n_tensors;
+    size_t first = 0, end = table->n_base;
     if (layer != KILN_NO_LAYER) {
         if (layer >= table->dims.layers) {
             return NULL;

@@ -7,6 +7,13 @@
 
 #include "kiln/model.h"
 
+/* Tensors and matrices of layers start at a multiple of so many elements. */
+enum { KILN_TABLE_ALIGN = 64 };
+
+/* Tensors that adapters add to a table; appended behind its model's, with table->lora set. */
+size_t kiln_lora_tensors(const struct kiln_lora *lora, size_t layers);
+void kiln_lora_lay_out(struct kiln_table *table);
+
 /* Set the elements between tensors to 0, so that equal weights are equal bytes. */
 void kiln_table_clear_gaps(const struct kiln_table *table, float *weights);
 

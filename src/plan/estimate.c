@@ -191,7 +191,7 @@ enum kiln_status kiln_estimate(const struct kiln_plan_request *request, bool tra
     memset(out, 0, sizeof *out);
     KILN_TRY(check_sizes(request, err));
     KILN_TRY(kiln_limits_check(request, &limits, err));
-    KILN_TRY(kiln_table_create(&request->dims, &table, err));
+    KILN_TRY(kiln_table_create_lora(&request->dims, &request->lora, &table, err));
     out->parameters = table->parameters;
     const struct kiln_device_options device = kiln_plan_device(request);
     out->programs = kiln_device_programs(&device);

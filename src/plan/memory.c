@@ -26,6 +26,21 @@ struct kiln_flops kiln_plan_flops(const struct kiln_dims *d, size_t batch, size_
     return f;
 }
 
+void kiln_plan_flops_lora(const struct kiln_table *table, size_t tokens, struct kiln_flops *f) {
+    double a = 0, b = 0;
+    for (size_t i = table->n_base; i < table->n_tensors; i++) {
+        const struct kiln_tensor *t = &table->tensors[i];
+        *(t->role == KILN_LORA_A ? &a : &b) += 2.0 * (double)(t->rows * t->cols) * (double)tokens;
+    }
+    f->forward += a + b;
+    f->dx += a + b;
+    f->dw = 2 * a + b; /* x A^T again, and both gradients */
+    f->classifier *= 2.0 / 3.0;
+    f->total = f->forward + f->dx + f->dw + f->attention + f->classifier;
+    f->device = f->forward + f->dx + f->attention;
+    f->host = f->total - f->device;
+}
+
 enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_schedule_plan *s = &plan->schedule;
     struct kiln_layout *l = &plan->layout;
@@ -79,8 +94,10 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     const size_t threads = r->threads > 0 ? r->threads : 1;
     const enum kiln_precision snapshots = kiln_plan_snapshots(r);
     struct kiln_memory *m = &plan->memory;
-    const uint64_t embedding =
-        table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
+    const uint64_t embedding = table->dims.tied && table->trained == 0
+                                   ? table->dims.vocab * table->dims.dim * sizeof(float)
+                                   : 0;
+    const uint64_t trained = kiln_trained_size(table) * sizeof(float);
     *m = (struct kiln_memory){
         .weights = table->size * sizeof(float),
         .kernels = (plan->two_sets ? 2 : 1) * sizes->head +
@@ -93,8 +110,8 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         .process = (uint64_t)(r->profile.process_gb * 1e9),
     };
     if (!r->forward_only) {
-        m->moments = 2 * m->weights;
-        m->gradients = m->weights + embedding;
+        m->moments = 2 * trained;
+        m->gradients = trained + embedding;
         m->journal = kiln_state_journal_bytes(table, threads);
         m->state_file =
             kiln_state_file_bytes(table, snapshots, l->in_state ? l->held * l->micro_batch : 0);
@@ -120,8 +137,8 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
      * but the first read them; the norm reads what the system has in its cache still. */
     plan->disk_written = plan->disk_read = plan->walked = 0;
     if (plan->state_resident < state) {
-        plan->disk_written = 3 * m->weights + r->accum * m->gradients;
-        plan->disk_read = 3 * m->weights + (r->accum - 1) * m->gradients;
-        plan->walked = 3 * m->weights + (r->accum + 2) * m->gradients;
+        plan->disk_written = 3 * trained + r->accum * m->gradients;
+        plan->disk_read = 3 * trained + (r->accum - 1) * m->gradients;
+        plan->walked = 3 * trained + (r->accum + 2) * m->gradients;
     }
 }

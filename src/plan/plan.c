@@ -38,11 +38,15 @@ static double disk_seconds(const struct kiln_plan *plan, double computing) {
 /* W, m, v are read and written, the gradients read twice; packed weights where they are taken in
  * place. */
 static void update_bytes(const struct kiln_table *table, struct kiln_plan *plan) {
-    const double weights = (double)(table->size * sizeof(float));
+    const double weights = (double)(kiln_trained_size(table) * sizeof(float));
     const double embedding = (double)(table->dims.vocab * table->dims.dim * sizeof(float));
     const double gradients = weights + (table->dims.tied ? embedding : 0);
     const double layers = (double)table->dims.layers;
     struct kiln_update_bytes *u = &plan->update;
+    if (table->trained > 0) { /* no packed weight changes */
+        *u = (struct kiln_update_bytes){.norm = weights, .rest = 7 * weights};
+        return;
+    }
     const double all = 6 * weights + gradients;
     const double packed =
         plan->schedule.refreshes ? (double)(plan->sizes.forward + plan->sizes.backward) : 0;
@@ -126,10 +130,11 @@ enum kiln_status kiln_plan_hold(const struct kiln_table *table, struct kiln_plan
 }
 
 /* New weights are inputs, or they are taken in place where there is no budget; with two sets they
- * are compiled. */
+ * are compiled. Those beside which adapters are trained never change. */
 static bool refreshes(const struct kiln_plan_request *r) {
-    return r->device.dynamic || (r->refreshes && r->budget == 0 && r->load_budget == 0 &&
-                                 r->overlap != KILN_OVERLAP_DELAYED);
+    return r->device.dynamic || r->lora.rank > 0 ||
+           (r->refreshes && r->budget == 0 && r->load_budget == 0 &&
+            r->overlap != KILN_OVERLAP_DELAYED);
 }
 
 static bool delayed(const struct kiln_plan_request *r) {
@@ -169,6 +174,9 @@ static enum kiln_status choose_relay(struct kiln_plan *plan, struct kiln_err *er
     KILN_REQUIRE(!r->device.dynamic, err, KILN_EUSAGE,
                  "--overlap delayed: with --weight-mode dynamic no window compiles, and there is "
                  "nothing to hide; use --overlap exact");
+    KILN_REQUIRE(r->lora.rank == 0, err, KILN_EUSAGE,
+                 "--overlap delayed: with --lora no kernel is compiled again, and there is nothing "
+                 "to hide; use --overlap exact");
     const bool fits = plan->kernels_two <= s->limits.group;
     KILN_REQUIRE(fits || s->relay || !r->restart_asked, err, KILN_EUSAGE,
                  "--overlap delayed --restart exec: two kernel sets take %zu kernels in a process "
@@ -245,6 +253,9 @@ enum kiln_status kiln_plan_layers(const struct kiln_table *table,
         .keep = request->keep,
         .flops = kiln_plan_flops(&request->dims, request->batch, request->seq),
     };
+    if (table->trained > 0) {
+        kiln_plan_flops_lora(table, request->batch * request->seq, &out->flops);
+    }
     if (request->device.extras) { /* the classifier's way forward, too */
         out->flops.device += out->flops.classifier / 3;
         out->flops.host -= out->flops.classifier / 3;
@@ -344,6 +355,7 @@ struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,
                                           const struct kiln_device_options *options, size_t accum,
                                           size_t threads) {
     return (struct kiln_plan_request){.dims = table->dims,
+                                      .lora = table->lora,
                                       .device = options->device,
                                       .batch = options->shape.batch,
                                       .seq = options->shape.seq,

@@ -150,6 +150,9 @@ size_t kiln_trace_room(const struct kiln_plan *plan);
 
 /* Blocks and bytes of a plan whose schedule is made. */
 KILN_MUST_CHECK enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err);
+/* From the FLOPs of a model that is trained whole to those of its adapters: their products beside
+ * the model's, and no weight gradients of the model. */
+void kiln_plan_flops_lora(const struct kiln_table *table, size_t tokens, struct kiln_flops *flops);
 void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan);
 
 #endif

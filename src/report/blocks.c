@@ -327,7 +327,7 @@ char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_rep
     }
     say_prediction(&text, info, end);
     say_losses(&text, end);
-    add(&text, "model: %s/model.bin (llama2.c format)\n", info->folder);
+    add(&text, "model: %s/model.bin\n", info->folder);
     say_next(&text, info, end);
     return finish(&text);
 }

@@ -23,7 +23,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "resume.kiln is little-endian");
 
-enum { PAGE = 4096, VERSION = 4, PATH_ROOM = 4400 };
+enum { PAGE = 4096, VERSION = 5, PATH_ROOM = 4400 };
 #define BYTE_ORDER_MARK 0x01020304u
 #define PARTS           KILN_CHECKPOINT_PARTS
 static const char magic[8] = {'K', 'I', 'L', 'N', 'R', 'S', '0', '1'};
@@ -34,20 +34,25 @@ struct header {
     uint32_t byte_order, version;
     uint64_t cursor_bytes;
     struct kiln_stored_dims dims;
+    struct kiln_stored_lora lora;
     uint64_t size, file_bytes;
     uint64_t offset[PARTS], bytes[PARTS];
     uint32_t crc[PARTS];
     uint32_t weights_crc, snapshots; /* their precision; 0: there are none */
+    uint32_t zero;
     struct kiln_cursor cursor;
 };
+/* Parts that resume.kiln holds, one behind the other. */
+enum { ARRAYS = KILN_CHECKPOINT_SNAPSHOT1 + 1 };
 _Static_assert(sizeof(struct header) <= PAGE - sizeof(uint32_t), "the header fits its page");
 
 /* In the order of enum kiln_checkpoint_part. */
 static const struct {
     const char *name, *file;
 } parts[PARTS] = {{"m", "resume.kiln"},          {"v", "resume.kiln"},
-                  {"snapshot 0", "resume.kiln"}, {"snapshot 1", "resume.kiln"},
-                  {"model.bin", "model.bin"},    {"run.json", "run.json"}};
+                  {"adapters", "resume.kiln"},   {"snapshot 0", "resume.kiln"},
+                  {"snapshot 1", "resume.kiln"}, {"model.bin", "model.bin"},
+                  {"run.json", "run.json"}};
 
 const char *kiln_checkpoint_part_name(enum kiln_checkpoint_part part) { return parts[part].name; }
 
@@ -63,20 +68,24 @@ static enum kiln_status file_path(const char *folder, const char *name, char out
 
 static struct header make_header(const struct kiln_table *table, enum kiln_precision snapshots,
                                  const struct kiln_cursor *cursor) {
-    const uint64_t bytes = table->size * sizeof(float);
+    const uint64_t bytes = kiln_trained_size(table) * sizeof(float);
+    const uint64_t adapters = table->trained > 0 ? bytes : 0;
     const uint64_t snapshot =
         kiln_state_region_bytes(table, snapshots, KILN_SNAPSHOT0); /* 0: none */
-    struct header h = {
-        .byte_order = BYTE_ORDER_MARK,
-        .version = VERSION,
-        .cursor_bytes = sizeof *cursor,
-        .dims = kiln_dims_store(&table->dims),
-        .size = table->size,
-        .file_bytes = PAGE + 2 * bytes + 2 * snapshot,
-        .offset = {PAGE, PAGE + bytes, PAGE + 2 * bytes, PAGE + 2 * bytes + snapshot},
-        .bytes = {bytes, bytes, snapshot, snapshot},
-        .snapshots = snapshots,
-        .cursor = *cursor};
+    struct header h = {.byte_order = BYTE_ORDER_MARK,
+                       .version = VERSION,
+                       .cursor_bytes = sizeof *cursor,
+                       .dims = kiln_dims_store(&table->dims),
+                       .lora = kiln_lora_store(&table->lora),
+                       .size = table->size,
+                       .file_bytes = PAGE,
+                       .bytes = {bytes, bytes, adapters, snapshot, snapshot},
+                       .snapshots = snapshots,
+                       .cursor = *cursor};
+    for (int i = 0; i < ARRAYS; i++) {
+        h.offset[i] = h.file_bytes;
+        h.file_bytes += h.bytes[i];
+    }
     memcpy(h.magic, magic, sizeof magic);
     /* What is the state file's own, or a position inside the window, begins anew. */
     h.cursor.mid = h.cursor.round = h.cursor.group = h.cursor.micro_batch = 0;
@@ -98,9 +107,6 @@ static enum kiln_status measure(const char *folder, enum kiln_checkpoint_part pa
     kiln_map_close(&map);
     return KILN_OK;
 }
-
-/* Those that resume.kiln holds, one behind the other. */
-enum { ARRAYS = KILN_CHECKPOINT_SNAPSHOT1 + 1 };
 
 static enum kiln_status write_body(struct kiln_durable *file, const struct header *h,
                                    const void *const arrays[ARRAYS], struct kiln_err *err) {
@@ -139,7 +145,7 @@ static enum kiln_status write_files(const char *folder, const struct kiln_table 
     KILN_TRY(kiln_make_dirs(folder, err));
     kiln_kill_point("checkpoint: folder made");
     KILN_TRY(file_path(folder, "model.bin", path, err));
-    KILN_TRY(kiln_checkpoint_save_llama2c(path, table, weights, err));
+    KILN_TRY(kiln_checkpoint_save_run(path, table, weights, err));
     KILN_TRY(measure(folder, KILN_CHECKPOINT_MODEL, h, err));
     kiln_kill_point("checkpoint: model written");
     if (settings) {
@@ -198,7 +204,8 @@ enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table
                                        const struct kiln_cursor *cursor, const char *settings,
                                        struct kiln_err *err) {
     char temporary[PATH_ROOM];
-    const void *const arrays[ARRAYS] = {m, v, snapshots ? snapshots[0] : NULL,
+    const void *const arrays[ARRAYS] = {m, v, weights + table->trained,
+                                        snapshots ? snapshots[0] : NULL,
                                         snapshots ? snapshots[1] : NULL};
     struct header h = make_header(table, precision, cursor);
     KILN_REQUIRE((snapshots != NULL) == (precision != KILN_PRECISION_AUTO), err, KILN_EINTERNAL,
@@ -227,6 +234,7 @@ enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table
 static void info_of(const struct header *h, struct kiln_checkpoint_info *out) {
     *out = (struct kiln_checkpoint_info){.version = h->version,
                                          .dims = kiln_dims_restore(&h->dims),
+                                         .lora = kiln_lora_restore(&h->lora),
                                          .size = h->size,
                                          .snapshots = (int)h->snapshots,
                                          .cursor = h->cursor,
@@ -317,6 +325,21 @@ enum kiln_status kiln_checkpoint_verify(const char *path, struct kiln_checkpoint
         *out = info;
     }
     return KILN_OK;
+}
+
+enum kiln_status kiln_checkpoint_adapters(const char *path, const struct kiln_checkpoint_info *info,
+                                          float *to, struct kiln_err *err) {
+    const enum kiln_checkpoint_part part = KILN_CHECKPOINT_ADAPTERS;
+    char file[PATH_ROOM];
+    struct kiln_map map;
+    KILN_TRY(file_path(path, parts[part].file, file, err));
+    KILN_TRY(kiln_map_open(&map, file, err));
+    const enum kiln_status status = check_part(&map, file, info, part, err);
+    if (status == KILN_OK) {
+        memcpy(to, map.data + info->offset[part], info->bytes[part]);
+    }
+    kiln_map_close(&map);
+    return status;
 }
 
 /* ---- a folder of them ----------------------------------------------------------------------- */
@@ -462,6 +485,17 @@ static enum kiln_status same_model(const char *path, const struct kiln_dims *has
                      field->name, found, wanted);
 }
 
+static enum kiln_status same_lora(const char *path, const struct kiln_lora *has,
+                                  const struct kiln_lora *wants, struct kiln_err *err) {
+    KILN_REQUIRE(
+        has->rank == wants->rank && has->targets == wants->targets && has->alpha == wants->alpha,
+        err, KILN_EINPUT,
+        "checkpoint %s: adapters of rank %zu, alpha %g, targets %#x; the state has rank "
+        "%zu, alpha %g, targets %#x",
+        path, has->rank, has->alpha, has->targets, wants->rank, wants->alpha, wants->targets);
+    return KILN_OK;
+}
+
 static enum kiln_status restore_weights(const char *path, const struct kiln_table *table,
                                         const struct kiln_checkpoint_info *info, float *weights,
                                         struct kiln_err *err) {
@@ -490,6 +524,8 @@ static enum kiln_status restore_arrays(const char *path, const struct kiln_check
     void *const to[ARRAYS] = {
         kiln_state_region(state, KILN_MOMENT1),
         kiln_state_region(state, KILN_MOMENT2),
+        state->table->trained > 0 ? kiln_state_region(state, KILN_WEIGHTS) + state->table->trained
+                                  : NULL,
         kiln_state_snapshot(state, 0),
         kiln_state_snapshot(state, 1),
     };
@@ -505,10 +541,12 @@ static enum kiln_status restore_arrays(const char *path, const struct kiln_check
 
 static enum kiln_status check_room(const char *path, const struct kiln_checkpoint_info *info,
                                    const struct kiln_table *table, struct kiln_err *err) {
-    const uint64_t bytes = table->size * sizeof(float);
+    const uint64_t bytes = kiln_trained_size(table) * sizeof(float);
+    const uint64_t adapters = table->trained > 0 ? bytes : 0;
     const uint64_t snapshot = kiln_state_region_bytes(table, info->snapshots, KILN_SNAPSHOT0);
     KILN_REQUIRE(info->size == table->size && info->bytes[KILN_CHECKPOINT_MOMENT1] == bytes &&
-                     info->bytes[KILN_CHECKPOINT_MOMENT2] == bytes,
+                     info->bytes[KILN_CHECKPOINT_MOMENT2] == bytes &&
+                     info->bytes[KILN_CHECKPOINT_ADAPTERS] == adapters,
                  err, KILN_EDAMAGED,
                  "checkpoint %s: arrays of %zu numbers, its model has %zu (with gaps)", path,
                  info->size, table->size);
@@ -544,12 +582,14 @@ enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *st
     struct kiln_checkpoint_info info;
     KILN_TRY(kiln_checkpoint_peek(path, &info, err));
     KILN_TRY(same_model(path, &info.dims, &state->table->dims, err));
+    KILN_TRY(same_lora(path, &info.lora, &state->table->lora, err));
     KILN_TRY(same_snapshots(path, info.snapshots, kiln_state_snapshots(state), err));
     KILN_TRY(check_room(path, &info, state->table, err));
     KILN_TRY(kiln_checkpoint_check(path, &info, KILN_CHECKPOINT_MODEL, err));
     KILN_TRY(
+        restore_arrays(path, &info, state, err)); /* adapters: the checksum is of all weights */
+    KILN_TRY(
         restore_weights(path, state->table, &info, kiln_state_region(state, KILN_WEIGHTS), err));
-    KILN_TRY(restore_arrays(path, &info, state, err));
     kiln_state_stamp_all(state, info.cursor.updates);
     kiln_state_commit(state, &info.cursor);
     return KILN_OK;

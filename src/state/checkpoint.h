@@ -2,9 +2,9 @@
  *
  * checkpoint.h: durable checkpoints: all a resume needs when state.kiln is lost or not trusted.
  *
- *   checkpoints/step-N/model.bin     the weights, llama2.c format: what generate and eval read
- *                     /resume.kiln   header with cursor and checksums, m, v, and in a run of
- *                                    --overlap delayed both snapshots (docs/formats.md)
+ *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate
+ * and eval read. Of a run that trains adapters: the frozen ones /resume.kiln   header with cursor
+ * and checksums, m, v, adapters, and in a run of --overlap delayed both snapshots (docs/formats.md)
  *                     /run.json      the settings the run had then, when they are given
  *
  * A checkpoint is made as step-N.tmp, every file of it synced, then renamed and its parent synced:
@@ -27,6 +27,8 @@
 enum kiln_checkpoint_part {
     KILN_CHECKPOINT_MOMENT1,   /* m, in resume.kiln */
     KILN_CHECKPOINT_MOMENT2,   /* v, in resume.kiln */
+    KILN_CHECKPOINT_ADAPTERS,  /* in resume.kiln: weights that are trained beside the frozen ones of
+                                * model.bin; 0 bytes where the whole model is trained */
     KILN_CHECKPOINT_SNAPSHOT0, /* in resume.kiln; 0 bytes where the run has none */
     KILN_CHECKPOINT_SNAPSHOT1,
     KILN_CHECKPOINT_MODEL,    /* model.bin as a whole */
@@ -38,7 +40,8 @@ enum kiln_checkpoint_part {
 struct kiln_checkpoint_info {
     uint32_t version;
     struct kiln_dims dims;
-    size_t size;                   /* elements of weights, m and v each: table->size */
+    struct kiln_lora lora;         /* rank 0: the whole model is trained */
+    size_t size;                   /* elements of the weights: table->size */
     enum kiln_precision snapshots; /* of both; AUTO: there are none */
     struct kiln_cursor cursor;     /* phase WINDOW, at its start */
     uint32_t weights_crc;          /* of all weights as the table lays them out, gaps included */
@@ -47,11 +50,11 @@ struct kiln_checkpoint_info {
 };
 
 /* Write a checkpoint as folder `path`, a name of the form FOLDER/step-N; FOLDER is made when it is
- * absent, a checkpoint of that name is replaced. The arrays hold table->size floats, the two
- * snapshots kiln_snapshot_bytes of their precision; `snapshots` is NULL, and the precision AUTO,
- * where there are none. None of them may change meanwhile. The cursor stands at the start of a
- * window; settings (run.json as text) may be NULL. On failure there is no new checkpoint: KILN_EIO,
- * KILN_ENOMEM. */
+ * absent, a checkpoint of that name is replaced. Weights hold table->size floats, m and v
+ * kiln_trained_size, the two snapshots kiln_snapshot_bytes of their precision; `snapshots` is NULL,
+ * and the precision AUTO, where there are none. None of them may change meanwhile. The cursor
+ * stands at the start of a window; settings (run.json as text) may be NULL. On failure there is no
+ * new checkpoint: KILN_EIO, KILN_ENOMEM. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_write(
     const char *path, const struct kiln_table *table, const float *weights, const float *m,
     const float *v, const void *const snapshots[KILN_SNAPSHOTS], enum kiln_precision precision,
@@ -73,6 +76,11 @@ KILN_MUST_CHECK enum kiln_status kiln_checkpoint_check(const char *path,
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_verify(const char *path,
                                                         struct kiln_checkpoint_info *out,
                                                         struct kiln_err *err);
+
+/* The adapters of a checkpoint, checked: to an array of bytes[KILN_CHECKPOINT_ADAPTERS]. */
+KILN_MUST_CHECK enum kiln_status kiln_checkpoint_adapters(const char *path,
+                                                          const struct kiln_checkpoint_info *info,
+                                                          float *to, struct kiln_err *err);
 
 /* Steps of the checkpoints in a folder, ascending, on the heap (kiln_free). An absent folder holds
  * none. Nothing of them is read. */

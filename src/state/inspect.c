@@ -196,6 +196,17 @@ static void add_model(struct list *list, const struct kiln_stored_dims *dims) {
     }
 }
 
+static void add_lora(struct list *list, const struct kiln_lora *lora) {
+    char targets[KILN_LORA_TEXT];
+    if (lora->rank > 0) {
+        kiln_lora_text(lora->targets & KILN_LORA_ALL, targets);
+        begin(list, "lora");
+        add_number(list, "rank", KILN_FACT_COUNT, lora->rank);
+        add(list, "alpha", KILN_FACT_REAL)->real = lora->alpha;
+        add_text(list, "targets", targets);
+    }
+}
+
 /* ---- arrays --------------------------------------------------------------------------------- */
 
 static size_t count_not_finite(const unsigned char *from, size_t n) {
@@ -211,10 +222,11 @@ static size_t count_not_finite(const unsigned char *from, size_t n) {
 enum kiln_status kiln_state_sums(const char *path, struct kiln_cursor *cursor, uint32_t crc[3],
                                  struct kiln_err *err) {
     struct kiln_dims dims;
+    struct kiln_lora lora;
     struct kiln_table *table;
     struct kiln_map map;
-    KILN_TRY(kiln_state_peek(path, &dims, cursor, err));
-    KILN_TRY(kiln_table_create(&dims, &table, err));
+    KILN_TRY(kiln_state_peek(path, &dims, &lora, cursor, err));
+    KILN_TRY(kiln_table_create_lora(&dims, &lora, &table, err));
     struct kiln_state_header h;
     kiln_state_header_make(table, KILN_PRECISION_AUTO, &h); /* snapshots lie behind the three */
     kiln_table_destroy(table);
@@ -256,6 +268,8 @@ static void add_file(struct state_view *s) {
     add_number(list, "header_crc", KILN_FACT_HEX, h->crc);
     add_snapshots(list, h->snapshots);
     add_model(list, &h->dims);
+    const struct kiln_lora lora = kiln_lora_restore(&h->lora);
+    add_lora(list, &lora);
     for (size_t i = 0; i < KILN_REGIONS; i++) {
         begin_item(list, "regions", i);
         add_text(list, "name", region_names[i]);
@@ -423,9 +437,11 @@ static enum kiln_status view_state(struct state_view *s, int fd, struct kiln_err
     add_file(s);
     KILN_TRY(kiln_state_header_read(fd, s->path, &s->header, err));
     const struct kiln_dims dims = kiln_dims_restore(&s->header.dims);
-    KILN_TRY(kiln_table_create(&dims, &table, err));
+    const struct kiln_lora lora = kiln_lora_restore(&s->header.lora);
+    KILN_TRY(kiln_table_create_lora(&dims, &lora, &table, err));
     begin(&s->list, "table");
     add_number(&s->list, "parameters", KILN_FACT_COUNT, table->parameters);
+    add_number(&s->list, "adapters", KILN_FACT_COUNT, table->adapters);
     s->chunks = kiln_state_region_bytes(table, KILN_PRECISION_AUTO, KILN_STAMPS) / sizeof(uint64_t);
     add_number(&s->list, "chunks", KILN_FACT_COUNT, s->chunks);
     struct kiln_err why;
@@ -518,6 +534,7 @@ static void add_checkpoint(struct list *list, const struct kiln_checkpoint_info 
     add_number(list, "weights_hash", KILN_FACT_HEX, info->weights_crc);
     add_snapshots(list, info->snapshots);
     add_model(list, &model);
+    add_lora(list, &info->lora);
     add_cursor(list, &info->cursor);
 }
 

@@ -21,17 +21,23 @@ static _Atomic uint64_t *stamp(const struct kiln_state *state, size_t chunk) {
  * window of a processor reaches over one part, and would leave memory idle while it is computed. */
 enum { AHEAD = 1024, LINE = 64 / sizeof(float) };
 
+/* Where an element of the weights lies in a region: m and v are of what is trained. */
+static float *place(const struct kiln_state *state, enum kiln_region region, size_t offset) {
+    const size_t at = region == KILN_WEIGHTS ? offset : kiln_trained_at(state->table, offset);
+    return (float *)state->region[region] + at;
+}
+
 /* n more of the chunk. Turn by turn, so that all streams come at once; hints are fine past the end.
  */
 static void keep(const struct kiln_state *state, struct kiln_journal_slot *j, size_t had,
                  size_t n) {
     const size_t at = j->offset + had;
-    const float *gradients = state->region[KILN_GRADIENTS];
+    const float *gradients = place(state, KILN_GRADIENTS, at);
     for (size_t i = 0; i < n; i += LINE) {
-        __builtin_prefetch(gradients + at + i + AHEAD, 0, 2);
+        __builtin_prefetch(gradients + i + AHEAD, 0, 2);
     }
     for (int r = 0; r < 3; r++) {
-        const float *from = (const float *)state->region[KILN_WEIGHTS + r] + at;
+        const float *from = place(state, KILN_WEIGHTS + r, at);
         for (size_t i = 0; i < n; i += LINE) {
             __builtin_prefetch(from + i + AHEAD, 1, 2);
         }
@@ -99,6 +105,7 @@ static enum kiln_status check(struct kiln_state *state, uint64_t update, struct 
         struct kiln_journal_slot *j = journal(state, slot);
         uint64_t valid = atomic_load(&j->valid);
         KILN_REQUIRE(valid == 0 || (valid <= state->chunks && j->n <= KILN_CHUNK && j->n > 0 &&
+                                    j->offset >= state->table->trained &&
                                     j->offset <= state->size && j->n <= state->size - j->offset),
                      err, KILN_EDAMAGED,
                      "state %s: journal slot %zu points outside the parameters: the file is "
@@ -118,8 +125,7 @@ enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
             continue;
         }
         for (int i = 0; i < 3 && !kiln_state_chunk_done(state, valid - 1, update); i++) {
-            memcpy(kiln_state_region(state, KILN_WEIGHTS + i) + j->offset, j->old[i],
-                   j->n * sizeof(float));
+            memcpy(place(state, KILN_WEIGHTS + i, j->offset), j->old[i], j->n * sizeof(float));
         }
         atomic_store(&j->valid, 0);
     }

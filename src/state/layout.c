@@ -32,7 +32,9 @@ size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precisi
     size_t chunks;
     switch (region) {
         case KILN_GRADIENT_EMBEDDING:
-            return table->dims.tied ? table->dims.vocab * table->dims.dim * sizeof(float) : 0;
+            return table->dims.tied && table->trained == 0
+                       ? table->dims.vocab * table->dims.dim * sizeof(float)
+                       : 0;
         case KILN_STAMPS:
             kiln_pieces(table, NULL, &chunks);
             return chunks * sizeof(uint64_t);
@@ -41,8 +43,10 @@ size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precisi
         case KILN_SNAPSHOT0:
         case KILN_SNAPSHOT1:
             return snapshots == KILN_PRECISION_AUTO ? 0 : kiln_snapshot_bytes(table, snapshots);
-        default:
+        case KILN_WEIGHTS:
             return table->size * sizeof(float);
+        default:
+            return kiln_trained_size(table) * sizeof(float);
     }
 }
 
@@ -66,7 +70,8 @@ size_t kiln_state_file_bytes(const struct kiln_table *table, enum kiln_precision
 
 void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision snapshots,
                             struct kiln_state_header *header) {
-    *header = (struct kiln_state_header){.dims = kiln_dims_store(&table->dims)};
+    *header = (struct kiln_state_header){.dims = kiln_dims_store(&table->dims),
+                                         .lora = kiln_lora_store(&table->lora)};
     header->byte_order = BYTE_ORDER_MARK;
     header->version = KILN_STATE_VERSION;
     header->snapshots = snapshots;
@@ -208,11 +213,27 @@ static enum kiln_status check_dims(const struct kiln_state_header *h,
     return differs(h, path, field->name, found, wanted, err);
 }
 
+static enum kiln_status check_lora(const struct kiln_state_header *h,
+                                   const struct kiln_state_header *expected, const char *path,
+                                   struct kiln_err *err) {
+    const struct kiln_stored_lora *a = &h->lora, *b = &expected->lora;
+    char found[80], wanted[80];
+    if (memcmp(a, b, sizeof *a) == 0) {
+        return KILN_OK;
+    }
+    snprintf(found, sizeof found, "rank %" PRIu64 ", alpha %g, targets %#" PRIx64, a->rank,
+             a->alpha, a->targets);
+    snprintf(wanted, sizeof wanted, "rank %" PRIu64 ", alpha %g, targets %#" PRIx64, b->rank,
+             b->alpha, b->targets);
+    return differs(h, path, "lora", found, wanted, err);
+}
+
 /* Name the first field in which a header differs from the one it should be. */
 static enum kiln_status check_fields(const struct kiln_state_header *h,
                                      const struct kiln_state_header *expected, const char *path,
                                      struct kiln_err *err) {
     KILN_TRY(check_dims(h, expected, path, err));
+    KILN_TRY(check_lora(h, expected, path, err));
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         const struct field *f = &fields[i];
         uint64_t has, wants;

@@ -376,22 +376,24 @@ enum kiln_status kiln_state_own(struct kiln_state *state, uint64_t epoch, char n
 }
 
 static enum kiln_status peek(int fd, const char *path, struct kiln_dims *dims,
-                             struct kiln_cursor *cursor, struct kiln_err *err) {
+                             struct kiln_lora *lora, struct kiln_cursor *cursor,
+                             struct kiln_err *err) {
     struct kiln_state_header h;
     struct kiln_state_slots slots;
     KILN_TRY(kiln_state_header_read(fd, path, &h, err));
     *dims = kiln_dims_restore(&h.dims);
+    *lora = kiln_lora_restore(&h.lora);
     KILN_TRY(kiln_state_slots_pread(fd, path, &slots, err));
     *cursor = slots.cursor[kiln_state_slots_newest(&slots)];
     return KILN_OK;
 }
 
-enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
+enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims, struct kiln_lora *lora,
                                  struct kiln_cursor *cursor, struct kiln_err *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     KILN_REQUIRE(fd >= 0, err, errno == ENOENT ? KILN_EINPUT : KILN_EIO,
                  "state %s: cannot open it: %s", path, strerror(errno));
-    enum kiln_status status = peek(fd, path, dims, cursor, err);
+    enum kiln_status status = peek(fd, path, dims, lora, cursor, err);
     close(fd);
     return status;
 }
@@ -503,7 +505,7 @@ enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *er
  */
 
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
-    bool tied = state->table->dims.tied;
+    bool tied = state->table->dims.tied && state->table->trained == 0;
     bool floats = (unsigned)region <= KILN_GRADIENTS || (region == KILN_GRADIENT_EMBEDDING && tied);
     return floats ? (float *)state->region[region] : NULL;
 }
@@ -530,7 +532,13 @@ enum kiln_status kiln_state_tensor(struct kiln_state *state, enum kiln_region re
                  "state %s: no tensor of role %d in layer %lld; the model has layers 0 to %zu, and "
                  "some roles lie outside them",
                  state->path, (int)role, (long long)layer, state->table->dims.layers - 1);
-    *out = (float *)state->region[region] + tensor->offset;
+    KILN_REQUIRE(region == KILN_WEIGHTS || tensor->offset >= state->table->trained, err,
+                 KILN_EUSAGE,
+                 "state %s: %s is frozen: this run trains adapters, and only they have moments and "
+                 "gradients",
+                 state->path, tensor->name);
+    *out = (float *)state->region[region] + tensor->offset -
+           (region == KILN_WEIGHTS ? 0 : state->table->trained);
     *n = tensor->rows * tensor->cols;
     return KILN_OK;
 }

@@ -5,7 +5,9 @@
  *   page 0      header: magic, version, byte order, model, region table
  *   page 1, 2   the two cursor slots; each holds the newest cursor between commits
  *   page 3 ..   regions, each starting on a page: weights, m, v, gradients (fp32, in the table's
- *               order), gradient of the embedding lookup (tied models only), stamps (one a chunk:
+ *               order; all but the weights of what is trained only, which is the end of the
+ *               weights where a run trains adapters), gradient of the embedding lookup (tied
+ *               models that are trained whole), stamps (one a chunk:
  *               the update its values are of), journal slots, and in a run of --overlap delayed the
  *               weights of two generations as devices compile from them (kernel/weights.h)
  *   behind      the window: activations that a planned restart must keep; often none
@@ -54,7 +56,7 @@ enum kiln_region {
     KILN_MOMENT1,
     KILN_MOMENT2,
     KILN_GRADIENTS,
-    KILN_GRADIENT_EMBEDDING, /* [V, D] of a tied model; nothing otherwise */
+    KILN_GRADIENT_EMBEDDING, /* [V, D] of a tied model that is trained whole; nothing otherwise */
     KILN_STAMPS,
     KILN_JOURNAL,
     KILN_SNAPSHOT0, /* generation g lies in slot g % 2; nothing where a run has no snapshots */
@@ -182,9 +184,11 @@ KILN_MUST_CHECK enum kiln_status kiln_state_own(struct kiln_state *state, uint64
 /* The owner_epoch of the newest cursor in an open state file, also while it is committed to. */
 KILN_MUST_CHECK enum kiln_status kiln_state_epoch(int fd, uint64_t *epoch, struct kiln_err *err);
 
-/* Read the dims that a state file was made for, and its cursor, without locking or changing it. */
+/* Read the dims and adapters (rank 0: none) that a state file was made for, and its cursor, without
+ * locking or changing it. */
 KILN_MUST_CHECK enum kiln_status kiln_state_peek(const char *path, struct kiln_dims *dims,
-                                                 struct kiln_cursor *cursor, struct kiln_err *err);
+                                                 struct kiln_lora *lora, struct kiln_cursor *cursor,
+                                                 struct kiln_err *err);
 void kiln_state_close(struct kiln_state *state);
 
 /* Its folder was renamed: the path for messages. */
@@ -199,8 +203,8 @@ KILN_MUST_CHECK enum kiln_status kiln_state_finish(struct kiln_state *state, str
 /* Write everything to the disk; the file is as clean as before. */
 KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
 
-/* The floats of weights, moments or gradients, table->size of them, or of the gradient of the
- * embedding lookup; NULL for other regions and for one that is empty. */
+/* The floats of weights, table->size of them, of moments or gradients, kiln_trained_size, or of the
+ * gradient of the embedding lookup; NULL for other regions and for one that is empty. */
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region);
 /* One tensor of weights, moments or gradients: *n floats at *out. layer is KILN_NO_LAYER for roles
  * outside the layers. KILN_EUSAGE when the region holds no parameters, or the model no such
@@ -244,7 +248,8 @@ void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
  * something; before, they do nothing. One more thread, which mostly waits for the disk. */
 KILN_MUST_CHECK enum kiln_status kiln_state_walk(struct kiln_state *state, struct kiln_err *err);
 bool kiln_state_walks(const struct kiln_state *state);
-/* n floats of a region from `offset` are wanted soon; are done with. Any thread. */
+/* n floats of a region from `offset`, counted as in the weights, are wanted soon; are done with.
+ * Any thread. */
 void kiln_state_ahead(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
 void kiln_state_behind(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
 /* While on: weights, moments and snapshots leave the memory again and again. For a reader of all of

@@ -18,8 +18,21 @@
 enum {
     KILN_STATE_PAGE = 4096, /* of the format, whatever the system's page is */
     KILN_STATE_HEAD = KILN_STATE_WEIGHTS_AT,
-    KILN_STATE_VERSION = 6,
+    KILN_STATE_VERSION = 7,
 };
+
+/* Adapters as files hold them; all 0: none. */
+struct kiln_stored_lora {
+    uint64_t rank;
+    double alpha;
+    uint64_t targets;
+};
+static inline struct kiln_stored_lora kiln_lora_store(const struct kiln_lora *lora) {
+    return (struct kiln_stored_lora){lora->rank, lora->alpha, lora->targets};
+}
+static inline struct kiln_lora kiln_lora_restore(const struct kiln_stored_lora *stored) {
+    return (struct kiln_lora){stored->rank, stored->alpha, (unsigned)stored->targets};
+}
 
 /* Page 0. Every member is 8 bytes or an array of such up to `zero`: no padding. */
 struct kiln_state_header {
@@ -29,8 +42,9 @@ struct kiln_state_header {
     uint64_t snapshots; /* their precision, as enum kiln_precision; 0: there are none */
     uint64_t region_offset[KILN_REGIONS], region_bytes[KILN_REGIONS];
     uint64_t file_bytes; /* without the window */
+    struct kiln_stored_lora lora;
     unsigned char zero[KILN_STATE_PAGE - 4 - 16 - sizeof(struct kiln_stored_dims) -
-                       8 * (2 + 2 * KILN_REGIONS)];
+                       sizeof(struct kiln_stored_lora) - 8 * (2 + 2 * KILN_REGIONS)];
     uint32_t crc; /* of all before it */
 };
 _Static_assert(sizeof(struct kiln_state_header) == KILN_STATE_PAGE, "the header is a page");

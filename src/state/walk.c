@@ -135,12 +135,30 @@ void kiln_state_walk_end(struct kiln_state *state) {
 
 bool kiln_state_walks(const struct kiln_state *state) { return state->walk != NULL; }
 
+/* Offset and number of floats of the weights as those of a region that has what is trained only;
+ * false where it has none of them. */
+static bool trained_part(const struct kiln_state *state, enum kiln_region region, size_t *offset,
+                         size_t *n) {
+    const size_t trained = state->table->trained;
+    const bool part = region == KILN_MOMENT1 || region == KILN_MOMENT2 || region == KILN_GRADIENTS;
+    if (!part || trained == 0) {
+        return true;
+    }
+    const size_t end = *offset + *n, first = *offset > trained ? *offset : trained;
+    *offset = first - trained;
+    *n = end > first ? end - first : 0;
+    return *n > 0;
+}
+
 /* Bytes of the file for floats of a region, in whole pages: outward to read, inward to drop, so
  * that a neighbour's page stays. */
 static bool pages_of(const struct kiln_state *state, enum kiln_region region, size_t offset,
                      size_t n, bool inward, size_t *first, size_t *bytes) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t start = (size_t)((unsigned char *)state->region[region] - state->base);
+    if (!trained_part(state, region, &offset, &n)) {
+        return false;
+    }
     const size_t from = start + offset * sizeof(float), to = from + n * sizeof(float);
     *first = inward ? kiln_round_up(from, page) : from / page * page;
     const size_t end = inward ? to / page * page : kiln_round_up(to, page);

@@ -4,11 +4,6 @@
  *
  *   symbols --pairs--> candidates --most frequent--> token
  *      ^------------- merge in all its words ----------'
- *
- * quirk: BpeTrainer offers a candidate with the words in which it has appeared since it was offered
- * last, and merges in those only; and it does not take the merged pair's own count away. Both show
- * only where a token comes about twice ("aa"+"a" and "a"+"aa"), for then a pair that was offered
- * before appears anew. Here the same is done.
  */
 #include "text/bpe.h"
 
@@ -33,15 +28,14 @@ struct kiln_stand {
 struct kiln_candidate {
     int64_t count;
     uint32_t left, right; /* the first pair that was met of it */
-    uint32_t token;       /* by spelling: its id once it is one, KILN_NO_ID before */
-    uint32_t first, last; /* words that hold it, or held it once: by pairs those not yet offered */
+    uint32_t token;       /* its id once it is one, KILN_NO_ID before */
+    uint32_t first, last; /* words that hold it, or held it once */
     bool touched;         /* the heap is to hear of it */
 };
 
 struct kiln_offer {
     int64_t count;
     uint32_t candidate;
-    uint32_t first; /* by pairs: the words to merge in */
 };
 
 bool kiln_bpe_reserve(struct kiln_bpe *b, uint32_t words, size_t symbols) {
@@ -235,16 +229,11 @@ static struct kiln_offer pop(struct kiln_bpe *b) {
     return first;
 }
 
-/* Offer what was touched. By pairs an offer takes the list of words along. */
 static bool offer_touched(struct kiln_bpe *b) {
     for (uint32_t i = 0; i < b->n_touched; i++) {
         struct kiln_candidate *c = &b->candidates[b->touched[i]];
         c->touched = false;
-        const struct kiln_offer offer = {c->count, b->touched[i], c->first};
-        if (b->kind == KILN_BPE_PAIRS) {
-            c->first = END;
-        }
-        if (c->count > 0 && !push(b, offer)) {
+        if (!push(b, (struct kiln_offer){c->count, b->touched[i]})) {
             return false;
         }
     }
@@ -341,21 +330,6 @@ static bool merge_on(struct kiln_bpe *b, uint32_t word) {
     return true;
 }
 
-/* The id of what a candidate spells, a new one when nothing spells it yet; KILN_NO_ID when out of
- * memory. */
-static uint32_t token_of(struct kiln_bpe *b, const struct kiln_candidate *c) {
-    char name[4 * KILN_BPE_LONGEST];
-    const size_t size = spell(b, c->left, c->right, name);
-    uint32_t token = (uint32_t)b->v.n;
-    if (b->kind == KILN_BPE_PAIRS) {
-        token = kiln_strings_put_copy(&b->names, name, size);
-    }
-    if (token == b->v.n && !kiln_vocabulary_add(&b->v, name, size, 0.0f)) {
-        return KILN_NO_ID;
-    }
-    return token;
-}
-
 /* Words of a list lie anywhere in memory: fetch those that come next. */
 static void look_ahead(const struct kiln_bpe *b, const struct kiln_stand *stand, uint32_t i) {
     enum { WORDS_AHEAD = 4, SYMBOLS_AHEAD = 2 };
@@ -380,25 +354,23 @@ static bool merge_in(struct kiln_bpe *b, uint32_t at, const struct kiln_merge *m
 }
 
 /* Make the candidate a token and merge it in its words. */
-static bool adopt(struct kiln_bpe *b, const struct kiln_offer *offer) {
-    struct kiln_candidate *c = &b->candidates[offer->candidate];
-    const struct kiln_merge merge = {c->left, c->right, token_of(b, c)};
-    if (merge.id == KILN_NO_ID ||
+static bool adopt(struct kiln_bpe *b, uint32_t candidate) {
+    struct kiln_candidate *c = &b->candidates[candidate];
+    const struct kiln_merge merge = {c->left, c->right, (uint32_t)b->v.n};
+    char name[4 * KILN_BPE_LONGEST];
+    const size_t size = spell(b, c->left, c->right, name);
+    if (!kiln_vocabulary_add(&b->v, name, size, 0.0f) ||
         !kiln_one_more(&b->merges, b->n_merges, &b->merges_room, sizeof *b->merges)) {
         return false;
     }
     b->merges[b->n_merges++] = merge;
-    uint32_t at = offer->first;
-    if (b->kind == KILN_BPE_SPELLING) {
-        c->token = merge.id;
-        at = c->first;
-    }
-    while (at != END) {
+    c->token = merge.id;
+    for (uint32_t at = c->first; at != END;) {
         if (!merge_in(b, at, &merge)) {
             return false;
         }
         const uint32_t next = b->stands[at].next;
-        if (b->kind == KILN_BPE_PAIRS) {
+        if (b->kind == KILN_BPE_PAIRS) { /* it stands nowhere any more */
             release(b, at);
         }
         at = next;
@@ -406,37 +378,8 @@ static bool adopt(struct kiln_bpe *b, const struct kiln_offer *offer) {
     return offer_touched(b);
 }
 
-/* A pair that was merged twice has the rank of its last merge. */
-static bool drop_repeated(struct kiln_bpe *b) {
-    struct kiln_pairs last = {0};
-    bool *drop = kiln_alloc(b->n_merges, sizeof *drop);
-    bool fits = drop != NULL;
-    for (uint32_t i = b->n_merges; fits && i-- > 0;) {
-        const struct kiln_merge *m = &b->merges[i];
-        drop[i] = kiln_pairs_get(&last, m->left, m->right) != KILN_NO_ID;
-        fits = drop[i] || kiln_pairs_put(&last, m->left, m->right, i);
-    }
-    uint32_t kept = 0;
-    for (uint32_t i = 0; fits && i < b->n_merges; i++) {
-        if (!drop[i]) {
-            b->merges[kept++] = b->merges[i];
-        }
-    }
-    b->n_merges = fits ? kept : b->n_merges;
-    kiln_free(drop);
-    kiln_pairs_fini(&last);
-    return fits;
-}
-
-/* Names of the ids that are there, and the pairs of all words. */
+/* The pairs of all words. */
 static bool begin(struct kiln_bpe *b) {
-    for (uint32_t id = 0; b->kind == KILN_BPE_PAIRS && id < b->v.n; id++) {
-        size_t size;
-        const char *piece = kiln_piece(&b->v, id, &size);
-        if (kiln_strings_put_copy(&b->names, piece, size) == KILN_NO_ID) {
-            return false;
-        }
-    }
     for (uint32_t word = 0; word < b->n_words; word++) {
         const uint32_t *symbol = b->symbols + b->words[word].at;
         for (uint32_t i = 0; i + 1 < b->words[word].n; i++) {
@@ -454,22 +397,26 @@ bool kiln_bpe_learn(struct kiln_bpe *b, size_t vocab) {
     }
     struct kiln_offer best;
     while (b->v.n < vocab && most_frequent(b, &best)) {
-        if (!adopt(b, &best)) {
+        if (!adopt(b, best.candidate)) {
             return false;
         }
     }
-    return drop_repeated(b);
+    return true;
 }
 
 enum kiln_status kiln_bpe_verdict(const struct kiln_bpe *b, bool learned, size_t vocab,
-                                  uint64_t bytes, struct kiln_err *err) {
+                                  struct kiln_learned *facts, struct kiln_err *err) {
     KILN_REQUIRE(learned, err, KILN_ENOMEM,
                  "learning a vocabulary of %zu from %" PRIu64 " bytes: out of memory", vocab,
-                 bytes);
+                 facts->bytes);
     KILN_REQUIRE(b->v.n == vocab, err, KILN_EINPUT,
                  "%" PRIu64
                  " bytes of text are too few for a vocabulary of %zu: they teach %zu "
                  "tokens; ask for at most that many or give more text",
-                 bytes, vocab, b->v.n);
+                 facts->bytes, vocab, b->v.n);
+    facts->tokens = 0;
+    for (uint32_t w = 0; w < b->n_words; w++) {
+        facts->tokens += b->words[w].count * b->words[w].n;
+    }
     return KILN_OK;
 }

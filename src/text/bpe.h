@@ -10,13 +10,15 @@
  *
  *   KILN_BPE_PAIRS     a candidate is a pair of ids, as in tokenizer.json. Of equally frequent ones
  *                      the smallest pair is taken, left id first. A merge goes through a word from
- *                      left to right. A pair that spells a token which is there already becomes
- *                      that id. This is what the BpeTrainer of `tokenizers` does, down to its
- *                      habits (see `quirk` in bpe.c), so the merges are the same.
+ *                      left to right. The BpeTrainer of `tokenizers` has the same rules.
  *   KILN_BPE_SPELLING  a candidate is a string: all pairs that spell it. llama2.c's encoder knows
  *                      pieces and no merges. Of equally frequent ones the first in byte order is
  *                      taken. After a new token a word is merged as the encoder would: earliest
  *                      token first, leftmost of equals, until no two neighbours spell a token.
+ *
+ * By pairs no string becomes a token twice: where it stands as two symbols, a merge has never
+ * reached across its ends, so inside it the same merges were made in the same order wherever it
+ * stands, and left the same two symbols. So a pair that was merged never appears again.
  *
  * Counts of pairs are kept, not made: a merge changes those of the neighbours only. A heap holds
  * the candidates with the counts of the time they were put in; one whose count has changed since
@@ -51,10 +53,10 @@ struct kiln_bpe {
     uint32_t *symbols; /* ids; KILN_NO_ID is never merged */
     size_t n_symbols;
 
-    struct kiln_merge *merges; /* out: in order of rank */
+    struct kiln_merge *merges; /* out: in order of rank; by spelling one pair of each token */
     uint32_t n_merges, merges_room;
 
-    struct kiln_strings names; /* of candidates (by spelling) or of ids (by pairs) */
+    struct kiln_strings names; /* of candidates, by spelling */
     struct kiln_pairs numbers; /* pair of ids -> candidate */
     struct kiln_candidate *candidates;
     uint32_t n_candidates, candidates_room;
@@ -80,24 +82,26 @@ void kiln_bpe_fini(struct kiln_bpe *b);
 
 /* ---- the two front ends: a tokenizer of `vocab` ids from counted words ------------------------
  *
- * They take `words` over. KILN_EINPUT when the words teach fewer; `bytes`: of text, to say so. */
+ * They take `words` over and set facts->tokens. KILN_EINPUT when the words teach fewer ids. */
 
 struct kiln_counted;
 /* Characters, for llama2.c's tokenizer.bin (bpe_characters.c). */
 KILN_MUST_CHECK enum kiln_status kiln_learn_characters(struct kiln_counted *words, size_t vocab,
-                                                       uint64_t bytes, struct kiln_tokenizer **out,
+                                                       struct kiln_learned *facts,
+                                                       struct kiln_tokenizer **out,
                                                        struct kiln_err *err);
 /* Bytes, for tokenizer.json (bpe_bytes.c). Words are those that kiln_byte_rule cuts. */
 KILN_MUST_CHECK enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab,
-                                                  uint64_t bytes, struct kiln_tokenizer **out,
+                                                  struct kiln_learned *facts,
+                                                  struct kiln_tokenizer **out,
                                                   struct kiln_err *err);
 /* A tokenizer of <|endoftext|> and the bytes that has learned nothing: it cuts words as those that
  * learn do. */
 KILN_MUST_CHECK enum kiln_status kiln_byte_rule(struct kiln_tokenizer **out, struct kiln_err *err);
 /* What both say when `b` has learned less than was asked for, or is out of memory (`learned` is
- * false). */
+ * false); otherwise facts->tokens is set. */
 KILN_MUST_CHECK enum kiln_status kiln_bpe_verdict(const struct kiln_bpe *b, bool learned,
-                                                  size_t vocab, uint64_t bytes,
+                                                  size_t vocab, struct kiln_learned *facts,
                                                   struct kiln_err *err);
 
 #endif

@@ -84,12 +84,13 @@ enum kiln_status kiln_byte_rule(struct kiln_tokenizer **out, struct kiln_err *er
     return status;
 }
 
-enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab, uint64_t bytes,
-                                  struct kiln_tokenizer **out, struct kiln_err *err) {
+enum kiln_status kiln_learn_bytes(struct kiln_counted *words, size_t vocab,
+                                  struct kiln_learned *facts, struct kiln_tokenizer **out,
+                                  struct kiln_err *err) {
     struct kiln_bpe b = {.kind = KILN_BPE_PAIRS};
     *out = NULL;
     const bool learned = learn(&b, words, vocab);
-    enum kiln_status status = kiln_bpe_verdict(&b, learned, vocab, bytes, err);
+    enum kiln_status status = kiln_bpe_verdict(&b, learned, vocab, facts, err);
     if (status == KILN_OK) {
         status = make(&b, "trained", out, err);
     }

@@ -150,12 +150,13 @@ static bool learn(struct kiln_bpe *b, struct kiln_counted *words, size_t vocab) 
     return true;
 }
 
-enum kiln_status kiln_learn_characters(struct kiln_counted *words, size_t vocab, uint64_t bytes,
-                                       struct kiln_tokenizer **out, struct kiln_err *err) {
+enum kiln_status kiln_learn_characters(struct kiln_counted *words, size_t vocab,
+                                       struct kiln_learned *facts, struct kiln_tokenizer **out,
+                                       struct kiln_err *err) {
     struct kiln_bpe b = {.kind = KILN_BPE_SPELLING};
     *out = NULL;
     const bool learned = learn(&b, words, vocab);
-    enum kiln_status status = kiln_bpe_verdict(&b, learned, vocab, bytes, err);
+    enum kiln_status status = kiln_bpe_verdict(&b, learned, vocab, facts, err);
     if (status == KILN_OK) {
         status = kiln_tokenizer_build(&b.v, "trained", out, err);
     }

@@ -207,14 +207,14 @@ static bool fill_task(struct kiln_word_counter *c, struct kiln_documents *docume
     size_t bytes = 0;
     task->first = c->n_pieces;
     counted_clear(&task->found);
-    while (bytes < PIECE_BYTES) {
+    while (bytes < c->piece_bytes) {
         if (rest->size == 0) {
             rest->begins = true;
             if (!kiln_documents_next(documents, &rest->text, &rest->size)) {
                 break;
             }
         }
-        const size_t taken = cut_length(rest->text, rest->size, PIECE_BYTES - bytes);
+        const size_t taken = cut_length(rest->text, rest->size, c->piece_bytes - bytes);
         if (!more_pieces(c)) {
             return false;
         }
@@ -279,8 +279,11 @@ enum kiln_status kiln_word_counter_add(struct kiln_word_counter *c,
 
 enum kiln_status kiln_word_counter_init(struct kiln_word_counter *c, struct kiln_pool *pool,
                                         const struct kiln_tokenizer *rule, struct kiln_err *err) {
-    *c = (struct kiln_word_counter){
-        .pool = pool, .rule = rule, .longest = LONGEST_WORD, .most_bytes = MOST_BYTES};
+    *c = (struct kiln_word_counter){.pool = pool,
+                                    .rule = rule,
+                                    .piece_bytes = PIECE_BYTES,
+                                    .longest = LONGEST_WORD,
+                                    .most_bytes = MOST_BYTES};
     c->tasks_room = kiln_pool_threads(pool) * TASKS_A_THREAD;
     c->tasks = kiln_alloc(c->tasks_room, sizeof *c->tasks);
     enum kiln_status status = c->tasks != NULL ? KILN_OK : KILN_FAIL(err, KILN_ENOMEM, NO_MEMORY);

@@ -32,6 +32,7 @@ void kiln_counted_fini(struct kiln_counted *c);
 struct kiln_word_counter {
     struct kiln_pool *pool;
     const struct kiln_tokenizer *rule; /* its patterns cut words; NULL: as for llama2.c above */
+    size_t piece_bytes;                /* of text a task gets, about */
     size_t longest;                    /* bytes of a word; a longer one is cut */
     size_t most_bytes;                 /* of all different words */
     struct kiln_counted all;

@@ -4,6 +4,7 @@
  * then merged by the front end of the kind that was asked for.
  */
 #include "base/io.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "text/bpe.h"
 #include "text/count_words.h"
@@ -22,7 +23,8 @@ static size_t least_ids(enum kiln_learn_kind kind) {
 }
 
 static enum kiln_status open_parts(struct kiln_learner *l, struct kiln_err *err) {
-    KILN_TRY(kiln_pool_create(l->how.threads > 0 ? l->how.threads : 1, &l->pool, err));
+    const size_t threads = l->how.threads > 0 ? l->how.threads : kiln_cpu_count();
+    KILN_TRY(kiln_pool_create(threads, &l->pool, err));
     if (l->how.kind == KILN_LEARN_BYTES) {
         KILN_TRY(kiln_byte_rule(&l->rule, err));
     }
@@ -86,8 +88,8 @@ enum kiln_status kiln_learner_finish(struct kiln_learner *l, struct kiln_tokeniz
     struct kiln_counted words = l->counter.all;
     l->counter.all = (struct kiln_counted){0};
     return l->how.kind == KILN_LEARN_BYTES
-               ? kiln_learn_bytes(&words, l->how.vocab, c->text_bytes, out, err)
-               : kiln_learn_characters(&words, l->how.vocab, c->text_bytes, out, err);
+               ? kiln_learn_bytes(&words, l->how.vocab, &l->facts, out, err)
+               : kiln_learn_characters(&words, l->how.vocab, &l->facts, out, err);
 }
 
 const struct kiln_learned *kiln_learner_facts(const struct kiln_learner *l) { return &l->facts; }

@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "text/merges.h"
+#include "text/utf8.h"
 
 /* llama2.c starts its search for the best pair from this score: no lower one is ever merged. */
 #define LOWEST_SCORE (-1e10f)
@@ -171,7 +172,9 @@ static uint8_t class_of(const struct kiln_tokenizer *tok, const char *text, size
     if (tok->parts.spelling != KILN_SPELL_BLANKS) {
         return (uint8_t)text[0];
     }
-    uint32_t code = code_at(text, size);
+    bool block =
+        size >= 3 && memcmp(text, KILN_LOWER_BLOCK, 3) == 0; /* an added token may have it */
+    uint32_t code = block ? ' ' : code_at(text, size);
     return code < 0x80 ? (uint8_t)code : (uint8_t)(0x80 | (code * UINT32_C(2654435769)) >> 25);
 }
 

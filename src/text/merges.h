@@ -54,6 +54,10 @@ bool kiln_merges_scored(const struct kiln_tokenizer *tok, uint32_t id);
 typedef bool (*kiln_cut_fn)(void *context, uint32_t left, uint32_t right, uint32_t id);
 bool kiln_each_cut(const struct kiln_tokenizer *tok, uint32_t id, kiln_cut_fn cut, void *context);
 
+/* All merges in the order of their ranks, also where they follow from scores; kiln_free *out. False
+ * when out of memory (json_write.c). */
+bool kiln_list_merges(const struct kiln_tokenizer *tok, struct kiln_merge **out, size_t *n);
+
 /* kiln_tokenizer_find with the hash at hand; *slot (NULL: unasked) gets where it is or would be. */
 uint32_t kiln_tokenizer_find_hashed(const struct kiln_tokenizer *tok, uint64_t hash,
                                     const char *bytes, size_t size, size_t *slot);

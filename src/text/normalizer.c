@@ -164,19 +164,6 @@ static int replace(struct kiln_matcher *matcher, const char *content, const char
     return kiln_bytes_put(out, text + copied, size - copied) ? 1 : -1;
 }
 
-static int trim(const char *text, size_t size, struct kiln_bytes *out) {
-    bool blank = true; /* the one before; a text begins behind one */
-    out->n = 0;
-    for (size_t i = 0; i < size; i++) {
-        if (!(blank && text[i] == ' ') && !kiln_bytes_put(out, text + i, 1)) {
-            return -1;
-        }
-        blank = text[i] == ' ';
-    }
-    out->n -= out->n > 0 && out->data[out->n - 1] == ' ';
-    return out->n != size;
-}
-
 /* U+2581 and the blank are one and the same: pieces are held with blanks. */
 static int lower_blocks(const char *text, size_t size, struct kiln_bytes *out) {
     size_t copied = 0;
@@ -229,8 +216,6 @@ static enum kiln_status rewrite_all(struct stretch *s, struct kiln_err *err) {
         int changed;
         if (step->kind == KILN_REWRITE_REPLACE) {
             changed = replace(s->n->matcher[i], step->content, s->text, s->size, target(s));
-        } else if (step->kind == KILN_REWRITE_TRIM) {
-            changed = trim(s->text, s->size, target(s));
         } else {
             changed = normal_form(step->kind, s->text, s->size, target(s));
         }

@@ -170,31 +170,39 @@ static enum kiln_status compile_patterns(struct kiln_tokenizer *tok, struct kiln
     return KILN_OK;
 }
 
-/* CRC-32C of all that decides which ids a text gets. */
-static uint32_t crc_of_parts(const struct kiln_parts *p) {
+/* CRC-32C of all that decides which ids a text gets, the same in whichever form it was read. */
+static bool take_crc(struct kiln_tokenizer *tok) {
+    const struct kiln_parts *p = &tok->parts;
+    struct kiln_merge *merge;
+    size_t n;
+    if (!kiln_list_merges(tok, &merge, &n)) {
+        return false;
+    }
     uint32_t crc = kiln_crc32c(0, p->v.pool, p->v.at[p->v.n]);
     crc = kiln_crc32c(crc, p->v.at, (p->v.n + 1) * sizeof *p->v.at);
     crc = kiln_crc32c(crc, p->v.kind, p->v.n);
-    if (p->scored) {
-        crc = kiln_crc32c(crc, p->v.score, p->v.n * sizeof *p->v.score);
-    }
-    crc = kiln_crc32c(crc, p->merge, p->n_merges * sizeof *p->merge);
+    crc = kiln_crc32c(crc, merge, n * sizeof *merge);
     for (size_t i = 0; i < p->n_splits; i++) {
         crc = kiln_crc32c(crc, p->split[i].pattern, strlen(p->split[i].pattern));
     }
+    bool always = p->prefix == KILN_PREFIX_ONCE || p->prefix == KILN_PREFIX_ALWAYS;
     const uint32_t rest[] = {p->spelling,
-                             p->prefix,
+                             always ? KILN_PREFIX_ALWAYS : p->prefix,
                              p->unknown,
                              p->byte_fallback,
                              p->fuse_unknown,
                              p->ignore_merges,
                              (uint32_t)p->n_rewrites};
-    return kiln_crc32c(crc, rest, sizeof rest);
+    tok->crc = kiln_crc32c(crc, rest, sizeof rest);
+    kiln_free(merge);
+    return true;
 }
 
 static enum kiln_status build_tables(struct kiln_tokenizer *tok, struct kiln_err *err) {
     KILN_TRY(check(tok, err));
     KILN_REQUIRE(index_pieces(tok) && kiln_merges_index(tok), err, KILN_ENOMEM,
+                 "tokenizer %s: out of memory", tok->name);
+    KILN_REQUIRE(tok->parts.spelling == KILN_SPELL_LLAMA2C || take_crc(tok), err, KILN_ENOMEM,
                  "tokenizer %s: out of memory", tok->name);
     if (!tok->parts.scored) {
         kiln_free(tok->same);
@@ -203,9 +211,6 @@ static enum kiln_status build_tables(struct kiln_tokenizer *tok, struct kiln_err
     index_bytes(tok);
     KILN_TRY(check_bytes(tok, err));
     KILN_TRY(compile_patterns(tok, err));
-    if (tok->parts.spelling != KILN_SPELL_LLAMA2C) {
-        tok->crc = crc_of_parts(&tok->parts);
-    }
     return kiln_finders_open(tok, err);
 }
 

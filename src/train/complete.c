@@ -54,6 +54,7 @@ enum kiln_status kiln_settings_sizes(const struct kiln_settings *s, bool file,
             dims->head_size = 0; /* what follows from them */
         }
     }
+    kiln_settings_arithmetic(s, dims);
     if (s->seq != KILN_UNSET && (!file || s->seq > dims->seq)) {
         dims->seq = (size_t)s->seq;
     }
@@ -113,6 +114,25 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
     return KILN_OK;
 }
 
+/* What adapters take where nobody says otherwise. No decay, as PEFT's users train with
+ * transformers' Trainer, whose default it is. */
+static enum kiln_status complete_lora(struct kiln_settings *s, const struct kiln_lora *lora,
+                                      struct kiln_err *err) {
+    const enum kiln_origin origin = KILN_FROM_DEFAULT;
+    char text[40];
+    if (isnan(s->lora_alpha)) {
+        snprintf(text, sizeof text, "%.9g", lora->alpha);
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_lora_alpha, text, origin, err));
+    }
+    if (!s->lora_targets) {
+        kiln_lora_text(lora->targets, text);
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_lora_targets, text, origin, err));
+    }
+    return s->origin[KILN_SETTING_weight_decay] == KILN_FROM_DEFAULT
+               ? kiln_settings_set(s, KILN_SETTING_weight_decay, "0", origin, err)
+               : KILN_OK;
+}
+
 /* The vocabulary in a token file's header; a raw file has none, and *vocab stays. */
 static enum kiln_status vocab_of_tokens(const char *data, size_t *vocab, struct kiln_err *err) {
     struct kiln_token_file *tokens;
@@ -129,6 +149,8 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
                                         struct kiln_completed *out, struct kiln_err *err) {
     struct kiln_model_source *source = &out->source;
     *out = (struct kiln_completed){.tokenizer = learned};
+    struct kiln_lora lora;
+    KILN_TRY(kiln_settings_lora(s, &lora, err));
     if (!s->model) {
         KILN_TRY(kiln_settings_set(s, KILN_SETTING_model, "stories15m", KILN_FROM_DEFAULT, err));
     }
@@ -153,8 +175,10 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
     if (free_vocab) {
         dims.vocab = kiln_tokenizer_vocab(out->tokenizer);
     }
-    KILN_TRY(kiln_llama2c_check(&dims, err));
     out->dims = dims;
+    out->lora = lora;
+    KILN_TRY(lora.rank > 0 ? complete_lora(s, &lora, err) : KILN_OK);
+    KILN_TRY(kiln_settings_adapter(s, &lora, err));
     return complete(s, source, &dims, err);
 }
 
@@ -232,6 +256,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
     KILN_TRY(kiln_restart_parse(s->restart, &out->restart, err));
     out->restart_asked = s->origin[KILN_SETTING_restart] == KILN_FROM_FLAG;
     KILN_TRY(kiln_keep_parse(s->activations, &out->keep, err));
+    KILN_TRY(kiln_settings_lora(s, &out->lora, err));
     return KILN_OK;
 }
 

@@ -12,6 +12,7 @@
 struct kiln_completed {
     struct kiln_model_source source;
     struct kiln_dims dims;
+    struct kiln_lora lora;            /* rank 0: the whole model is trained */
     struct kiln_tokenizer *tokenizer; /* the caller destroys it; NULL when tokens come without */
 };
 
@@ -22,6 +23,11 @@ KILN_MUST_CHECK enum kiln_status kiln_settings_complete(struct kiln_settings *se
                                                         struct kiln_tokenizer *learned,
                                                         struct kiln_completed *out,
                                                         struct kiln_err *err);
+
+/* Do the adapters of --adapter, where it is given, fit those that are asked for? */
+KILN_MUST_CHECK enum kiln_status kiln_settings_adapter(const struct kiln_settings *settings,
+                                                       const struct kiln_lora *lora,
+                                                       struct kiln_err *err);
 
 /* Sizes named by flags change a preset; a file has the sizes it has, but for its sequence. */
 KILN_MUST_CHECK enum kiln_status kiln_settings_sizes(const struct kiln_settings *settings,

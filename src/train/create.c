@@ -93,6 +93,12 @@ static enum kiln_status make_weights(struct kiln_run *run, const struct kiln_mod
     enum kiln_status status =
         kiln_model_source_load(source, run->table, run->settings.seed, weights, pool, err);
     if (status == KILN_OK) {
+        kiln_lora_init(run->table, run->settings.seed, weights);
+    }
+    if (status == KILN_OK && run->settings.adapter) {
+        status = kiln_lora_load(run->settings.adapter, run->table, weights, err);
+    }
+    if (status == KILN_OK) {
         status = kiln_generation_take(run->trainer.state, run->table, pool, 0, err);
     }
     kiln_pool_destroy(pool);
@@ -106,7 +112,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
     KILN_TRY(measure_disk(run, folder, err));
     KILN_TRY(kiln_run_open_data(run, folder, err));
     if (run->tokenizer && strcmp(kiln_tokenizer_name(run->tokenizer), "bytes") != 0) {
-        snprintf(path, sizeof path, "%s/tokenizer.bin", folder);
+        snprintf(path, sizeof path, "%s/%s", folder, kiln_tokenizer_file_name(run->tokenizer));
         KILN_TRY(kiln_tokenizer_save(run->tokenizer, path, err));
     }
     snprintf(path, sizeof path, "%s/state.kiln", folder);
@@ -179,7 +185,9 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
     const bool own = run->minutes && !s->model;
     run->tokenizer = learned;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
+    struct kiln_lora lora;
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
+    KILN_TRY(kiln_settings_lora(s, &lora, err));
     KILN_TRY(kiln_check_data(s->data, err));
     const enum kiln_status status = kiln_settings_complete(s, learned, &completed, err);
     run->tokenizer = completed.tokenizer;
@@ -189,7 +197,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
         snprintf(run->model_name, sizeof run->model_name,
                  "sizes chosen (random weights, seed %" PRIu64 ")", s->seed);
     }
-    KILN_TRY(kiln_table_create(&completed.dims, &run->table, err));
+    KILN_TRY(kiln_table_create_lora(&completed.dims, &completed.lora, &run->table, err));
     KILN_TRY(kiln_run_make_plan(run, err));
     if (s->out) {
         KILN_TRY(kiln_run_check_name(s->out, err));

@@ -71,7 +71,7 @@ static void walk(const struct kiln_optimizer *o, size_t task, enum kiln_region r
 static void norm_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
     const struct kiln_piece *p = &o->pieces[task];
-    float *g = o->parts.gradients.all + p->offset;
+    float *g = o->parts.gradients.all + kiln_trained_at(o->parts.table, p->offset);
     (void)thread;
     if (p->adds_embedding) {
         const size_t at = p->first * (p->n / p->rows);
@@ -127,7 +127,8 @@ enum { PART = 128 };
 static void change(const struct kiln_optimizer *o, const struct kiln_adamw *constants, size_t at,
                    size_t n) {
     const struct kiln_optimizer_parts *p = &o->parts;
-    o->kernels.adamw(p->weights + at, p->m + at, p->v + at, p->gradients.all + at, n, constants);
+    const size_t t = kiln_trained_at(p->table, at);
+    o->kernels.adamw(p->weights + at, p->m + t, p->v + t, p->gradients.all + t, n, constants);
 }
 
 /* A chunk of a state that outlives the process. */
@@ -172,7 +173,9 @@ static void update_piece(void *context, size_t index, size_t thread) {
 /* Pieces first..end-1. */
 static void update_range(struct kiln_optimizer *o, size_t first, size_t end) {
     o->first = first;
-    kiln_pool_run(o->parts.pool, end - first, update_piece, o);
+    if (end > first) {
+        kiln_pool_run(o->parts.pool, end - first, update_piece, o);
+    }
 }
 
 /* Pieces lie in the order of the table: what is in front of the layers, layer by layer, the rest.
@@ -180,6 +183,10 @@ static void update_range(struct kiln_optimizer *o, size_t first, size_t end) {
 static void update_layers(struct kiln_optimizer *o) {
     const struct kiln_table *table = o->parts.table;
     size_t piece = 0;
+    if (table->trained > 0) { /* no layer's own weights change */
+        update_range(o, 0, o->n_pieces);
+        piece = o->n_pieces;
+    }
     for (size_t l = 0; l < table->dims.layers; l++) {
         const bool last = l + 1 == table->dims.layers;
         const size_t next = kiln_table_find(table, last ? KILN_FINAL_NORM : KILN_ATTN_NORM,

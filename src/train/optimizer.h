@@ -4,7 +4,8 @@
  *
  * Parameters are walked in pieces (model/pieces.h), a
  * pool task each; the norm is the sum of the pieces' sums in index order, so neither norm nor
- * weights depend on threads. AdamW: Loshchilov and Hutter 2019; decay only for rank-2 tensors.
+ * weights depend on threads. AdamW: Loshchilov and Hutter 2019; decay only for rank-2 tensors,
+ * adapters among them.
  */
 #ifndef KILN_TRAIN_OPTIMIZER_H
 #define KILN_TRAIN_OPTIMIZER_H
@@ -17,7 +18,8 @@
 
 struct kiln_optimizer;
 
-/* Borrows all. weights, m, v, and gradients.all are flat arrays of the table. */
+/* Borrows all. weights is the flat array of the table; m, v and gradients.all
+ * are of what is trained: kiln_trained_size. */
 struct kiln_optimizer_parts {
     const struct kiln_table *table;
     struct kiln_pool *pool;

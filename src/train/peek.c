@@ -35,6 +35,7 @@ static enum kiln_status read_weights(const char *path, const struct kiln_table *
     out->weights_hash = kiln_crc32c(0, weights, table->size * sizeof *weights);
     out->not_finite = count_not_finite(weights, table->size);
     out->parameters = table->parameters;
+    out->adapters = table->adapters;
     kiln_map_close(&map);
     return KILN_OK;
 }
@@ -47,13 +48,13 @@ enum kiln_status kiln_run_peek(const char *folder, struct kiln_run_peek *out,
     memset(out, 0, sizeof *out);
     KILN_REQUIRE(strlen(folder) < sizeof path - 32, err, KILN_EINPUT, "run: path too long");
     snprintf(path, sizeof path, "%s/state.kiln", folder);
-    KILN_TRY(kiln_state_peek(path, &out->dims, &cursor, err));
-    KILN_TRY(kiln_table_create(&out->dims, &table, err));
+    KILN_TRY(kiln_state_peek(path, &out->dims, &out->lora, &cursor, err));
+    KILN_TRY(kiln_table_create_lora(&out->dims, &out->lora, &table, err));
     enum kiln_status status = read_weights(path, table, out, err);
     kiln_table_destroy(table);
     KILN_TRY(status);
     /* A cursor that moved meanwhile: another process trains, and changed weights being read. */
-    KILN_TRY(kiln_state_peek(path, &out->dims, &after, err));
+    KILN_TRY(kiln_state_peek(path, &out->dims, &out->lora, &after, err));
     out->step = cursor.step;
     out->updates = cursor.updates;
     out->tokens = cursor.tokens;

@@ -265,7 +265,7 @@ static enum kiln_status restore_state(const struct replay *r, struct kiln_err *e
     struct kiln_table *table;
     struct kiln_state *state;
     snprintf(path, sizeof path, "%s/state.kiln", r->folder);
-    KILN_TRY(kiln_table_create(&r->start.dims, &table, err));
+    KILN_TRY(kiln_table_create_lora(&r->start.dims, &r->start.lora, &table, err));
     enum kiln_status status = kiln_state_create(path, table, r->start.snapshots, &state, err);
     if (status == KILN_OK) {
         status = kiln_checkpoint_restore(r->from, state, err);
@@ -276,7 +276,8 @@ static enum kiln_status restore_state(const struct replay *r, struct kiln_err *e
 }
 
 static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
-    static const char *const links[] = {"data.tok", "val.tok", "tokenizer.bin"};
+    static const char *const links[] = {"data.tok", "val.tok", "tokenizer.bin", "tokenizer.json",
+                                        "tokenizer_config.json"};
     char path[PATH_ROOM];
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
         KILN_TRY(link_file(r, links[i], err));

@@ -112,12 +112,13 @@ static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err
 static enum kiln_status find_sizes(const struct kiln_run *run, const char *state,
                                    struct kiln_dims *dims, struct kiln_err *err) {
     struct kiln_checkpoint_info info;
+    struct kiln_lora lora; /* that of the settings */
     struct kiln_cursor cursor;
     struct kiln_err second;
     char path[4200], checkpoint[4300];
     uint64_t step;
     size_t damaged;
-    enum kiln_status status = kiln_state_peek(state, dims, &cursor, err);
+    enum kiln_status status = kiln_state_peek(state, dims, &lora, &cursor, err);
     kiln_run_file(run, "checkpoints", path, sizeof path);
     if (status == KILN_OK ||
         kiln_checkpoint_find(path, &step, checkpoint, sizeof checkpoint, &damaged, &second) !=
@@ -196,15 +197,16 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
                                      struct kiln_err *err) {
     char path[4200];
     struct kiln_dims dims;
+    struct kiln_lora lora;
     KILN_TRY(read_settings(run, changes, &dims, err));
     if (dims.dim == 0) {
         kiln_run_file(run, "state.kiln", path, sizeof path);
         KILN_TRY(find_sizes(run, path, &dims, err));
     }
-    KILN_TRY(kiln_table_create(&dims, &run->table, err));
+    KILN_TRY(kiln_settings_lora(&run->settings, &lora, err));
+    KILN_TRY(kiln_table_create_lora(&dims, &lora, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
-    kiln_run_file(run, "tokenizer.bin", path, sizeof path);
-    bool own = kiln_path_exists(path);
+    bool own = kiln_tokenizer_in(run->folder, path, sizeof path);
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     if (run->inherited >= 0) {

@@ -171,7 +171,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
             .v = kiln_state_region(t->state, KILN_MOMENT2),
             /* In the state: an update that a death cut short is finished from them. */
             .gradients = {.all = gradients,
-                          .embedding = run->table->dims.tied
+                          .embedding = run->table->trained > 0 ? NULL
+                                       : run->table->dims.tied
                                            ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
                                            : gradients + embedding},
             .state = t->state,
@@ -191,7 +192,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes) {
+    if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes &&
+        run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kiln/model.h"
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
@@ -373,6 +374,11 @@ enum kiln_status kiln_settings_copy(struct kiln_settings *out, const struct kiln
         return KILN_FAIL(err, KILN_ENOMEM, "copying the settings: out of memory");
     }
     return KILN_OK;
+}
+
+void kiln_settings_arithmetic(const struct kiln_settings *settings, struct kiln_dims *dims) {
+    dims->rms_eps = isnan(settings->rms_eps) ? dims->rms_eps : (float)settings->rms_eps;
+    dims->rope_theta = isnan(settings->rope_theta) ? dims->rope_theta : (float)settings->rope_theta;
 }
 
 /* ---- JSON ----------------------------------------------------------------------------------- */

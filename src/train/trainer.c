@@ -19,6 +19,7 @@
 #include "base/machine.h"
 #include "train/cost.h"
 #include "train/generation.h"
+#include "train/merged.h"
 #include "train/scale.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
@@ -57,7 +58,7 @@ static void layer_done(void *context, enum kiln_pass pass, size_t layer) {
     const size_t n = layer_range(table, table->dims.layers - 1, &first);
     kiln_state_behind(t->state, region, 0, layers_at);
     kiln_state_behind(t->state, region, first + n, table->size - first - n);
-    if (pass == KILN_BACKWARD && table->dims.tied) {
+    if (pass == KILN_BACKWARD && table->dims.tied && table->trained == 0) {
         kiln_state_behind(t->state, KILN_GRADIENT_EMBEDDING, 0,
                           table->dims.vocab * table->dims.dim);
     }
@@ -399,18 +400,24 @@ static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kil
                                             .seed = t->settings->seed + step};
     struct kiln_generate_result result;
     struct kiln_session *session = t->session, *own = NULL;
+    struct kiln_merged merged = {.table = NULL};
+    enum kiln_status status = KILN_OK;
     if (session) {
         KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
     } else {
-        /* Kernels come and go: pack the weights for this sample alone. */
+        /* Kernels come and go, or adapters are beside them: pack the weights for this sample. */
         const struct kiln_session_options packs = {.packed = NULL};
-        KILN_TRY(kiln_session_open(t->table, kiln_state_region(t->state, KILN_WEIGHTS),
-                                   t->engine.pool, &packs, &own, err));
+        KILN_TRY(
+            kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
+        status = kiln_session_open(merged.table, merged.weights, t->engine.pool, &packs, &own, err);
         session = own;
     }
-    const enum kiln_status status =
-        kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    if (status == KILN_OK) {
+        status =
+            kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
+    }
     kiln_session_close(own);
+    kiln_merged_free(&merged);
     KILN_TRY(status);
     if (t->observer && t->observer->on_sample) {
         t->observer->on_sample(t->observer->context, step, text);
@@ -432,11 +439,25 @@ static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *e
     return KILN_OK;
 }
 
+/* For PEFT, and for --adapter. */
+static enum kiln_status save_adapter(struct kiln_trainer *t, struct kiln_err *err) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/adapter", t->folder);
+    return kiln_lora_save(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS),
+                          t->settings->model, true, err);
+}
+
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
+    struct kiln_merged merged;
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
-    const enum kiln_status status = kiln_checkpoint_save_llama2c(
-        path, t->table, kiln_state_region(t->state, KILN_WEIGHTS), err);
+    KILN_TRY(kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
+    const enum kiln_status status =
+        kiln_checkpoint_save_run(path, merged.table, merged.weights, err);
+    kiln_merged_free(&merged);
+    if (status == KILN_OK && t->table->trained > 0) {
+        KILN_TRY(save_adapter(t, err));
+    }
     kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
     return status;
 }
@@ -600,7 +621,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     kiln_state_commit(t->state, &cursor);
     kiln_state_forget(t->state, KILN_GRADIENTS); /* no death needs them from here on */
-    if (t->table->dims.tied) {
+    if (t->table->dims.tied && t->table->trained == 0) {
         kiln_state_forget(t->state, KILN_GRADIENT_EMBEDDING);
     }
     return KILN_OK;

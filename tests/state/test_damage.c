@@ -51,7 +51,8 @@ static void flip_the_header(enum kiln_precision snapshots) {
                   {192, 192 + 8 * KILN_REGIONS, "header field offset of"},
                   {192 + 8 * KILN_REGIONS, 192 + 16 * KILN_REGIONS, "header field length of"},
                   {192 + 16 * KILN_REGIONS, 200 + 16 * KILN_REGIONS, "header field file_bytes is"},
-                  {200 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
+                  {200 + 16 * KILN_REGIONS, 224 + 16 * KILN_REGIONS, "header field lora is"},
+                  {224 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
                   {PAGE - 4, PAGE, "header field crc is"}};
     const uint32_t whole = lab_hash(path);
     long flips = 0;
@@ -225,7 +226,7 @@ TEST(another_model_version_or_byte_order_is_refused_by_name) {
     const uint32_t version = 2, order = 0x04030201u;
     reheader(path, 12, &version, sizeof version);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
-    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 6");
+    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 7");
     reheader(path, 8, &order, sizeof order);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "written with another byte order");

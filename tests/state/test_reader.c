@@ -243,6 +243,7 @@ TEST(readers_never_fail_while_the_owner_commits) {
     while (ended == 0) {
         struct kiln_state *state;
         struct kiln_dims dims;
+        struct kiln_lora lora;
         struct kiln_cursor cursor;
         uint64_t epoch;
         ended = waitpid(child, &status, WNOHANG);
@@ -256,7 +257,7 @@ TEST(readers_never_fail_while_the_owner_commits) {
         CHECK_EQ(kiln_state_cursor(state)->step, 3);
         CHECK_FAILS(kiln_state_own(state, COMMITS + 1, notice, &err), KILN_EBUSY, &err);
         kiln_state_close(state);
-        CHECK_OK(kiln_state_peek(lab.path, &dims, &cursor, &err), &err);
+        CHECK_OK(kiln_state_peek(lab.path, &dims, &lora, &cursor, &err), &err);
         CHECK(cursor.owner_epoch >= last);
         last = cursor.owner_epoch;
         readers++;

@@ -20,7 +20,7 @@ void engine_lab_open(struct engine_lab *lab, const struct kiln_plan_request *r, 
                      size_t cut) {
     struct kiln_err err;
     *lab = (struct engine_lab){.updates = 0};
-    CHECK_OK(kiln_table_create(&r->dims, &lab->table, &err), &err);
+    CHECK_OK(kiln_table_create_lora(&r->dims, &r->lora, &lab->table, &err), &err);
     const size_t bytes = lab->table->size * sizeof(float);
     const size_t embedding = r->dims.vocab * r->dims.dim * sizeof(float);
     size_t planned = kiln_arena_reserve(0, embedding);
@@ -35,7 +35,8 @@ void engine_lab_open(struct engine_lab *lab, const struct kiln_plan_request *r, 
     parts->m = kiln_arena_take(&lab->arena, bytes);
     parts->v = kiln_arena_take(&lab->arena, bytes);
     parts->gradients.all = kiln_arena_take(&lab->arena, bytes);
-    parts->gradients.embedding = kiln_arena_take(&lab->arena, embedding);
+    float *lookup = kiln_arena_take(&lab->arena, embedding);
+    parts->gradients.embedding = lab->table->trained > 0 ? NULL : lookup;
     kiln_weights_init(lab->table, 1, lab->memory.weights);
     CHECK_OK(kiln_engine_plan(&lab->engine, lab->table, r, &err), &err);
     lab->engine.plan.request = &lab->engine.request;

@@ -18,6 +18,7 @@
 #include "kiln/train.h"
 #include "kill_points.h"
 #include "kiln_test.h"
+#include "train/family_model.h"
 #include "train/lasting.h"
 #include "train/scale.h"
 #include "train/tiny_run.h"
@@ -206,9 +207,6 @@ TEST_WITHIN(deaths_at_random_moments_change_nothing, 3000) {
     free(expected.metrics);
 }
 
-/* ---- with budgets ------------------------------------------------------------------------------
- */
-
 /* Made once, not trained: what is killed is a copy. */
 static void make_start(const char *changes) {
     struct kiln_settings s;
@@ -219,6 +217,54 @@ static void make_start(const char *changes) {
     kiln_run_close(run);
     kiln_settings_free(&s);
 }
+
+/* ---- with adapters -----------------------------------------------------------------------------
+ */
+
+#define ADAPTERS STEPS " lora=4 lora-targets=q,v,down"
+
+TEST_WITHIN(a_death_of_a_run_that_trains_adapters_changes_nothing, 3000) {
+    struct outcome expected = expect_of(ADAPTERS);
+    const long deaths =
+        die_at_points(NULL, ADAPTERS, NULL, 1, count("KILN_KILL_STRIDE", 37), &expected);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
+    CHECK(deaths > 5);
+    CHECK(die_at_points(NULL, ADAPTERS, "chunk", 1, count("KILN_KILL_STRIDE", 13), &expected) > 5);
+    free(expected.metrics);
+}
+
+/* Without the state all comes from the checkpoint of step 3: frozen weights, adapters, moments. */
+TEST_WITHIN(adapters_go_on_from_a_checkpoint_where_the_state_is_lost, 300) {
+    struct outcome expected = expect_of(ADAPTERS);
+    char state[4200];
+    struct kiln_err err;
+    struct kiln_settings s;
+    struct kiln_run *run;
+    tiny_settings(&s, "run", ADAPTERS);
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    kiln_settings_free(&s);
+    CHECK_OK(kiln_run_train(run, NULL, NULL, &err), &err);
+    kiln_run_close(run);
+    snprintf(state, sizeof state, "%s/state.kiln", test_path("run"));
+    CHECK(unlink(state) == 0);
+    CHECK(!train_child("run", ADAPTERS, NULL, 0, 0));
+    check_end("run", &expected, "lost state", 0);
+    free(expected.metrics);
+}
+
+/* A budget that no set of kernels fits: hand-overs in every window, and nothing is ever stale. */
+TEST_WITHIN(a_small_budget_does_not_show_in_adapters, 3000) {
+    struct outcome expected = expect_of(ADAPTERS);
+    static const char *const changes = ADAPTERS " budget=7";
+    make_start(changes);
+    const long deaths =
+        die_at_points("start", changes, "hand-over", 1, count("KILN_KILL_STRIDE", 7), &expected);
+    CHECK(deaths > 5);
+    free(expected.metrics);
+}
+
+/* ---- with budgets ------------------------------------------------------------------------------
+ */
 
 /* Died at each of the points where one process ends and the next begins. */
 static void check_hand_overs(void) {
@@ -231,8 +277,10 @@ static void check_hand_overs(void) {
     }
 }
 
-static void die_with_budget(const char *changes) {
-    struct outcome expected = expect();
+static void die_with_budget(const char *base, const char *budget) {
+    char changes[5000];
+    struct outcome expected = expect_of(base);
+    snprintf(changes, sizeof changes, "%s %s", base, budget);
     make_start(changes);
     tiny_copy(test_path("start"), test_path("run"));
     CHECK(!train_child("run", changes, NULL, 0, 0));
@@ -254,11 +302,18 @@ static void die_with_budget(const char *changes) {
 }
 
 TEST_WITHIN(a_death_between_processes_of_a_small_budget_changes_nothing, 3000) {
-    die_with_budget(STEPS " budget=7");
+    die_with_budget(STEPS, "budget=7");
 }
 
 TEST_WITHIN(a_death_between_processes_that_recompute_all_changes_nothing, 3000) {
-    die_with_budget(STEPS " budget=20 schedule=whole activations=none");
+    die_with_budget(STEPS, "budget=20 schedule=whole activations=none");
+}
+
+/* What is made again of the taps, and sums of biases and norms, in the middle of windows. */
+TEST_WITHIN(a_death_in_a_run_with_biases_and_norms_of_heads_changes_nothing, 3000) {
+    char base[4500];
+    snprintf(base, sizeof base, STEPS " precision=bf16 model=%s", family_file(FAMILY_BOTH));
+    die_with_budget(base, "budget=7 activations=none");
 }
 
 /* ---- with kernels that are compiled beside -----------------------------------------------------

@@ -130,17 +130,8 @@ static double loss_at(struct kiln_engine *engine, uint32_t *tokens) {
     return engine->executor.loss_sum;
 }
 
-TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
+static void check_differences(struct kiln_dims dims) {
     struct kiln_err err;
-    struct kiln_dims dims = {.dim = 24,
-                             .hidden = 40,
-                             .layers = 2,
-                             .heads = 4,
-                             .kv_heads = 2,
-                             .vocab = 50,
-                             .seq = 19,
-                             .rms_eps = 1e-5f,
-                             .rope_theta = 10000.0f};
     CHECK_OK(kiln_dims_check(&dims, &err), &err);
     struct kiln_table *table;
     struct kiln_engine engine;
@@ -154,6 +145,14 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
     kiln_weights_init(table, 5, weights);
     for (size_t i = 0; i < table->size; i++) {
         weights[i] *= 4.0f; /* far enough from linear that every path matters */
+    }
+    for (size_t i = 0; i < table->n_tensors; i++) { /* biases, and norms that squared are no 16 */
+        const struct kiln_tensor *t = &table->tensors[i];
+        const bool norm = t->role == KILN_Q_NORM || t->role == KILN_K_NORM;
+        for (size_t j = 0; j < t->cols && (norm || t->role >= KILN_BQ); j++) {
+            weights[t->offset + j] =
+                (float)((norm ? 1.0 : 0.0) + 0.4 * kiln_random_normal(8, KILN_STREAM_TEST, j + i));
+        }
     }
     const struct kiln_device_options options = {
         .shape = {2, 19}, .precision = KILN_PRECISION_FP32, .training = true};
@@ -204,4 +203,32 @@ TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) {
     kiln_free(weights);
     kiln_free(gradients);
     kiln_table_destroy(table);
+}
+
+static const struct kiln_dims small = {.dim = 24,
+                                       .hidden = 40,
+                                       .layers = 2,
+                                       .heads = 4,
+                                       .kv_heads = 2,
+                                       .vocab = 50,
+                                       .seq = 19,
+                                       .rms_eps = 1e-5f,
+                                       .rope_theta = 10000.0f};
+
+TEST_WITHIN(gradients_are_finite_differences_of_the_loss, 120) { check_differences(small); }
+
+/* On every tier: biases, norms of heads that are larger than D/H, RoPE that scales. */
+TEST_WITHIN(gradients_of_biases_and_norms_of_heads_are_finite_differences, 300) {
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
+    struct kiln_dims dims = small;
+    dims.qkv_bias = dims.qk_norm = true;
+    dims.head_size = 10;
+    dims.rope = (struct kiln_rope){.kind = KILN_ROPE_YARN, .factor = 3, .original_seq = 6};
+    for (size_t i = 0; i < n; i++) {
+        if (!tiers[i].present || tiers[i].present()) {
+            setenv("KILN_CPU", tiers[i].name, 1);
+            check_differences(dims);
+        }
+    }
 }

@@ -27,7 +27,7 @@ static const char *stories(void) {
 }
 
 void tiny_set(struct kiln_settings *s, const char *changes) {
-    char copy[512], *rest = copy;
+    char copy[5000], *rest = copy;
     struct kiln_err err;
     snprintf(copy, sizeof copy, "%s", changes);
     for (char *word; (word = strtok_r(rest, " ", &rest)) != NULL;) {

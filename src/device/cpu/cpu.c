@@ -165,6 +165,7 @@ static void set_up_head(struct kiln_cpu_device *cpu) {
         .norm = {kiln_weights_wide(&cpu->base.weights, norm), table->dims.rms_eps, table->dims.dim,
                  cpu->rstd, cpu->dnorm},
         .norm_offset = norm->offset,
+        .frozen = table->trained > 0,
         .gpu = cpu->gpu,
         .xn = cpu->head.xn,
         .logits = cpu->head.logits,
@@ -323,7 +324,7 @@ static size_t lay_out(struct kiln_cpu_device *cpu, void *base) {
         TAKE(head->turned, kiln_turned_stride(rows) * d->vocab * operand);
         TAKE(head->columns, kiln_packed_elements(d->dim, rows) * operand);
     }
-    return used;
+    return kiln_cpu_lora_lay_out(cpu, base, used);
 }
 
 size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,
@@ -338,6 +339,10 @@ size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,
         TAKE(out->dgate, m * d->hidden * operand);
         TAKE(out->dh, m * 2 * d->hidden * operand);
         TAKE(out->dxn, m * d->dim * sizeof(float));
+    }
+    if (cpu->base.table->trained > 0) {
+        TAKE(out->u, kiln_cpu_lora_u_bytes(cpu));
+        TAKE(out->delta, kiln_cpu_lora_delta_bytes(cpu));
     }
     return used;
 }

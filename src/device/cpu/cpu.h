@@ -13,6 +13,7 @@
 #ifndef KILN_DEVICE_CPU_H
 #define KILN_DEVICE_CPU_H
 
+#include "device/cpu/lora_cpu.h"
 #include "device/device.h"
 #include "device/host/head.h"
 #include "kernel/attention.h"
@@ -58,17 +59,21 @@ struct kiln_cpu_device {
     float *dheads;     /* fp32 [N/32, 2K] likewise of both head norms; NULL without them */
     float *dbias;      /* fp32 [N/32, (H+2G)K] likewise of the biases; NULL without them */
     float *losses;     /* fp32 [N] */
+
+    struct kiln_cpu_lora lora; /* adapters of the half-layer that runs */
 };
 
 /* What a chunk of M tokens is worked on in, part of its thread's scratch. Operands. */
 struct kiln_cpu_scratch {
-    void *gemm;  /* KILN_GEMM_SCRATCH bytes */
-    void *xn;    /* [M, D] normalised input */
-    void *gate;  /* [M, F] */
-    void *dy;    /* [M, D] incoming gradient */
-    void *dgate; /* [M, F] */
-    void *dh;    /* [M, 2F] */
-    float *dxn;  /* fp32 [M, D] gradient of the norm's output */
+    void *gemm;   /* KILN_GEMM_SCRATCH bytes */
+    void *xn;     /* [M, D] normalised input */
+    void *gate;   /* [M, F] */
+    void *dy;     /* [M, D] incoming gradient */
+    void *dgate;  /* [M, F] */
+    void *dh;     /* [M, 2F] */
+    float *dxn;   /* fp32 [M, D] gradient of the norm's output */
+    void *u;      /* adapters: [M, R], and */
+    float *delta; /* fp32 [M, the widest matrix] (lora_cpu.h) */
 };
 /* Cut it out of the thread's scratch; returns its bytes. */
 size_t kiln_cpu_scratch(const struct kiln_cpu_device *cpu, void *base,

@@ -62,6 +62,9 @@ enum kiln_status kiln_cpu_embed_backward(struct kiln_device *device, const uint3
     struct embed_job job = {.cpu = cpu, .tokens = tokens, .dx = dx};
     const double start = kiln_now_s();
     (void)err;
+    if (device->gradients.embedding == NULL) {
+        return KILN_OK;
+    }
     kiln_rows(&cpu->workers, device->table->dims.dim, 64, scatter_columns, &job);
     kiln_device_span(device, KILN_SPAN_EVALUATE, "embed_bwd", KILN_NO_LAYER, start);
     return KILN_OK;

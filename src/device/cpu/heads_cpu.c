@@ -94,7 +94,7 @@ void kiln_cpu_turn_heads_bwd(const struct kiln_cpu_device *cpu, size_t layer, co
             norms_bwd(cpu, layer, dqkv, operand_at(cpu, kiln_cpu_taps(cpu, taps).qkv, i * width), i,
                       rows);
         }
-        if (d->qkv_bias) {
+        if (d->qkv_bias && cpu->base.table->trained == 0) {
             float *sum = cpu->dbias + i / KILN_ROW_CHUNK * width;
             memset(sum, 0, width * sizeof *sum);
             cpu->kernels.sum_rows(sum, dqkv, width, rows, width);
@@ -119,6 +119,9 @@ static void add_up(const struct kiln_cpu_device *cpu, const float *parts, size_t
 
 void kiln_cpu_head_gradients(const struct kiln_cpu_device *cpu, size_t layer) {
     const struct kiln_dims *d = &cpu->base.table->dims;
+    if (cpu->base.table->trained > 0) {
+        return; /* frozen */
+    }
     if (d->qk_norm) {
         add_up(cpu, cpu->dheads, 2 * d->head_size, find(cpu, KILN_Q_NORM, layer));
     }

@@ -71,8 +71,21 @@ static void copy_rows(const struct chunk *c, void *to, const void *rows, size_t 
     memcpy(row_of(c, to, width), rows, c->rows * width * c->cpu->kernels.operand_bytes);
 }
 
+/* Does the half-layer's product `which` have a gradient that contracts over tokens? A frozen matrix
+ * has where it has adapters. */
+static bool has_gradient(const struct kiln_cpu_device *cpu, enum product which) {
+    return cpu->base.table->trained == 0 || cpu->lora.of[which].matrix;
+}
+
+static struct kiln_lora_chunk lora_chunk(const struct chunk *c) {
+    return (struct kiln_lora_chunk){c->cpu, c->first, c->rows, c->s.gemm, c->s.u, c->s.delta};
+}
+
 static void left_rows(const struct chunk *c, enum product which, const void *dy, size_t width) {
     struct kiln_cpu_device *cpu = c->cpu;
+    if (!has_gradient(cpu, which)) {
+        return;
+    }
     if (cpu->gpu) {
         copy_rows(c, cpu->slots[which]->dy, dy, width);
         return;
@@ -83,6 +96,13 @@ static void left_rows(const struct chunk *c, enum product which, const void *dy,
 
 static void right_rows(const struct chunk *c, enum product which, const void *x, size_t width) {
     struct kiln_cpu_device *cpu = c->cpu;
+    if (!has_gradient(cpu, which)) {
+        return;
+    }
+    if (cpu->lora.of[which].matrix) {
+        const struct kiln_lora_chunk chunk = lora_chunk(c);
+        kiln_cpu_lora_input(&chunk, &cpu->lora.of[which], x);
+    }
     if (cpu->gpu) {
         copy_rows(c, cpu->slots[which]->x, x, width);
         return;
@@ -132,6 +152,9 @@ static void normalise_backward(const struct chunk *c, enum kiln_role role) {
 static void norm_gradient(const struct half *half, enum kiln_role role) {
     const struct kiln_cpu_device *cpu = half->cpu;
     const struct kiln_gradients *gradients = &cpu->base.gradients;
+    if (cpu->base.table->trained > 0) {
+        return;
+    }
     const struct kiln_tensor *tensor = kiln_table_find(cpu->base.table, role, half->layer);
     const struct kiln_rows_norm norm = norm_of(cpu, tensor);
     kiln_rows_norm_bwd_sum(&cpu->kernels, &norm, cpu->tokens, gradients->all + tensor->offset,
@@ -154,7 +177,15 @@ static const void *packed_of(const struct kiln_cpu_device *cpu, const struct kil
 static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *x,
                             void *y, const float *residual) {
     const struct kiln_matrix *m = matrix_of(c->half, kind);
+    const struct kiln_cpu_adapters *adapters = kiln_cpu_lora_of(c->cpu, m);
+    const struct kiln_lora_chunk chunk = lora_chunk(c);
     const float *bias = kind == KILN_MATRIX_QKV ? kiln_cpu_bias(c->cpu, c->half->layer) : NULL;
+    const float *add = residual ? residual : bias;
+    size_t stride = residual ? m->rows : 0;
+    if (adapters) {
+        add = kiln_cpu_lora_forward(&chunk, adapters, x, add, stride, residual ? y : c->s.delta);
+        stride = m->rows;
+    }
     kiln_product_alone(&c->cpu->kernels,
                        &(struct kiln_gemm){.m = c->rows,
                                            .n = m->rows,
@@ -165,8 +196,8 @@ static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, c
                                            .c = y,
                                            .ldc = m->rows,
                                            .c_operand = residual == NULL,
-                                           .add = residual ? residual : bias,
-                                           .ldadd = residual ? m->rows : 0},
+                                           .add = add,
+                                           .ldadd = stride},
                        c->s.gemm);
 }
 
@@ -174,6 +205,10 @@ static void forward_product(const struct chunk *c, enum kiln_matrix_kind kind, c
 static void backward_product(const struct chunk *c, enum kiln_matrix_kind kind, const void *dy,
                              void *dx, bool operand) {
     const struct kiln_matrix *m = matrix_of(c->half, kind);
+    const struct kiln_cpu_adapters *adapters = kiln_cpu_lora_of(c->cpu, m);
+    const struct kiln_lora_chunk chunk = lora_chunk(c);
+    const float *add =
+        adapters ? kiln_cpu_lora_backward(&chunk, adapters, dy, operand ? c->s.delta : dx) : NULL;
     kiln_product_alone(&c->cpu->kernels,
                        &(struct kiln_gemm){.m = c->rows,
                                            .n = m->cols,
@@ -183,7 +218,9 @@ static void backward_product(const struct chunk *c, enum kiln_matrix_kind kind, 
                                            .b = packed_of(c->cpu, m, false),
                                            .c = dx,
                                            .ldc = m->cols,
-                                           .c_operand = operand},
+                                           .c_operand = operand,
+                                           .add = add,
+                                           .ldadd = m->cols},
                        c->s.gemm);
 }
 
@@ -199,7 +236,11 @@ static void round_gradient(const struct chunk *c) {
  * the wide gradient and the norm's output. */
 static void weight_gradients(const struct half *half, enum kiln_matrix_kind output,
                              enum kiln_matrix_kind input) {
-    const struct kiln_cpu_device *cpu = half->cpu;
+    struct kiln_cpu_device *cpu = half->cpu;
+    if (cpu->base.table->trained > 0) {
+        kiln_cpu_lora_gradients(cpu);
+        return;
+    }
     const struct kiln_gradients *g = &cpu->base.gradients;
     const struct kiln_matrix *o = matrix_of(half, output), *i = matrix_of(half, input);
     for (int which = OUTPUT; cpu->gpu && which <= INPUT; which++) {
@@ -298,6 +339,7 @@ static void attend_all(const struct half *half, bool backward) {
 
 static void attention_forward(const struct half *half) {
     double since = kiln_now_s();
+    kiln_cpu_lora_begin(half->cpu, half->layer, KILN_MATRIX_WO, KILN_MATRIX_QKV, false);
     run_chunks(half, attention_in);
     MARK("attn_fwd.rows");
     attend_all(half, false);
@@ -334,6 +376,7 @@ static void attention_in_bwd(void *context, size_t first, size_t rows, size_t in
 static void attention_backward(const struct half *half) {
     double since = kiln_now_s();
     take_slots(half->cpu);
+    kiln_cpu_lora_begin(half->cpu, half->layer, KILN_MATRIX_WO, KILN_MATRIX_QKV, true);
     run_chunks(half, attention_out_bwd);
     MARK("attn_bwd.rows");
     attend_all(half, true);
@@ -379,6 +422,7 @@ static void feed_forward_bwd_rows(void *context, size_t first, size_t rows, size
 static void feed_forward_backward(const struct half *half) {
     double since = kiln_now_s();
     take_slots(half->cpu);
+    kiln_cpu_lora_begin(half->cpu, half->layer, KILN_MATRIX_W2, KILN_MATRIX_W13, true);
     run_chunks(half, feed_forward_bwd_rows);
     norm_gradient(half, KILN_FFN_NORM);
     MARK("ffn_bwd.rows");
@@ -409,6 +453,7 @@ enum kiln_status kiln_cpu_forward(struct kiln_device *device, size_t layer, enum
         device->counts.layer_forwards++;
     } else {
         KILN_TRY(require(cpu, KILN_FFN_FWD, layer, err));
+        kiln_cpu_lora_begin(cpu, layer, KILN_MATRIX_W2, KILN_MATRIX_W13, false);
         run_chunks(&work, feed_forward_rows);
     }
     kiln_device_span(device, KILN_SPAN_EVALUATE, attention ? "attn_fwd" : "ffn_fwd", layer, start);

@@ -75,6 +75,13 @@ void kiln_rows_norm_bwd(const struct kiln_workers *workers, const struct kiln_ro
     kiln_rows_norm_bwd_sum(workers->kernels, norm, n, dw, add);
 }
 
+void kiln_rows_norm_bwd_frozen(const struct kiln_workers *workers,
+                               const struct kiln_rows_norm *norm, const float *x, const float *dxn,
+                               size_t n, float *dx) {
+    struct norm_job job = {.kernels = workers->kernels, .norm = norm, .x = x, .dxn = dxn, .dx = dx};
+    kiln_rows(workers, n, KILN_ROW_CHUNK, norm_bwd_rows, &job);
+}
+
 /* ---- the end of the model ------------------------------------------------------------------ */
 
 struct loss_job {
@@ -159,10 +166,37 @@ static void pack_normed(void *context, size_t first, size_t rows, size_t index, 
                    (const char *)head->xn + first * d * operand, d, first, rows);
 }
 
+/* dxn [n, D] = dlogits W. */
+static struct kiln_gemm head_dx(const struct kiln_head *head, size_t n) {
+    const struct kiln_matrix *m = head->classifier;
+    return (struct kiln_gemm){.m = n,
+                              .n = m->cols,
+                              .k = m->rows,
+                              .a = kiln_dlogits(head, 0),
+                              .lda = kiln_dlogits_stride(head),
+                              .b = head->backward,
+                              .c = head->dxn,
+                              .ldc = m->cols};
+}
+
+static void backward_frozen(const struct kiln_head *head, const float *x, size_t n, float *dx) {
+    const struct kiln_gemm product = head_dx(head, n);
+    double since = kiln_now_s();
+    kiln_product(head->workers, &product);
+    kiln_spans_piece(head->spans, "head.backward", &since);
+    memset(dx, 0, n * head->classifier->cols * sizeof *dx);
+    kiln_rows_norm_bwd_frozen(head->workers, &head->norm, x, head->dxn, n, dx);
+    kiln_spans_piece(head->spans, "head.norm", &since);
+}
+
 void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, float *dx,
                         const struct kiln_gradients *gradients) {
     const struct kiln_matrix *m = head->classifier;
     const bool add = gradients->add;
+    if (head->frozen) {
+        backward_frozen(head, x, n, dx);
+        return;
+    }
     struct turn_job job = {head, n};
     float *dw = gradients->all + m->offset;
     struct kiln_gradient_sums *sums = gradients->sums;
@@ -178,14 +212,7 @@ void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, 
     }
     kiln_spans_piece(head->spans, "head.turn", &since);
     const struct kiln_product_entry products[] = {
-        {.gemm = {.m = n,
-                  .n = m->cols,
-                  .k = m->rows,
-                  .a = kiln_dlogits(head, 0),
-                  .lda = kiln_dlogits_stride(head),
-                  .b = head->backward,
-                  .c = head->dxn,
-                  .ldc = m->cols}},
+        {.gemm = head_dx(head, n)},
         {kiln_weight_gradient(head->turned, head->columns, n, m->rows, m->cols, dw, add),
          kiln_gradient_sums_written, &classifier},
     };

@@ -30,6 +30,10 @@ void kiln_rows_norm(const struct kiln_workers *workers, const struct kiln_rows_n
 /* dx += gradient of norm(x) from dxn, all fp32 [n, D]; dw [D] (+)= the weight's. */
 void kiln_rows_norm_bwd(const struct kiln_workers *workers, const struct kiln_rows_norm *norm,
                         const float *x, const float *dxn, size_t n, float *dx, float *dw, bool add);
+/* The same without dw. */
+void kiln_rows_norm_bwd_frozen(const struct kiln_workers *workers,
+                               const struct kiln_rows_norm *norm, const float *x, const float *dxn,
+                               size_t n, float *dx);
 /* Its two halves: for rows first..first+rows of them, first a multiple of KILN_ROW_CHUNK, on any
  * thread (x, dxn and dx begin at `first`), and when all are done the sum of what they left. */
 void kiln_rows_norm_bwd_some(const struct kiln_kernels *kernels, const struct kiln_rows_norm *norm,
@@ -47,6 +51,7 @@ struct kiln_head {
     const void *forward, *backward; /* its packed copies; backward only for gradients */
     struct kiln_rows_norm norm;     /* the final one */
     size_t norm_offset;             /* of its weight in the flat arrays */
+    bool frozen;                    /* classifier and norm are not trained: no gradients of them */
     void *xn;                       /* operands [n, D] */
     float *logits; /* fp32 [n, V]; dlogits take their place, operands at the start of each row */
     float *dxn;    /* fp32 [n, D] */
@@ -70,7 +75,7 @@ void kiln_head_forward(const struct kiln_head *head, const float *x, const uint3
 void kiln_head_loss(const struct kiln_head *head, const uint32_t *targets, size_t n, float scale,
                     bool gradient, float *losses);
 /* From the block's dlogits and xn: dx [n, D] is written, gradients of classifier and norm are added
- * or written. The norm's rstd must be there. */
+ * or written, unless they are frozen. The norm's rstd must be there. */
 void kiln_head_backward(const struct kiln_head *head, const float *x, size_t n, float *dx,
                         const struct kiln_gradients *gradients);
 /* A micro-batch's gradients as one of its blocks sees them: only the first may write, only behind
