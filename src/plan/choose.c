@@ -191,8 +191,12 @@ static enum kiln_status fits(const struct kiln_choose_request *r, struct kiln_ru
 /* ---- the search -------------------------------------------------------------------------------
  */
 
+/* Lowest is best. A model that reads less than a quarter of its parameters is outside of what the
+ * law was fitted on: only where there is nothing else. */
 static double rank(const struct kiln_rung *rung) {
-    return isfinite(rung->forecast.bits) ? rung->forecast.bits : (double)INFINITY;
+    const bool known = rung->tokens >= 0.25 * layer_parameters(&rung->dims);
+    return isfinite(rung->forecast.bits) ? rung->forecast.bits + (known ? 0 : 100)
+                                         : (double)INFINITY;
 }
 
 /* A window and a half of held-out text, and one to train on. */
@@ -222,8 +226,11 @@ static bool vocab_is_possible(const struct kiln_choose_request *r, size_t vocab)
     if (r->fixed.vocab > 0) {
         return vocab == r->fixed.vocab;
     }
-    /* Every id must be seen often enough to be learned, and to be worth a place. */
-    return vocab == BYTES_VOCAB || (double)vocab <= kiln_law_vocab(r->text.bytes);
+    /* Every id must be seen often enough to be learned. Of those the law may take a half or a
+     * quarter, where the head costs too much of the time; not less, though for a text that is read
+     * often it would: what is not read again is not learned by heart. */
+    const size_t most = kiln_law_vocab_of(r->text.bytes);
+    return vocab <= most && 4 * vocab >= most && (vocab > BYTES_VOCAB || most == BYTES_VOCAB);
 }
 
 struct search {

@@ -2,12 +2,13 @@
  *
  * law.c: the scaling law behind kiln_choose: what a loss ends at.
  *
- * bits a byte = hardness * (E + A N^-alpha + B D^-beta) + C (N / U)^gamma r^delta
+ * bits a byte = hardness * (E + A N^-alpha + B D^-beta) + C (N / U) r^delta (w / 0.1)^-omega
  *
  * N parameters of the layers, D bytes read, of which U are different: what is read again counts the
  * less the oftener it was (Muennighoff et al., Scaling Data-Constrained Language Models, 2023:
  * equation 5), D = U + U R (1 - exp(-r / R)), r the repetitions; and what is repeated to a large
- * model is learned by heart, the last term, which that paper leaves out. In bytes, not tokens, so
+ * model is learned by heart, the last term, which that paper leaves out and
+ * weight decay w makes smaller. In bytes, not tokens, so
  * that one law serves every vocabulary. Hardness is what a trigram model leaves of the text, bits a
  * byte, beside what it leaves of as many ids of English plays. docs/minutes.md has the fit;
  * `bench/law fit` prints the constants.
@@ -16,15 +17,17 @@
 
 #include <math.h>
 
-#define LAW_E     0.35
-#define LAW_A     12.0
-#define LAW_ALPHA 0.35
-#define LAW_B     110.0
-#define LAW_BETA  0.36
-#define LAW_R     8.0
-#define LAW_C     0.01
-#define LAW_GAMMA 1.0
-#define LAW_DELTA 1.0
+#define LAW_E     1.0
+#define LAW_A     7.621
+#define LAW_ALPHA 0.1898
+#define LAW_B     4142.0
+#define LAW_BETA  0.5996
+#define LAW_R     11.78
+#define LAW_OMEGA 0.2028
+/* Repetitions behind which nothing more is learned by heart: beyond those of the runs. */
+#define LAW_MANY  30.0
+#define LAW_C     0.05512
+#define LAW_DELTA 0.9152
 /* What a trigram model leaves of 200000 ids of tinyshakespeare, and how that falls with more. */
 #define TRIGRAM_BITS 2.213
 #define TRIGRAM_FALL 0.065
@@ -56,9 +59,11 @@ double kiln_law_bits(const struct kiln_choose_text *text, size_t vocab, double p
     const double once = text->bytes > 1 ? text->bytes : 1;
     const double again = bytes > once ? bytes / once - 1.0 : 0.0;
     const double data = (bytes < once ? bytes : once) + once * LAW_R * (1.0 - exp(-again / LAW_R));
+    const double many = LAW_MANY * (1.0 - exp(-again / LAW_MANY));
+    const double held = pow(kiln_law_decay(again + 1.0) / 0.1, -LAW_OMEGA);
     return kiln_law_hardness(text) *
                (LAW_E + LAW_A * pow(parameters, -LAW_ALPHA) + LAW_B * pow(data, -LAW_BETA)) +
-           LAW_C * pow(parameters / once, LAW_GAMMA) * pow(again, LAW_DELTA);
+           held * LAW_C * parameters / once * pow(many, LAW_DELTA);
 }
 
 double kiln_law_batch(double tokens) {
@@ -79,7 +84,7 @@ double kiln_law_decay(double epochs) {
 double kiln_law_vocab(double bytes) { return bytes / 1000.0; }
 
 double kiln_law_spread(const struct kiln_choose_text *text, double tokens) {
-    return (text->trigram_bits > 0 ? 1.06 : 1.25) * (tokens < 2e5 ? 1.1 : 1.0);
+    return (text->trigram_bits > 0 ? 1.08 : 1.3) * (tokens < 2e5 ? 1.1 : 1.0);
 }
 
 size_t kiln_law_vocab_of(double bytes) {
