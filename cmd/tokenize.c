@@ -169,8 +169,8 @@ static void remarks(const struct kiln_tokenize_report *r) {
     if (r->bad_lines > 0) {
         printf("%" PRIu64 " lines left out, the first: %s\n", r->bad_lines, r->first_bad);
     }
-    if (r->stray_bytes > 0) {
-        printf("%" PRIu64 " bytes are not UTF-8; they were taken byte by byte\n", r->stray_bytes);
+    if (r->not_utf8 > 0) {
+        printf("%" PRIu64 " bytes are not UTF-8; they were taken byte by byte\n", r->not_utf8);
     }
 }
 
@@ -189,9 +189,9 @@ static enum kiln_status report_ids(const struct call *call, const char *name,
             json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I, s:I}", "output", flags->out,
                       "tokens", (json_int_t)ids, "documents", (json_int_t)documents, "vocab",
                       (json_int_t)vocab, "bytes_per_token", bytes / (double)ids, "tokenizer", name,
-                      "bad_lines", (json_int_t)said->bad_lines, "stray_bytes",
-                      (json_int_t)said->stray_bytes, "answers", (json_int_t)said->answers,
-                      "prompts", (json_int_t)said->prompts),
+                      "bad_lines", (json_int_t)said->bad_lines, "bytes_not_utf8",
+                      (json_int_t)said->not_utf8, "answers", (json_int_t)said->answers, "prompts",
+                      (json_int_t)said->prompts),
             err);
     }
     printf("%s: %zu tokens in %zu documents, %.2f bytes a token; %zu ids of %s\n", flags->out, ids,

@@ -226,11 +226,11 @@ KILN_API bool kiln_token_file_is(const char *path);
 /* What there is to say about a text that was tokenized. */
 struct kiln_tokenize_report {
     uint64_t documents;
-    uint64_t stray_bytes; /* of no UTF-8 character: taken byte by byte */
-    uint64_t bad_lines;   /* of JSONL, left out */
-    char first_bad[400];  /* what was wrong with the first of them: file, line, reason */
-    uint64_t answers;     /* tokens of chat that count as targets */
-    uint64_t prompts;     /* and those that do not */
+    uint64_t not_utf8;   /* of no UTF-8 character: taken byte by byte */
+    uint64_t bad_lines;  /* of JSONL, left out */
+    char first_bad[400]; /* what was wrong with the first of them: file, line, reason */
+    uint64_t answers;    /* tokens of chat that count as targets */
+    uint64_t prompts;    /* and those that do not */
 };
 struct kiln_tokenize_options {
     bool blank_lines;             /* an empty line separates documents, beside <|endoftext|> */

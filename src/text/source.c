@@ -112,7 +112,7 @@ static void give(struct kiln_source *s, size_t to, size_t next, bool ends,
     *piece =
         (struct kiln_piece){.text = s->buffer + s->at, .size = to - s->at, .begins = !s->inside};
     s->report.documents += piece->begins;
-    s->report.stray_bytes += kiln_utf8_bad_bytes(piece->text, piece->size);
+    s->report.not_utf8 += kiln_utf8_bad_bytes(piece->text, piece->size);
     s->at = next;
     s->inside = !ends;
 }

@@ -285,12 +285,12 @@ static void tell(const char *path, const struct kiln_tokenize_report *r, char *n
     if (r->bad_lines > 0) {
         snprintf(notice + n, size - n, "%s%s: %" PRIu64 " lines left out, the first: %s", between,
                  path, r->bad_lines, r->first_bad);
-    } else if (r->stray_bytes > 0) {
+    } else if (r->not_utf8 > 0) {
         snprintf(notice + n, size - n,
                  "%s%s: %" PRIu64
                  " bytes are not UTF-8; they are taken "
                  "byte by byte",
-                 between, path, r->stray_bytes);
+                 between, path, r->not_utf8);
     }
 }
 

@@ -307,7 +307,7 @@ TEST(bytes_that_are_not_utf8_are_counted) {
                                    "a\xFF"
                                    "b\xC3\xBC\xC3(\xE2\x82",
                                    &options));
-    CHECK_EQ(report.stray_bytes, 4);
+    CHECK_EQ(report.not_utf8, 4);
 }
 
 /* ---- chat ---------------------------------------------------------------------------------------
