@@ -48,7 +48,7 @@ static bool matches(const char *pattern, const char *name, size_t size, size_t *
 bool kiln_names_find(kiln_names names, const char *name, size_t size, enum kiln_role *role,
                      size_t *layer) {
     for (int r = 0; r < KILN_ROLES; r++) {
-        if (matches(names[r], name, size, layer)) {
+        if (names[r] != NULL && matches(names[r], name, size, layer)) {
             *role = (enum kiln_role)r;
             return true;
         }
@@ -204,7 +204,7 @@ enum kiln_status kiln_exchange_load(const struct kiln_exchange *exchange,
                                     const struct kiln_checkpoint *checkpoint,
                                     const struct kiln_table *table, float *weights,
                                     struct kiln_err *err) {
-    for (size_t i = 0; i < table->n_tensors; i++) {
+    for (size_t i = 0; i < exchange->table->n_tensors; i++) { /* adapters lie behind them */
         const struct kiln_tensor *tensor = &table->tensors[i];
         const struct kiln_exchange_tensor *from = &exchange->tensors[i];
         const struct rows rows = rows_of(tensor, &table->dims, exchange->halves);
