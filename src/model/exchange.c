@@ -48,7 +48,7 @@ static bool matches(const char *pattern, const char *name, size_t size, size_t *
 bool kiln_names_find(kiln_names names, const char *name, size_t size, enum kiln_role *role,
                      size_t *layer) {
     for (int r = 0; r < KILN_ROLES; r++) {
-        if (matches(names[r], name, size, layer)) {
+        if (names[r] != NULL && matches(names[r], name, size, layer)) {
             *role = (enum kiln_role)r;
             return true;
         }

@@ -13,7 +13,7 @@
 
 #include "model/checkpoint.h"
 
-/* Names of a format by role: "" where it has none, %zu where the layer's number stands. */
+/* Names of a format by role: NULL where it has none, %zu where the layer's number stands. */
 typedef const char *const kiln_names[KILN_ROLES];
 
 /* The role and layer of a name (size bytes); false when the format has no such name. */

@@ -212,7 +212,8 @@ static enum kiln_status take_pairs(struct reader *reader) {
     for (size_t i = 0; i < gguf->n_pairs; i++) {
         struct kiln_gguf_pair *pair = &gguf->pairs[i];
         if (pair->type == KILN_GGUF_STRING) {
-            pair->strings = gguf->strings + (uintptr_t)pair->numbers;
+            const size_t first = (uintptr_t)pair->numbers;
+            pair->strings = pair->n > 0 ? gguf->strings + first : NULL;
             pair->numbers = NULL;
         }
     }

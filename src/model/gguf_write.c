@@ -36,7 +36,7 @@ static void *copy_pair(const struct kiln_gguf_pair *from, struct kiln_gguf_pair 
     at += from->key.size;
     to->strings = from->strings != NULL ? strings : NULL;
     to->numbers = block; /* also what is freed: the block begins here */
-    if (numbers > 0) {
+    if (numbers > 0 && from->numbers != NULL) {
         memcpy(block, from->numbers, numbers);
     }
     for (size_t i = 0; from->strings != NULL && i < from->n; i++) {

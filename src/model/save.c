@@ -199,6 +199,9 @@ enum kiln_status kiln_checkpoint_save(enum kiln_format format, const char *path,
     static const struct kiln_save_options plain;
     const struct kiln_save_format *how = formats[format];
     options = options != NULL ? options : &plain;
+    KILN_REQUIRE(table->lora.rank == 0 || format == KILN_FORMAT_LLAMA2C, err, KILN_EUNSUPPORTED,
+                 "write %s: a %s model has no place for adapters; merge them first", path,
+                 how->name);
     KILN_TRY(how->check(&table->dims, options->dtype, err));
     KILN_TRY(check_target(how, path, options, err));
     return how->weights_file != NULL ? save_folder(how, path, table, weights, options, err)

@@ -36,11 +36,14 @@ static enum kiln_status compare_dims(const struct proving *p) {
     const struct kiln_stored_field *fields = kiln_stored_fields(&n);
     for (size_t i = 0; i < n; i++) {
         double real[2];
+        uint64_t whole[2];
+        memcpy(&whole[0], (const char *)&a + fields[i].at, sizeof whole[0]);
+        memcpy(&whole[1], (const char *)&b + fields[i].at, sizeof whole[1]);
         memcpy(&real[0], (const char *)&a + fields[i].at, sizeof real[0]);
         memcpy(&real[1], (const char *)&b + fields[i].at, sizeof real[1]);
         const bool same = fields[i].type == KILN_STORED_REAL
                               ? fabs(real[0] - real[1]) <= 3e-7 * fabs(real[0])
-                              : memcmp(&real[0], &real[1], sizeof real[0]) == 0;
+                              : whole[0] == whole[1];
         char wrote[40], read[40];
         kiln_stored_text(&a, &fields[i], wrote, sizeof wrote);
         kiln_stored_text(&b, &fields[i], read, sizeof read);
