@@ -16,7 +16,7 @@
 #include "output.h"
 
 struct flags {
-    bool force, json;
+    bool force, json, only_adapter;
     const char *dtype, *tokenizer;
 };
 
@@ -25,18 +25,23 @@ static const struct option options[] = {
      GROUP_MODEL, 0, 0, offsetof(struct flags, dtype)},
     {"tokenizer", 0, OPTION_TEXT, "T", NULL, "file or folder of the tokenizer (IN's own)",
      GROUP_MODEL, 0, 0, offsetof(struct flags, tokenizer)},
+    {"only-adapter", 0, OPTION_SWITCH, NULL, NULL,
+     "write the adapters of a run or checkpoint alone, as a folder in the layout of PEFT",
+     GROUP_OUTPUT, 0, 0, offsetof(struct flags, only_adapter)},
     {"force", 0, OPTION_SWITCH, NULL, NULL, "replace OUT when it exists", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, force)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
-static const enum kiln_setting_id settings[] = {KILN_SETTING_rms_eps, KILN_SETTING_rope_theta};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_rms_eps, KILN_SETTING_rope_theta,
+                                                KILN_SETTING_adapter};
 
 struct conversion {
     const struct kiln_model *model;
     enum kiln_format format;
     enum kiln_dtype dtype;
     const char *out, *tokenizer; /* what is to go along, or "" */
+    struct kiln_tokenizer *read; /* it, open; NULL: there is none */
     char along[64];              /* what went, for the report; "" */
     struct kiln_proof proof;
 };
@@ -88,35 +93,35 @@ static enum kiln_status copy_files(struct conversion *conversion, const char *fo
     return KILN_OK;
 }
 
-/* A single file: as what it is, by its ending. */
-static enum kiln_status copy_tokenizer(struct conversion *conversion, const char *folder,
-                                       struct kiln_err *err) {
-    static const char *const endings[] = {".json", ".model", ".bin"};
-    const char *path = conversion->tokenizer, *dot = strrchr(path, '.');
-    if (is_folder(path)) {
-        return copy_files(conversion, folder, err);
+/* A folder's files as they are; anything else becomes a tokenizer.json. */
+static enum kiln_status add_files(void *context, const char *folder, struct kiln_err *err) {
+    struct conversion *c = context;
+    char *path = NULL;
+    if (c->tokenizer[0] == '\0') {
+        return KILN_OK;
     }
-    for (size_t i = 0; dot != NULL && i < sizeof endings / sizeof endings[0]; i++) {
-        if (strcmp(dot, endings[i]) == 0) {
-            snprintf(conversion->along, sizeof conversion->along, "tokenizer%s", endings[i]);
-            return copy_file(path, folder, conversion->along, err);
-        }
+    if (is_folder(c->tokenizer)) {
+        return copy_files(c, folder, err);
     }
-    return KILN_OK;
+    KILN_TRY(join(folder, "tokenizer.json", &path, err));
+    const enum kiln_status status = kiln_tokenizer_save(c->read, path, err);
+    free(path);
+    snprintf(c->along, sizeof c->along, "tokenizer.json");
+    return status;
 }
 
-static enum kiln_status add_files(void *context, const char *folder, struct kiln_err *err) {
-    struct conversion *conversion = context;
-    return conversion->tokenizer[0] != '\0' ? copy_tokenizer(conversion, folder, err) : KILN_OK;
+static enum kiln_status open_tokenizer(struct conversion *c, struct kiln_err *err) {
+    if (c->tokenizer[0] == '\0' || c->format == KILN_FORMAT_LLAMA2C) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_tokenizer_open(c->tokenizer, &c->read, err));
+    if (c->format == KILN_FORMAT_GGUF) {
+        snprintf(c->along, sizeof c->along, "inside");
+    }
+    return kiln_tokenizer_fits(c->read, c->model->table->dims.vocab, err);
 }
 
 /* ---- the model ------------------------------------------------------------------------------ */
-
-static enum kiln_status prove(void *context, const char *path, struct kiln_err *err) {
-    struct conversion *conversion = context;
-    return kiln_model_prove(conversion->model, conversion->format, conversion->dtype, path,
-                            &conversion->proof, err);
-}
 
 static enum kiln_status report(const struct call *call, const struct conversion *c,
                                struct kiln_err *err) {
@@ -154,20 +159,56 @@ static enum kiln_status convert(const struct call *call, const struct kiln_model
         .replace = flags->force,
         .name = model->name,
         .add = add_files,
-        .prove = prove,
         .context = c,
     };
     c->model = model;
     c->tokenizer = flags->tokenizer != NULL ? flags->tokenizer : model->tokenizer;
     KILN_REQUIRE(flags->tokenizer == NULL || file_exists(flags->tokenizer), err, KILN_EINPUT,
                  "--tokenizer %s: no such file", flags->tokenizer);
-    KILN_TRY(kiln_checkpoint_save(c->format, c->out, model->table, model->weights, &how, err));
+    enum kiln_status status = open_tokenizer(c, err);
+    if (status == KILN_OK) {
+        status = kiln_model_save(model, c->format, c->out, c->read, &how, &c->proof, err);
+    }
+    kiln_tokenizer_destroy(c->read);
+    KILN_TRY(status);
     return report(call, c, err);
+}
+
+/* --only-adapter: nothing of the model is written. */
+static enum kiln_status convert_adapter(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const char *in = call->arguments[0], *out = call->arguments[1];
+    struct kiln_model adapters;
+    char targets[KILN_LORA_TEXT];
+    KILN_REQUIRE(call->settings.adapter == NULL, err, KILN_EUSAGE,
+                 "--only-adapter writes what a run has trained, --adapter adds what a folder has; "
+                 "use one of them");
+    KILN_TRY(kiln_run_adapters(in, &adapters, err));
+    const struct kiln_lora lora = adapters.table->lora;
+    const size_t n = adapters.table->adapters;
+    const enum kiln_status status =
+        kiln_lora_save(out, adapters.table, adapters.weights, NULL, flags->force, err);
+    kiln_model_close(&adapters);
+    KILN_TRY(status);
+    kiln_lora_text(lora.targets, targets);
+    if (flags->json) {
+        return json_print(
+            json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:s}", "from", in, "to", out, "format",
+                      "PEFT", "parameters", (json_int_t)n, "lora", (json_int_t)lora.rank,
+                      "lora_alpha", lora.alpha, "lora_targets", targets),
+            err);
+    }
+    printf("%s: %zu parameters of the adapters of %s, rank %zu, alpha %g, on %s\n", out, n, in,
+           lora.rank, lora.alpha, targets);
+    return output_finish(err);
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const char *in = call->arguments[0], *out = call->arguments[1];
+    if (flags->only_adapter) {
+        return convert_adapter(call, err);
+    }
     struct conversion c = {.out = out, .format = kiln_format_of(out)};
     KILN_REQUIRE(kiln_preset_find(in) == NULL || file_exists(in), err, KILN_EUSAGE,
                  "convert %s: a preset has no weights to convert; name a run folder or a model",
@@ -194,6 +235,8 @@ const struct command command_convert = {
         "and compared before it gets its name; the largest differences are printed.\n\n"
         "  kiln convert runs/demo/run demo.gguf --dtype q8_0\n"
         "  kiln convert Qwen2.5-0.5B qwen.gguf --dtype bf16\n"
+        "  kiln convert runs/tuned adapter --only-adapter     # for peft\n"
+        "  kiln convert base.bin tuned --adapter adapter      # merged\n"
         "  kiln convert hf-story story.bin --rms-eps 1e-5     # a .bin stands for 1e-5\n",
     .least_arguments = 2,
     .most_arguments = 2,

@@ -60,7 +60,12 @@ enum kiln_status model_open_as(const struct kiln_settings *s, const char *name, 
                                struct kiln_model *out, struct kiln_err *err) {
     KILN_TRY(kiln_model_open(name, seed, out, err));
     kiln_settings_arithmetic(s, &out->table->dims);
-    return KILN_OK;
+    const enum kiln_status status =
+        s->adapter != NULL ? kiln_model_adapt(out, s->adapter, err) : KILN_OK;
+    if (status != KILN_OK) {
+        kiln_model_close(out);
+    }
+    return status;
 }
 
 const char *dims_name(const struct kiln_settings *s) {

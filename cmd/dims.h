@@ -13,7 +13,8 @@
  * others over them. */
 KILN_MUST_CHECK enum kiln_status dims_choose(const struct kiln_settings *settings,
                                              struct kiln_dims *out, struct kiln_err *err);
-/* kiln_model_open, with --rms-eps and --rope-theta over what the model says. */
+/* kiln_model_open, with --rms-eps and --rope-theta over what the model says, and
+ * the adapters of --adapter added. */
 KILN_MUST_CHECK enum kiln_status model_open_as(const struct kiln_settings *settings,
                                                const char *name, uint64_t seed,
                                                struct kiln_model *out, struct kiln_err *err);

@@ -28,8 +28,8 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_data,    KILN_SETTING_batch,   KILN_SETTING_seq,       KILN_SETTING_precision,
-    KILN_SETTING_threads, KILN_SETTING_rms_eps, KILN_SETTING_rope_theta};
+    KILN_SETTING_data,    KILN_SETTING_batch,   KILN_SETTING_seq,        KILN_SETTING_precision,
+    KILN_SETTING_threads, KILN_SETTING_rms_eps, KILN_SETTING_rope_theta, KILN_SETTING_adapter};
 
 static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
                                      const struct kiln_eval_result *r, struct kiln_err *err) {

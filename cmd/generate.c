@@ -40,7 +40,8 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {KILN_SETTING_precision, KILN_SETTING_threads,
-                                                KILN_SETTING_rms_eps, KILN_SETTING_rope_theta};
+                                                KILN_SETTING_rms_eps, KILN_SETTING_rope_theta,
+                                                KILN_SETTING_adapter};
 
 /* Where the pieces go: to stdout, or into a text for --json. */
 struct sink {

@@ -26,19 +26,20 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_model,       KILN_SETTING_dim,         KILN_SETTING_hidden,
-    KILN_SETTING_heads,       KILN_SETTING_kv_heads,    KILN_SETTING_layers,
-    KILN_SETTING_vocab,       KILN_SETTING_rms_eps,     KILN_SETTING_rope_theta,
-    KILN_SETTING_seq,         KILN_SETTING_batch,       KILN_SETTING_accum,
-    KILN_SETTING_device,      KILN_SETTING_budget,      KILN_SETTING_headroom,
-    KILN_SETTING_load_budget, KILN_SETTING_schedule,    KILN_SETTING_activations,
-    KILN_SETTING_memory,      KILN_SETTING_overlap,     KILN_SETTING_restart,
-    KILN_SETTING_precision,   KILN_SETTING_threads,     KILN_SETTING_weight_mode,
-    KILN_SETTING_no_extras,   KILN_SETTING_sim_time,    KILN_SETTING_sim,
-    KILN_SETTING_profile,     KILN_SETTING_dw,          KILN_SETTING_data,
-    KILN_SETTING_val,         KILN_SETTING_tokenizer,   KILN_SETTING_minutes,
-    KILN_SETTING_steps,       KILN_SETTING_lr,          KILN_SETTING_min_lr,
-    KILN_SETTING_warmup,      KILN_SETTING_weight_decay};
+    KILN_SETTING_model,       KILN_SETTING_dim,          KILN_SETTING_hidden,
+    KILN_SETTING_heads,       KILN_SETTING_kv_heads,     KILN_SETTING_layers,
+    KILN_SETTING_vocab,       KILN_SETTING_rms_eps,      KILN_SETTING_rope_theta,
+    KILN_SETTING_seq,         KILN_SETTING_batch,        KILN_SETTING_accum,
+    KILN_SETTING_device,      KILN_SETTING_budget,       KILN_SETTING_headroom,
+    KILN_SETTING_load_budget, KILN_SETTING_schedule,     KILN_SETTING_activations,
+    KILN_SETTING_memory,      KILN_SETTING_overlap,      KILN_SETTING_restart,
+    KILN_SETTING_precision,   KILN_SETTING_threads,      KILN_SETTING_weight_mode,
+    KILN_SETTING_no_extras,   KILN_SETTING_sim_time,     KILN_SETTING_sim,
+    KILN_SETTING_profile,     KILN_SETTING_dw,           KILN_SETTING_data,
+    KILN_SETTING_val,         KILN_SETTING_tokenizer,    KILN_SETTING_minutes,
+    KILN_SETTING_steps,       KILN_SETTING_lr,           KILN_SETTING_min_lr,
+    KILN_SETTING_warmup,      KILN_SETTING_weight_decay, KILN_SETTING_lora,
+    KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {

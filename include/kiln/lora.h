@@ -22,6 +22,7 @@
 #ifndef KILN_LORA_H
 #define KILN_LORA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "kiln/status.h"
@@ -74,5 +75,30 @@ KILN_API void kiln_lora_init(const struct kiln_table *table, unsigned long long 
  * double and rounded once: after it the first table->trained elements are a model without adapters.
  * The adapters stay. */
 KILN_API void kiln_lora_merge(const struct kiln_table *table, float *weights);
+
+/* ---- files, as PEFT lays them out --------------------------------------------------------------
+ *
+ *   FOLDER/adapter_config.json         r, lora_alpha, target_modules, ...
+ *         /adapter_model.safetensors base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
+ *
+ * The rows of B of q and k are in Hugging Face's order, as those of the model's own files. */
+
+/* Write the adapters of a flat array, in fp32, durably and whole: the folder has its name only when
+ * it is complete. `base` names the model they belong to; NULL: nothing does. KILN_EEXISTS where the
+ * folder is there and may not be replaced. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_save(const char *folder,
+                                                         const struct kiln_table *table,
+                                                         const float *weights, const char *base,
+                                                         bool replace, struct kiln_err *err);
+/* What adapters a folder holds. KILN_EINPUT: there is none, or it contradicts itself;
+ * KILN_EUNSUPPORTED names an option that changes what adapters compute and kiln has not. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_peek(const char *folder, struct kiln_lora *out,
+                                                         struct kiln_err *err);
+/* Fill the adapters of a flat array from a folder (F32, F16 or BF16). The table is one of what
+ * kiln_lora_peek says. KILN_EINPUT names the tensor that is missing, too many, or of another
+ * shape. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_load(const char *folder,
+                                                         const struct kiln_table *table,
+                                                         float *weights, struct kiln_err *err);
 
 #endif

@@ -42,6 +42,8 @@
        "adapters add alpha/rank of theirs (2 rank)")                                              \
     XX(TEXT, lora_targets, "lora-targets", "", 0, 0,                                              \
        "matrices with adapters: of q,k,v,o,gate,up,down, or all (q,v)")                           \
+    XX(TEXT, adapter, "adapter", "", 0, 0,                                                        \
+       "folder of adapters (PEFT's layout) to begin with, or to add")                             \
     XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                            \
     XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
     XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \

@@ -271,6 +271,17 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_open(const char *name, uint
                                                           struct kiln_model *out,
                                                           struct kiln_err *err);
 KILN_API void kiln_model_close(struct kiln_model *model);
+/* Add the adapters of a folder (kiln_lora_save's layout) to a model's weights. Errors are those of
+ * kiln_lora_peek and kiln_lora_load; the model is as it was then. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_adapt(struct kiln_model *model,
+                                                           const char *folder,
+                                                           struct kiln_err *err);
+/* The adapters of a run, from its state, or of a checkpoint's folder: in the last table->adapters
+ * of out->weights; the model's own weights need not be there. KILN_EINPUT where there are none,
+ * KILN_EBUSY while a process changes them. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_adapters(const char *folder,
+                                                            struct kiln_model *out,
+                                                            struct kiln_err *err);
 
 /* What a model that was written differs in from the one that was to be written. */
 struct kiln_proof {
@@ -286,6 +297,15 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_prove(const struct kiln_mod
                                                            enum kiln_dtype dtype, const char *path,
                                                            struct kiln_proof *out,
                                                            struct kiln_err *err);
+/* kiln_checkpoint_save with a tokenizer inside a GGUF file (NULL: none), the ids of its marks in
+ * config.json, and the proof before the file has its name. Of `how`, prove, pairs, bos and eos are
+ * not looked at. Errors are also those of a tokenizer that llama.cpp does not know. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(const struct kiln_model *model,
+                                                          enum kiln_format format, const char *path,
+                                                          const struct kiln_tokenizer *tokenizer,
+                                                          const struct kiln_save_options *how,
+                                                          struct kiln_proof *out,
+                                                          struct kiln_err *err);
 
 /* Mean loss of a model over a data file. */
 struct kiln_eval_options {

@@ -200,20 +200,25 @@ static size_t place(const struct rows *rows, size_t row) {
     return rows->K > 0 ? our_row(row, rows->K) : row;
 }
 
+void kiln_exchange_read(const struct kiln_dims *dims, bool halves, const struct kiln_tensor *tensor,
+                        enum kiln_dtype dtype, const unsigned char *data, float *to) {
+    const struct rows rows = rows_of(tensor, dims, halves);
+    const size_t bytes = kiln_dtype_bytes(dtype, rows.width);
+    for (size_t row = 0; row < rows.n; row++) {
+        kiln_dtype_decode(dtype, to + place(&rows, row) * rows.width, data + row * bytes,
+                          rows.width);
+    }
+}
+
 enum kiln_status kiln_exchange_load(const struct kiln_exchange *exchange,
                                     const struct kiln_checkpoint *checkpoint,
                                     const struct kiln_table *table, float *weights,
                                     struct kiln_err *err) {
-    for (size_t i = 0; i < table->n_tensors; i++) {
+    for (size_t i = 0; i < table->n_base; i++) {
         const struct kiln_tensor *tensor = &table->tensors[i];
         const struct kiln_exchange_tensor *from = &exchange->tensors[i];
-        const struct rows rows = rows_of(tensor, &table->dims, exchange->halves);
-        const size_t bytes = kiln_dtype_bytes(from->dtype, rows.width);
         float *to = weights + tensor->offset;
-        for (size_t row = 0; row < rows.n; row++) {
-            kiln_dtype_decode(from->dtype, to + place(&rows, row) * rows.width,
-                              from->data + row * bytes, rows.width);
-        }
+        kiln_exchange_read(&table->dims, exchange->halves, tensor, from->dtype, from->data, to);
         KILN_TRY(kiln_checkpoint_finite(checkpoint, tensor, to, err));
     }
     return KILN_OK;

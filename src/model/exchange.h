@@ -65,6 +65,10 @@ KILN_MUST_CHECK enum kiln_status kiln_exchange_load(const struct kiln_exchange *
                                                     const struct kiln_table *table, float *weights,
                                                     struct kiln_err *err);
 
+/* One tensor's numbers as a file has them, to where its elements lie. */
+void kiln_exchange_read(const struct kiln_dims *dims, bool halves, const struct kiln_tensor *tensor,
+                        enum kiln_dtype dtype, const unsigned char *data, float *to);
+
 /* Where bytes of a file go. */
 struct kiln_sink {
     enum kiln_status (*write)(void *context, const void *data, size_t size, struct kiln_err *err);

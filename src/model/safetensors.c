@@ -236,14 +236,15 @@ static json_t *entry_of(const struct kiln_tensor *tensor, enum kiln_dtype dtype,
                      "data_offsets", (json_int_t)begin, (json_int_t)end);
 }
 
-static char *header_of(const struct kiln_table *table, kiln_names names, enum kiln_dtype dtype) {
+static char *header_of(const struct kiln_tensor *tensors, size_t n, kiln_safetensors_name name_of,
+                       const void *context, enum kiln_dtype dtype) {
     json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
     size_t at = 0;
-    for (size_t i = 0; i < table->n_tensors; i++) {
-        const struct kiln_tensor *tensor = &table->tensors[i];
+    for (size_t i = 0; i < n; i++) {
+        const struct kiln_tensor *tensor = &tensors[i];
         const size_t end = at + kiln_dtype_bytes(dtype, tensor->rows * tensor->cols);
-        char name[64];
-        kiln_names_of(names, tensor, name);
+        char name[KILN_SAFETENSORS_NAME];
+        name_of(context, tensor, name);
         if (json_object_set_new(header, name, entry_of(tensor, dtype, at, end)) != 0) {
             json_decref(header);
             return NULL;
@@ -255,11 +256,25 @@ static char *header_of(const struct kiln_table *table, kiln_names names, enum ki
     return text;
 }
 
+static void by_role(const void *context, const struct kiln_tensor *tensor,
+                    char out[KILN_SAFETENSORS_NAME]) {
+    const kiln_names *names = context;
+    kiln_names_of(*names, tensor, out);
+}
+
 enum kiln_status kiln_safetensors_begin(struct kiln_durable *file, const struct kiln_table *table,
                                         kiln_names names, enum kiln_dtype dtype,
                                         struct kiln_err *err) {
+    return kiln_safetensors_begin_named(file, table->tensors, table->n_tensors, by_role, names,
+                                        dtype, err);
+}
+
+enum kiln_status kiln_safetensors_begin_named(struct kiln_durable *file,
+                                              const struct kiln_tensor *tensors, size_t n,
+                                              kiln_safetensors_name name, const void *context,
+                                              enum kiln_dtype dtype, struct kiln_err *err) {
     static const char blanks[8] = "        ";
-    char *text = header_of(table, names, dtype);
+    char *text = header_of(tensors, n, name, context, dtype);
     KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "write %s: not enough memory", file->path);
     const size_t size = strlen(text), padded = kiln_round_up(size, 8); /* data is aligned */
     const uint64_t told = padded;

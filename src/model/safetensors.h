@@ -43,6 +43,14 @@ KILN_MUST_CHECK enum kiln_status kiln_safetensors_open(struct kiln_safetensors *
                                                        const char *path, struct kiln_err *err);
 void kiln_safetensors_close(struct kiln_safetensors *file);
 
+/* Write the header of a file that holds n tensors in their order, each named by a function; their
+ * data follows. */
+enum { KILN_SAFETENSORS_NAME = 128 };
+typedef void (*kiln_safetensors_name)(const void *context, const struct kiln_tensor *tensor,
+                                      char out[KILN_SAFETENSORS_NAME]);
+KILN_MUST_CHECK enum kiln_status kiln_safetensors_begin_named(
+    struct kiln_durable *file, const struct kiln_tensor *tensors, size_t n,
+    kiln_safetensors_name name, const void *context, enum kiln_dtype dtype, struct kiln_err *err);
 /* Write the header of a file that holds all tensors of a table in its order; their data follows. */
 KILN_MUST_CHECK enum kiln_status kiln_safetensors_begin(struct kiln_durable *file,
                                                         const struct kiln_table *table,

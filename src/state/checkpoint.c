@@ -39,6 +39,7 @@ struct header {
     uint64_t offset[PARTS], bytes[PARTS];
     uint32_t crc[PARTS];
     uint32_t weights_crc, snapshots; /* their precision; 0: there are none */
+    uint32_t zero;
     struct kiln_cursor cursor;
 };
 /* Parts that resume.kiln holds, one behind the other. */
@@ -324,6 +325,21 @@ enum kiln_status kiln_checkpoint_verify(const char *path, struct kiln_checkpoint
         *out = info;
     }
     return KILN_OK;
+}
+
+enum kiln_status kiln_checkpoint_adapters(const char *path, const struct kiln_checkpoint_info *info,
+                                          float *to, struct kiln_err *err) {
+    const enum kiln_checkpoint_part part = KILN_CHECKPOINT_ADAPTERS;
+    char file[PATH_ROOM];
+    struct kiln_map map;
+    KILN_TRY(file_path(path, parts[part].file, file, err));
+    KILN_TRY(kiln_map_open(&map, file, err));
+    const enum kiln_status status = check_part(&map, file, info, part, err);
+    if (status == KILN_OK) {
+        memcpy(to, map.data + info->offset[part], info->bytes[part]);
+    }
+    kiln_map_close(&map);
+    return status;
 }
 
 /* ---- a folder of them ----------------------------------------------------------------------- */

@@ -77,6 +77,11 @@ KILN_MUST_CHECK enum kiln_status kiln_checkpoint_verify(const char *path,
                                                         struct kiln_checkpoint_info *out,
                                                         struct kiln_err *err);
 
+/* The adapters of a checkpoint, checked: to an array of bytes[KILN_CHECKPOINT_ADAPTERS]. */
+KILN_MUST_CHECK enum kiln_status kiln_checkpoint_adapters(const char *path,
+                                                          const struct kiln_checkpoint_info *info,
+                                                          float *to, struct kiln_err *err);
+
 /* Steps of the checkpoints in a folder, ascending, on the heap (kiln_free). An absent folder holds
  * none. Nothing of them is read. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_list(const char *folder, uint64_t **steps,

@@ -178,6 +178,7 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
     out->dims = dims;
     out->lora = lora;
     KILN_TRY(lora.rank > 0 ? complete_lora(s, &lora, err) : KILN_OK);
+    KILN_TRY(kiln_settings_adapter(s, &lora, err));
     return complete(s, source, &dims, err);
 }
 

@@ -24,6 +24,11 @@ KILN_MUST_CHECK enum kiln_status kiln_settings_complete(struct kiln_settings *se
                                                         struct kiln_completed *out,
                                                         struct kiln_err *err);
 
+/* Do the adapters of --adapter, where it is given, fit those that are asked for? */
+KILN_MUST_CHECK enum kiln_status kiln_settings_adapter(const struct kiln_settings *settings,
+                                                       const struct kiln_lora *lora,
+                                                       struct kiln_err *err);
+
 /* Sizes named by flags change a preset; a file has the sizes it has, but for its sequence. */
 KILN_MUST_CHECK enum kiln_status kiln_settings_sizes(const struct kiln_settings *settings,
                                                      bool file, struct kiln_dims *dims,

@@ -95,6 +95,9 @@ static enum kiln_status make_weights(struct kiln_run *run, const struct kiln_mod
     if (status == KILN_OK) {
         kiln_lora_init(run->table, run->settings.seed, weights);
     }
+    if (status == KILN_OK && run->settings.adapter) {
+        status = kiln_lora_load(run->settings.adapter, run->table, weights, err);
+    }
     if (status == KILN_OK) {
         status = kiln_generation_take(run->trainer.state, run->table, pool, 0, err);
     }

@@ -11,6 +11,8 @@
 #include "base/mem.h"
 #include "model/gguf_model.h"
 #include "model/table.h"
+#include "state/checkpoint.h"
+#include "train/adapters.h"
 
 /* When was this file written? Negative when it is not there. */
 static double written_at(const char *path) {
@@ -86,6 +88,29 @@ static void find_tokenizer(struct kiln_model_source *out,
     }
 }
 
+static void folder_of(const char *path, char *out, size_t size) {
+    snprintf(out, size, "%s", path);
+    char *slash = strrchr(out, '/');
+    if (slash) {
+        *slash = '\0';
+    }
+}
+
+/* Does a resume.kiln beside a checkpoint's model.bin say that adapters belong to it? */
+static enum kiln_status find_adapters(struct kiln_model_source *out, struct kiln_err *err) {
+    char folder[4096];
+    struct kiln_checkpoint_info info;
+    const size_t n = strlen(out->path), end = strlen("/model.bin");
+    folder_of(out->path, folder, sizeof folder);
+    if (n < end || strcmp(out->path + n - end, "/model.bin") != 0 ||
+        !lies_in(folder, "resume.kiln")) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_checkpoint_peek(folder, &info, err));
+    out->lora = info.lora;
+    return KILN_OK;
+}
+
 static void list_presets(char *out, size_t size) {
     size_t n = 0;
     out[0] = '\0';
@@ -116,7 +141,29 @@ enum kiln_status kiln_model_source(const char *name, struct kiln_model_source *o
     out->dims = *kiln_checkpoint_dims(checkpoint);
     find_tokenizer(out, checkpoint);
     kiln_checkpoint_close(checkpoint);
-    return KILN_OK;
+    return find_adapters(out, err);
+}
+
+/* The weights of the file with the adapters of the checkpoint it belongs to. */
+static enum kiln_status load_merged(const struct kiln_model_source *source,
+                                    const struct kiln_checkpoint *checkpoint, float *weights,
+                                    struct kiln_err *err) {
+    char folder[4096];
+    struct kiln_checkpoint_info info;
+    struct kiln_model with;
+    folder_of(source->path, folder, sizeof folder);
+    KILN_TRY(kiln_checkpoint_peek(folder, &info, err));
+    KILN_TRY(kiln_adapters_begin(&source->dims, &source->lora, &with, err));
+    enum kiln_status status = kiln_checkpoint_load(checkpoint, with.table, with.weights, err);
+    if (status == KILN_OK) {
+        status = kiln_checkpoint_adapters(folder, &info, with.weights + with.table->trained, err);
+    }
+    if (status == KILN_OK) {
+        kiln_lora_merge(with.table, with.weights);
+        memcpy(weights, with.weights, with.table->trained * sizeof *weights);
+    }
+    kiln_model_close(&with);
+    return status;
 }
 
 enum kiln_status kiln_model_source_load(const struct kiln_model_source *source,
@@ -129,7 +176,9 @@ enum kiln_status kiln_model_source_load(const struct kiln_model_source *source,
     }
     struct kiln_checkpoint *checkpoint = NULL;
     KILN_TRY(kiln_checkpoint_open(source->path, &checkpoint, err));
-    enum kiln_status status = kiln_checkpoint_load(checkpoint, table, weights, err);
+    enum kiln_status status = source->lora.rank > 0
+                                  ? load_merged(source, checkpoint, weights, err)
+                                  : kiln_checkpoint_load(checkpoint, table, weights, err);
     kiln_checkpoint_close(checkpoint);
     return status;
 }

@@ -13,14 +13,15 @@ struct kiln_model_source {
     char path[4096];      /* the weights file */
     char tokenizer[4096]; /* of a run; "" otherwise */
     struct kiln_dims dims;
+    struct kiln_lora lora; /* rank 0, or a checkpoint's adapters, beside the weights in `path` */
 };
 
 /* KILN_EINPUT when the name is neither a preset nor a model file. */
 KILN_MUST_CHECK enum kiln_status kiln_model_source(const char *name, struct kiln_model_source *out,
                                                    struct kiln_err *err);
 struct kiln_pool;
-/* Fill the flat array: from the file, or random by seed, on the threads of the pool (NULL: on the
- * caller). */
+/* Fill the model's part of the flat array: from the file, with a checkpoint's adapters merged, or
+ * random by seed, on the threads of the pool (NULL: on the caller). */
 KILN_MUST_CHECK enum kiln_status kiln_model_source_load(const struct kiln_model_source *source,
                                                         const struct kiln_table *table,
                                                         uint64_t seed, float *weights,

@@ -439,6 +439,14 @@ static enum kiln_status wait_for_save(struct kiln_trainer *t, struct kiln_err *e
     return KILN_OK;
 }
 
+/* For PEFT, and for --adapter. */
+static enum kiln_status save_adapter(struct kiln_trainer *t, struct kiln_err *err) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/adapter", t->folder);
+    return kiln_lora_save(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS),
+                          t->settings->model, true, err);
+}
+
 static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
     struct kiln_merged merged;
@@ -447,6 +455,9 @@ static enum kiln_status save_model(struct kiln_trainer *t, struct kiln_err *err)
     const enum kiln_status status =
         kiln_checkpoint_save_run(path, merged.table, merged.weights, err);
     kiln_merged_free(&merged);
+    if (status == KILN_OK && t->table->trained > 0) {
+        KILN_TRY(save_adapter(t, err));
+    }
     kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
     return status;
 }

@@ -294,7 +294,7 @@ TEST(surface_bytes_are_those_of_the_plan_with_dynamic_weights) {
     moves_what_is_planned("weight-mode=dynamic kv-heads=4");
 }
 
-TEST(surface_bytes_are_those_of_the_plan_with_documents) {
+TEST_WITHIN(surface_bytes_are_those_of_the_plan_with_documents, 120) {
     moves_what_is_planned("doc-mask=1 vocab=259 overlap=off");
 }
 TEST(surface_bytes_are_those_of_the_plan_with_documents_and_dynamic_weights) {
