@@ -140,7 +140,7 @@ static struct cached *cached_slot(struct kiln_encoder *e, const char *text, size
 }
 
 static bool holds(const struct cached *slot, const char *text, size_t size) {
-    return slot != NULL && slot->size == size && memcmp(slot->text, text, size) == 0;
+    return slot->size == size && memcmp(slot->text, text, size) == 0;
 }
 
 static void remember(struct cached *slot, const char *text, size_t size,
@@ -167,7 +167,7 @@ static bool merge_and_put(struct kiln_encoder *e, struct cached *slot, const cha
 static bool put_byte_word(struct kiln_encoder *e, const char *text, size_t size,
                           struct kiln_ids *out) {
     struct cached *slot = cached_slot(e, text, size);
-    if (holds(slot, text, size)) {
+    if (slot != NULL && holds(slot, text, size)) {
         return put_ids(out, slot->id, slot->n);
     }
     struct kiln_ids *word = &e->word;
@@ -232,7 +232,7 @@ static bool put_word(struct kiln_encoder *e, struct kiln_ids *out) {
         return put_ids(out, e->word.id, e->word.n);
     }
     struct cached *slot = prefixed ? NULL : cached_slot(e, text, size);
-    if (holds(slot, text, size)) {
+    if (slot != NULL && holds(slot, text, size)) {
         return put_ids(out, slot->id, slot->n);
     }
     return merge_and_put(e, slot, text, size, out);
