@@ -41,6 +41,7 @@ struct conversion {
     enum kiln_format format;
     enum kiln_dtype dtype;
     const char *out, *tokenizer; /* what is to go along, or "" */
+    struct kiln_tokenizer *read; /* it, open; NULL: there is none */
     char along[64];              /* what went, for the report; "" */
     struct kiln_proof proof;
 };
@@ -92,35 +93,35 @@ static enum kiln_status copy_files(struct conversion *conversion, const char *fo
     return KILN_OK;
 }
 
-/* A single file: as what it is, by its ending. */
-static enum kiln_status copy_tokenizer(struct conversion *conversion, const char *folder,
-                                       struct kiln_err *err) {
-    static const char *const endings[] = {".json", ".model", ".bin"};
-    const char *path = conversion->tokenizer, *dot = strrchr(path, '.');
-    if (is_folder(path)) {
-        return copy_files(conversion, folder, err);
+/* A folder's files as they are; anything else becomes a tokenizer.json. */
+static enum kiln_status add_files(void *context, const char *folder, struct kiln_err *err) {
+    struct conversion *c = context;
+    char *path = NULL;
+    if (c->tokenizer[0] == '\0') {
+        return KILN_OK;
     }
-    for (size_t i = 0; dot != NULL && i < sizeof endings / sizeof endings[0]; i++) {
-        if (strcmp(dot, endings[i]) == 0) {
-            snprintf(conversion->along, sizeof conversion->along, "tokenizer%s", endings[i]);
-            return copy_file(path, folder, conversion->along, err);
-        }
+    if (is_folder(c->tokenizer)) {
+        return copy_files(c, folder, err);
     }
-    return KILN_OK;
+    KILN_TRY(join(folder, "tokenizer.json", &path, err));
+    const enum kiln_status status = kiln_tokenizer_save(c->read, path, err);
+    free(path);
+    snprintf(c->along, sizeof c->along, "tokenizer.json");
+    return status;
 }
 
-static enum kiln_status add_files(void *context, const char *folder, struct kiln_err *err) {
-    struct conversion *conversion = context;
-    return conversion->tokenizer[0] != '\0' ? copy_tokenizer(conversion, folder, err) : KILN_OK;
+static enum kiln_status open_tokenizer(struct conversion *c, struct kiln_err *err) {
+    if (c->tokenizer[0] == '\0' || c->format == KILN_FORMAT_LLAMA2C) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_tokenizer_open(c->tokenizer, &c->read, err));
+    if (c->format == KILN_FORMAT_GGUF) {
+        snprintf(c->along, sizeof c->along, "inside");
+    }
+    return kiln_tokenizer_fits(c->read, c->model->table->dims.vocab, err);
 }
 
 /* ---- the model ------------------------------------------------------------------------------ */
-
-static enum kiln_status prove(void *context, const char *path, struct kiln_err *err) {
-    struct conversion *conversion = context;
-    return kiln_model_prove(conversion->model, conversion->format, conversion->dtype, path,
-                            &conversion->proof, err);
-}
 
 static enum kiln_status report(const struct call *call, const struct conversion *c,
                                struct kiln_err *err) {
@@ -158,14 +159,18 @@ static enum kiln_status convert(const struct call *call, const struct kiln_model
         .replace = flags->force,
         .name = model->name,
         .add = add_files,
-        .prove = prove,
         .context = c,
     };
     c->model = model;
     c->tokenizer = flags->tokenizer != NULL ? flags->tokenizer : model->tokenizer;
     KILN_REQUIRE(flags->tokenizer == NULL || file_exists(flags->tokenizer), err, KILN_EINPUT,
                  "--tokenizer %s: no such file", flags->tokenizer);
-    KILN_TRY(kiln_checkpoint_save(c->format, c->out, model->table, model->weights, &how, err));
+    enum kiln_status status = open_tokenizer(c, err);
+    if (status == KILN_OK) {
+        status = kiln_model_save(model, c->format, c->out, c->read, &how, &c->proof, err);
+    }
+    kiln_tokenizer_destroy(c->read);
+    KILN_TRY(status);
     return report(call, c, err);
 }
 

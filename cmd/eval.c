@@ -20,8 +20,9 @@ struct flags {
 static const struct option options[] = {
     {"windows", 0, OPTION_COUNT, "N", "0", "most windows to read; 0 is all", GROUP_DATA, 0, 1e15,
      offsetof(struct flags, windows)},
-    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL, "llama2.c tokenizer.bin (the one of the run)",
-     GROUP_MODEL, 0, 0, offsetof(struct flags, tokenizer)},
+    {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
+     "tokenizer.json, .model, .gguf, .bin or a folder (the one of the run)", GROUP_MODEL, 0, 0,
+     offsetof(struct flags, tokenizer)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };

@@ -33,8 +33,8 @@ static const struct option options[] = {
     {"seed", 0, OPTION_COUNT, "N", "1", "another seed gives another text", GROUP_TEXT, 0, 1e18,
      offsetof(struct flags, seed)},
     {"tokenizer", 0, OPTION_TEXT, "FILE", NULL,
-     "llama2.c tokenizer.bin, or \"bytes\" (the one of the run)", GROUP_MODEL, 0, 0,
-     offsetof(struct flags, tokenizer)},
+     "tokenizer.json, .model, .gguf, .bin, a folder, \"bytes\" (the one of the run)", GROUP_MODEL,
+     0, 0, offsetof(struct flags, tokenizer)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };

@@ -15,7 +15,7 @@ static void print_sizes(const struct kiln_minutes *m) {
     const struct kiln_choice *c = &m->choice;
     const struct kiln_rung *is = &c->is;
     const struct kiln_dims *d = &is->dims;
-    char bytes[32], time[32];
+    char bytes[32];
     printf(
         "  model     dim %zu, hidden %zu, layers %zu, heads %zu, vocab %zu, seq %zu: %.3g M "
         "parameters\n",
@@ -23,8 +23,8 @@ static void print_sizes(const struct kiln_minutes *m) {
     printf("  training  %" PRIu64
            " steps of %zu x %zu x %zu tokens, learning rate %.3g to %.3g, warm-up %" PRIu64 "\n",
            is->steps, is->accum, is->batch, d->seq, c->lr, c->min_lr, c->warmup);
-    printf("  it reads  %.3g M tokens, the text %.3g times; %s a step, %s of memory\n",
-           is->tokens / 1e6, is->epochs, kiln_human_time(is->step_s, time, sizeof time),
+    printf("  it reads  %.3g M tokens, the text %.3g times; %.3g ms a step, %s of memory\n",
+           is->tokens / 1e6, is->epochs, is->step_s * 1e3,
            kiln_human_bytes((double)is->memory, bytes, sizeof bytes));
 }
 
@@ -122,8 +122,8 @@ json_t *minutes_json(const struct kiln_minutes *m) {
     return json_pack("{s:f, s:o, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:s, s:o, s:o, s:o}",
                      "minutes", m->settings.minutes, "chosen", rung_json(&c->is), "lr", c->lr,
                      "min_lr", c->min_lr, "weight_decay", c->weight_decay, "warmup",
-                     (json_int_t)c->warmup, "text_bytes", m->request.text.bytes, "zlib_bits",
-                     m->request.text.zlib_bits, "seconds", m->request.seconds, "measured_s",
+                     (json_int_t)c->warmup, "text_bytes", m->request.text.bytes, "trigram_bits",
+                     m->request.text.trigram_bits, "seconds", m->request.seconds, "measured_s",
                      m->measured_s, "warning", c->warning, "why", reasons, "rates", rates, "ladder",
                      ladder);
 }

@@ -17,7 +17,7 @@
 struct flags {
     const char *out, *save;
     uint64_t train_bpe;
-    bool force, json;
+    bool force, json, ids, decode;
 };
 
 static const struct option options[] = {
@@ -29,6 +29,11 @@ static const struct option options[] = {
     {"save", 0, OPTION_TEXT, "TOK.json", NULL,
      "where to write it (tokenizer.json; beside OUT.tok: OUT.tokenizer.json); .bin is llama2.c's",
      GROUP_VOCABULARY, 0, 0, offsetof(struct flags, save)},
+    {"ids", 0, OPTION_SWITCH, NULL, NULL,
+     "print the ids of the whole text, one a line, and write no file", GROUP_OUTPUT, 0, 0,
+     offsetof(struct flags, ids)},
+    {"decode", 0, OPTION_SWITCH, NULL, NULL, "TEXT holds ids; print what they stand for",
+     GROUP_OUTPUT, 0, 0, offsetof(struct flags, decode)},
     {"force", 0, OPTION_SWITCH, NULL, NULL, "replace files that exist", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, force)},
     OPTION_JSON(struct flags),
@@ -163,16 +168,20 @@ static enum kiln_status report_ids(const struct call *call, const char *name,
     const size_t documents = kiln_token_file_documents(file);
     const double bytes = (double)kiln_token_file_text_bytes(file);
     const size_t vocab = kiln_token_file_vocab(file);
+    const uint64_t bad = kiln_token_file_bad_bytes(file);
     kiln_token_file_close(file);
     if (flags->json) {
-        return json_print(
-            json_pack("{s:s, s:I, s:I, s:I, s:f, s:s}", "output", flags->out, "tokens",
-                      (json_int_t)ids, "documents", (json_int_t)documents, "vocab",
-                      (json_int_t)vocab, "bytes_per_token", bytes / (double)ids, "tokenizer", name),
-            err);
+        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:s}", "output", flags->out,
+                                    "tokens", (json_int_t)ids, "documents", (json_int_t)documents,
+                                    "vocab", (json_int_t)vocab, "bytes_not_utf8", (json_int_t)bad,
+                                    "bytes_per_token", bytes / (double)ids, "tokenizer", name),
+                          err);
     }
     printf("%s: %zu tokens in %zu documents, %.2f bytes a token; %zu ids of %s\n", flags->out, ids,
            documents, bytes / (double)ids, vocab, name);
+    if (bad > 0) {
+        printf("  %" PRIu64 " bytes of the text are not UTF-8; each is a token of its own\n", bad);
+    }
     return output_finish(err);
 }
 
@@ -206,20 +215,94 @@ static enum kiln_status with_learned(const struct call *call, struct kiln_err *e
     return status;
 }
 
+static enum kiln_status open_named(const char *named, struct kiln_tokenizer **out,
+                                   struct kiln_err *err) {
+    const bool bytes = named == NULL || strcmp(named, "bytes") == 0;
+    return bytes ? kiln_tokenizer_bytes(out, err) : kiln_tokenizer_open(named, out, err);
+}
+
+/* With a vocabulary that is there: the token file, and with --save the vocabulary in another form.
+ */
+static enum kiln_status use_given(const struct call *call, const struct kiln_tokenizer *tokenizer,
+                                  struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    if (flags->save != NULL) {
+        KILN_TRY(kiln_tokenizer_save(tokenizer, flags->save, err));
+    }
+    return flags->out != NULL ? write_ids(call, tokenizer, kiln_tokenizer_name(tokenizer), err)
+                              : KILN_OK;
+}
+
 static enum kiln_status with_given(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
-    const char *named = call->settings.tokenizer;
     struct kiln_tokenizer *tokenizer = NULL;
-    const bool bytes = named == NULL || strcmp(named, "bytes") == 0;
-    KILN_REQUIRE(flags->out != NULL, err, KILN_EUSAGE,
+    KILN_REQUIRE(flags->out != NULL || flags->save != NULL, err, KILN_EUSAGE,
                  "tokenize: -o is missing: name the token file to write, as -o text.tok");
-    KILN_REQUIRE(call->n_arguments == 1, err, KILN_EUSAGE,
+    KILN_REQUIRE(flags->out == NULL || call->n_arguments == 1, err, KILN_EUSAGE,
                  "-o %s takes the ids of one text, and %zu are named", flags->out,
                  call->n_arguments);
-    KILN_TRY(refuse_existing(flags->out, flags->force, err));
-    KILN_TRY(bytes ? kiln_tokenizer_bytes(&tokenizer, err)
-                   : kiln_tokenizer_open(named, &tokenizer, err));
-    const enum kiln_status status = write_ids(call, tokenizer, kiln_tokenizer_name(tokenizer), err);
+    if (flags->out != NULL) {
+        KILN_TRY(refuse_existing(flags->out, flags->force, err));
+    }
+    if (flags->save != NULL) {
+        KILN_TRY(refuse_existing(flags->save, flags->force, err));
+    }
+    KILN_TRY(open_named(call->settings.tokenizer, &tokenizer, err));
+    const enum kiln_status status = use_given(call, tokenizer, err);
+    kiln_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+/* ---- looking: ids on standard output, and back ---------------------------------------------- */
+
+static enum kiln_status print_ids(const char *text, size_t size,
+                                  const struct kiln_tokenizer *tokenizer, struct kiln_err *err) {
+    struct kiln_ids ids = {0};
+    enum kiln_status status = kiln_tokenizer_encode(tokenizer, text, size, false, &ids, err);
+    for (size_t i = 0; status == KILN_OK && i < ids.n; i++) {
+        printf("%" PRIu32 "\n", ids.id[i]);
+    }
+    kiln_ids_free(&ids);
+    return status == KILN_OK ? output_finish(err) : status;
+}
+
+/* The text is taken as the beginning of a document. */
+static enum kiln_status print_text(const struct call *call, const char *text,
+                                   const struct kiln_tokenizer *tokenizer, struct kiln_err *err) {
+    uint32_t previous = kiln_tokenizer_begin(tokenizer);
+    const char *at = text;
+    while (*(at += strspn(at, " \t\r\n,[]")) != '\0') {
+        char *end;
+        const unsigned long long id = strtoull(at, &end, 10);
+        KILN_REQUIRE(end != at && id < kiln_tokenizer_vocab(tokenizer), err, KILN_EINPUT,
+                     "%s: byte %zu: \"%.20s\" is no id below %zu", call->arguments[0],
+                     (size_t)(at - text), at, kiln_tokenizer_vocab(tokenizer));
+        size_t n;
+        const char *piece = kiln_tokenizer_decode(tokenizer, previous, (uint32_t)id, &n);
+        fwrite(piece, 1, n, stdout);
+        previous = (uint32_t)id;
+        at = end;
+    }
+    return output_finish(err);
+}
+
+static enum kiln_status look(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_tokenizer *tokenizer = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    KILN_REQUIRE(
+        !(flags->ids && flags->decode) && flags->out == NULL && flags->train_bpe == KILN_UNSET, err,
+        KILN_EUSAGE,
+        "tokenize: --ids and --decode print and write no file: use one, "
+        "without -o and --train-bpe");
+    KILN_TRY(open_named(call->settings.tokenizer, &tokenizer, err));
+    enum kiln_status status = read_whole(call->arguments[0], &text, &size, err);
+    if (status == KILN_OK) {
+        status = flags->ids ? print_ids(text, size, tokenizer, err)
+                            : print_text(call, text, tokenizer, err);
+    }
+    free(text);
     kiln_tokenizer_destroy(tokenizer);
     return status;
 }
@@ -227,10 +310,11 @@ static enum kiln_status with_given(const struct call *call, struct kiln_err *err
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const bool learns = flags->train_bpe != KILN_UNSET;
+    if (flags->ids || flags->decode) {
+        return look(call, err);
+    }
     KILN_REQUIRE(!(learns && call->settings.tokenizer != NULL), err, KILN_EUSAGE,
                  "tokenize: --tokenizer and --train-bpe contradict each other; use one");
-    KILN_REQUIRE(learns || flags->save == NULL, err, KILN_EUSAGE,
-                 "tokenize: --save writes what --train-bpe learns; add --train-bpe N");
     return learns ? with_learned(call, err) : with_given(call, err);
 }
 

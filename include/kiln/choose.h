@@ -23,9 +23,10 @@
 
 /* What is known of the text. */
 struct kiln_choose_text {
-    double bytes;           /* to train on; what is held out is not counted */
-    double zlib_bits;       /* bits a byte that deflate leaves of its beginning: how hard it is. 0:
-                               unknown */
+    double bytes; /* to train on; what is held out is not counted */
+    /* How hard it is: bits a byte that a trigram model of its tokens leaves of its beginning, of so
+     * many ids (src/train/hardness.h). 0: unknown, and taken for English plays. */
+    double trigram_bits, trigram_ids;
     double bytes_per_token; /* of the vocabulary that is fixed; 0: the law's guess for each */
 };
 

@@ -46,7 +46,8 @@
        "folder of adapters (PEFT's layout) to begin with, or to add")                             \
     XX(TEXT, data, "data", "", 0, 0, "text or token file to train on")                            \
     XX(TEXT, val, "val", "", 0, 0, "text or token file to evaluate on (a part of --data)")        \
-    XX(TEXT, tokenizer, "tokenizer", "", 0, 0, "llama2.c tokenizer.bin (bytes)")                  \
+    XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \
+       "tokenizer.json, .model, .gguf, .bin or a folder (bytes)")                                 \
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \
     XX(FLAG, doc_mask, "doc-mask", "0", 0, 1, "attention does not look into other documents")     \
     XX(TEXT, out, "out", "", 0, 0, "run folder (runs/MODEL-DATA)")                                \

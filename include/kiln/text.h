@@ -21,9 +21,19 @@
 /* Text <-> token ids. Immutable once made, so any number of threads may use one. */
 struct kiln_tokenizer;
 
-/* Read a llama2.c tokenizer.bin: int32 longest token, then per token float score, int32 length,
- * bytes. Every length is checked against the file. KILN_EINPUT says what is wrong and at which
- * byte. */
+/* Read a tokenizer, told by what the file begins with:
+ *
+ *   tokenizer.json   Hugging Face's, of BPE: byte-level, or SentencePiece-like (U+2581 for blanks);
+ *                    BOS and EOS also from tokenizer_config.json, special_tokens_map.json and
+ *                    generation_config.json beside it
+ *   .model           SentencePiece's, of BPE
+ *   .gguf            the tokenizer inside a model of llama.cpp
+ *   tokenizer.bin    llama2.c's: int32 longest token, then per token float score, int32 length,
+ *                    bytes
+ *   a folder         the tokenizer.json, tokenizer.model or tokenizer.bin in it
+ *
+ * Every length is checked against the file. KILN_EINPUT says what is wrong and where; it names a
+ * model type, normalizer, pre-tokenizer, decoder or pattern that kiln does not know. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_open(const char *path,
                                                               struct kiln_tokenizer **out,
                                                               struct kiln_err *err);
@@ -91,7 +101,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_train(const char *text,
                                                                struct kiln_tokenizer **out,
                                                                struct kiln_err *err);
 
-/* Write as llama2.c tokenizer.bin, durably; llama2.c's own run reads it. */
+/* Write durably: named .json as tokenizer.json (and when that is its whole name, with a
+ * tokenizer_config.json beside it), else as llama2.c's tokenizer.bin. KILN_EUNSUPPORTED when that
+ * form cannot hold it; tokenizer.json can hold all but pieces that are no UTF-8. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_save(const struct kiln_tokenizer *tok,
                                                               const char *path,
                                                               struct kiln_err *err);
@@ -106,10 +118,14 @@ KILN_API uint32_t kiln_tokenizer_eos(const struct kiln_tokenizer *tok);
 KILN_API uint32_t kiln_tokenizer_begin(const struct kiln_tokenizer *tok);
 /* "tokenizer.bin" or "tokenizer.json": the name by which a folder keeps it in its own form. */
 KILN_API const char *kiln_tokenizer_file_name(const struct kiln_tokenizer *tok);
+/* The path of the tokenizer that a folder holds (tokenizer.json, tokenizer.model or tokenizer.bin,
+ * the first of these); false when it holds none, or `size` is too small. */
+KILN_API bool kiln_tokenizer_in(const char *folder, char *path, size_t size);
 /* "bytes", or the path it was read from: for messages and run.json. */
 KILN_API const char *kiln_tokenizer_name(const struct kiln_tokenizer *tok);
 /* Does it fit a model with that vocabulary? KILN_EINPUT with both sizes when not. Fits: equal
- * sizes; the byte tokenizer also fits any larger vocabulary. */
+ * sizes, and a larger vocabulary of the model, as some are padded; but of a tokenizer.bin only
+ * equal ones, because nothing else tells a whole file from one that was cut short. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_fits(const struct kiln_tokenizer *tok,
                                                               size_t vocab, struct kiln_err *err);
 
@@ -120,17 +136,19 @@ struct kiln_ids {
 };
 KILN_API void kiln_ids_free(struct kiln_ids *ids);
 
-/* Append the ids of `text` (any bytes; a blank is put before it as llama2.c does when it is not
- * empty), with BOS in front when `bos`. No EOS. Same ids as llama2.c's encode;
- * of ids with equal pieces the lowest, and the unknown id for a byte that has no piece where
- * llama2.c expects it (3 + byte). */
+/* Append the ids of `text`, with the id that begins a document in front when `bos`. No EOS. The ids
+ * are those of the program that the file is from: `tokenizers` (added tokens in the text are found
+ * as there), sentencepiece, or llama2.c's encode. Any bytes may be in it: one that is not UTF-8
+ * becomes the id of the byte, or the unknown id. Memory: the ids, and a copy of a stretch that the
+ * normalizer changes. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenizer_encode(const struct kiln_tokenizer *tok,
                                                                 const char *text, size_t size,
                                                                 bool bos, struct kiln_ids *out,
                                                                 struct kiln_err *err);
-/* The bytes that `id` stands for after `previous` (the blank after BOS is dropped, <0x0A> is one
- * byte); *size gets their number. Valid as long as the tokenizer. BOS, EOS and ids beyond the
- * vocabulary give no bytes. */
+/* The bytes that `id` stands for after `previous` (the blank that the tokenizer put first is
+ * dropped behind the id that begins a document; <0x0A> is one byte); *size gets their number. They
+ * may be parts of a character. Valid as long as the tokenizer. Marks (BOS, EOS, special tokens) and
+ * ids beyond the vocabulary give no bytes. */
 KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uint32_t previous,
                                            uint32_t id, size_t *size);
 
@@ -140,11 +158,12 @@ KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uin
  *
  *   0   8  magic "KILNTOK1"
  *   8   4  bytes an id: 2 or 4            12  4  vocabulary: every id is smaller
- *   16  8  number of ids                  24  4  id that begins a document (BOS)
+ *   16  8  number of ids                  24  4  id that begins a document
  *   28  4  CRC-32C of bytes 0..27 and 32..63
  *   32  8  size of the source text        40  4  CRC-32C of the source text
- *   44  4  CRC-32C of the tokenizer.bin (0 for bytes)
- *   48  4  1: empty lines separated documents     52 12  zero
+ *   44  4  CRC-32C of the tokenizer (0 for bytes)
+ *   48  4  1: empty lines separated documents     52  4  zero
+ *   56  8  bytes of the source text that are not UTF-8
  *   64     ids
  *
  * A file without the magic is read as raw uint16 ids (llama2.c, the published trainers), whose
@@ -165,6 +184,9 @@ KILN_API size_t kiln_token_file_documents(const struct kiln_token_file *file);
 KILN_API size_t kiln_token_file_vocab(const struct kiln_token_file *file);
 /* Bytes of text the ids came from; 0 when unknown (raw file). */
 KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file);
+
+/* Bytes of that text that are not UTF-8: each became an id of its own. 0 when unknown. */
+KILN_API uint64_t kiln_token_file_bad_bytes(const struct kiln_token_file *file);
 
 /* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */
 KILN_API bool kiln_token_file_is(const char *path);

@@ -10,7 +10,8 @@
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
  * metrics.jsonl, trace.json, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at
- * the end, tokenizer.bin when the run has one, data.tok and val.tok (the tokens it reads).
+ * the end, tokenizer.bin or tokenizer.json when the run has one, data.tok and val.tok (the tokens
+ * it reads).
  */
 #ifndef KILN_TRAIN_H
 #define KILN_TRAIN_H
@@ -296,6 +297,15 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_prove(const struct kiln_mod
                                                            enum kiln_dtype dtype, const char *path,
                                                            struct kiln_proof *out,
                                                            struct kiln_err *err);
+/* kiln_checkpoint_save with a tokenizer inside a GGUF file (NULL: none), the ids of its marks in
+ * config.json, and the proof before the file has its name. Of `how`, prove, pairs, bos and eos are
+ * not looked at. Errors are also those of a tokenizer that llama.cpp does not know. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(const struct kiln_model *model,
+                                                          enum kiln_format format, const char *path,
+                                                          const struct kiln_tokenizer *tokenizer,
+                                                          const struct kiln_save_options *how,
+                                                          struct kiln_proof *out,
+                                                          struct kiln_err *err);
 
 /* Mean loss of a model over a data file. */
 struct kiln_eval_options {

@@ -99,14 +99,6 @@ void kiln_device_traffic(const struct kiln_table *table, const struct kiln_devic
     }
 }
 
-/* Adapters are inputs of programs there, and no program has them yet. */
-static enum kiln_status check_adapters(const struct kiln_table *table, enum kiln_device_id id,
-                                       struct kiln_err *err) {
-    KILN_REQUIRE(id == KILN_CPU || table->trained == 0, err, KILN_EUNSUPPORTED,
-                 "--device %s: adapters (--lora) are trained on --device cpu", names[id]);
-    return KILN_OK;
-}
-
 enum kiln_status kiln_device_open(const struct kiln_table *table, struct kiln_pool *pool,
                                   const struct kiln_weights *weights,
                                   const struct kiln_device_options *options,
@@ -114,8 +106,6 @@ enum kiln_status kiln_device_open(const struct kiln_table *table, struct kiln_po
     if (options->device.id == KILN_CPU) {
         return kiln_cpu_open(table, pool, weights, options, out, err);
     }
-    *out = NULL;
-    KILN_TRY(check_adapters(table, options->device.id, err));
     return kiln_ane_open(table, pool, weights, options, out, err);
 }
 
@@ -125,6 +115,5 @@ enum kiln_status kiln_device_sizes(const struct kiln_table *table,
     if (options->device.id == KILN_CPU) {
         return kiln_cpu_sizes(table, options, out, err);
     }
-    KILN_TRY(check_adapters(table, options->device.id, err));
     return kiln_ane_sizes(table, options, out, err);
 }

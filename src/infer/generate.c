@@ -12,6 +12,7 @@
 #include "infer/sample.h"
 #include "infer/session.h"
 #include "text/text_int.h"
+#include "text/utf8.h"
 
 /* What a generation needs beside the session. */
 struct telling {
@@ -23,6 +24,8 @@ struct telling {
     size_t limit; /* positions */
     kiln_piece_fn piece;
     void *context;
+    char held[4]; /* the beginning of a character whose other bytes are ids to come */
+    size_t n_held;
 };
 
 /* A byte of its own that a terminal would obey or not show. llama2.c leaves these out too; it also
@@ -32,33 +35,82 @@ static bool is_control(const char *piece, size_t size) {
     return size == 1 && (c < ' ' || c == 0x7f) && !(c >= '\t' && c <= '\r');
 }
 
-/* Is EOS the mark of the end, "</s>"? llama2.c's run never stops at EOS and prints its piece,
- * which matters where a vocabulary has text of its own under that id: there it is a token like
+/* Is EOS the mark of the end? llama2.c's run never stops at EOS and prints its piece, which matters
+ * where a tokenizer.bin has text of its own under that id and not "</s>": there it is a token like
  * others here too. */
 static bool ends_at_eos(const struct kiln_tokenizer *tokenizer) {
     size_t size;
+    if (tokenizer->parts.spelling != KILN_SPELL_LLAMA2C) {
+        return true;
+    }
     const char *piece = kiln_piece(&tokenizer->parts.v, KILN_ID_EOS, &size);
     return size == 0 || memmem(piece, size, "</s>", 4) != NULL;
 }
 
-/* Hand a token's text to the caller; false when the caller has enough. */
-static bool tell(const struct telling *t, uint32_t previous, uint32_t id) {
-    size_t size;
-    const char *piece = kiln_tokenizer_decode(t->tokenizer, previous, id, &size);
-    if (id == KILN_ID_EOS) {
-        piece = kiln_piece(&t->tokenizer->parts.v, id, &size);
-    }
-    return size == 0 || is_control(piece, size) || t->piece(t->context, piece, size);
-}
-
-/* Tell the prompt, as far as there are positions: false when the caller has enough. */
-static bool tell_prompt(const struct telling *t) {
-    for (size_t i = 1; i < t->prompt.n && i <= t->limit; i++) {
-        if (!tell(t, t->prompt.id[i - 1], t->prompt.id[i])) {
-            return false;
+/* Finish the character that is held, byte by byte; the rest of the piece is left. False when the
+ * caller has enough. */
+static bool tell_held(struct telling *t, const char **piece, size_t *size) {
+    while (t->n_held > 0 && *size > 0) {
+        if (((unsigned char)**piece & 0xC0) == 0x80) {
+            t->held[t->n_held++] = *(*piece)++;
+            (*size)--;
+        } else if (kiln_utf8_unfinished(t->held, t->n_held) == 0) {
+            break;
+        }
+        bool whole = kiln_utf8_unfinished(t->held, t->n_held) == 0;
+        if (whole || (*size > 0 && ((unsigned char)**piece & 0xC0) != 0x80)) {
+            size_t n = t->n_held;
+            t->n_held = 0;
+            if (!t->piece(t->context, t->held, n)) {
+                return false;
+            }
         }
     }
     return true;
+}
+
+/* Hand bytes to the caller, whole characters only: an id may be a part of one. */
+static bool tell_bytes(struct telling *t, const char *piece, size_t size) {
+    if (!tell_held(t, &piece, &size)) {
+        return false;
+    }
+    size_t unfinished = size > 0 ? kiln_utf8_unfinished(piece, size) : 0;
+    if (unfinished > 0) {
+        memcpy(t->held, piece + size - unfinished, unfinished);
+        t->n_held = unfinished;
+        size -= unfinished;
+    }
+    return size == 0 || t->piece(t->context, piece, size);
+}
+
+/* Hand a token's text to the caller; false when the caller has enough. */
+static bool tell(struct telling *t, uint32_t previous, uint32_t id) {
+    size_t size;
+    const char *piece = kiln_tokenizer_decode(t->tokenizer, previous, id, &size);
+    if (id == KILN_ID_EOS && t->tokenizer->parts.spelling == KILN_SPELL_LLAMA2C) {
+        piece = kiln_piece(&t->tokenizer->parts.v, id, &size);
+    }
+    return size == 0 || is_control(piece, size) || tell_bytes(t, piece, size);
+}
+
+/* Tell the prompt, as far as there are positions: false when the caller has enough. */
+static bool tell_prompt(struct telling *t) {
+    uint32_t previous = kiln_tokenizer_begin(t->tokenizer);
+    for (size_t i = previous != KILN_NO_ID; i < t->prompt.n && i <= t->limit; i++) {
+        if (!tell(t, previous, t->prompt.id[i])) {
+            return false;
+        }
+        previous = t->prompt.id[i];
+    }
+    return true;
+}
+
+/* What is held when nothing follows. */
+static void tell_rest(struct telling *t) {
+    if (t->n_held > 0) {
+        (void)t->piece(t->context, t->held, t->n_held);
+        t->n_held = 0;
+    }
 }
 
 static enum kiln_status run(struct telling *t, struct kiln_generate_result *result,
@@ -81,6 +133,7 @@ static enum kiln_status run(struct telling *t, struct kiln_generate_result *resu
         KILN_TRY(kiln_session_feed(t->session, &token, 1, t->logits, err));
         result->tokens++;
     }
+    tell_rest(t);
     double seconds = kiln_now_s() - start;
     result->tokens_per_s = seconds > 0.0 ? (double)(result->tokens - t->prompt.n) / seconds : 0.0;
     return KILN_OK;
@@ -95,6 +148,9 @@ static enum kiln_status prepare(struct telling *t, const struct kiln_generate_op
     KILN_TRY(kiln_sampler_open(&t->sampler, vocab, options->temperature, options->top_p,
                                options->seed, err));
     KILN_TRY(kiln_tokenizer_encode(t->tokenizer, text, strlen(text), true, &t->prompt, err));
+    KILN_REQUIRE(t->prompt.n > 0, err, KILN_EINPUT,
+                 "the tokenizer %s has no token that begins a text; give a prompt",
+                 kiln_tokenizer_name(t->tokenizer));
     KILN_REQUIRE(t->prompt.n <= seq, err, KILN_EINPUT,
                  "the prompt is %zu tokens, the model reads at most %zu; shorten the prompt",
                  t->prompt.n, seq);

@@ -81,7 +81,7 @@ static enum kiln_status own_load(const struct kiln_checkpoint *checkpoint,
                                  const struct kiln_table *table, float *weights,
                                  struct kiln_err *err) {
     const unsigned char *from = checkpoint->map.data + sizeof(struct header);
-    for (size_t i = 0; i < table->n_base; i++) {
+    for (size_t i = 0; i < table->n_base; i++) { /* adapters are files of their own */
         const struct kiln_tensor *tensor = &table->tensors[i];
         memcpy(weights + tensor->offset, from, elements(tensor) * sizeof *weights);
         KILN_TRY(kiln_checkpoint_finite(checkpoint, tensor, weights + tensor->offset, err));
@@ -107,7 +107,7 @@ static enum kiln_status write_all(struct kiln_durable *file, const struct kiln_t
                             .parameters = table->parameters};
     memcpy(header.magic, magic, sizeof magic);
     KILN_TRY(kiln_durable_write(file, &header, sizeof header, err));
-    for (size_t i = 0; i < table->n_base; i++) {
+    for (size_t i = 0; i < table->n_base; i++) { /* adapters are files of their own */
         const struct kiln_tensor *tensor = &table->tensors[i];
         KILN_TRY(kiln_durable_write(file, weights + tensor->offset,
                                     elements(tensor) * sizeof *weights, err));

@@ -343,7 +343,7 @@ static void set_training(const struct kiln_choose_request *r, struct kiln_choice
     lr = f->trained ? lr / 4 : lr;
     c->lr = chosen(f->lr, lr);
     c->min_lr = chosen(f->min_lr, c->lr / 20);
-    c->weight_decay = chosen(f->weight_decay, 0.1);
+    c->weight_decay = chosen(f->weight_decay, kiln_law_decay(c->is.epochs));
     const uint64_t tenth = c->is.steps / 10;
     c->warmup = f->warmup_given ? f->warmup : tenth > 100 ? 100 : tenth;
 }
@@ -375,6 +375,11 @@ static void explain(const struct kiln_choose_request *r, const struct search *s,
     reason(c, "learning rate %.2g%s: %s", c->lr, isnan(f->lr) ? "" : " (given)",
            f->trained ? "a quarter of a fresh model's, so that what it knows is kept"
                       : "falls with the size, rises with the window, as in the law's runs");
+    if (isnan(f->weight_decay) && c->weight_decay > 0.11) {
+        reason(c,
+               "weight decay %.2g: the text is read %.3g times, and should not be learned by heart",
+               c->weight_decay, is->epochs);
+    }
     if (s->too_large) {
         snprintf(c->warning, sizeof c->warning,
                  "the memory, %.3g GB, forbids sizes that the time would allow; --memory says how "

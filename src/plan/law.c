@@ -8,8 +8,9 @@
  * less the oftener it was (Muennighoff et al., Scaling Data-Constrained Language Models, 2023:
  * equation 5), D = U + U R (1 - exp(-r / R)), r the repetitions; and what is repeated to a large
  * model is learned by heart, the last term, which that paper leaves out. In bytes, not tokens, so
- * that one law serves every vocabulary. Hardness is what deflate leaves of the text, bits a byte,
- * beside that of English plays. docs/minutes.md has the fit; `bench/law fit` prints the constants.
+ * that one law serves every vocabulary. Hardness is what a trigram model leaves of the text, bits a
+ * byte, beside what it leaves of as many ids of English plays. docs/minutes.md has the fit;
+ * `bench/law fit` prints the constants.
  */
 #include "plan/law.h"
 
@@ -24,14 +25,19 @@
 #define LAW_C     0.01
 #define LAW_GAMMA 1.0
 #define LAW_DELTA 1.0
-/* Of the text whose hardness is 1, and of one of which nothing is known. */
-#define ZLIB_BITS 3.12
+/* What a trigram model leaves of 200000 ids of tinyshakespeare, and how that falls with more. */
+#define TRIGRAM_BITS 2.213
+#define TRIGRAM_FALL 0.065
 
 double kiln_law_hardness(const struct kiln_choose_text *text) {
-    return text->zlib_bits > 0 ? text->zlib_bits / ZLIB_BITS : 1.0;
+    if (text->trigram_bits <= 0 || text->trigram_ids <= 0) {
+        return 1.0;
+    }
+    const double plays = TRIGRAM_BITS * pow(text->trigram_ids / 2e5, -TRIGRAM_FALL);
+    return text->trigram_bits / plays;
 }
 
-/* 1.9 bytes at 512 ids, 0.6 more with every doubling, in English; what deflate packs better has
+/* 1.9 bytes at 512 ids, 0.6 more with every doubling, in English; what is easier has
  * longer words. The first id beyond bytes begins at 1. */
 double kiln_law_bytes_per_token(const struct kiln_choose_text *text, size_t vocab) {
     if (vocab < 260) {
@@ -65,10 +71,15 @@ double kiln_law_rate(double parameters, double window) {
     return rate > 4e-3 ? 4e-3 : rate;
 }
 
+double kiln_law_decay(double epochs) {
+    const double decay = 0.1 * epochs;
+    return decay < 0.1 ? 0.1 : decay > 1.0 ? 1.0 : floor(decay * 100 + 0.5) / 100;
+}
+
 double kiln_law_vocab(double bytes) { return bytes / 1000.0; }
 
 double kiln_law_spread(const struct kiln_choose_text *text, double tokens) {
-    return (text->zlib_bits > 0 ? 1.06 : 1.25) * (tokens < 2e5 ? 1.1 : 1.0);
+    return (text->trigram_bits > 0 ? 1.06 : 1.25) * (tokens < 2e5 ? 1.1 : 1.0);
 }
 
 size_t kiln_law_vocab_of(double bytes) {

@@ -14,6 +14,8 @@ double kiln_law_batch(double tokens);
 /* Peak learning rate of a model whose layers have that many parameters, with windows of so many
  * tokens. */
 double kiln_law_rate(double parameters, double window);
+/* Weight decay for a text that is read so many times. */
+double kiln_law_decay(double epochs);
 /* The largest vocabulary that a text of so many bytes is worth. */
 double kiln_law_vocab(double bytes);
 /* The one of those that are tried: 259, 512, 1024, ... */

@@ -100,12 +100,14 @@ void kiln_part_costs(const struct kiln_plan *plan, const struct kiln_table *tabl
     const double taps_ffn = s.operand * s.n * 2 * s.f;
     const double weights_attention = s.operand * s.attention,
                  weights_ffn = s.operand * s.feed_forward;
+    /* Where heads are normalised: what attention reads is written and read, in both passes. */
+    const double turned = table->dims.qk_norm ? 2 * s.operand * s.n * (s.hk + 2 * s.gk) : 0;
     const double classifier = s.v * s.d;
     const double parameters = sizeof(float) * (double)table->parameters;
     out[KILN_PART_EMBED] = (struct kiln_part_cost){0, s.accum * 2 * residual};
-    out[KILN_PART_ATTN_FWD] =
-        (struct kiln_part_cost){layers * (2 * s.attention * s.n + attention_flops(&s, 2)),
-                                layers * (2 * residual + weights_attention + taps_attention)};
+    out[KILN_PART_ATTN_FWD] = (struct kiln_part_cost){
+        layers * (2 * s.attention * s.n + attention_flops(&s, 2)),
+        layers * (2 * residual + weights_attention + taps_attention + turned)};
     out[KILN_PART_FFN_FWD] = (struct kiln_part_cost){
         layers * 2 * s.feed_forward * s.n, layers * (2 * residual + weights_ffn + taps_ffn)};
     /* x in and its gradient out; both packed copies. */
@@ -116,9 +118,10 @@ void kiln_part_costs(const struct kiln_plan *plan, const struct kiln_table *tabl
     out[KILN_PART_FFN_BWD] = (struct kiln_part_cost){
         layers * 4 * s.feed_forward * s.n,
         layers * (3 * residual + weights_ffn + taps_ffn + s.gradient * s.feed_forward)};
-    out[KILN_PART_ATTN_BWD] = (struct kiln_part_cost){
-        layers * (4 * s.attention * s.n + attention_flops(&s, 3)),
-        layers * (3 * residual + weights_attention + taps_attention + s.gradient * s.attention)};
+    out[KILN_PART_ATTN_BWD] =
+        (struct kiln_part_cost){layers * (4 * s.attention * s.n + attention_flops(&s, 3)),
+                                layers * (3 * residual + weights_attention + taps_attention +
+                                          turned + s.gradient * s.attention)};
     /* The first micro-batch clears the table. */
     out[KILN_PART_EMBED_BWD] = (struct kiln_part_cost){0, s.accum * 3 * residual + embedding};
     /* What is left of it: a matrix is summed where it is written. The lookup's gradient is read,

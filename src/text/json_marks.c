@@ -96,7 +96,8 @@ static enum kiln_status load_beside(const struct kiln_json_reader *r, const char
     char *path = beside(r->path, name);
     *out = NULL;
     KILN_REQUIRE(path != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory", r->path);
-    enum kiln_status status = kiln_json_load(path, out, err);
+    /* model_max_length is 10^30 in many */
+    enum kiln_status status = kiln_json_load(path, JSON_DECODE_INT_AS_REAL, out, err);
     kiln_free(path);
     return status;
 }
@@ -117,9 +118,9 @@ static void take_number(const struct kiln_json_reader *r, const json_t *object, 
                         uint32_t *id) {
     const json_t *said = json_object_get(object, key);
     said = json_is_array(said) ? json_array_get(said, 0) : said;
-    if (*id == KILN_NO_ID && json_is_integer(said) && json_integer_value(said) >= 0 &&
-        (size_t)json_integer_value(said) < r->parts.v.n) {
-        *id = (uint32_t)json_integer_value(said);
+    double number = json_number_value(said);
+    if (*id == KILN_NO_ID && json_is_number(said) && number >= 0 && number < (double)r->parts.v.n) {
+        *id = (uint32_t)number;
     }
 }
 
@@ -132,6 +133,16 @@ static void take_usual(const struct kiln_json_reader *r, const char *const *name
     }
 }
 
+/* As it is: it holds more than kiln knows of, a chat template for one. */
+static enum kiln_status keep_config(struct kiln_json_reader *r, struct kiln_err *err) {
+    size_t size;
+    char *path = beside(r->path, "tokenizer_config.json");
+    KILN_REQUIRE(path != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory", r->path);
+    enum kiln_status status = kiln_read_file(path, &r->parts.config, &size, err);
+    kiln_free(path);
+    return status;
+}
+
 static enum kiln_status read_config(struct kiln_json_reader *r, struct kiln_err *err) {
     json_t *config;
     bool has_template = r->parts.adds_bos || r->parts.adds_eos;
@@ -141,11 +152,9 @@ static enum kiln_status read_config(struct kiln_json_reader *r, struct kiln_err 
     if (!has_template && r->parts.bos != KILN_NO_ID) {
         r->parts.adds_bos = kiln_json_flag(config, "add_bos_token", false);
     }
-    char *text = config != NULL ? json_dumps(config, JSON_INDENT(2)) : NULL;
-    r->parts.config = text != NULL ? kiln_strdup(text) : NULL;
-    free(text);
+    bool there = config != NULL;
     json_decref(config);
-    return KILN_OK;
+    return there ? keep_config(r, err) : KILN_OK;
 }
 
 enum kiln_status kiln_json_read_beside(struct kiln_json_reader *r, struct kiln_err *err) {

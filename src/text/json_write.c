@@ -280,11 +280,19 @@ static json_t *vocab_json(const struct kiln_tokenizer *tok, struct kiln_bytes *r
     return vocab;
 }
 
-/* "a b" as everybody reads them, ["a", "b"] where a piece has a blank. */
-static json_t *merge_json(const char *left, const char *right) {
-    return strchr(left, ' ') == NULL && strchr(right, ' ') == NULL
-               ? json_sprintf("%s %s", left, right)
-               : json_pack("[s, s]", left, right);
+/* "a b" as everybody reads them; ["a", "b"], all of them, where a piece has a blank. */
+static json_t *merge_json(const char *left, const char *right, bool pairs) {
+    return pairs ? json_pack("[s, s]", left, right) : json_sprintf("%s %s", left, right);
+}
+
+static bool has_blanks(const struct kiln_tokenizer *tok, const struct kiln_merge *merge, size_t n,
+                       struct kiln_bytes *room) {
+    for (size_t i = 0; i < n; i++) {
+        if (spell(tok, merge[i].id, room) && strchr(room->data, ' ') != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static json_t *merges_json(const struct kiln_tokenizer *tok, struct kiln_bytes room[2]) {
@@ -294,9 +302,10 @@ static json_t *merges_json(const struct kiln_tokenizer *tok, struct kiln_bytes r
         return NULL;
     }
     json_t *list = json_array();
+    const bool pairs = has_blanks(tok, merge, n, &room[0]);
     for (size_t i = 0; list != NULL && i < n; i++) {
         json_t *one = spell(tok, merge[i].left, &room[0]) && spell(tok, merge[i].right, &room[1])
-                          ? merge_json(room[0].data, room[1].data)
+                          ? merge_json(room[0].data, room[1].data, pairs)
                           : NULL;
         if (one == NULL || json_array_append_new(list, one) != 0) {
             json_decref(list);
@@ -402,12 +411,15 @@ enum kiln_status kiln_json_config_text(const struct kiln_tokenizer *tok, char **
                                        struct kiln_err *err) {
     const struct kiln_parts *p = &tok->parts;
     struct kiln_bytes room = {0};
-    json_t *config = p->config != NULL ? json_loads(p->config, JSON_ALLOW_NUL, NULL) : NULL;
-    if (config == NULL) {
-        config = json_pack("{s:s, s:b, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
-                           "add_bos_token", p->adds_bos, "add_eos_token", p->adds_eos,
-                           "clean_up_tokenization_spaces", 0);
+    if (p->config != NULL) {
+        *out = kiln_strdup(p->config);
+        *size = strlen(p->config);
+        KILN_REQUIRE(*out != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory", tok->name);
+        return KILN_OK;
     }
+    json_t *config = json_pack("{s:s, s:b, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
+                               "add_bos_token", p->adds_bos, "add_eos_token", p->adds_eos,
+                               "clean_up_tokenization_spaces", 0);
     name_mark(config, tok, "bos_token", p->bos, &room);
     name_mark(config, tok, "eos_token", p->eos, &room);
     kiln_bytes_free(&room);

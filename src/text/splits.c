@@ -137,11 +137,15 @@ static bool piece_next(struct kiln_splits *splits, size_t i, struct kiln_cutting
     if (behaviour == KILN_CUT_ISOLATED || behaviour == KILN_CUT_REMOVED) {
         return true;
     }
-    while ((l->has_pending = take_raw(splits, i, &l->pending)) &&
-           stays(behaviour, out, &l->pending)) {
-        out->stop = l->pending.stop;
+    struct kiln_cutting behind;
+    while (take_raw(splits, i, &behind)) {
+        if (!stays(behaviour, out, &behind)) {
+            l->pending = behind;
+            l->has_pending = true;
+            break;
+        }
+        out->stop = behind.stop;
         if (behaviour != KILN_CUT_CONTIGUOUS) {
-            l->has_pending = false;
             break;
         }
     }

@@ -321,6 +321,7 @@ struct kiln_token_header {
     uint32_t text_crc;
     uint32_t vocabulary_crc;
     uint32_t flags; /* 1: empty lines separated documents */
+    uint64_t bad_bytes;
 };
 void kiln_token_header_write(const struct kiln_token_header *h,
                              unsigned char out[KILN_TOKEN_HEADER]);

@@ -49,6 +49,7 @@ void kiln_token_header_write(const struct kiln_token_header *h,
     memcpy(out + 40, &h->text_crc, 4);
     memcpy(out + 44, &h->vocabulary_crc, 4);
     memcpy(out + 48, &h->flags, 4);
+    memcpy(out + 56, &h->bad_bytes, 8);
     uint32_t crc = header_crc(out);
     memcpy(out + HEADER_CRC_AT, &crc, 4);
 }
@@ -62,6 +63,7 @@ static void header_read(const unsigned char *in, struct kiln_token_header *h) {
     memcpy(&h->text_crc, in + 40, 4);
     memcpy(&h->vocabulary_crc, in + 44, 4);
     memcpy(&h->flags, in + 48, 4);
+    memcpy(&h->bad_bytes, in + 56, 8);
 }
 
 static bool has_magic(const struct kiln_map *map) {
@@ -224,6 +226,9 @@ uint32_t kiln_token_file_id(const struct kiln_token_file *file, size_t at) {
 
 size_t kiln_token_file_documents(const struct kiln_token_file *file) { return file->documents; }
 size_t kiln_token_file_vocab(const struct kiln_token_file *file) { return file->header.vocab; }
+uint64_t kiln_token_file_bad_bytes(const struct kiln_token_file *file) {
+    return file->header.bad_bytes;
+}
 uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file) {
     return file->header.text_size;
 }

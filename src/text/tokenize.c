@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "text/text_int.h"
+#include "text/utf8.h"
 
 enum { BATCH_IDS = 65536, FLAG_BLANK_LINES = 1 };
 
@@ -129,6 +130,7 @@ enum kiln_status kiln_tokenize_file(const struct kiln_tokenizer *tok, const char
     enum kiln_status status = require_text(&job, err);
     if (status == KILN_OK) {
         job.header = header_of(tok, &job.text, options);
+        job.header.bad_bytes = kiln_utf8_bad_bytes((const char *)job.text.data, job.text.size);
         status = kiln_encoder_create(tok, true, &job.encoder, err);
     }
     if (status == KILN_OK) {

@@ -3,6 +3,7 @@
  * tokenizer_file.c: which form a tokenizer's file has: told by what it begins with when it is read,
  * by how its name ends when it is written.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/io.h"
@@ -16,24 +17,15 @@ static bool ends_with(const char *path, const char *ending) {
     return size >= n && strcmp(path + size - n, ending) == 0;
 }
 
-/* The tokenizer in a folder; *out is NULL when it holds none. */
-static enum kiln_status in_folder(const char *folder, char **out, struct kiln_err *err) {
+bool kiln_tokenizer_in(const char *folder, char *path, size_t size) {
     static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
-    *out = NULL;
-    for (size_t i = 0; *out == NULL && i < sizeof names / sizeof names[0]; i++) {
-        char *path = kiln_path_join(folder, names[i]);
-        KILN_REQUIRE(path != NULL, err, KILN_ENOMEM, "tokenizer %s: out of memory", folder);
-        if (kiln_path_exists(path)) {
-            *out = path;
-        } else {
-            kiln_free(path);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        int n = snprintf(path, size, "%s/%s", folder, names[i]);
+        if (n > 0 && (size_t)n < size && kiln_path_exists(path)) {
+            return true;
         }
     }
-    KILN_REQUIRE(*out != NULL, err, KILN_EINPUT,
-                 "tokenizer %s: the folder holds no tokenizer.json, tokenizer.model or "
-                 "tokenizer.bin",
-                 folder);
-    return KILN_OK;
+    return false;
 }
 
 typedef enum kiln_status (*open_fn)(const char *path, struct kiln_tokenizer **out,
@@ -70,13 +62,14 @@ static open_fn form_of(const char *path, const struct kiln_map *map) {
 enum kiln_status kiln_tokenizer_open(const char *path, struct kiln_tokenizer **out,
                                      struct kiln_err *err) {
     struct kiln_map map;
-    char *inside;
+    char inside[4400];
     *out = NULL;
     if (kiln_path_is_dir(path)) {
-        KILN_TRY(in_folder(path, &inside, err));
-        enum kiln_status status = kiln_tokenizer_open(inside, out, err);
-        kiln_free(inside);
-        return status;
+        KILN_REQUIRE(kiln_tokenizer_in(path, inside, sizeof inside), err, KILN_EINPUT,
+                     "tokenizer %s: the folder holds no tokenizer.json, tokenizer.model or "
+                     "tokenizer.bin",
+                     path);
+        path = inside;
     }
     KILN_TRY(kiln_map_open(&map, path, err));
     open_fn open = form_of(path, &map);

@@ -21,7 +21,8 @@ bool kiln_json_flag(const json_t *object, const char *key, bool absent) {
     return json_is_boolean(flag) ? json_is_true(flag) : absent;
 }
 
-enum kiln_status kiln_json_load(const char *path, json_t **out, struct kiln_err *err) {
+enum kiln_status kiln_json_load(const char *path, size_t flags, json_t **out,
+                                struct kiln_err *err) {
     char *text;
     size_t size;
     json_error_t why;
@@ -30,7 +31,7 @@ enum kiln_status kiln_json_load(const char *path, json_t **out, struct kiln_err 
         return KILN_OK;
     }
     KILN_TRY(kiln_read_file(path, &text, &size, err));
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    *out = json_loadb(text, size, flags | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     kiln_free(text);
     KILN_REQUIRE(*out != NULL, err, KILN_EINPUT, "%s: line %d, byte %d: %s", path, why.line,
                  why.position, why.text);
@@ -251,57 +252,86 @@ static enum kiln_status read_added(struct kiln_json_reader *r, struct kiln_err *
 
 /* ---- merges ------------------------------------------------------------------------------- */
 
-/* "a b" or ["a", "b"]; the halves are copied into `room` one behind the other. */
-static bool split_merge(const json_t *merge, char *left, char *right, size_t room) {
-    const char *a = json_string_value(json_array_get(merge, 0));
-    const char *b = json_string_value(json_array_get(merge, 1));
-    size_t size = a != NULL ? strlen(a) : 0;
-    if (json_is_string(merge)) {
-        a = json_string_value(merge);
-        const char *blank = strchr(a, ' ');
-        b = blank != NULL && strchr(blank + 1, ' ') == NULL ? blank + 1 : NULL;
-        size = b != NULL ? (size_t)(blank - a) : 0;
-    } else if (json_array_size(merge) != 2) {
+enum { LONGEST_MERGE = 4096 };
+
+/* The pieces of one merge, each with a zero behind it. */
+struct merge_text {
+    char left[LONGEST_MERGE], right[LONGEST_MERGE], whole[2 * LONGEST_MERGE];
+};
+
+static bool set_merge(struct merge_text *m, const char *left, size_t left_size, const char *right) {
+    size_t right_size = strlen(right);
+    if (left_size == 0 || right_size == 0 || left_size + right_size >= LONGEST_MERGE) {
         return false;
     }
-    if (a == NULL || b == NULL || size == 0 || b[0] == '\0' || size + strlen(b) >= room) {
-        return false;
-    }
-    memcpy(left, a, size);
-    left[size] = '\0';
-    memcpy(right, b, strlen(b) + 1);
+    memcpy(m->left, left, left_size);
+    m->left[left_size] = '\0';
+    memcpy(m->right, right, right_size + 1);
+    memcpy(m->whole, left, left_size);
+    memcpy(m->whole + left_size, right, right_size + 1);
     return true;
 }
 
-enum { LONGEST_MERGE = 4096 };
-
-static enum kiln_status read_merge(struct kiln_json_reader *r, json_t *vocab, const json_t *merge,
-                                   size_t i, struct kiln_err *err) {
-    char left[LONGEST_MERGE], right[LONGEST_MERGE], whole[2 * LONGEST_MERGE];
-    if (!split_merge(merge, left, right, LONGEST_MERGE)) {
-        return KILN_JSON_FAIL(r, err, "merge %zu is not two pieces", i);
-    }
-    (void)snprintf(whole, sizeof whole, "%s%s", left, right);
-    const json_t *id[3] = {json_object_get(vocab, left), json_object_get(vocab, right),
-                           json_object_get(vocab, whole)};
-    const char *const text[3] = {left, right, whole};
+static bool find_merge(const json_t *vocab, const struct merge_text *m, uint32_t id[3]) {
+    const char *const text[3] = {m->left, m->right, m->whole};
     for (size_t k = 0; k < 3; k++) {
-        if (id[k] == NULL) {
-            return KILN_JSON_FAIL(r, err, "merge %zu has \"%.100s\", which its vocabulary lacks", i,
-                                  text[k]);
+        const json_t *found = json_object_get(vocab, text[k]);
+        if (found == NULL) {
+            return false;
+        }
+        id[k] = (uint32_t)json_integer_value(found);
+    }
+    return true;
+}
+
+/* "a b c": a piece has a blank, as in one copy of Llama's file, whose no-break blanks were lost.
+ * The one cut whose pieces are all in the vocabulary is meant. */
+static bool find_cut(const json_t *vocab, const char *text, struct merge_text *m, uint32_t id[3]) {
+    bool found = false;
+    for (const char *cut = strchr(text, ' '); cut != NULL; cut = strchr(cut + 1, ' ')) {
+        uint32_t here[3];
+        if (set_merge(m, text, (size_t)(cut - text), cut + 1) && find_merge(vocab, m, here)) {
+            if (found) {
+                return false;
+            }
+            found = true;
+            memcpy(id, here, sizeof here);
         }
     }
-    KILN_REQUIRE(kiln_parts_add_merge(&r->parts, (uint32_t)json_integer_value(id[0]),
-                                      (uint32_t)json_integer_value(id[1]),
-                                      (uint32_t)json_integer_value(id[2])),
-                 err, KILN_ENOMEM, "tokenizer %s: out of memory", r->path);
+    return found;
+}
+
+/* "a b" or ["a", "b"]. */
+static bool read_pair(const json_t *vocab, const json_t *merge, struct merge_text *m,
+                      uint32_t id[3]) {
+    const char *a = json_string_value(json_array_get(merge, 0));
+    const char *b = json_string_value(json_array_get(merge, 1));
+    if (!json_is_string(merge)) {
+        return json_array_size(merge) == 2 && a != NULL && b != NULL &&
+               set_merge(m, a, strlen(a), b) && find_merge(vocab, m, id);
+    }
+    return find_cut(vocab, json_string_value(merge), m, id);
+}
+
+static enum kiln_status read_merge(struct kiln_json_reader *r, const json_t *vocab,
+                                   const json_t *merge, size_t i, struct kiln_err *err) {
+    struct merge_text m;
+    uint32_t id[3];
+    if (!read_pair(vocab, merge, &m, id)) {
+        const char *said = json_string_value(merge);
+        said = said != NULL ? said : json_string_value(json_array_get(merge, 0));
+        return KILN_JSON_FAIL(r, err, "merge %zu (\"%.100s\") is not two pieces that spell a third",
+                              i, said != NULL ? said : "");
+    }
+    KILN_REQUIRE(kiln_parts_add_merge(&r->parts, id[0], id[1], id[2]), err, KILN_ENOMEM,
+                 "tokenizer %s: out of memory", r->path);
     return KILN_OK;
 }
 
 static enum kiln_status read_merges(struct kiln_json_reader *r, struct kiln_err *err) {
     const json_t *model = json_object_get(r->root, "model");
     const json_t *merges = json_object_get(model, "merges");
-    json_t *vocab = json_object_get(model, "vocab");
+    const json_t *vocab = json_object_get(model, "vocab");
     if (!json_is_array(merges)) {
         return KILN_JSON_FAIL(r, err, "its model has no list of %s", "merges");
     }
@@ -366,7 +396,7 @@ enum kiln_status kiln_json_tokenizer_open(const char *path, struct kiln_tokenize
                                           struct kiln_err *err) {
     struct kiln_json_reader r = {.path = path};
     *out = NULL;
-    KILN_TRY(kiln_json_load(path, &r.root, err));
+    KILN_TRY(kiln_json_load(path, 0, &r.root, err));
     KILN_REQUIRE(r.root != NULL, err, KILN_EINPUT, "tokenizer %s: there is no such file", path);
     kiln_parts_init(&r.parts);
     enum kiln_status status = read_all(&r, err);

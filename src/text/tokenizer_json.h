@@ -42,8 +42,8 @@ struct kiln_json_reader {
 /* A member of an object: text, flag or number, or what is given when it is absent or null. */
 const char *kiln_json_text(const json_t *object, const char *key, const char *absent);
 bool kiln_json_flag(const json_t *object, const char *key, bool absent);
-/* A file's JSON; *out is NULL when the file is absent. */
-KILN_MUST_CHECK enum kiln_status kiln_json_load(const char *path, json_t **out,
+/* A file's JSON, an object; *out is NULL when the file is absent. `flags`: jansson's. */
+KILN_MUST_CHECK enum kiln_status kiln_json_load(const char *path, size_t flags, json_t **out,
                                                 struct kiln_err *err);
 
 KILN_MUST_CHECK enum kiln_status kiln_json_read_steps(struct kiln_json_reader *r,

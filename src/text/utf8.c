@@ -88,6 +88,17 @@ size_t kiln_utf8_bad_bytes(const char *text, size_t size) {
     return n;
 }
 
+size_t kiln_utf8_unfinished(const char *text, size_t size) {
+    for (size_t n = 1; n <= 3 && n <= size; n++) {
+        unsigned char c = (unsigned char)text[size - n];
+        if (!is_tail((char)c)) {
+            size_t whole = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC2 ? 2 : 1;
+            return c <= 0xF4 && whole > n ? n : 0;
+        }
+    }
+    return 0;
+}
+
 bool kiln_is_space(uint32_t code) {
     if (code < 0x80) {
         return code == ' ' || (code >= '\t' && code <= '\r');

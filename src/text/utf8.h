@@ -24,6 +24,9 @@ size_t kiln_utf8_bad_at(const char *text, size_t size, size_t from);
 /* Bytes that are not UTF-8. */
 size_t kiln_utf8_bad_bytes(const char *text, size_t size);
 
+/* Bytes at the end that begin a character whose rest is missing: 0 to 3. */
+size_t kiln_utf8_unfinished(const char *text, size_t size);
+
 /* Unicode's White_Space, and what a regular expression's \w is. */
 bool kiln_is_space(uint32_t code);
 bool kiln_is_word(uint32_t code);

@@ -112,7 +112,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
     KILN_TRY(measure_disk(run, folder, err));
     KILN_TRY(kiln_run_open_data(run, folder, err));
     if (run->tokenizer && strcmp(kiln_tokenizer_name(run->tokenizer), "bytes") != 0) {
-        snprintf(path, sizeof path, "%s/tokenizer.bin", folder);
+        snprintf(path, sizeof path, "%s/%s", folder, kiln_tokenizer_file_name(run->tokenizer));
         KILN_TRY(kiln_tokenizer_save(run->tokenizer, path, err));
     }
     snprintf(path, sizeof path, "%s/state.kiln", folder);

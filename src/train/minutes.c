@@ -8,31 +8,31 @@
  */
 #include "train/minutes.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
-#include <zlib.h>
 
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
 #include "kiln/bench.h"
 #include "plan/law.h"
+#include "text/stream.h"
 #include "train/complete.h"
 #include "train/data_source.h"
+#include "train/hardness.h"
 
 /* Of the time, at most so many seconds: for rates of the ladder, and for the chosen model. */
 #define MEASURE_SHARE 0.03
 #define MEASURE_MOST  2.0
 /* Of the time: for evaluations. */
 #define EVALUATION_SHARE 0.03
-/* Bytes of the text that are looked at, and of them those that deflate tries. */
-enum { SAMPLE = 16 << 20, DEFLATED = 1 << 20, ENCODED = 256 << 10 };
+/* Bytes of the text that a vocabulary is learned from, those of them that are encoded, and ids of
+ * which it is told how hard they are. */
+enum { SAMPLE = 16 << 20, ENCODED = 1 << 20, HARD = 200000 };
 
 struct sample {
     char *text;
@@ -59,37 +59,38 @@ static enum kiln_status look_at_tokens(struct kiln_minutes *m, struct kiln_err *
     return KILN_OK;
 }
 
-static double deflated_bits(const struct sample *sample) {
-    const size_t size = sample->size < DEFLATED ? sample->size : DEFLATED;
-    uLongf packed = compressBound((uLong)size);
-    unsigned char *out = kiln_alloc(packed, 1);
-    const bool done =
-        out != NULL && size > 0 &&
-        compress2(out, &packed, (const unsigned char *)sample->text, (uLong)size, 6) == Z_OK;
-    kiln_free(out);
-    return done ? 8.0 * (double)packed / (double)size : 0;
+/* The beginning of the text, compressed or not, and about how many bytes there are. */
+static enum kiln_status fill_sample(struct kiln_stream *stream, const char *path,
+                                    struct sample *out, double *bytes, struct kiln_err *err) {
+    struct stat st;
+    size_t got = 1;
+    while (got > 0 && out->size < SAMPLE) {
+        KILN_TRY(kiln_stream_read(stream, out->text + out->size, SAMPLE - out->size, &got, err));
+        out->size += got;
+    }
+    *bytes = (double)out->size;
+    if (got > 0 && stat(path, &st) == 0) {
+        /* Of a compressed file only the size of the whole is known. */
+        const double size = (double)st.st_size;
+        *bytes = size < SAMPLE ? 3.5 * size : size;
+    }
+    return KILN_OK;
 }
 
 static enum kiln_status read_sample(const char *path, struct sample *out, double *bytes,
                                     struct kiln_err *err) {
-    struct stat st;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const bool open_now = fd >= 0 && fstat(fd, &st) == 0;
-    const size_t room = open_now && st.st_size < SAMPLE ? (size_t)st.st_size : SAMPLE;
-    ssize_t n = 1;
-    out->size = 0;
-    out->text = open_now ? kiln_alloc(room + 1, 1) : NULL;
-    while (out->text != NULL && n > 0 && out->size < room) {
-        n = read(fd, out->text + out->size, room - out->size);
-        out->size += n > 0 ? (size_t)n : 0;
+    struct kiln_stream *stream;
+    KILN_TRY(kiln_stream_open(path, &stream, err));
+    out->text = kiln_alloc(SAMPLE, 1);
+    enum kiln_status status =
+        out->text != NULL
+            ? KILN_OK
+            : KILN_FAIL(err, KILN_ENOMEM, "no memory for %d bytes of %s", (int)SAMPLE, path);
+    if (status == KILN_OK) {
+        status = fill_sample(stream, path, out, bytes, err);
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    KILN_REQUIRE(open_now && out->text != NULL && n >= 0, err, KILN_EIO, "data %s: cannot be read",
-                 path);
-    *bytes = (double)st.st_size;
-    return KILN_OK;
+    kiln_stream_close(stream);
+    return status;
 }
 
 static enum kiln_status look_at_text(struct kiln_minutes *m, struct sample *sample,
@@ -101,13 +102,12 @@ static enum kiln_status look_at_text(struct kiln_minutes *m, struct sample *samp
     } else {
         KILN_TRY(read_sample(m->settings.data, sample, &text->bytes, err));
         KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", m->settings.data);
-        text->zlib_bits = deflated_bits(sample);
     }
     text->bytes *= m->settings.val != NULL ? 1.0 : 1.0 - KILN_VALIDATION_SHARE;
     return KILN_OK;
 }
 
-/* Bytes a token of a tokenizer, on the beginning of the text, and how long that took. */
+/* What a tokenizer makes of the beginning of the text. */
 static enum kiln_status try_tokenizer(struct kiln_minutes *m, const struct kiln_tokenizer *tok,
                                       const struct sample *sample, struct kiln_err *err) {
     struct kiln_ids ids = {0};
@@ -115,8 +115,12 @@ static enum kiln_status try_tokenizer(struct kiln_minutes *m, const struct kiln_
     const enum kiln_status status =
         kiln_tokenizer_encode(tok, sample->text, size, false, &ids, err);
     if (status == KILN_OK && ids.n > 0) {
-        m->request.text.bytes_per_token = (double)size / (double)ids.n;
-        m->request.fixed.vocab = kiln_tokenizer_vocab(tok);
+        struct kiln_choose_text *text = &m->request.text;
+        const size_t vocab = kiln_tokenizer_vocab(tok), n = ids.n < HARD ? ids.n : HARD;
+        text->bytes_per_token = (double)size / (double)ids.n;
+        text->trigram_bits = kiln_trigram_bits(ids.id, n, vocab) / text->bytes_per_token;
+        text->trigram_ids = (double)n;
+        m->request.fixed.vocab = vocab;
     }
     kiln_ids_free(&ids);
     return status;
@@ -280,6 +284,27 @@ static enum kiln_status ask(struct kiln_minutes *m, struct kiln_err *err) {
     return kiln_choose(&m->request, &m->choice, err);
 }
 
+/* A vocabulary from the beginning of the text; a smaller one where that does not teach so many. */
+static enum kiln_status learn(struct kiln_minutes *m, const struct sample *sample, size_t vocab,
+                              struct kiln_err *err) {
+    enum kiln_status status = KILN_EINPUT;
+    for (; status == KILN_EINPUT && vocab >= 260; vocab = vocab / 2) {
+        const struct kiln_learn how = {.kind = KILN_LEARN_CHARACTERS,
+                                       .vocab = vocab,
+                                       .threads = m->request.plan.threads,
+                                       .separator = "<|endoftext|>",
+                                       .blank_lines = m->settings.blank_lines};
+        struct kiln_learner *learner;
+        KILN_TRY(kiln_learner_create(&how, &learner, err));
+        status = kiln_learner_add(learner, sample->text, sample->size, err);
+        if (status == KILN_OK) {
+            status = kiln_learner_finish(learner, &m->tokenizer, err);
+        }
+        kiln_learner_destroy(learner);
+    }
+    return status == KILN_EINPUT ? kiln_tokenizer_bytes(&m->tokenizer, err) : status;
+}
+
 /* The tokenizer: named, or of a model, or bytes, or learned here; with it the choice is made again,
  * with what it does to this text. */
 static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct sample *sample,
@@ -296,8 +321,7 @@ static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct sa
         kiln_tokenizer_destroy(tok);
         return status;
     }
-    KILN_TRY(kiln_tokenizer_train(sample->text, sample->size, "<|endoftext|>", vocab, &m->tokenizer,
-                                  err));
+    KILN_TRY(learn(m, sample, vocab, err));
     return try_tokenizer(m, m->tokenizer, sample, err);
 }
 

@@ -62,8 +62,7 @@ static enum kiln_status find_run(const char *name, struct kiln_model_source *out
                  "give a run folder, a Hugging Face folder, a .gguf, a llama2.c .bin or a preset",
                  name);
     KILN_TRY(newest_weights(name, out->path, sizeof out->path, err));
-    snprintf(path, sizeof path, "%s/tokenizer.bin", name);
-    if (kiln_path_exists(path)) {
+    if (kiln_tokenizer_in(name, path, sizeof path)) {
         snprintf(out->tokenizer, sizeof out->tokenizer, "%s", path);
     }
     return KILN_OK;

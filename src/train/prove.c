@@ -10,7 +10,9 @@
 #include "base/pool.h"
 #include "infer/session.h"
 #include "kiln/train.h"
+#include "model/gguf.h"
 #include "model/stored_dims.h"
+#include "text/text_int.h"
 
 #define TOKENS                                                                         \
     16 /* enough for every position and weight to have its say, quick for large models \
@@ -159,5 +161,53 @@ enum kiln_status kiln_model_prove(const struct kiln_model *model, enum kiln_form
     kiln_table_destroy(p.table);
     kiln_free(p.weights);
     kiln_checkpoint_close(file);
+    return status;
+}
+
+/* ---- saving --------------------------------------------------------------------------------- */
+
+struct saving {
+    const struct kiln_model *model;
+    enum kiln_format format;
+    const struct kiln_save_options *how;
+    struct kiln_proof *out;
+};
+
+static enum kiln_status prove_saved(void *context, const char *path, struct kiln_err *err) {
+    const struct saving *saving = context;
+    return kiln_model_prove(saving->model, saving->format, saving->how->dtype, path, saving->out,
+                            err);
+}
+
+static enum kiln_status add_more(void *context, const char *folder, struct kiln_err *err) {
+    const struct saving *saving = context;
+    return saving->how->add != NULL ? saving->how->add(saving->how->context, folder, err) : KILN_OK;
+}
+
+enum kiln_status kiln_model_save(const struct kiln_model *model, enum kiln_format format,
+                                 const char *path, const struct kiln_tokenizer *tokenizer,
+                                 const struct kiln_save_options *how, struct kiln_proof *out,
+                                 struct kiln_err *err) {
+    struct saving saving = {.model = model, .format = format, .how = how, .out = out};
+    struct kiln_gguf_pairs pairs = {0};
+    struct kiln_save_options all = *how;
+    all.prove = prove_saved;
+    all.add = add_more;
+    all.context = &saving;
+    all.pairs = &pairs;
+    enum kiln_status status = KILN_OK;
+    if (tokenizer != NULL) {
+        all.bos = kiln_tokenizer_bos(tokenizer);
+        all.eos = kiln_tokenizer_eos(tokenizer);
+        all.has_bos = all.bos != KILN_NO_ID;
+        all.has_eos = all.eos != KILN_NO_ID;
+        if (format == KILN_FORMAT_GGUF) {
+            status = kiln_gguf_tokenizer_put(tokenizer, model->table->dims.vocab, &pairs, err);
+        }
+    }
+    if (status == KILN_OK) {
+        status = kiln_checkpoint_save(format, path, model->table, model->weights, &all, err);
+    }
+    kiln_gguf_pairs_free(&pairs);
     return status;
 }

@@ -276,7 +276,8 @@ static enum kiln_status restore_state(const struct replay *r, struct kiln_err *e
 }
 
 static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
-    static const char *const links[] = {"data.tok", "val.tok", "tokenizer.bin"};
+    static const char *const links[] = {"data.tok", "val.tok", "tokenizer.bin", "tokenizer.json",
+                                        "tokenizer_config.json"};
     char path[PATH_ROOM];
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
         KILN_TRY(link_file(r, links[i], err));

@@ -206,8 +206,7 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
     KILN_TRY(kiln_settings_lora(&run->settings, &lora, err));
     KILN_TRY(kiln_table_create_lora(&dims, &lora, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
-    kiln_run_file(run, "tokenizer.bin", path, sizeof path);
-    bool own = kiln_path_exists(path);
+    bool own = kiln_tokenizer_in(run->folder, path, sizeof path);
     KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
     KILN_TRY(reopen_data(run, err));
     if (run->inherited >= 0) {

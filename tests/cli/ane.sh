@@ -28,7 +28,8 @@ hash_of() { sed -n 's/^{.*"weights_hash": "\([0-9a-f]*\)".*}$/\1/p' "$1"; }
 
 # ---- the bits of the simulator --------------------------------------------------------------------
 n=0
-for mode in '' --no-extras '--weight-mode dynamic' --doc-mask '--weight-mode dynamic --doc-mask' '--budget 30' '--no-extras --budget 14'; do
+for mode in '' --no-extras '--weight-mode dynamic' --doc-mask '--weight-mode dynamic --doc-mask' \
+    '--model stories15m --lora 3 --lora-targets all' '--model stories15m --lora 2 --weight-mode dynamic' '--budget 30' '--no-extras --budget 14'; do
     n=$((n + 1))
     for device in sim ane; do
         # shellcheck disable=SC2086 # words
@@ -39,7 +40,7 @@ for mode in '' --no-extras '--weight-mode dynamic' --doc-mask '--weight-mode dyn
     cmp -s sim-hash ane-hash || fail "--device ane $mode: other weights than --device sim"
     nothing_staged
 done
-grep -q '"restarts":[1-9]' ane-6/metrics.jsonl || fail 'a budget of 30 needed no restart'
+grep -q '"restarts":[1-9]' ane-8/metrics.jsonl || fail 'a budget of 30 needed no restart'
 
 # Weights that a patch changes are patched, where it is seen to work; the bits are the same.
 expect 0 "$kiln" train "${tiny[@]}" --steps 4 --device sim --budget 1000 --out compiled --json

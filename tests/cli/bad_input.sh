@@ -59,7 +59,9 @@ refuses '/dev/null' train --data text.txt "${tiny[@]}" --steps 2 --out /dev/null
 refuses absent.bin tokenize text.txt -o t.tok --tokenizer absent.bin
 refuses empty.txt tokenize empty.txt -o t.tok
 refuses 'too few' tokenize text.txt -o t.tok --train-bpe 100000
-if [ -e t.tok ] || [ -e t.tokenizer.bin ]; then fail 'a failed tokenize left files'; fi
+refuses 'too few' tokenize text.txt --train-bpe 100000
+refuses absent.txt tokenize text.txt absent.txt --train-bpe 260
+if [ -e t.tok ] || [ -e t.tokenizer.json ] || [ -e tokenizer.json ]; then fail 'a failed tokenize left files'; fi
 
 # what exists is not replaced
 echo mine >mine.tok

@@ -12,11 +12,56 @@ says stdout '400 documents'
 expect 0 "$KILN" inspect bytes.tok
 says stdout 'vocabulary 259'
 
-expect 0 "$KILN" tokenize text.txt -o own.tok --train-bpe 300
-[ -s own.tokenizer.bin ] || fail 'the vocabulary was not kept'
-expect 0 "$KILN" inspect own.tokenizer.bin
-says stdout '300 ids'
-expect 0 "$KILN" tokenize text.txt -o again.tok --tokenizer own.tokenizer.bin
-cmp own.tok again.tok || fail 'the saved vocabulary cuts the text otherwise'
+# the ids and the vocabulary beside them, in either form; saved, it cuts the text the same
+expect 0 "$KILN" tokenize text.txt -o own.tok --train-bpe 280
+[ -s own.tokenizer.json ] || fail 'the vocabulary was not kept'
+expect 0 "$KILN" tokenize text.txt -o llama2.tok --train-bpe 280 --save llama2.bin
+for tok in own.tokenizer.json llama2.bin; do
+    expect 0 "$KILN" inspect "$tok"
+    says stdout '280 ids'
+    expect 0 "$KILN" tokenize text.txt -o again.tok --tokenizer "$tok" --force
+    case $tok in own*) cmp own.tok again.tok ;; *) cmp llama2.tok again.tok ;; esac ||
+        fail "$tok cuts the text otherwise"
+done
 expect 0 "$KILN" inspect own.tok --json
-says stdout '"vocab": 300'
+says stdout '"vocab": 280'
+
+# the vocabulary alone, of two texts; tokenizer.json without a name; nothing is replaced unasked
+expect 0 "$KILN" tokenize --train-bpe 280 text.txt
+says stdout 'tokenizer.json: 280 ids, learned from 21 kB of text'
+cmp tokenizer.json own.tokenizer.json || fail 'two ways to the same vocabulary differ'
+expect 1 "$KILN" tokenize --train-bpe 280 text.txt
+says stderr 'tokenizer.json exists'
+head -n 400 text.txt >a.txt
+tail -n 400 text.txt >b.txt
+for threads in 1 2 3 7; do
+    expect 0 "$KILN" tokenize --train-bpe 280 a.txt b.txt -o "two$threads.json" --threads $threads
+    cmp own.tokenizer.json "two$threads.json" || fail "two texts, $threads threads: others are learned"
+done
+expect 0 "$KILN" tokenize --train-bpe 280 a.txt b.txt -o two.bin --json
+says stdout '"tokenizer": "two.bin"'
+cmp two.bin llama2.bin || fail 'two texts teach characters otherwise'
+
+# text that is no UTF-8 is handled byte by byte, and said
+{ cat text.txt; printf 'a\377b\300\200'; } >broken.txt
+expect 0 "$KILN" tokenize --train-bpe 280 broken.txt -o broken.json
+says stdout '3 bytes of it are not UTF-8'
+
+# a run keeps the vocabulary, and what it generates is text of it
+expect 0 "$KILN" train --data text.txt --tokenizer tokenizer.json --model stories15m --dim 32 \
+    --hidden 64 --heads 2 --kv-heads 2 --layers 1 --seq 32 --batch 4 --steps 120 --lr 1e-2 --out run
+cmp tokenizer.json run/tokenizer.json || fail 'the run keeps another vocabulary'
+expect 0 "$KILN" generate run -p 'The 7 birds sang' -n 40 --temperature 0
+says stdout 'The 7 birds sang to the'
+says stdout 'old trees'
+
+# bytes that are no UTF-8 are kept, and said
+printf 'a \377\376 b\303\n' >bad.txt
+expect 0 "$KILN" tokenize bad.txt -o bad.tok
+says stdout '3 bytes of the text are not UTF-8'
+expect 0 "$KILN" tokenize bad.txt --ids --tokenizer bytes
+mv stdout bad.ids
+expect 0 "$KILN" tokenize bad.ids --decode --tokenizer bytes
+cmp stdout bad.txt || fail 'decoding does not give the bytes back'
+expect 1 "$KILN" tokenize text.txt --decode --tokenizer bytes
+says stderr 'is no id'

@@ -58,6 +58,9 @@ refuses 'heads 5 does not divide dim' bench --heads 5
 refuses 'a preset has no weights' convert stories15m out.bin
 refuses '-o is missing' tokenize text.txt
 refuses 'contradict each other' tokenize text.txt -o t.tok --tokenizer bytes --train-bpe 300
-refuses 'add --train-bpe' tokenize text.txt -o t.tok --save tok.bin
+refuses 'name it .json' tokenize text.txt --train-bpe 300 --save tok.txt
+refuses 'both name the vocabulary' tokenize text.txt --train-bpe 300 -o a.json --save b.json
+refuses 'takes the ids of one text' tokenize text.txt text.txt --train-bpe 300 -o t.tok
+refuses 'takes the ids of one text' tokenize text.txt text.txt -o t.tok
 rm -f stdout stderr
 [ -z "$(ls -A)" ] || fail "wrong usage left files behind: $(ls -A)"

@@ -43,6 +43,11 @@ static double centre(const struct kiln_tensor *t) {
 }
 
 void oracle_open_dims(struct oracle *o, const struct kiln_dims *dims) {
+    oracle_open_lora(o, dims, &(struct kiln_lora){.rank = 0});
+}
+
+void oracle_open_lora(struct oracle *o, const struct kiln_dims *dims,
+                      const struct kiln_lora *lora) {
     struct kiln_err err;
     memset(o, 0, sizeof *o);
     o->d = *dims;
@@ -52,9 +57,10 @@ void oracle_open_dims(struct oracle *o, const struct kiln_dims *dims) {
     o->d.rope_theta = 500.0f;
     o->seq = dims->seq;
     o->mode.seq = dims->seq;
+    o->mode.lora = *lora;
     o->layer = 1;
     CHECK_OK(kiln_dims_check(&o->d, &err), &err);
-    CHECK_OK(kiln_table_create(&o->d, &o->table, &err), &err);
+    CHECK_OK(kiln_table_create_lora(&o->d, lora, &o->table, &err), &err);
     o->weights = kiln_alloc(o->table->size, sizeof *o->weights);
     CHECK(o->weights != NULL);
     unsigned state = 99;
@@ -82,26 +88,43 @@ const float *oracle_weight(const struct oracle *o, enum kiln_role role) {
     return o->weights + find(o, role)->offset;
 }
 
-/* The bias of a matrix; NULL: it has none. */
-static const float *bias_of(const struct oracle *o, enum kiln_role role) {
+/* Element r of the bias of a matrix; 0: it has none. */
+static double bias_at(const struct oracle *o, enum kiln_role role, size_t r) {
     const bool q = role == KILN_WQ, k = role == KILN_WK, v = role == KILN_WV;
-    return o->d.qkv_bias && (q || k || v) ? oracle_weight(o, q   ? KILN_BQ
-                                                             : k ? KILN_BK
-                                                                 : KILN_BV)
-                                          : NULL;
+    if (!o->d.qkv_bias || !(q || k || v)) {
+        return 0;
+    }
+    return (double)oracle_weight(o, q ? KILN_BQ : k ? KILN_BK : KILN_BV)[r];
+}
+
+/* y += alpha/r B A x of one token. */
+static void add_adapter(const struct oracle *o, const struct kiln_tensor *w, const double *x,
+                        double *y) {
+    const struct kiln_tensor *a = kiln_lora_find(o->table, w, 0);
+    const struct kiln_tensor *b = kiln_lora_find(o->table, w, 1);
+    for (size_t k = 0; a && k < a->rows; k++) {
+        double u = 0;
+        for (size_t c = 0; c < a->cols; c++) {
+            u += (double)o->weights[a->offset + k * a->cols + c] * x[c];
+        }
+        u *= o->mode.lora.alpha / (double)a->rows;
+        for (size_t r = 0; r < b->rows; r++) {
+            y[r] += (double)o->weights[b->offset + r * b->cols + k] * u;
+        }
+    }
 }
 
 void oracle_linear(const struct oracle *o, enum kiln_role role, const double *x, double *y) {
     const struct kiln_tensor *w = find(o, role);
-    const float *bias = bias_of(o, role);
     for (size_t t = 0; t < o->seq; t++) {
         for (size_t r = 0; r < w->rows; r++) {
-            double sum = bias ? (double)bias[r] : 0;
+            double sum = bias_at(o, role, r);
             for (size_t c = 0; c < w->cols; c++) {
                 sum += (double)o->weights[w->offset + r * w->cols + c] * x[t * w->cols + c];
             }
             y[t * w->rows + r] = sum;
         }
+        add_adapter(o, w, x + t * w->cols, y + t * w->rows);
     }
 }
 

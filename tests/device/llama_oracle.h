@@ -23,6 +23,8 @@ void oracle_open(struct oracle *o, size_t dim, size_t heads, size_t kv_heads, si
                  size_t seq);
 /* The same of sizes that are completed: layers, vocab, eps, theta. */
 void oracle_open_dims(struct oracle *o, const struct kiln_dims *dims);
+/* The same with adapters, which oracle_linear has beside the matrices. */
+void oracle_open_lora(struct oracle *o, const struct kiln_dims *dims, const struct kiln_lora *lora);
 void oracle_close(struct oracle *o);
 
 /* n doubles near +-1 that fp16 holds exactly, the same for the same seed. The test frees them. */

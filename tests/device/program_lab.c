@@ -11,6 +11,29 @@
 
 #define TOLERANCE 3e-3
 
+/* The adapters of a program into its input, as programs.h has them. */
+static void give_adapters(struct program_run *run) {
+    const struct oracle *o = run->o;
+    for (size_t i = 0; i < run->in.n_adapters; i++) {
+        const struct kiln_npu_adapter *at = &run->in.adapters[i];
+        const struct kiln_tensor *w = kiln_table_find(o->table, at->role, o->layer);
+        const struct kiln_tensor *a = kiln_lora_find(o->table, w, 0);
+        const struct kiln_tensor *b = kiln_lora_find(o->table, w, 1);
+        CHECK(a->cols == at->cols && b->rows == at->rows && a->rows == at->rank);
+        const double scale = o->mode.lora.alpha / (double)at->rank;
+        for (size_t k = 0; k < at->rank; k++) {
+            for (size_t c = 0; c < at->cols; c++) {
+                run->input[c * run->in.width + at->a + k] =
+                    kiln_f64_to_f16(scale * (double)o->weights[a->offset + k * a->cols + c]);
+            }
+            for (size_t r = 0; r < at->rows; r++) {
+                run->input[r * run->in.width + at->b + k] =
+                    kiln_f32_to_f16(o->weights[b->offset + r * b->cols + k]);
+            }
+        }
+    }
+}
+
 void run_open(struct program_run *run, const struct oracle *o, enum kiln_npu_kind kind,
               size_t part) {
     memset(run, 0, sizeof *run);
@@ -22,6 +45,7 @@ void run_open(struct program_run *run, const struct oracle *o, enum kiln_npu_kin
     run->input = kiln_alloc(run->in.bytes, 1);
     run->output = kiln_alloc(run->out.bytes, 1);
     CHECK(run->input && run->output);
+    give_adapters(run);
     if (run->in.starts > 0) {
         uint16_t *rows = kiln_alloc(KILN_NPU_STARTS * run->width, sizeof *rows);
         kiln_npu_fill_starts(o->starts, o->seq, rows);

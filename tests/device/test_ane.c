@@ -294,6 +294,31 @@ TEST(surface_bytes_are_those_of_the_plan_with_dynamic_weights) {
     moves_what_is_planned("weight-mode=dynamic kv-heads=4");
 }
 
+TEST_WITHIN(surface_bytes_are_those_of_the_plan_with_documents, 120) {
+    moves_what_is_planned("doc-mask=1 vocab=259 overlap=off");
+}
+TEST(surface_bytes_are_those_of_the_plan_with_documents_and_dynamic_weights) {
+    moves_what_is_planned("doc-mask=1 weight-mode=dynamic vocab=259");
+}
+TEST(surface_bytes_are_those_of_the_plan_with_adapters) {
+    moves_what_is_planned("lora=3 lora-targets=all vocab=259");
+}
+TEST(surface_bytes_are_those_of_the_plan_with_adapters_and_dynamic_weights) {
+    moves_what_is_planned("lora=20 lora-targets=q,up weight-mode=dynamic vocab=259");
+}
+
+/* Adapters are inputs: the kernels of the frozen weights are compiled for the first window, and
+ * serve evaluations and all windows after it. */
+TEST(kernels_of_frozen_weights_are_compiled_once) {
+    const char *folder =
+        tiny_run("frozen", "device=sim lora=4 steps=5 budget=100000 vocab=259", NULL);
+    CHECK(metric(folder, 1, "compiles") > 0);
+    for (size_t step = 2; step <= 5; step++) {
+        CHECK_EQ(metric(folder, step, "compiles"), 0);
+    }
+    CHECK(real_metric(folder, 5, "loss") < real_metric(folder, 1, "loss"));
+}
+
 /* ---- the queue
  * ----------------------------------------------------------------------------------- */
 

@@ -41,11 +41,17 @@ struct outcome {
 static void check_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
                           const struct kiln_device *device) {
     struct kiln_device_traffic t;
+    struct kiln_device_traffic of_model;
+    struct kiln_table *model;
+    struct kiln_err err;
     kiln_device_traffic(table, options, &t);
+    CHECK_OK(kiln_table_create(&table->dims, &model, &err), &err); /* frozen weights, too */
+    kiln_device_traffic(model, options, &of_model);
+    kiln_table_destroy(model);
     const uint64_t layers = 2 * table->dims.layers;
     CHECK_EQ(device->counts.surface_written,
              layers * (t.forward_kept.written + t.backward.written) + 2 * t.head.written +
-                 t.weights.written);
+                 of_model.weights.written);
     CHECK_EQ(device->counts.surface_read,
              layers * (t.forward_kept.read + t.backward.read) + 2 * t.head.read + t.weights.read);
 }
@@ -58,14 +64,17 @@ static struct outcome run(const struct kiln_table *table, float *weights,
         .precision = choice.id == KILN_CPU ? KILN_PRECISION_FP32 : KILN_PRECISION_FP16,
         .training = true,
         .doc_mask = documents};
-    struct outcome out = {.gradients = kiln_alloc(table->size, sizeof(float))};
+    const size_t trained = kiln_trained_size(table);
+    const bool frozen = table->trained > 0;
+    struct outcome out = {.gradients = kiln_alloc(trained, sizeof(float))};
     float *embedding = kiln_alloc(table->dims.vocab * table->dims.dim, sizeof(float));
     size_t vocab = table->dims.vocab;
     struct kiln_engine engine;
     struct kiln_err err;
     CHECK(out.gradients && embedding);
     const struct kiln_engine_memory memory = {
-        .weights = weights, .optimizer.gradients = {.all = out.gradients, .embedding = embedding}};
+        .weights = weights,
+        .optimizer.gradients = {.all = out.gradients, .embedding = frozen ? NULL : embedding}};
     struct kiln_plan_request request = kiln_plan_simple(table, &options, 2, 2);
     request.doc_mask = documents;
     CHECK_OK(kiln_engine_plan(&engine, table, &request, &err), &err);
@@ -77,11 +86,11 @@ static struct outcome run(const struct kiln_table *table, float *weights,
     check_traffic(table, &options, engine.device);
     kiln_engine_close(&engine);
     const struct kiln_tensor *embed = kiln_table_find(table, KILN_EMBED, KILN_NO_LAYER);
-    for (size_t i = 0; i < vocab * table->dims.dim; i++) {
+    for (size_t i = 0; !frozen && i < vocab * table->dims.dim; i++) {
         out.gradients[embed->offset + i] =
             embedding[i] + (table->dims.tied ? out.gradients[embed->offset + i] : 0.0f);
     }
-    for (size_t i = 0; i < table->size; i++) {
+    for (size_t i = 0; i < trained; i++) {
         out.gradients[i] /= scale;
     }
     kiln_free(embedding);
@@ -99,7 +108,15 @@ static float *random_weights(const struct kiln_table *table) {
     float *weights = kiln_alloc(table->size, sizeof *weights);
     CHECK(weights != NULL);
     kiln_weights_init(table, 5, weights);
-    for (size_t i = 0; i < table->n_tensors; i++) {
+    for (size_t i = table->n_base; i < table->n_tensors; i++) {
+        const struct kiln_tensor *t = &table->tensors[i];
+        for (size_t e = 0; e < t->rows * t->cols; e++) { /* B, too: else dA is 0 */
+            weights[t->offset + e] = 0.7f *
+                                     (float)kiln_random_normal(8, KILN_STREAM_TEST, t->offset + e) /
+                                     sqrtf((float)t->cols);
+        }
+    }
+    for (size_t i = 0; i < table->n_base; i++) {
         const struct kiln_tensor *t = &table->tensors[i];
         for (size_t e = 0; e < t->rows * t->cols; e++) {
             float *w = &weights[t->offset + e];
@@ -111,7 +128,8 @@ static float *random_weights(const struct kiln_table *table) {
     return weights;
 }
 
-static void compare(const char *name, struct kiln_dims dims, bool documents) {
+static void compare(const char *name, struct kiln_dims dims, const struct kiln_lora *lora,
+                    bool documents) {
     struct kiln_table *table;
     struct kiln_err err;
     dims.layers = 2;
@@ -119,7 +137,7 @@ static void compare(const char *name, struct kiln_dims dims, bool documents) {
     dims.seq = SEQ;
     dims.rms_eps = 1e-6f;
     dims.rope_theta = 1000.0f;
-    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    CHECK_OK(kiln_table_create_lora(&dims, lora, &table, &err), &err);
     float *weights = random_weights(table);
     const struct outcome want =
         run(table, weights, (struct kiln_device_choice){.id = KILN_CPU}, documents, 1);
@@ -127,10 +145,11 @@ static void compare(const char *name, struct kiln_dims dims, bool documents) {
         const struct outcome got = run(table, weights, choices[c], documents, 16);
         double worst = 0;
         CHECK_CLOSE(got.loss / want.loss, 1, 2e-3);
-        for (size_t i = 0; i < table->n_tensors; i++) {
+        for (size_t i = lora->rank > 0 ? table->n_base : 0; i < table->n_tensors; i++) {
             const struct kiln_tensor *t = &table->tensors[i];
+            const size_t first = kiln_trained_at(table, t->offset);
             double off = 0, all = 0;
-            for (size_t e = t->offset; e < t->offset + t->rows * t->cols; e++) {
+            for (size_t e = first; e < first + t->rows * t->cols; e++) {
                 const double a = (double)got.gradients[e], b = (double)want.gradients[e];
                 off += (a - b) * (a - b);
                 all += b * b;
@@ -152,14 +171,21 @@ static void compare(const char *name, struct kiln_dims dims, bool documents) {
 }
 
 static void gradients_are_those_of_the_cpu(const char *name, struct kiln_dims dims) {
-    compare(name, dims, false);
+    compare(name, dims, &(struct kiln_lora){.rank = 0}, false);
 }
 
 TEST_WITHIN(documents_are_masked_on_sim_as_on_cpu, 120) {
     struct kiln_dims dims = {.dim = 48, .hidden = 80, .heads = 4, .kv_heads = 2, .tied = true};
-    compare("documents", dims, true);
+    compare("documents", dims, &(struct kiln_lora){.rank = 0}, true);
     dims.qkv_bias = dims.qk_norm = true;
-    compare("qwen, documents", dims, true);
+    compare("qwen, documents", dims, &(struct kiln_lora){.rank = 0}, true);
+}
+TEST_WITHIN(adapters_are_trained_on_sim_as_on_cpu, 120) {
+    struct kiln_dims dims = {.dim = 48, .hidden = 80, .heads = 4, .kv_heads = 2, .tied = true};
+    compare("adapters", dims, &(struct kiln_lora){5, 8, KILN_LORA_ALL}, false);
+    dims.qkv_bias = dims.qk_norm = true;
+    dims.head_size = 16;
+    compare("qwen, adapters", dims, &(struct kiln_lora){2, 3, KILN_LORA_Q | KILN_LORA_DOWN}, true);
 }
 TEST_WITHIN(a_model_shaped_as_qwen2_trains_on_sim_as_on_cpu, 120) {
     gradients_are_those_of_the_cpu(

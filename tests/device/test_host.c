@@ -284,6 +284,52 @@ static void check_bias_backward(struct host_bench *x) {
 }
 TEST(gradients_of_biases_are_sums_over_tokens) { host_on_all(check_bias_backward, false); }
 
+/* Both directions of an adapter's [channels, rank]: rows of channels, and rows of ranks. */
+static void check_adapter_sums(struct host_bench *x) {
+    enum { N = 37, R = 3 };
+    float *w = lab_floats((size_t)N * R, 0, 1.0F), *low = lab_memory(R * x->w, sizeof *low, 0);
+    float got[N * R];
+    double want[N * R] = {0};
+    for (size_t turned = 0; turned < 2; turned++) {
+        const size_t by_channel = turned ? 1 : R, by_rank = turned ? N : 1;
+        memset(want, 0, sizeof want);
+        memset(got, 0xff, sizeof got);
+        for (size_t b = 0; b < x->b; b++) {
+            uint16_t *in = host_halves(x, N, 1.0F);
+            kiln_host_narrow(&x->host, &(struct kiln_host_narrow){.w = w,
+                                                                  .by_channel = by_channel,
+                                                                  .by_rank = by_rank,
+                                                                  .scale = 1.5F,
+                                                                  .x = in,
+                                                                  .channels = N,
+                                                                  .rank = R,
+                                                                  .out = low});
+            for (size_t i = 0; i < R * x->w; i++) {
+                const size_t k = i / x->w, t = i % x->w;
+                double sum = 0;
+                for (size_t c = 0; t < x->t && c < N; c++) {
+                    const double value = host_half(x, in, c * x->w + t);
+                    sum += 1.5 * (double)w[c * by_channel + k * by_rank] * value;
+                    want[c * by_channel + k * by_rank] += (double)low[i] * value;
+                }
+                CHECK(t >= x->t || fabs((double)low[i] - sum) < 1e-4);
+            }
+            kiln_host_contract(&x->host, &(struct kiln_host_contract){.small = low,
+                                                                      .x = in,
+                                                                      .channels = N,
+                                                                      .rank = R,
+                                                                      .out = got,
+                                                                      .by_channel = by_channel,
+                                                                      .by_rank = by_rank,
+                                                                      .add = b > 0});
+        }
+        for (size_t i = 0; i < (size_t)N * R; i++) {
+            CHECK_CLOSE(got[i], want[i], 1e-5 * (double)x->n);
+        }
+    }
+}
+TEST(sums_of_adapters_are_their_definition) { host_on_all(check_adapter_sums, false); }
+
 /* ---- memory -------------------------------------------------------------------------------- */
 
 static void check_memory(struct host_bench *x) {

@@ -125,13 +125,13 @@ TEST(kinds_have_names_that_are_found_again) {
 /* ---- limits of the hardware ------------------------------------------------------------------ */
 
 /* A program of every kind, one layer, weights all zero: pages that nobody writes take no memory. */
-static void check_limits(const char *name, struct kiln_dims dims, bool doc_mask,
+static void check_limits(const char *name, struct kiln_dims dims, struct kiln_npu_mode mode,
                          const struct kiln_sim_limits *limits) {
     struct kiln_table *table;
     struct kiln_err err;
-    const struct kiln_npu_mode mode = {.seq = dims.seq, .doc_mask = doc_mask};
+    mode.seq = dims.seq;
     dims.layers = 1;
-    CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
+    CHECK_OK(kiln_table_create_lora(&dims, &mode.lora, &table, &err), &err);
     float *weights = calloc(table->size, sizeof *weights);
     CHECK(weights != NULL);
     for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
@@ -158,7 +158,7 @@ TEST(programs_of_every_preset_keep_to_the_limits) {
     struct kiln_sim_limits limits;
     kiln_sim_limits_default(&limits);
     for (const struct kiln_preset *preset = kiln_presets(); preset->name; preset++) {
-        check_limits(preset->name, preset->dims, false, &limits);
+        check_limits(preset->name, preset->dims, (struct kiln_npu_mode){.seq = 0}, &limits);
     }
 }
 
@@ -178,10 +178,11 @@ TEST(programs_of_qwen_keep_to_the_limits) {
     qwen2.rope_theta = qwen3.rope_theta = 1e6f;
     qwen2.qkv_bias = qwen3.qk_norm = true;
     qwen3.head_size = 128;
-    check_limits("qwen2", qwen2, false, &limits);
-    check_limits("qwen3", qwen3, false, &limits);
+    check_limits("qwen2", qwen2, (struct kiln_npu_mode){.seq = 0}, &limits);
+    check_limits("qwen3", qwen3, (struct kiln_npu_mode){.seq = 0}, &limits);
     qwen3.qkv_bias = true;
-    check_limits("both", qwen3, true, &limits);
+    const struct kiln_npu_mode all = {.doc_mask = true, .lora = {64, 64, KILN_LORA_ALL}};
+    check_limits("both", qwen3, all, &limits);
 }
 
 /* The strictest that any source reports, as far as it can be kept: one input, one blob a file. */
@@ -190,8 +191,11 @@ TEST(programs_take_one_input_and_one_blob_a_file) {
     kiln_sim_limits_default(&limits);
     limits.value[KILN_SIM_SINGLE_INPUT] = 1;
     limits.value[KILN_SIM_ONE_BLOB] = 1;
-    check_limits("stories15m", kiln_preset_find("stories15m")->dims, false, &limits);
-    check_limits("stories15m, documents", kiln_preset_find("stories15m")->dims, true, &limits);
+    check_limits("stories15m", kiln_preset_find("stories15m")->dims,
+                 (struct kiln_npu_mode){.seq = 0}, &limits);
+    const struct kiln_npu_mode all = {.doc_mask = true, .lora = {8, 16, KILN_LORA_ALL}};
+    check_limits("stories15m, documents, adapters", kiln_preset_find("stories15m")->dims, all,
+                 &limits);
 }
 
 /* ---- surfaces -------------------------------------------------------------------------------- */

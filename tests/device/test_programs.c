@@ -396,12 +396,13 @@ static check_fn *const checks[KILN_NPU_KINDS] = {
     [KILN_NPU_KV_BWD] = check_pair_bwd,
 };
 
-static void check_kinds_with(const struct kiln_dims *dims, const uint32_t *starts) {
+static void check_kinds_with(const struct kiln_dims *dims, const struct kiln_lora *lora,
+                             const uint32_t *starts) {
     for (int kind = 0; kind < KILN_NPU_KINDS; kind++) {
         struct oracle o;
         struct values v;
         struct program_run run;
-        oracle_open_dims(&o, dims);
+        oracle_open_lora(&o, dims, lora);
         o.starts = starts;
         o.mode.doc_mask = starts != NULL;
         values_open(&v, &o);
@@ -413,7 +414,9 @@ static void check_kinds_with(const struct kiln_dims *dims, const uint32_t *start
     }
 }
 
-static void check_kinds_of(const struct kiln_dims *dims) { check_kinds_with(dims, NULL); }
+static void check_kinds_of(const struct kiln_dims *dims) {
+    check_kinds_with(dims, &(struct kiln_lora){.rank = 0}, NULL);
+}
 
 static void check_every_kind(size_t dim, size_t heads, size_t kv_heads, size_t hidden, size_t seq) {
     check_kinds_of(&(struct kiln_dims){
@@ -473,10 +476,24 @@ TEST(programs_of_a_layer_are_right_with_documents) {
         starts[t] = t < 3 ? 0 : t < 4 ? 3 : t < 66 ? 4 : 66;
     }
     struct kiln_dims d = {.dim = 4, .hidden = 2, .heads = 1, .kv_heads = 1, .seq = T};
-    check_kinds_with(&d, starts);
+    check_kinds_with(&d, &(struct kiln_lora){.rank = 0}, starts);
     d.qkv_bias = d.qk_norm = true;
     d.seq = 20;
-    check_kinds_with(&d, starts);
+    check_kinds_with(&d, &(struct kiln_lora){.rank = 0}, starts);
+}
+/* A rank that is no multiple of 16, on every matrix and on some; inputs that grow taller by it. */
+TEST(programs_of_a_layer_are_right_with_adapters) {
+    struct kiln_dims d = {.dim = 32, .hidden = 40, .heads = 4, .kv_heads = 2, .seq = 20};
+    struct kiln_lora lora = {.rank = 3, .alpha = 4.5, .targets = KILN_LORA_ALL};
+    check_kinds_with(&d, &lora, NULL);
+    lora.targets = KILN_LORA_Q | KILN_LORA_V | KILN_LORA_DOWN;
+    d.head_size = 12;
+    d.qkv_bias = d.qk_norm = true;
+    uint32_t starts[20];
+    for (uint32_t t = 0; t < 20; t++) {
+        starts[t] = t < 7 ? 0 : 7;
+    }
+    check_kinds_with(&d, &lora, starts);
 }
 /* Sums of whole numbers beyond 2048 are none in fp16: the mask is right nevertheless. */
 TEST(documents_are_told_apart_in_long_sequences) {

@@ -279,9 +279,12 @@ TEST(a_weight_that_is_not_finite_is_named) {
 
 TEST(files_of_other_formats_are_recognized) {
     char bytes[64] = "GGUF\003";
-    check_refused(test_file("a.gguf", bytes, sizeof bytes), "GGUF");
-    check_refused(test_file("v1.bin", "24ka\001\000\000\000", 8), "--version 0");
+    check_refused(test_file("a.gguf", bytes, sizeof bytes), "general.architecture");
+    check_refused(test_file("v1.bin", "24ka\001\000\000\000", 8), "cut short");
+    check_refused(test_file("v9.bin", "24ka\011\000\000\000 and then so many bytes more", 36),
+                  "header");
     check_refused(test_file("a.pt", "PK\003\004", 4), "PyTorch");
+    check_refused(test_file("a.safetensors", "\002\0\0\0\0\0\0\0{\"a\":1}", 15), "safetensors");
     check_refused(test_file("text.bin", "Once upon a time there was a small kiln.", 40), "header");
     check_refused(test_path("none.bin"), "No such file");
     check_refused(test_folder(), "folder");

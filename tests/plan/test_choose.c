@@ -13,7 +13,7 @@
 static struct kiln_choose_request request_of(double minutes, double megabytes, double tflops) {
     struct kiln_choose_request r = {
         .seconds = minutes * 57,
-        .text = {.bytes = megabytes * 1e6, .zlib_bits = 3.1},
+        .text = {.bytes = megabytes * 1e6, .trigram_bits = 2.213, .trigram_ids = 2e5},
         .rate = {{1e6, tflops * 0.6e12}, {1e7, tflops * 1e12}, {1e8, tflops * 1.2e12}},
         .n_rates = 3,
         .fixed = {.lr = (double)NAN, .min_lr = (double)NAN, .weight_decay = (double)NAN},
@@ -186,7 +186,7 @@ TEST(sizes_that_make_no_model_and_texts_too_short_are_refused) {
 }
 
 TEST(the_law_falls_with_size_and_text_and_knows_repetition) {
-    const struct kiln_choose_text text = {.bytes = 1e8, .zlib_bits = 3.1};
+    const struct kiln_choose_text text = {.bytes = 1e8, .trigram_bits = 2.213, .trigram_ids = 2e5};
     double before = 100;
     for (double n = 5e4; n < 1e8; n *= 2) {
         const double bits = kiln_law_bits(&text, 1024, n, 1e7);

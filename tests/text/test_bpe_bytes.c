@@ -23,6 +23,8 @@ static enum kiln_status try_learn(const char *text, size_t size, struct kiln_lea
                                   struct kiln_learned *facts, struct kiln_tokenizer **tok,
                                   struct kiln_err *err) {
     struct kiln_learner *l;
+    *tok = NULL;
+    *facts = (struct kiln_learned){0};
     KILN_TRY(kiln_learner_create(&how, &l, err));
     enum kiln_status status = kiln_learner_add(l, text, size, err);
     if (status == KILN_OK) {

@@ -55,6 +55,13 @@ TEST_WITHIN(no_plan_changes_a_bit_of_another_family, 300) {
     }
 }
 
+/* Biases and norms are frozen then, and gradients go through them. */
+TEST_WITHIN(no_plan_changes_a_bit_of_adapters_of_another_family, 300) {
+    kiln_poison_dropped = true;
+    check_plans(FAMILY_BOTH, "precision=fp32 lora=4 lora-targets=q,k,v");
+    check_plans(FAMILY_BOTH, "precision=bf16 lora=4 lora-targets=q,v,o");
+}
+
 /* Weights are read from snapshots then. */
 TEST_WITHIN(no_plan_changes_a_delayed_bit_of_another_family, 300) {
     for (enum family f = FAMILY_BIAS; f < FAMILIES; f++) {
@@ -112,31 +119,30 @@ TEST_WITHIN(threads_do_not_show_in_another_family_on_any_tier, 120) {
 
 /* ---- what a run writes ----------------------------------------------------------------------- */
 
-static const struct kiln_observer quiet;
-
-static uint32_t resumed(const char *folder) {
+/* A run whose state is lost goes on from its checkpoint to the same end. */
+static const char *lose_the_state(const char *name, const char *changes) {
+    char all[5000], path[4200];
     struct kiln_err err;
+    struct kiln_run_peek peek;
     struct kiln_run *run;
+    snprintf(all, sizeof all, "model=%s steps=4 save-every=3 precision=bf16 %s",
+             family_file(FAMILY_BOTH), changes);
+    const char *folder = tiny_run(name, all, NULL);
+    CHECK_OK(kiln_run_peek(folder, &peek, &err), &err);
+    snprintf(path, sizeof path, "%s/state.kiln", folder);
+    CHECK(remove(path) == 0);
     CHECK_OK(kiln_run_resume(folder, NULL, &run, &err), &err);
-    CHECK_OK(kiln_run_train(run, &quiet, NULL, &err), &err);
-    const uint32_t hash = kiln_run_weights_hash(run);
+    CHECK_OK(kiln_run_train(run, NULL, NULL, &err), &err);
+    CHECK_EQ(kiln_run_weights_hash(run), peek.weights_hash); /* step 4 again */
     kiln_run_close(run);
-    return hash;
+    return folder;
 }
 
 /* model.bin of the end, and of a checkpoint when the state is lost. */
 TEST(a_run_of_another_family_goes_on_from_its_checkpoint_and_is_a_model) {
-    char all[5000], path[4200];
     struct kiln_err err;
     struct kiln_model model, start;
-    snprintf(all, sizeof all, "model=%s steps=4 save-every=3 precision=bf16",
-             family_file(FAMILY_BOTH));
-    const char *folder = tiny_run("run", all, NULL);
-    struct kiln_run_peek peek;
-    CHECK_OK(kiln_run_peek(folder, &peek, &err), &err);
-    snprintf(path, sizeof path, "%s/state.kiln", folder);
-    CHECK(remove(path) == 0);
-    CHECK_EQ(resumed(folder), peek.weights_hash); /* step 4 again */
+    const char *folder = lose_the_state("run", "");
     CHECK_OK(kiln_model_open(folder, 1, &model, &err), &err);
     CHECK_OK(kiln_model_open(family_file(FAMILY_BOTH), 1, &start, &err), &err);
     const struct kiln_dims *d = &model.table->dims;
@@ -152,3 +158,5 @@ TEST(a_run_of_another_family_goes_on_from_its_checkpoint_and_is_a_model) {
     kiln_model_close(&model);
     kiln_model_close(&start);
 }
+
+TEST(adapters_of_another_family_go_on_from_their_checkpoint) { lose_the_state("run", "lora=4"); }

@@ -197,8 +197,9 @@ static struct kiln_host_options host_options(const struct kiln_device_options *o
 }
 
 /* Both passes over the same list: base NULL plans the size, then the blocks are cut. */
-static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
+static size_t lay_out(struct kiln_ane *ane, const struct kiln_table *table,
                       const struct kiln_device_options *options, void *base) {
+    const struct kiln_dims *d = &table->dims;
     const size_t w = kiln_npu_width(options->shape.seq), residual = d->dim * w * 2;
     const size_t taps = kiln_largest(kiln_ane_tap_rows(d, 0), kiln_ane_tap_rows(d, 1));
     const bool training = options->training, dynamic = options->device.dynamic;
@@ -209,6 +210,7 @@ static size_t lay_out(struct kiln_ane *ane, const struct kiln_dims *d,
     TAKE(dxn, training ? options->shape.batch * residual : 0);
     TAKE(dxn2, training && dynamic ? options->shape.batch * residual : 0);
     TAKE(starts, options->doc_mask ? KILN_NPU_STARTS * w * 2 : 0);
+    TAKE(low, training ? table->lora.rank * w * sizeof(float) : 0);
     TAKE(tap, dynamic ? taps * w * 2 : 0);
     TAKE(dh, dynamic ? kiln_largest(d->hidden, d->heads * d->head_size) * w * 2 : 0);
 #undef TAKE
@@ -233,17 +235,21 @@ static void add_baked(const struct kiln_dims *d, const struct kiln_npu_mode *mod
     }
 }
 
-static struct kiln_npu_mode mode_of(const struct kiln_device_options *options) {
-    return (struct kiln_npu_mode){.seq = options->shape.seq, .doc_mask = options->doc_mask};
+static struct kiln_npu_mode mode_of(const struct kiln_table *table,
+                                    const struct kiln_device_options *options) {
+    return (struct kiln_npu_mode){
+        .seq = options->shape.seq, .doc_mask = options->doc_mask, .lora = table->lora};
 }
 
-static size_t surface_bytes(const struct kiln_dims *d, const struct kiln_device_options *options) {
+static size_t surface_bytes(const struct kiln_table *table,
+                            const struct kiln_device_options *options) {
+    const struct kiln_dims *d = &table->dims;
     const bool dynamic = options->device.dynamic;
     const int first = dynamic ? KILN_NPU_SDPA_FWD : 0;
     const int end = dynamic                  ? KILN_NPU_KINDS
                     : options->device.extras ? KILN_NPU_SDPA_FWD
                                              : KILN_NPU_NORM_BWD_ATTN;
-    const struct kiln_npu_mode mode = mode_of(options);
+    const struct kiln_npu_mode mode = mode_of(table, options);
     size_t bytes = 0;
     for (int kind = first; kind < end; kind++) {
         struct kiln_npu_port in, out;
@@ -263,7 +269,7 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     const struct kiln_host_options host = host_options(options);
     const struct kiln_dw_shape shape = dw_shape(d, &options->shape, options->device.gpu);
     const bool sim = options->device.id == KILN_SIM;
-    const struct kiln_npu_mode mode = mode_of(options);
+    const struct kiln_npu_mode mode = mode_of(table, options);
     struct kiln_host_sizes at_host;
     struct kiln_ane none = {.width = 0};
     KILN_TRY(kiln_host_sizes(table, &host, &at_host, err));
@@ -271,8 +277,8 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
         options->training ? kiln_dw_sizes(&shape) : (struct kiln_dw_sizes){0, 0};
     *out = (struct kiln_device_sizes){
         .head = at_host.head,
-        .workspace = at_host.workspace + queue.workspace + lay_out(&none, d, options, NULL) +
-                     surface_bytes(d, options),
+        .workspace = at_host.workspace + queue.workspace + lay_out(&none, table, options, NULL) +
+                     surface_bytes(table, options),
         .thread = at_host.thread + queue.thread,
     };
     if (options->training && options->device.gpu) {
@@ -337,6 +343,25 @@ static void traffic_dynamic(const struct kiln_dims *d, const struct kiln_device_
               d->hidden + d->dim + hk + gk + scores + hk + gk + 2 * d->dim, columns);
 }
 
+/* Adapters are written once a half-layer, with its first sequence. */
+static void traffic_adapters(const struct kiln_table *table,
+                             const struct kiln_device_options *options,
+                             struct kiln_device_traffic *out) {
+    const bool dynamic = options->device.dynamic;
+    const int first = dynamic ? KILN_NPU_SDPA_FWD : KILN_NPU_ATTN_FWD;
+    const int forward = dynamic ? KILN_NPU_FFN_FUSED : KILN_NPU_FFN_FWD;
+    const int last = dynamic ? KILN_NPU_KV_BWD : KILN_NPU_QKV_BWD;
+    const struct kiln_npu_mode mode = mode_of(table, options);
+    for (int kind = first; kind <= last; kind++) {
+        struct kiln_npu_port in, unused;
+        kiln_npu_ports((enum kiln_npu_kind)kind, &table->dims, &mode, 0, &in, &unused);
+        const uint64_t bytes = 2 * kiln_npu_adapter_elements(&in);
+        out->forward.written += kind <= forward ? bytes : 0;
+        out->forward_kept.written += kind <= forward ? bytes : 0;
+        out->backward.written += kind <= forward ? 0 : bytes;
+    }
+}
+
 void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_options *options,
                       struct kiln_device_traffic *out) {
     const struct kiln_dims *d = &table->dims;
@@ -344,10 +369,13 @@ void kiln_ane_traffic(const struct kiln_table *table, const struct kiln_device_o
     *out = (struct kiln_device_traffic){.weights = {0, 0}};
     if (options->device.dynamic) {
         traffic_dynamic(d, options, w, columns, out);
-        out->weights.written = 2 * kiln_ane_staged_elements(table, options->training);
+        /* Frozen ones are written once. */
+        out->weights.written =
+            table->trained > 0 ? 0 : 2 * kiln_ane_staged_elements(table, options->training);
     } else {
         traffic_baked(d, options, w, columns, out);
     }
+    traffic_adapters(table, options, out);
 }
 
 /* ---- opening -----------------------------------------------------------------------------------
@@ -407,8 +435,8 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
         KILN_TRY(kiln_dw_open(&shape, pool, ane->gpu, &ane->dw, err));
         kiln_dw_tell(ane->dw, &ane->base);
     }
-    KILN_TRY(kiln_arena_open(&ane->arena, lay_out(ane, &table->dims, options, NULL), err));
-    lay_out(ane, &table->dims, options, ane->arena.base);
+    KILN_TRY(kiln_arena_open(&ane->arena, lay_out(ane, table, options, NULL), err));
+    lay_out(ane, table, options, ane->arena.base);
     ane->stale = kiln_alloc(KILN_NPU_KINDS * table->dims.layers, 1);
     KILN_REQUIRE(ane->stale, err, KILN_ENOMEM, "no memory for the device's lists");
     memset(ane->stale, 1, KILN_NPU_KINDS * table->dims.layers);
@@ -441,12 +469,12 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     ane->extras = options->device.extras && !ane->dynamic;
     ane->n_sets = options->two_sets ? 2 : 1;
     ane->width = kiln_npu_width(options->shape.seq);
-    ane->mode = mode_of(options);
+    ane->mode = mode_of(table, options);
     ane->serial = first_serial();
     ane->base.caps = (struct kiln_device_caps){.name = name,
                                                .compile_budget = options->budget,
                                                .load_budget = options->load_budget,
-                                               .refreshes = ane->dynamic};
+                                               .refreshes = ane->dynamic || table->trained > 0};
     kiln_device_kinds(&table->dims, options, ane->base.caps.kinds);
     const enum kiln_status status = open_parts(ane, pool, options, err);
     if (status != KILN_OK) {
@@ -456,6 +484,7 @@ enum kiln_status kiln_ane_open(const struct kiln_table *table, struct kiln_pool 
     snprintf(ane->base.caps.description, sizeof ane->base.caps.description,
              "%s; new weights take a compile%s", ane->runtime->description,
              ane->dynamic            ? " nowhere: they are inputs"
+             : table->trained > 0    ? " nowhere: adapters are inputs"
              : ane->runtime->reloads ? " only where a patch fails"
                                      : "");
     /* Both runtimes run the same programs on the same host work: what differs is the device. A list

@@ -51,6 +51,8 @@ struct kiln_ane {
     uint16_t *dxn2;   /* dynamic: the part of it that comes through K and V */
     uint16_t *tap;    /* dynamic: the taps of one sequence */
     uint16_t *starts; /* [2][W] where documents begin in the sequence that is worked on */
+    float *low;       /* [r][W] of an adapter, where there are any */
+    size_t sequence;  /* that is worked on */
     uint16_t *dh;     /* dynamic: [max(F, HK)][W] */
 
     struct kiln_npu_port in[KILN_NPU_KINDS], out[KILN_NPU_KINDS];
@@ -105,7 +107,8 @@ struct kiln_ane_rows {
     float scale;
     size_t rows;
 };
-/* What is written from here on is of sequence b: where its documents begin goes with it. */
+/* What is written from here on is of sequence b: where its documents begin goes with it, and with
+ * the first one the adapters of the layer. */
 void kiln_ane_sequence(struct kiln_ane *ane, size_t b);
 /* Write to a program's input: piece after piece down the channels, or, where the input's parts are
  * columns, piece i in part i. */
@@ -161,6 +164,18 @@ uint64_t kiln_ane_staged_elements(const struct kiln_table *table, bool training)
 /* dynamic: rows of a matrix have new values. */
 void kiln_ane_stale(struct kiln_ane *ane, size_t matrix);
 
+/* ---- adapters (adapters.c) --------------------------------------------------------------------
+ */
+
+/* Write the layer's adapters of a program onto its input. */
+KILN_MUST_CHECK enum kiln_status kiln_ane_put_adapters(const struct kiln_ane *ane,
+                                                       enum kiln_npu_kind kind, size_t layer,
+                                                       uint16_t *surface, struct kiln_err *err);
+/* Gradients of a half-layer's adapters from sequence b: its taps, the gradients of its output and
+ * of what its first matrices gave (Q, K, V; h1, h3). Nothing where there are none. */
+void kiln_ane_adapters_backward(struct kiln_ane *ane, enum kiln_half half, size_t layer, size_t b,
+                                const uint16_t *taps, const uint16_t *out, const uint16_t *in);
+
 /* ---- what both have in common (half_layer.c) ---------------------------------------------------
  */
 
@@ -184,7 +199,8 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane,
  * of heads, and dQ and dK in front of these norms. Sequences in order. */
 void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const uint16_t *taps,
                              uint16_t *dqkv);
-/* dw of a matrix from a slot's dy and rows `row`.. of the taps. */
+/* (nothing where it is frozen: the slot then only held what adapters read) dw of a matrix from a
+ * slot's dy and rows `row`.. of the taps. */
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,
                    size_t row);

@@ -48,6 +48,8 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_FFN_BWD, layer, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_FFN_BWD, 0, d, ane->dxn + b * d * w, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_FFN_BWD, d, 2 * f, up->dy + b * 2 * f * w, err));
+        kiln_ane_adapters_backward(ane, KILN_FEED_FORWARD, layer, b, taps + b * rows * w, dy,
+                                   up->dy + b * 2 * f * w);
     }
     kiln_ane_post(ane, KILN_MATRIX_W2, layer, out, taps, KILN_FEED_FORWARD, 2 * f);
     kiln_ane_post(ane, KILN_MATRIX_W13, layer, up, taps, KILN_FEED_FORWARD, 3 * f);
@@ -72,6 +74,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
         KILN_TRY(kiln_ane_scores_backward(ane, KILN_NPU_ATTN_BWD1, KILN_NPU_ATTN_BWD2, layer, tap,
                                           dqkv, err));
         kiln_ane_heads_backward(ane, layer, b, tap, dqkv);
+        kiln_ane_adapters_backward(ane, KILN_ATTENTION, layer, b, tap, dy, dqkv);
         KILN_TRY(kiln_ane_write(ane, KILN_NPU_QKV_BWD, layer, &last, 1, err));
         KILN_TRY(kiln_ane_run(ane, KILN_NPU_QKV_BWD, layer, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_QKV_BWD, 0, d, ane->dxn + b * d * w, err));

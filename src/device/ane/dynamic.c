@@ -273,6 +273,7 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
         KILN_TRY(run(ane, KILN_NPU_FFN_BWD_W2, layer, &dy, d, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_FFN_BWD_W2, 0, f, ane->dh, err));
         kiln_host_swiglu_backward(&ane->host, ane->dh, h1, h3, dh1, dh3);
+        kiln_ane_adapters_backward(ane, KILN_FEED_FORWARD, layer, b, h1, dy, dh1);
         KILN_TRY(run(ane, KILN_NPU_FFN_BWD_W13, layer, dh, f, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_FFN_BWD_W13, 0, d, ane->dxn + b * d * w, err));
     }
@@ -302,6 +303,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
         KILN_TRY(kiln_ane_scores_backward(ane, KILN_NPU_SDPA_BWD1, KILN_NPU_SDPA_BWD2, layer, tap,
                                           dqkv, err));
         kiln_ane_heads_backward(ane, layer, b, tap, dqkv);
+        kiln_ane_adapters_backward(ane, KILN_ATTENTION, layer, b, tap, dy, dqkv);
         KILN_TRY(run(ane, KILN_NPU_Q_BWD, layer, &dq, hk, err));
         KILN_TRY(kiln_ane_read(ane, KILN_NPU_Q_BWD, 0, d, ane->dxn + b * d * w, err));
         KILN_TRY(run(ane, KILN_NPU_KV_BWD, layer, dkv, gk, err));

@@ -36,6 +36,9 @@ void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t laye
     static const char *const names[KILN_MATRIX_KINDS] = {"qkv", "wo", "w13", "w2", "head"};
     const struct kiln_table *table = ane->base.table;
     const struct kiln_matrix *m = kiln_table_matrix(table, kind, layer);
+    if (table->trained > 0) {
+        return;
+    }
     const struct kiln_dw_product product = {
         .dw = ane->base.gradients.all + m->offset,
         .rows = m->rows,
@@ -52,6 +55,11 @@ void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t laye
     kiln_dw_post(ane->dw, slot, &product);
 }
 
+/* Of a tensor of the model; NULL: it is frozen. */
+static float *gradient_of(const struct kiln_ane *ane, const struct kiln_tensor *t) {
+    return ane->base.table->trained == 0 ? ane->base.gradients.all + t->offset : NULL;
+}
+
 /* Through the norm of sequence b, whose output's gradient lies in ane->dxn. */
 static enum kiln_status sequence_backward(struct kiln_ane *ane, enum kiln_half half, size_t layer,
                                           size_t b, const float *x, float *dx,
@@ -61,7 +69,7 @@ static enum kiln_status sequence_backward(struct kiln_ane *ane, enum kiln_half h
     const struct kiln_tensor *t =
         kiln_table_find(table, half == KILN_ATTENTION ? KILN_ATTN_NORM : KILN_FFN_NORM, layer);
     struct kiln_host_norm_bwd norm = {.w = kiln_weights_wide(&ane->base.weights, t),
-                                      .dw = ane->base.gradients.all + t->offset,
+                                      .dw = gradient_of(ane, t),
                                       .add = ane->base.gradients.add || b > 0,
                                       .x = x,
                                       .dx = dx,
@@ -97,11 +105,6 @@ enum kiln_status kiln_ane_norm_backward(struct kiln_ane *ane, enum kiln_half hal
     return KILN_OK;
 }
 
-/* Gradients of a vector of the layer. */
-static float *gradient_of(const struct kiln_ane *ane, enum kiln_role role, size_t layer) {
-    return ane->base.gradients.all + kiln_table_find(ane->base.table, role, layer)->offset;
-}
-
 void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const uint16_t *taps,
                              uint16_t *dqkv) {
     static const enum kiln_role norms[] = {KILN_Q_NORM, KILN_K_NORM},
@@ -115,15 +118,15 @@ void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const
         const struct kiln_tensor *t = kiln_table_find(ane->base.table, norms[i], layer);
         const struct kiln_host_heads_bwd heads = {.heads = rows[i] / d->head_size,
                                                   .w = kiln_weights_wide(&ane->base.weights, t),
-                                                  .dw = gradient_of(ane, norms[i], layer),
+                                                  .dw = gradient_of(ane, t),
                                                   .add = add,
                                                   .x = before + at[i] * w,
                                                   .dy = dqkv + at[i] * w};
         kiln_host_heads_backward(&ane->host, &heads);
     }
-    for (size_t i = 0; d->qkv_bias && i < 3; i++) {
-        kiln_host_bias_backward(&ane->host, dqkv + at[i] * w, rows[i], add,
-                                gradient_of(ane, biases[i], layer));
+    for (size_t i = 0; d->qkv_bias && ane->base.table->trained == 0 && i < 3; i++) {
+        const struct kiln_tensor *t = kiln_table_find(ane->base.table, biases[i], layer);
+        kiln_host_bias_backward(&ane->host, dqkv + at[i] * w, rows[i], add, gradient_of(ane, t));
     }
 }
 

@@ -120,9 +120,13 @@ void kiln_npu_ports(enum kiln_npu_kind kind, const struct kiln_dims *dims,
     if (kind == KILN_NPU_SDPA_FWD) {
         in->channels += (size_t)dims->qkv_bias + dims->qk_norm;
     }
+    const size_t starts = in->channels;
     if (mode->doc_mask && attends(kind)) {
-        in->starts = in->channels * in->width;
         in->channels += KILN_NPU_STARTS;
+    }
+    kiln_npu_add_adapters(kind, dims, &mode->lora, in);
+    if (mode->doc_mask && attends(kind)) {
+        in->starts = starts * in->width;
     }
     in->bytes = in->channels * in->width * sizeof(uint16_t);
 }
@@ -209,6 +213,12 @@ static void make(struct kiln_npu_maker *m, const struct kiln_npu_target *target,
     struct kiln_mil_ref x =
         kiln_mil_put_input(&m->text, "x", (size_t[4]){1, m->in.channels, 1, m->in.width});
     m->input = x;
+    if (m->in.n_adapters > 0 && !m->in.columns) {
+        x = kiln_mil_put_slice(&m->text, "x_tokens", x, 3, 0, m->width);
+    }
+    if (m->in.n_parts == 1 && m->in.channels > m->in.rows) {
+        x = kiln_mil_put_slice(&m->text, "x_channels", x, 1, 0, m->in.rows);
+    }
     struct kiln_mil_ref y = kinds[m->kind].body(m, x);
     assert(y.dims[0] == 1 && y.dims[1] == m->out.channels);
     assert(y.dims[2] == 1 && y.dims[3] == m->out.width);

@@ -56,28 +56,24 @@ struct kiln_mil_ref kiln_npu_norm_bwd(struct kiln_npu_maker *m, struct kiln_mil_
 /* ---- attention ------------------------------------------------------------------------------ */
 
 struct kiln_mil_ref kiln_npu_attn_fwd(struct kiln_npu_maker *m, struct kiln_mil_ref x) {
-    struct kiln_mil_text *t = &m->text;
-    x = m->in.channels > m->in.rows ? kiln_npu_part(m, "x_in", x, 0) : x;
     struct kiln_mil_ref xn = kiln_npu_put_norm(m, x, KILN_ATTN_NORM);
-    struct kiln_mil_ref qkv[] = {
-        kiln_mil_put_conv(t, "q", xn, kiln_npu_put_matrix(m, "wq", KILN_WQ, false)),
-        kiln_mil_put_conv(t, "k", xn, kiln_npu_put_matrix(m, "wk", KILN_WK, false)),
-        kiln_mil_put_conv(t, "v", xn, kiln_npu_put_matrix(m, "wv", KILN_WV, false))};
+    struct kiln_mil_ref qkv[] = {kiln_npu_put_linear(m, "q", "wq", KILN_WQ, xn, false),
+                                 kiln_npu_put_linear(m, "k", "wk", KILN_WK, xn, false),
+                                 kiln_npu_put_linear(m, "v", "wv", KILN_WV, xn, false)};
     kiln_npu_put_biases(m, x, qkv);
     struct kiln_mil_ref q0 = qkv[0], k0 = qkv[1];
     kiln_npu_put_head_norms(m, x, qkv);
     kiln_npu_put_rope(m, &qkv[0], &qkv[1], false);
     struct kiln_mil_ref att = kiln_npu_put_attention(m, qkv[0], qkv[1], qkv[2]);
-    struct kiln_mil_ref o =
-        kiln_mil_put_conv(t, "o", att, kiln_npu_put_matrix(m, "wo", KILN_WO, false));
+    struct kiln_mil_ref o = kiln_npu_put_linear(m, "o", "wo", KILN_WO, att, false);
     struct kiln_mil_ref all[] = {o, qkv[0], qkv[1], qkv[2], att, xn, q0, k0};
     return kiln_npu_put_outputs(m, all, m->dims->qk_norm ? 8 : 6);
 }
 
 struct kiln_mil_ref kiln_npu_attn_bwd1(struct kiln_npu_maker *m, struct kiln_mil_ref x) {
     struct kiln_mil_ref dout = kiln_npu_part(m, "do", x, 3);
-    struct kiln_mil_ref wo = kiln_npu_put_matrix(m, "wo_t", KILN_WO, true);
-    return kiln_npu_put_attention_bwd1(m, x, kiln_mil_put_conv(&m->text, "da", dout, wo));
+    return kiln_npu_put_attention_bwd1(m, x,
+                                       kiln_npu_put_linear(m, "da", "wo_t", KILN_WO, dout, true));
 }
 
 struct kiln_mil_ref kiln_npu_qkv_bwd(struct kiln_npu_maker *m, struct kiln_mil_ref x) {
@@ -91,8 +87,8 @@ struct kiln_mil_ref kiln_npu_qkv_bwd(struct kiln_npu_maker *m, struct kiln_mil_r
     struct kiln_mil_ref dx[3];
     for (size_t i = 0; i < 3; i++) {
         struct kiln_mil_ref part = kiln_npu_part(m, parts[i].part, x, i);
-        struct kiln_mil_ref weight = kiln_npu_put_matrix(m, parts[i].weight, parts[i].role, true);
-        dx[i] = kiln_mil_put_conv(t, parts[i].product, part, weight);
+        dx[i] =
+            kiln_npu_put_linear(m, parts[i].product, parts[i].weight, parts[i].role, part, true);
     }
     struct kiln_mil_ref kv = kiln_mil_put_pair(t, "dxn_kv", "add", dx[1], dx[2]);
     return kiln_mil_put_pair(t, "y", "add", dx[0], kv);
@@ -110,13 +106,10 @@ struct kiln_mil_ref kiln_npu_put_gate(struct kiln_npu_maker *m, struct kiln_mil_
 struct kiln_mil_ref kiln_npu_ffn_fwd(struct kiln_npu_maker *m, struct kiln_mil_ref x) {
     struct kiln_mil_text *t = &m->text;
     struct kiln_mil_ref xn = kiln_npu_put_norm(m, x, KILN_FFN_NORM);
-    struct kiln_mil_ref h1 =
-        kiln_mil_put_conv(t, "h1", xn, kiln_npu_put_matrix(m, "w1", KILN_W1, false));
-    struct kiln_mil_ref h3 =
-        kiln_mil_put_conv(t, "h3", xn, kiln_npu_put_matrix(m, "w3", KILN_W3, false));
+    struct kiln_mil_ref h1 = kiln_npu_put_linear(m, "h1", "w1", KILN_W1, xn, false);
+    struct kiln_mil_ref h3 = kiln_npu_put_linear(m, "h3", "w3", KILN_W3, xn, false);
     struct kiln_mil_ref gate = kiln_npu_put_gate(m, h1, h3);
-    struct kiln_mil_ref y =
-        kiln_mil_put_conv(t, "ffn", gate, kiln_npu_put_matrix(m, "w2", KILN_W2, false));
+    struct kiln_mil_ref y = kiln_npu_put_linear(m, "ffn", "w2", KILN_W2, gate, false);
     struct kiln_mil_ref all[] = {y, h1, h3, gate, xn};
     return kiln_mil_put_concat(t, "y", 1, all, 5);
 }
@@ -126,8 +119,7 @@ struct kiln_mil_ref kiln_npu_ffn_bwd(struct kiln_npu_maker *m, struct kiln_mil_r
     struct kiln_mil_text *t = &m->text;
     struct kiln_mil_ref dy = kiln_npu_part(m, "dy", x, 0);
     struct kiln_mil_ref h1 = kiln_npu_part(m, "h1", x, 1), h3 = kiln_npu_part(m, "h3", x, 2);
-    struct kiln_mil_ref dgate =
-        kiln_mil_put_conv(t, "dgate", dy, kiln_npu_put_matrix(m, "w2_t", KILN_W2, true));
+    struct kiln_mil_ref dgate = kiln_npu_put_linear(m, "dgate", "w2_t", KILN_W2, dy, true);
     struct kiln_mil_ref s = kiln_mil_put_unary(t, "sigmoid_h1", "sigmoid", h1);
     struct kiln_mil_ref silu = kiln_mil_put_pair(t, "silu", "mul", h1, s);
     struct kiln_mil_ref dh3 = kiln_mil_put_pair(t, "dh3", "mul", dgate, silu);
@@ -137,10 +129,8 @@ struct kiln_mil_ref kiln_npu_ffn_bwd(struct kiln_npu_maker *m, struct kiln_mil_r
     struct kiln_mil_ref slope = kiln_mil_put_pair(t, "silu_slope", "add", s, bend);
     struct kiln_mil_ref dsilu = kiln_mil_put_pair(t, "dsilu", "mul", dgate, h3);
     struct kiln_mil_ref dh1 = kiln_mil_put_pair(t, "dh1", "mul", dsilu, slope);
-    struct kiln_mil_ref dx1 =
-        kiln_mil_put_conv(t, "dxn_1", dh1, kiln_npu_put_matrix(m, "w1_t", KILN_W1, true));
-    struct kiln_mil_ref dx3 =
-        kiln_mil_put_conv(t, "dxn_3", dh3, kiln_npu_put_matrix(m, "w3_t", KILN_W3, true));
+    struct kiln_mil_ref dx1 = kiln_npu_put_linear(m, "dxn_1", "w1_t", KILN_W1, dh1, true);
+    struct kiln_mil_ref dx3 = kiln_npu_put_linear(m, "dxn_3", "w3_t", KILN_W3, dh3, true);
     struct kiln_mil_ref all[] = {kiln_mil_put_pair(t, "dxn", "add", dx1, dx3), dh1, dh3};
     return kiln_mil_put_concat(t, "y", 1, all, 3);
 }

@@ -38,6 +38,9 @@ struct kiln_npu_maker {
  * value's name. */
 struct kiln_mil_ref kiln_npu_put_matrix(struct kiln_npu_maker *m, const char *name,
                                         enum kiln_role role, bool transposed);
+/* Rows and columns of a matrix of a layer. */
+void kiln_npu_role_shape(const struct kiln_dims *dims, enum kiln_role role, size_t *rows,
+                         size_t *cols);
 /* The classifier's rows of this part. */
 struct kiln_mil_ref kiln_npu_put_classifier(struct kiln_npu_maker *m, const char *name);
 /* The causal mask [1, 1, W, W]: 0 where a row may look, -65504 behind it. */
@@ -90,6 +93,19 @@ void kiln_npu_put_head_norms(struct kiln_npu_maker *m, struct kiln_mil_ref in,
 /* The program's output from its parts. */
 struct kiln_mil_ref kiln_npu_put_outputs(struct kiln_npu_maker *m,
                                          const struct kiln_mil_ref *values, size_t n);
+
+/* y = x through a matrix of the layer, baked into `file`, and its adapter; transposed: backward. */
+struct kiln_mil_ref kiln_npu_put_linear(struct kiln_npu_maker *m, const char *name,
+                                        const char *file, enum kiln_role role,
+                                        struct kiln_mil_ref x, bool transposed);
+/* y, which a matrix made of x, [1, C, 1, W] both, and what its adapter adds; y itself where it has
+ * none. `name` is y's. */
+struct kiln_mil_ref kiln_npu_put_adapted(struct kiln_npu_maker *m, const char *name,
+                                         enum kiln_role role, struct kiln_mil_ref x,
+                                         struct kiln_mil_ref y, bool backward);
+/* Columns of adapters behind the input of a kind. */
+void kiln_npu_add_adapters(enum kiln_npu_kind kind, const struct kiln_dims *dims,
+                           const struct kiln_lora *lora, struct kiln_npu_port *in);
 
 /* Causal attention of Q [1, HK, 1, W] after RoPE over K and V [1, GK, 1, W]. */
 struct kiln_mil_ref kiln_npu_put_attention(struct kiln_npu_maker *m, struct kiln_mil_ref q,

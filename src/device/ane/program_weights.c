@@ -132,7 +132,8 @@ static void fill_plain(struct kiln_npu_maker *m, const struct source *source, ui
     }
 }
 
-static void role_shape(const struct kiln_dims *d, enum kiln_role role, size_t *rows, size_t *cols) {
+void kiln_npu_role_shape(const struct kiln_dims *d, enum kiln_role role, size_t *rows,
+                         size_t *cols) {
     size_t q = d->heads * d->head_size, kv = d->kv_heads * d->head_size;
     bool narrow = role == KILN_WK || role == KILN_WV;
     bool up = role == KILN_W1 || role == KILN_W3;
@@ -143,7 +144,7 @@ static void role_shape(const struct kiln_dims *d, enum kiln_role role, size_t *r
 struct kiln_mil_ref kiln_npu_put_matrix(struct kiln_npu_maker *m, const char *name,
                                         enum kiln_role role, bool transposed) {
     size_t rows, cols;
-    role_shape(m->dims, role, &rows, &cols);
+    kiln_npu_role_shape(m->dims, role, &rows, &cols);
     uint16_t *dst = new_file(m, name, rows * cols);
     if (dst) {
         const struct source source = source_of(m, role);

@@ -42,6 +42,9 @@
  * document begins (kiln_npu_fill_starts). The mask is made of them in the program: W numbers are
  * moved where the mask itself has W*W.
  *
+ * With adapters (lora) the matrices of a program, baked or not, have theirs in columns behind all
+ * that is listed here (struct kiln_npu_adapter); an input then has the channels of the tallest.
+ *
  *   dynamic: weights on the spatial axis, behind the activation: [1, C, 1, W + ...]. Parts begin
  *   at multiples of 16 columns (kiln_npu_part_at); what lies between two parts is not read
  *   kind         input                                    output
@@ -67,6 +70,7 @@
 
 #include "device/ane/runtime.h"
 #include "kernel/weights.h"
+#include "kiln/lora.h"
 #include "kiln/model.h"
 #include "model/table.h"
 
@@ -110,6 +114,7 @@ enum {
     KILN_NPU_CLASSES = 16384, /* output channels of one classifier part, at most */
     KILN_NPU_DYNAMIC = 10,    /* programs of all layers together when weights are inputs */
     KILN_NPU_PARTS = 8,
+    KILN_NPU_ADAPTERS = 4,
 };
 
 /* The tokens' axis, padded. */
@@ -121,6 +126,15 @@ static inline size_t kiln_npu_width(size_t seq) {
 struct kiln_npu_mode {
     size_t seq;    /* T */
     bool doc_mask; /* attention does not look in front of a token's document (device.h, starts) */
+    struct kiln_lora lora; /* rank 0: no adapters */
+};
+
+/* An adapter of a program's matrix [rows, cols] = [out, in], in columns behind the activations:
+ * (alpha/r A)^T [cols, r] from column `a` on, B [rows, r] from column `b` on. */
+struct kiln_npu_adapter {
+    enum kiln_role role; /* of the matrix */
+    size_t rows, cols, rank;
+    size_t a, b;
 };
 
 /* A surface of a program: parts, in channels (baked) or in columns (dynamic). */
@@ -130,6 +144,8 @@ struct kiln_npu_port {
     size_t n_parts, part[KILN_NPU_PARTS]; /* sizes: channels each, or columns where `columns` */
     char letters[KILN_NPU_PARTS + 1];     /* what the parts are, one each (program.c) */
     bool columns;                         /* parts lie side by side on the last axis */
+    size_t n_adapters;
+    struct kiln_npu_adapter adapters[KILN_NPU_ADAPTERS];
     size_t starts; /* element where the rows begin that say where documents do; 0: there are none */
     size_t bytes;  /* of the tensor; the surface has at least KILN_NPU_SURFACE */
 };
@@ -145,6 +161,9 @@ enum { KILN_NPU_STARTS = 2, KILN_NPU_PLACES = 64 };
 /* `starts` [T] (NULL: all 0) as these rows, fp16 [2][W]: the multiple of 64, and the rest. Both are
  * whole numbers that fp16 holds, so documents are told apart up to W = 65504. */
 void kiln_npu_fill_starts(const uint32_t *starts, size_t seq, uint16_t *out);
+
+/* fp16 elements of all adapters of an input. */
+size_t kiln_npu_adapter_elements(const struct kiln_npu_port *in);
 
 /* The surfaces of a kind. `part` is the classifier's part (0 for others):
  * kiln_npu_classifier_parts of them, each of at most KILN_NPU_CLASSES rows. */

@@ -153,8 +153,8 @@ static void put_rows(const struct kiln_ane *ane, uint16_t *at, size_t stride,
                      const struct kiln_ane_rows *piece) {
     const size_t w = ane->width;
     if (piece->wide) {
-        kiln_host_to_half_scaled(&ane->host, at, piece->wide, piece->rows,
-                                 piece->scale > 0.0f ? piece->scale : 1.0f);
+        kiln_host_to_half_rows(&ane->host, at, stride, piece->wide, piece->rows,
+                               piece->scale > 0.0f ? piece->scale : 1.0f);
     } else if (stride == w) {
         memcpy(at, piece->half, piece->rows * w * sizeof *at);
     } else {
@@ -166,6 +166,7 @@ static void put_rows(const struct kiln_ane *ane, uint16_t *at, size_t stride,
 
 void kiln_ane_sequence(struct kiln_ane *ane, size_t b) {
     const size_t seq = ane->mode.seq;
+    ane->sequence = b;
     if (ane->mode.doc_mask) {
         kiln_npu_fill_starts(ane->base.starts ? ane->base.starts + b * seq : NULL, seq,
                              ane->starts);
@@ -185,6 +186,8 @@ enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind, s
     }
     const struct kiln_ane_rows starts = {.half = ane->starts, .rows = KILN_NPU_STARTS};
     elements += port->starts > 0 ? starts.rows * ane->width : 0;
+    const bool adapters = port->n_adapters > 0 && ane->sequence == 0;
+    elements += adapters ? kiln_npu_adapter_elements(port) : 0;
     KILN_TRY(kiln_ane_lock(ane, surface, false, elements, &at, err));
     for (size_t i = 0; i < n; i++) {
         put_rows(ane, port->columns ? at + kiln_npu_part_at(port, i) : at + row * port->width,
@@ -194,7 +197,15 @@ enum kiln_status kiln_ane_write(struct kiln_ane *ane, enum kiln_npu_kind kind, s
     if (port->starts > 0) {
         put_rows(ane, at + port->starts, port->width, &starts);
     }
-    KILN_TRY(kiln_ane_unlock(ane, surface, false, err));
+    enum kiln_status status = KILN_OK;
+    if (adapters) {
+        status = kiln_ane_put_adapters(ane, kind, place, at, err);
+    }
+    struct kiln_err later;
+    const enum kiln_status unlocked =
+        kiln_ane_unlock(ane, surface, false, status == KILN_OK ? err : &later);
+    KILN_TRY(status);
+    KILN_TRY(unlocked);
     kiln_ane_span(ane, KILN_SPAN_SURFACE, kind, place, start);
     return KILN_OK;
 }

@@ -115,6 +115,7 @@ static void set_up_head(struct kiln_host *host) {
     head->norm.eps = table->dims.rms_eps;
     head->norm.dim = table->dims.dim;
     head->norm_offset = norm->offset;
+    head->frozen = table->trained > 0;
 }
 
 static enum kiln_status open_parts(struct kiln_host *host, struct kiln_pool *pool,
@@ -318,7 +319,9 @@ static void scatter_channels(void *context, size_t first, size_t n, size_t index
 void kiln_host_embed_backward(struct kiln_host *host, const uint32_t *tokens, const float *dx,
                               const struct kiln_gradients *gradients) {
     struct scatter_job job = {host, tokens, dx, gradients};
-    kiln_rows(&host->workers, host->table->dims.dim, CHANNELS, scatter_channels, &job);
+    if (gradients->embedding) {
+        kiln_rows(&host->workers, host->table->dims.dim, CHANNELS, scatter_channels, &job);
+    }
 }
 
 /* ---- residuals ------------------------------------------------------------------------------ */
@@ -335,6 +338,7 @@ struct residual_job {
     const uint16_t *half;
     float *out;
     uint16_t *half_out;
+    size_t stride; /* of half_out */
     float scale;
 };
 
@@ -344,7 +348,7 @@ static void round_rows(void *context, size_t first, size_t rows, size_t index, v
     float *scaled = scratch;
     (void)index;
     for (size_t i = first; i < first + rows; i++) {
-        uint16_t *out = job->half_out + i * width;
+        uint16_t *out = job->half_out + i * job->stride;
         const float *in = job->in + i * width;
         for (size_t t = 0; job->scale != 1.0f && t < seq; t++) {
             scaled[t] = in[t] * job->scale;
@@ -354,10 +358,16 @@ static void round_rows(void *context, size_t first, size_t rows, size_t index, v
     }
 }
 
+void kiln_host_to_half_rows(const struct kiln_host *host, uint16_t *out, size_t stride,
+                            const float *in, size_t rows, float scale) {
+    struct residual_job job = {
+        .host = host, .in = in, .half_out = out, .stride = stride, .scale = scale};
+    kiln_rows(&host->workers, rows, KILN_HOST_CHANNELS, round_rows, &job);
+}
+
 void kiln_host_to_half_scaled(const struct kiln_host *host, uint16_t *out, const float *in,
                               size_t rows, float scale) {
-    struct residual_job job = {.host = host, .in = in, .half_out = out, .scale = scale};
-    kiln_rows(&host->workers, rows, KILN_HOST_CHANNELS, round_rows, &job);
+    kiln_host_to_half_rows(host, out, host->width, in, rows, scale);
 }
 
 void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float *in, size_t rows) {

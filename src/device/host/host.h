@@ -88,7 +88,8 @@ void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size
 
 /* x [B][D][W] = rows of the embedding; tokens [N]. */
 void kiln_host_embed(struct kiln_host *host, const uint32_t *tokens, float *x);
-/* gradients.embedding (+)= dx [B][D][W] at the rows that the tokens looked up, tokens in order. */
+/* (nothing where it is NULL: the model is frozen) gradients.embedding (+)= dx [B][D][W] at the rows
+ * that the tokens looked up, tokens in order. */
 void kiln_host_embed_backward(struct kiln_host *host, const uint32_t *tokens, const float *dx,
                               const struct kiln_gradients *gradients);
 
@@ -139,6 +140,9 @@ void kiln_host_to_half(const struct kiln_host *host, uint16_t *out, const float 
  * pass gives the gradient over the factor. 1 where x is not finite: that must be seen. */
 #define KILN_HOST_NORM_MOST 255.0f
 float kiln_host_norm_scale(const struct kiln_host *host, const float *x, size_t rows);
+/* The same, its rows `stride` apart, of in * scale. */
+void kiln_host_to_half_rows(const struct kiln_host *host, uint16_t *out, size_t stride,
+                            const float *in, size_t rows, float scale);
 /* out = in * scale rounded to fp16. */
 void kiln_host_to_half_scaled(const struct kiln_host *host, uint16_t *out, const float *in,
                               size_t rows, float scale);
@@ -153,7 +157,7 @@ void kiln_host_norm(struct kiln_host *host, const float *w, const float *x, uint
 
 struct kiln_host_norm_bwd {
     const float *w;          /* [D] the norm's weight */
-    float *dw;               /* [D] its gradient */
+    float *dw;               /* [D] its gradient; NULL: it is frozen */
     bool add;                /* add to dw; false: write. True from the second sequence on */
     const float *x;          /* [D][W] the norm's input */
     float *dx;               /* [D][W] += gradient through the norm */
@@ -169,7 +173,7 @@ void kiln_host_norm_backward(struct kiln_host *host, const struct kiln_host_norm
 struct kiln_host_heads_bwd {
     size_t heads;      /* H or G */
     const float *w;    /* [K] the norm's weight, which is that of all heads */
-    float *dw;         /* [K] its gradient */
+    float *dw;         /* [K] its gradient; NULL: it is frozen */
     bool add;          /* as above */
     const uint16_t *x; /* [heads*K][W] the norm's input */
     uint16_t *dy;      /* [heads*K][W] gradient of its output; on return, of its input */
@@ -179,6 +183,29 @@ void kiln_host_heads_backward(struct kiln_host *host, const struct kiln_host_hea
 /* db [rows] = sums over the tokens of dy [rows][W], or adds them. */
 void kiln_host_bias_backward(struct kiln_host *host, const uint16_t *dy, size_t rows, bool add,
                              float *db);
+
+/* Of an adapter (kiln/lora.h), all in fp32, channels and tokens added in a fixed order:
+ * out [rank][W] = scale * sum over channels c of w(c, k) x [channels][W], where w(c, k) is
+ * w[c * by_channel + k * by_rank]. Columns T.. of out are not written. */
+struct kiln_host_narrow {
+    const float *w;
+    size_t by_channel, by_rank;
+    float scale;
+    const uint16_t *x;
+    size_t channels, rank;
+    float *out;
+};
+void kiln_host_narrow(struct kiln_host *host, const struct kiln_host_narrow *narrow);
+/* out(c, k), laid out as w above, (+)= sum over tokens of small [rank][W] x [channels][W]. */
+struct kiln_host_contract {
+    const float *small;
+    const uint16_t *x;
+    size_t channels, rank;
+    float *out;
+    size_t by_channel, by_rank;
+    bool add; /* false: write */
+};
+void kiln_host_contract(struct kiln_host *host, const struct kiln_host_contract *contract);
 
 /* dh1, dh3 [F][W] = gradients of silu(h1) * h3 from dgate, all fp16; F is the table's. For weights
  * that are inputs, where no program does it. Outputs may be inputs. */

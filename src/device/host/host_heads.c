@@ -81,7 +81,7 @@ void kiln_host_heads_backward(struct kiln_host *host, const struct kiln_host_hea
     struct heads_job job = {.host = host, .n = *heads};
     const size_t k = host->table->dims.head_size;
     kiln_rows(&host->workers, heads->heads, 1, head_rows, &job);
-    for (size_t i = 0; i < k; i++) { /* heads in order */
+    for (size_t i = 0; heads->dw && i < k; i++) { /* heads in order */
         float sum = heads->add ? heads->dw[i] : 0.0F;
         for (size_t h = 0; h < heads->heads; h++) {
             sum += host->heads[h * k + i];

@@ -136,8 +136,10 @@ static void norm_bwd_channels(void *context, size_t first, size_t rows, size_t i
         const float *x = job->n.x + c * width, w = job->n.w[c];
         float *dx = job->n.dx + c * width;
         gradient_row(job, c, dy, made);
-        float dw = dot3(dy, x, rstd, seq);
-        job->n.dw[c] = job->n.add ? job->n.dw[c] + dw : dw;
+        if (job->n.dw) {
+            float dw = dot3(dy, x, rstd, seq);
+            job->n.dw[c] = job->n.add ? job->n.dw[c] + dw : dw;
+        }
         if (job->n.dx_made) {
             host->kernels.half_to(made, job->n.dx_made + c * width, seq);
             for (size_t t = 0; t < seq; t++) {
