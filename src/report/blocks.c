@@ -81,7 +81,11 @@ static void say_model(struct text *text, const struct kiln_run_info *info) {
     add(text, "dim %zu, hidden %zu, layers %zu, heads %zu, kv-heads %zu, vocab %zu, seq %zu%s",
         d->dim, d->hidden, d->layers, d->heads, d->kv_heads, d->vocab, d->seq,
         d->tied ? "" : ", untied head");
-    add(text, ": %.2f M parameters\n", (double)info->table->parameters / 1e6);
+    add(text, ": %.2f M parameters", (double)info->table->parameters / 1e6);
+    if (info->table->trained > 0) {
+        add(text, ", frozen; %.3f M of adapters are trained", (double)info->table->adapters / 1e6);
+    }
+    add(text, "\n");
 }
 
 static void say_data(struct text *text, const struct kiln_run_info *info) {

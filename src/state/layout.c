@@ -217,8 +217,11 @@ static enum kiln_status check_lora(const struct kiln_state_header *h,
                                    const struct kiln_state_header *expected, const char *path,
                                    struct kiln_err *err) {
     const struct kiln_stored_lora *a = &h->lora, *b = &expected->lora;
+    uint64_t bits[2][3]; /* of all: a damaged alpha may be no number */
     char found[80], wanted[80];
-    if (memcmp(a, b, sizeof *a) == 0) {
+    memcpy(bits[0], a, sizeof bits[0]);
+    memcpy(bits[1], b, sizeof bits[1]);
+    if (memcmp(bits[0], bits[1], sizeof bits[0]) == 0) {
         return KILN_OK;
     }
     snprintf(found, sizeof found, "rank %" PRIu64 ", alpha %g, targets %#" PRIx64, a->rank,

@@ -30,7 +30,7 @@ need "$KILN_DATA/stories260K.bin"
 need "$KILN_DATA/tinyshakespeare.txt"
 head -c 200000 "$KILN_DATA/tinyshakespeare.txt" >plays.txt
 tuned=(--model "$KILN_DATA/stories260K.bin" --data plays.txt --tokenizer "$KILN_DATA/tok512.bin"
-    --lora 8 --lora-alpha 16 --lora-targets q,v,down --precision fp32 --batch 4 --accum 1 --seq 64
+    --lora 8 --lora-alpha 16 --lora-targets "q,v,down" --precision fp32 --batch 4 --accum 1 --seq 64
     --lr 3e-3 --warmup 2 --steps 40 --eval-every 20 --save-every 15 --threads 2)
 expect 0 "$KILN" train "${tuned[@]}" --out whole --json
 want=$(sed -n 's/.*"weights_hash": "\([0-9a-f]*\)".*/\1/p' stdout)
