@@ -45,7 +45,8 @@ says stderr 'line 1'
 says stderr "'include'"
 
 # A list of files; a name with a comma and a colon is a file, or is escaped.
-small=(--dim 32 --hidden 64 --heads 2 --layers 1 --seq 32 --batch 2 --accum 2 --overlap off --eval-every 3 --save-every 3)
+small=(--dim 32 --hidden 64 --heads 2 --layers 1 --seq 32 --batch 2 --accum 2 --overlap off
+    --eval-every 3 --save-every 3)
 train=("$KILN" train --data 'chat.jsonl:2,packed.txt.gz,a\,b\:3.txt:0.5' --chat-template chat.jinja
     --doc-mask "${small[@]}")
 expect 0 "${train[@]}" --threads 1 --steps 6 --out whole
@@ -58,6 +59,12 @@ expect 1 "$KILN" train --data 'absent.txt:2,plain.txt' "${small[@]}" --steps 2 -
 says stderr 'absent.txt'
 expect 2 "$KILN" train --data 'plain.txt:much' "${small[@]}" --steps 2 --out none
 [ ! -e none ] || fail 'a refused run left a folder'
+
+# Where nothing counts there is a loss of 0, and no NaN.
+for i in $(seq 30); do echo "{\"messages\": [{\"role\": \"user\", \"content\": \"only $i\"}]}"; done >asked.jsonl
+expect 0 "$KILN" train --data asked.jsonl --chat-template chat.jinja "${small[@]}" --steps 2 --out mute
+says mute/metrics.jsonl '"loss":0.0,"grad_norm":0.0'
+! grep -q 'NaN\|nan' mute/metrics.jsonl || fail 'a loss is no number'
 
 # It goes on and can be replayed without its texts.
 mkdir gone
