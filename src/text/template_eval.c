@@ -129,7 +129,7 @@ static int64_t clamp(int64_t i, int64_t n, int64_t least, int64_t most) {
 
 static enum kiln_status slice(struct tpl_run *r, const struct tpl_node *node,
                               struct tpl_value *out) {
-    struct tpl_value v;
+    struct tpl_value v = {.type = TPL_NONE};
     struct tpl_list *items;
     int64_t from, to, step;
     KILN_TRY(kiln_tpl_eval(r, node->a, &v));
@@ -288,7 +288,8 @@ static enum kiln_status arithmetic(struct tpl_run *r, const char *op, const stru
 
 static enum kiln_status binary(struct tpl_run *r, const struct tpl_node *node,
                                struct tpl_value *out) {
-    struct tpl_value left, right;
+    struct tpl_value left = {.type = TPL_NONE};
+    struct tpl_value right = {.type = TPL_NONE};
     KILN_TRY(kiln_tpl_eval(r, node->a, &left));
     if (node->op[0] == 'a' || node->op[0] == 'o') { /* and, or: the operand that decides */
         if (kiln_tpl_true(&left) == (node->op[0] == 'o')) {
@@ -303,7 +304,7 @@ static enum kiln_status binary(struct tpl_run *r, const struct tpl_node *node,
 
 static enum kiln_status unary(struct tpl_run *r, const struct tpl_node *node,
                               struct tpl_value *out) {
-    struct tpl_value v;
+    struct tpl_value v = {.type = TPL_NONE};
     KILN_TRY(kiln_tpl_eval(r, node->a, &v));
     if (node->op[0] == '!') {
         *out = kiln_tpl_truth(!kiln_tpl_true(&v));
@@ -338,7 +339,8 @@ static enum kiln_status holds(struct tpl_run *r, struct tpl_str op, const struct
 /* a < b < c: all of them. */
 static enum kiln_status compare(struct tpl_run *r, const struct tpl_node *node,
                                 struct tpl_value *out) {
-    struct tpl_value left, right;
+    struct tpl_value left = {.type = TPL_NONE};
+    struct tpl_value right = {.type = TPL_NONE};
     bool all = true;
     KILN_TRY(kiln_tpl_eval(r, node->a, &left));
     for (size_t i = 0; i < node->n && all; i++) {
@@ -352,7 +354,7 @@ static enum kiln_status compare(struct tpl_run *r, const struct tpl_node *node,
 
 static enum kiln_status condition(struct tpl_run *r, const struct tpl_node *node,
                                   struct tpl_value *out) {
-    struct tpl_value v;
+    struct tpl_value v = {.type = TPL_NONE};
     KILN_TRY(kiln_tpl_eval(r, node->b, &v));
     if (kiln_tpl_true(&v)) {
         return kiln_tpl_eval(r, node->a, out);
@@ -372,7 +374,7 @@ static enum kiln_status arguments(struct tpl_run *r, const struct tpl_node *node
         return kiln_tpl_no_memory(r);
     }
     for (size_t i = 0; i < node->n; i++) {
-        struct tpl_value v;
+        struct tpl_value v = {.type = TPL_NONE};
         KILN_TRY(kiln_tpl_eval(r, node->list[i], &v));
         if (node->params[i].n == 0) {
             a->at[a->n++] = v;
@@ -386,7 +388,7 @@ static enum kiln_status arguments(struct tpl_run *r, const struct tpl_node *node
 
 static enum kiln_status call(struct tpl_run *r, const struct tpl_node *node,
                              struct tpl_value *out) {
-    struct tpl_value what;
+    struct tpl_value what = {.type = TPL_NONE};
     struct tpl_arguments a;
     KILN_TRY(kiln_tpl_eval(r, node->a, &what));
     if (what.type == TPL_UNDEFINED) {
@@ -399,7 +401,7 @@ static enum kiln_status call(struct tpl_run *r, const struct tpl_node *node,
 
 static enum kiln_status filter(struct tpl_run *r, const struct tpl_node *node,
                                struct tpl_value *out) {
-    struct tpl_value v;
+    struct tpl_value v = {.type = TPL_NONE};
     struct tpl_arguments a;
     KILN_TRY(kiln_tpl_eval(r, node->a, &v));
     KILN_TRY(arguments(r, node, &a));
@@ -409,7 +411,7 @@ static enum kiln_status filter(struct tpl_run *r, const struct tpl_node *node,
 
 static enum kiln_status test(struct tpl_run *r, const struct tpl_node *node,
                              struct tpl_value *out) {
-    struct tpl_value v;
+    struct tpl_value v = {.type = TPL_NONE};
     struct tpl_arguments a;
     bool is;
     KILN_TRY(kiln_tpl_eval(r, node->a, &v));
@@ -428,7 +430,7 @@ static enum kiln_status list(struct tpl_run *r, const struct tpl_node *node,
     KILN_TRY(kiln_tpl_new_list(r, node->n, out));
     out->tuple = node->negated;
     for (size_t i = 0; i < node->n; i++) {
-        struct tpl_value v;
+        struct tpl_value v = {.type = TPL_NONE};
         KILN_TRY(kiln_tpl_eval(r, node->list[i], &v));
         KILN_TRY(kiln_tpl_push(r, out->list, v));
     }
@@ -439,7 +441,8 @@ static enum kiln_status dict(struct tpl_run *r, const struct tpl_node *node,
                              struct tpl_value *out) {
     KILN_TRY(kiln_tpl_new_dict(r, TPL_DICT, out));
     for (size_t i = 0; i + 1 < node->n; i += 2) {
-        struct tpl_value key, value;
+        struct tpl_value key = {.type = TPL_NONE};
+        struct tpl_value value = {.type = TPL_NONE};
         KILN_TRY(kiln_tpl_eval(r, node->list[i], &key));
         KILN_TRY(kiln_tpl_eval(r, node->list[i + 1], &value));
         KILN_TRY(kiln_tpl_put(r, out->dict, key, value));
@@ -449,7 +452,8 @@ static enum kiln_status dict(struct tpl_run *r, const struct tpl_node *node,
 
 static enum kiln_status eval(struct tpl_run *r, const struct tpl_node *node,
                              struct tpl_value *out) {
-    struct tpl_value v, key;
+    struct tpl_value v = {.type = TPL_NONE};
+    struct tpl_value key = {.type = TPL_NONE};
     switch (node->kind) {
         case TPL_N_LITERAL:
             *out = node->value;
@@ -492,6 +496,7 @@ static enum kiln_status eval(struct tpl_run *r, const struct tpl_node *node,
 enum kiln_status kiln_tpl_eval(struct tpl_run *r, const struct tpl_node *node,
                                struct tpl_value *out) {
     r->line = node->line;
+    *out = (struct tpl_value){.type = TPL_NONE};
     if (++r->steps > KILN_TEMPLATE_STEPS) {
         return kiln_tpl_fail(r, "takes more than %d steps", KILN_TEMPLATE_STEPS);
     }

@@ -103,7 +103,7 @@ static enum kiln_status parse_name(struct tpl_parser *p, const struct tpl_node *
 /* Items up to `end`; of a dict keys and values in turn. */
 static enum kiln_status parse_items(struct tpl_parser *p, struct tpl_node *node, const char *end) {
     while (!kiln_tpl_skip(p, TPL_OPERATOR, end)) {
-        const struct tpl_node *item;
+        const struct tpl_node *item = NULL;
         if (node->n > 0) {
             KILN_TRY(kiln_tpl_expect(p, TPL_OPERATOR, ","));
             if (kiln_tpl_skip(p, TPL_OPERATOR, end)) {
@@ -147,6 +147,7 @@ static enum kiln_status parse_parentheses(struct tpl_parser *p, const struct tpl
 }
 
 static enum kiln_status parse_primary(struct tpl_parser *p, const struct tpl_node **out) {
+    *out = NULL;
     const struct tpl_token *t = kiln_tpl_now(p);
     switch (t->kind) {
         case TPL_NAME:
@@ -177,7 +178,7 @@ static enum kiln_status parse_primary(struct tpl_parser *p, const struct tpl_nod
  */
 
 static enum kiln_status parse_argument(struct tpl_parser *p, struct tpl_node *call, size_t *room) {
-    const struct tpl_node *value;
+    const struct tpl_node *value = NULL;
     struct tpl_str name = {"", 0};
     const struct tpl_token *t = kiln_tpl_now(p);
     if (OP("*") || OP("**")) {
@@ -225,7 +226,7 @@ static enum kiln_status parse_arguments(struct tpl_parser *p, struct tpl_node *c
 static enum kiln_status parse_subscript(struct tpl_parser *p, const struct tpl_node *base,
                                         const struct tpl_node **out) {
     NEW(node, TPL_N_ITEM);
-    const struct tpl_node **part = kiln_tpl_take(&p->tpl->heap, 3, sizeof *part);
+    const struct tpl_node **part = kiln_tpl_take(&p->tpl->heap, 3, sizeof(void *));
     if (part == NULL) {
         return no_room(p);
     }
@@ -260,7 +261,7 @@ static enum kiln_status parse_member(struct tpl_parser *p, const struct tpl_node
     node->a = base;
     node->text = t->text;
     if (t->kind == TPL_INTEGER) { /* a.0 */
-        const struct tpl_node *index;
+        const struct tpl_node *index = NULL;
         KILN_TRY(parse_number(p, &index));
         node->kind = TPL_N_ITEM;
         node->b = index;
@@ -344,7 +345,7 @@ static enum kiln_status parse_test(struct tpl_parser *p, const struct tpl_node *
         return parse_arguments(p, node);
     }
     if (argument_follows(p)) {
-        const struct tpl_node *argument;
+        const struct tpl_node *argument = NULL;
         KILN_TRY(parse_primary(p, &argument));
         KILN_TRY(parse_postfix(p, &argument));
         node->params = kiln_tpl_take(&p->tpl->heap, 1, sizeof *node->params);
@@ -382,6 +383,7 @@ static enum kiln_status deeper(struct tpl_parser *p) {
 
 static enum kiln_status parse_unary(struct tpl_parser *p, bool filters,
                                     const struct tpl_node **out) {
+    *out = NULL;
     KILN_TRY(deeper(p));
     if (OP("-") || OP("+")) {
         NEW(node, TPL_N_UNARY);
@@ -475,7 +477,7 @@ static enum kiln_status parse_compare(struct tpl_parser *p, const struct tpl_nod
             node->a = *out;
             *out = node;
         }
-        const struct tpl_node *right;
+        const struct tpl_node *right = NULL;
         KILN_TRY(parse_sum(p, &right));
         struct tpl_str *ops = kiln_tpl_take(&p->tpl->heap, node->n + 1, sizeof *ops);
         if (ops == NULL || !kiln_tpl_append(p, &node->list, &node->n, right)) {
@@ -512,6 +514,7 @@ static enum kiln_status parse_or(struct tpl_parser *p, const struct tpl_node **o
 
 enum kiln_status kiln_tpl_expression(struct tpl_parser *p, bool plain,
                                      const struct tpl_node **out) {
+    *out = NULL;
     KILN_TRY(deeper(p));
     KILN_TRY(parse_or(p, out));
     while (!plain && WORD("if")) {

@@ -31,12 +31,12 @@ bool kiln_tpl_append(struct tpl_parser *p, const struct tpl_node ***list, size_t
                      const struct tpl_node *node) {
     if ((*n & (*n - 1)) == 0) {
         const struct tpl_node **wider =
-            kiln_tpl_take(&p->tpl->heap, *n > 0 ? *n * 2 : 1, sizeof *wider);
+            kiln_tpl_take(&p->tpl->heap, *n > 0 ? *n * 2 : 1, sizeof(void *));
         if (wider == NULL) {
             return false;
         }
         if (*n > 0) {
-            memcpy(wider, *list, *n * sizeof *wider);
+            memcpy(wider, *list, *n * sizeof(void *));
         }
         *list = wider;
     }
@@ -121,7 +121,7 @@ static enum kiln_status parse_body(struct tpl_parser *p, const char *ends,
         return kiln_tpl_wrong(p, line, "nested more than %d deep", KILN_TEMPLATE_DEPTH);
     }
     while (!at_word(p, ends)) {
-        const struct tpl_node *node;
+        const struct tpl_node *node = NULL;
         if (kiln_tpl_at(p, TPL_END, NULL)) {
             p->depth--;
             return ends == NULL ? KILN_OK
@@ -163,7 +163,7 @@ static enum kiln_status parse_if(struct tpl_parser *p, const struct tpl_node **o
     KILN_TRY(kiln_tpl_expect(p, TPL_BLOCK_END, NULL));
     KILN_TRY(parse_body(p, " elif else endif ", &node->body, &node->n_body));
     if (kiln_tpl_skip(p, TPL_NAME, "elif")) {
-        const struct tpl_node *next;
+        const struct tpl_node *next = NULL;
         if (++p->depth > KILN_TEMPLATE_DEPTH) {
             return kiln_tpl_wrong(p, node->line, "nested more than %d deep", KILN_TEMPLATE_DEPTH);
         }
@@ -258,7 +258,7 @@ static enum kiln_status parse_set(struct tpl_parser *p, const struct tpl_node **
 static enum kiln_status parse_parameters(struct tpl_parser *p, struct tpl_node *node) {
     enum { MOST = 32 };
     node->params = kiln_tpl_take(&p->tpl->heap, MOST, sizeof *node->params);
-    const struct tpl_node **defaults = kiln_tpl_take(&p->tpl->heap, MOST, sizeof *defaults);
+    const struct tpl_node **defaults = kiln_tpl_take(&p->tpl->heap, MOST, sizeof(void *));
     if (node->params == NULL || defaults == NULL) {
         return kiln_tpl_wrong(p, node->line, "too large");
     }

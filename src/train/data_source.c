@@ -330,7 +330,7 @@ enum kiln_status kiln_open_data(const struct kiln_data_wish *wish, struct kiln_d
     *out = NULL;
     *too_short = false;
     KILN_TRY(kiln_data_list_parse(wish->data, &list, err));
-    struct kiln_token_file **files = kiln_alloc(list.n, sizeof *files);
+    struct kiln_token_file **files = kiln_alloc(list.n, sizeof(void *));
     enum kiln_status status = files ? open_all(wish, &list, files, notice, notice_size, err)
                                     : KILN_FAIL(err, KILN_ENOMEM, "data: out of memory");
     if (status == KILN_OK) {
