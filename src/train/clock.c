@@ -5,9 +5,16 @@
 
 /* Off by less is let be: every turn bends the learning rate. Less than the tenth that is promised,
  * since the last turns have little left to change. */
-#define OFF 0.04
-/* Steps that must be seen first, and between two turns. */
-enum { FIRST = 8, MEMORY = 16 };
+#define OFF 0.03
+/* And of the time that is left: it may still change, and be made good. */
+#define OFF_LEFT 0.08
+/* Steps that must be seen first, and between two turns, are at least so many; the mean forgets as
+ * slowly. */
+enum { FIRST = 8 };
+static uint64_t patience(const struct kiln_settings *s) {
+    const uint64_t share = s->steps / 25;
+    return share > FIRST ? share : FIRST;
+}
 
 static uint64_t evaluations_between(const struct kiln_settings *s, uint64_t from, uint64_t to) {
     return s->eval_every > 0 && s->eval_every != KILN_UNSET
@@ -39,13 +46,12 @@ void kiln_clock_evaluated(struct kiln_clock *clock, double seconds) {
 }
 
 /* What the step before took. The first one here touches memory for the first time: not counted. */
-static void learn(struct kiln_clock *clock, double now) {
+static void learn(struct kiln_clock *clock, const struct kiln_settings *s, double now) {
     if (clock->since > 0) {
         const double took = now - clock->since - clock->evaluating;
         clock->seen++;
-        const double weight = clock->seen <= 1       ? 0.0
-                              : clock->seen < MEMORY ? 1.0 / (double)(clock->seen - 1)
-                                                     : 1.0 / MEMORY;
+        const uint64_t most = patience(s), of = clock->seen < most ? clock->seen : most;
+        const double weight = clock->seen <= 1 ? 0.0 : 1.0 / (double)(of - (of > 1));
         clock->step_s += weight * (took - clock->step_s);
     }
     clock->since = now;
@@ -58,9 +64,9 @@ enum kiln_status kiln_clock_tick(struct kiln_clock *clock, const struct kiln_set
     if (clock->deadline <= 0) {
         return KILN_OK;
     }
-    learn(clock, now);
-    /* Not before enough was seen: of many steps a fiftieth, lest a hiccup counts as the machine. */
-    const uint64_t fiftieth = s->steps / 50, wait = fiftieth > FIRST ? fiftieth : FIRST;
+    learn(clock, s, now);
+    /* Not before enough was seen, lest a hiccup counts as the machine. */
+    const uint64_t wait = patience(s);
     const bool late = now > clock->deadline;
     if (s->n_turns == KILN_TURNS || step >= s->steps ||
         (!late && clock->seen < clock->turned + wait)) {
@@ -71,7 +77,9 @@ enum kiln_status kiln_clock_tick(struct kiln_clock *clock, const struct kiln_set
     const uint64_t steps = kiln_clock_steps(clock, s, step, now);
     /* The last place of the list is for the end itself. */
     const bool room = s->n_turns + 1 < KILN_TURNS || late;
-    if (!room || steps == s->steps || fabs(end - clock->deadline) <= OFF * clock->whole) {
+    const double left = fmax(0, clock->deadline - now);
+    const double off = fabs(end - clock->deadline);
+    if (!room || steps == s->steps || off <= OFF * clock->whole + OFF_LEFT * left) {
         return KILN_OK;
     }
     clock->turned = clock->seen;

@@ -21,7 +21,7 @@ struct kiln_clock {
     double deadline; /* seconds of the monotonic clock; 0: none */
     double whole;    /* seconds that were asked for */
     double tail;     /* of them behind the last step: its evaluation, model.bin, the end */
-    /* What was seen: means that forget, weight 1/16 a step. */
+    /* What was seen: a mean that forgets, and the last one. */
     double step_s, eval_s;
     double since;      /* when the step before began; 0: none did here */
     double evaluating; /* of it in evaluations */
@@ -39,8 +39,8 @@ double kiln_clock_evaluations(const struct kiln_clock *clock, const struct kiln_
 /* As many steps as end in time, when `step` are done and it is `now`: at least step + 1. */
 uint64_t kiln_clock_steps(const struct kiln_clock *clock, const struct kiln_settings *settings,
                           uint64_t step, double now);
-/* A window begins, with `step` steps done. Turns when the end would be off by more than 4 % of the
- * time. *turned: settings have
+/* A window begins, with `step` steps done. Turns when the end would be off by more than 3 % of the
+ * time and 8 % of what is left of it. *turned: settings have
  * another number of steps. */
 KILN_MUST_CHECK enum kiln_status kiln_clock_tick(struct kiln_clock *clock,
                                                  const struct kiln_settings *settings,
