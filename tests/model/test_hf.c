@@ -200,7 +200,7 @@ static void write_shard(const struct weights_file *file, const char *name, const
         const size_t n = (size_t)json_integer_value(json_array_get(offsets, 1)) - begin;
         json_t *copy = json_deep_copy(entry);
         json_object_set_new(copy, "data_offsets",
-                            json_pack("[I, I]", (json_int_t)at, (json_int_t)(at + n)));
+                            json_pack("[I, I]", (json_int_t)at, (json_int_t)at + (json_int_t)n));
         json_object_set_new(header, key, copy);
         memcpy(data + at, file->bytes + file->data + begin, n);
         at += n;

@@ -63,9 +63,9 @@ TEST(more_minutes_choose_no_smaller_model_and_foretell_no_worse_loss_of_enough_t
 }
 
 TEST(what_is_chosen_is_a_model_and_takes_the_time) {
-    for (double minutes = 0.1; minutes < 1000; minutes *= 3) {
-        for (double megabytes = 0.01; megabytes < 1e4; megabytes *= 8) {
-            const struct kiln_choose_request r = request_of(minutes, megabytes, 0.3);
+    for (int i = 0; i < 9; i++) {
+        for (int j = 0; j < 7; j++) {
+            const struct kiln_choose_request r = request_of(0.1 * pow(3, i), 0.01 * pow(8, j), 0.3);
             struct kiln_choice c = choose(&r);
             struct kiln_err err;
             CHECK_OK(kiln_dims_check(&c.is.dims, &err), &err);
@@ -108,8 +108,8 @@ TEST(the_memory_is_kept_to_and_its_lack_is_said) {
     const struct kiln_choice wide = choose(&r);
     uint64_t before = wide.is.memory;
     CHECK(wide.warning[0] == '\0');
-    for (double share = 0.8; share > 0.1; share *= 0.7) {
-        r.plan.memory = (uint64_t)((double)wide.is.memory * share);
+    for (int i = 0; i < 6; i++) {
+        r.plan.memory = (uint64_t)((double)wide.is.memory * 0.8 * pow(0.7, i));
         const struct kiln_choice c = choose(&r);
         CHECK(c.is.memory <= r.plan.memory && c.is.memory <= before);
         CHECK(strstr(c.warning, "memory") != NULL);
@@ -191,14 +191,14 @@ TEST(sizes_that_make_no_model_and_texts_too_short_are_refused) {
 TEST(the_law_falls_with_size_and_text_and_knows_repetition) {
     const struct kiln_choose_text text = {.bytes = 1e8, .trigram_bits = 2.213, .trigram_ids = 2e5};
     double before = 100;
-    for (double n = 5e4; n < 1e8; n *= 2) {
-        const double bits = kiln_law_bits(&text, 1024, n, 1e7);
+    for (int i = 0; i < 11; i++) {
+        const double bits = kiln_law_bits(&text, 1024, ldexp(5e4, i), 1e7);
         CHECK(bits < before && bits > 0.1);
         before = bits;
     }
     before = 100;
-    for (double tokens = 1e5; tokens < 1e9; tokens *= 2) {
-        const double bits = kiln_law_bits(&text, 1024, 1e6, tokens);
+    for (int i = 0; i < 14; i++) {
+        const double bits = kiln_law_bits(&text, 1024, 1e6, ldexp(1e5, i));
         CHECK(bits < before);
         before = bits;
     }

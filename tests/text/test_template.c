@@ -145,6 +145,7 @@ TEST(generation_blocks_are_marked) {
                     conversation, &got, &err),
              &err);
     CHECK_EQ(got.n_marked, 1);
+    CHECK(got.marked != NULL);
     const char want[] = "Hello \xC3\xBC\xF0\x9F\x98\x80!!";
     CHECK_EQ(got.marked[0].end - got.marked[0].begin, sizeof want - 1);
     CHECK_BYTES(got.text + got.marked[0].begin, want, sizeof want - 1);
