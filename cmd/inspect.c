@@ -460,12 +460,11 @@ static enum kiln_status find_kind(const char *path, enum kind *out, struct kiln_
         *out = KIND_STATE; /* by its name too: its first bytes may be what is damaged */
     } else if (is_named(path, "resume.kiln") || memcmp(head, "KILNRS", 6) == 0) {
         *out = KIND_RESUME;
-    } else if (memcmp(head, "GGUF", 4) == 0 || memcmp(head, "24ka", 4) == 0) {
-        *out = KIND_MODEL; /* the latter: llama2.c, versions 1 and 2 */
     } else if (kiln_mil_weights_is(path)) {
         *out = KIND_WEIGHTS;
-    } else if (could_be_model(head, size)) {
-        *out = KIND_MODEL;
+    } else if (memcmp(head, "GGUF", 4) == 0 || memcmp(head, "24ka", 4) == 0 ||
+               could_be_model(head, size)) {
+        *out = KIND_MODEL; /* 24ka: llama2.c, versions 1 and 2 */
     } else {
         /* Raw uint16 ids have no header; all that marks them is BOS, the id 1, at their start. */
         *out = even && head[0] == 1 && head[1] == 0 ? KIND_OTHER_OR_RAW : KIND_OTHER;

@@ -90,7 +90,7 @@ static bool add_characters(struct characters *c, struct kiln_vocabulary *v, size
     const size_t most = (vocab - KILN_ID_LEARNED + 1) / 2;
     for (size_t i = 0; i < most; i++) {
         const uint32_t at = next_character(c);
-        if (at == KILN_NO_ID) {
+        if (at == KILN_NO_ID || c->all.item == NULL) {
             break;
         }
         c->token[at] = (uint32_t)v->n;

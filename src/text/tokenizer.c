@@ -153,8 +153,8 @@ static enum kiln_status check_bytes(const struct kiln_tokenizer *tok, struct kil
 
 static enum kiln_status compile_patterns(struct kiln_tokenizer *tok, struct kiln_err *err) {
     const struct kiln_parts *p = &tok->parts;
-    tok->cut = kiln_alloc(p->n_splits + 1, sizeof *tok->cut);
-    tok->rewrite = kiln_alloc(p->n_rewrites + 1, sizeof *tok->rewrite);
+    tok->cut = kiln_alloc(p->n_splits + 1, sizeof(void *));
+    tok->rewrite = kiln_alloc(p->n_rewrites + 1, sizeof(void *));
     KILN_REQUIRE(tok->cut != NULL && tok->rewrite != NULL, err, KILN_ENOMEM,
                  "tokenizer %s: out of memory", tok->name);
     for (size_t i = 0; i < p->n_splits; i++) {

@@ -223,15 +223,22 @@ TEST(a_reader_is_refused_what_would_change_the_file) {
     close_lab();
 }
 
-/* Before, while and after: what a reader opens, it opens. */
+/* Before, while and after: what a reader opens, it opens. At some commits the owner waits for one
+ * more reader, so that neither runs ahead of the other on a busy machine. */
 TEST(readers_never_fail_while_the_owner_commits) {
-    enum { COMMITS = 100000 };
+    enum { COMMITS = 100000, WAITS = 20 };
+    int turn[2];
     open_lab();
+    CHECK(pipe(turn) == 0);
     const pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
         struct kiln_cursor cursor = *kiln_state_cursor(lab.owner);
+        char go;
         for (uint64_t i = 1; i <= COMMITS; i++) {
+            if (i % (COMMITS / WAITS) == 0 && read(turn[0], &go, 1) != 1) {
+                _exit(1);
+            }
             cursor.owner_epoch = i;
             kiln_state_commit(lab.owner, &cursor);
         }
@@ -261,7 +268,12 @@ TEST(readers_never_fail_while_the_owner_commits) {
         CHECK(cursor.owner_epoch >= last);
         last = cursor.owner_epoch;
         readers++;
+        if (readers <= WAITS) {
+            CHECK(write(turn[1], "", 1) == 1);
+        }
     }
+    close(turn[0]);
+    close(turn[1]);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK_EQ(last, COMMITS);
     CHECK(seen > 2); /* it was beside it */
