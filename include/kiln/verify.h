@@ -6,7 +6,9 @@
  * A reference folder holds reference.json (dims, batch, steps, adamw, loss[], loss_delayed[],
  * tensor_order, grad_l2), model.bin (llama2.c's format or kiln's own), tokens.u16 (per step batch
  * rows of seq+1 ids) and grads.f32 (gradients of step 0, as kiln_llama2c_unpack reads them).
- * tests/python/families.py makes such folders of other families with PyTorch and transformers.
+ * Where reference.json has `begin`, an id, documents begin with it and attention does not look into
+ * others; targets of the id `no_target` count nowhere. tests/python/families.py makes such folders
+ * of other families with PyTorch and transformers.
  */
 #ifndef KILN_VERIFY_H
 #define KILN_VERIFY_H

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
+#include "kiln/text.h"
 #include "train/engine.h"
 #include "train/generation.h"
 #include "train/scale.h"
@@ -23,7 +24,10 @@ struct reference {
     json_t *json;
     struct kiln_table *table;
     float *weights, *m, *v, *gradients, *embedding, *expected;
-    uint32_t *tokens, *targets; /* of one step */
+    uint32_t *tokens, *targets, *starts; /* of one step */
+    size_t counted;                      /* targets of it that count */
+    uint32_t begin, no_target; /* the id that begins a document under a document mask, the id that
+                                  is never a target; KILN_NO_ID: none */
     struct kiln_map token_map;
     size_t batch, seq, steps;
     const char *losses; /* key of the losses to compare with */
@@ -39,6 +43,7 @@ static void close_reference(struct reference *r) {
     }
     kiln_free(r->tokens);
     kiln_free(r->targets);
+    kiln_free(r->starts);
     kiln_free(r->snapshots[0]);
     kiln_free(r->snapshots[1]);
     kiln_map_close(&r->token_map);
@@ -50,6 +55,21 @@ static enum kiln_status read_number(const json_t *json, const char *path, const 
     KILN_REQUIRE(json_is_number(value), err, KILN_EINPUT, "reference %s: no number '%s'", path,
                  key);
     *out = json_number_value(value);
+    return KILN_OK;
+}
+
+/* KILN_NO_ID where there is no such key. */
+static enum kiln_status read_id(const json_t *json, const char *path, const char *key,
+                                uint32_t *out, struct kiln_err *err) {
+    double id = 0;
+    *out = KILN_NO_ID;
+    if (json_object_get(json, key) == NULL) {
+        return KILN_OK;
+    }
+    KILN_TRY(read_number(json, path, key, &id, err));
+    KILN_REQUIRE(id >= 0 && id < KILN_NO_ID && id == floor(id), err, KILN_EINPUT,
+                 "reference %s: '%s' %g is no id", path, key, id);
+    *out = (uint32_t)id;
     return KILN_OK;
 }
 
@@ -77,6 +97,12 @@ static enum kiln_status read_json(struct reference *r, const char *folder, struc
     }
     if (status == KILN_OK) {
         status = read_number(r->json, path, "steps", &steps, err);
+    }
+    if (status == KILN_OK) {
+        status = read_id(r->json, path, "begin", &r->begin, err);
+    }
+    if (status == KILN_OK) {
+        status = read_id(r->json, path, "no_target", &r->no_target, err);
     }
     kiln_free(path);
     KILN_TRY(status);
@@ -156,8 +182,22 @@ static enum kiln_status read_arrays(struct reference *r, const char *folder, str
     KILN_TRY(status);
     r->tokens = kiln_alloc(r->batch * r->seq, sizeof *r->tokens);
     r->targets = kiln_alloc(r->batch * r->seq, sizeof *r->targets);
-    KILN_REQUIRE(r->tokens && r->targets, err, KILN_ENOMEM, "no memory for tokens");
+    r->starts = kiln_alloc(r->batch * r->seq, sizeof *r->starts);
+    KILN_REQUIRE(r->tokens && r->targets && r->starts, err, KILN_ENOMEM, "no memory for tokens");
     return KILN_OK;
+}
+
+/* Where each token's document begins in its sequence, and what does not count. */
+static void mask_step(struct reference *r) {
+    r->counted = 0;
+    for (size_t i = 0; i < r->batch * r->seq; i++) {
+        const size_t t = i % r->seq;
+        r->starts[i] = r->tokens[i] == r->begin ? (uint32_t)t : t > 0 ? r->starts[i - 1] : 0;
+        if (r->no_target != KILN_NO_ID && r->targets[i] == r->no_target) {
+            r->targets[i] = KILN_NO_TARGET;
+        }
+        r->counted += r->targets[i] != KILN_NO_TARGET;
+    }
 }
 
 static enum kiln_status load_step(struct reference *r, size_t step, struct kiln_err *err) {
@@ -178,6 +218,9 @@ static enum kiln_status load_step(struct reference *r, size_t step, struct kiln_
             }
         }
     }
+    mask_step(r);
+    KILN_REQUIRE(r->counted > 0, err, KILN_EINPUT, "tokens.u16: no target of step %zu counts",
+                 step);
     return KILN_OK;
 }
 
@@ -220,9 +263,11 @@ struct verify_job {
 /* The micro-batch that load_step read. */
 static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                        uint32_t *starts) {
-    (void)starts;
     const struct reference *r = context;
     (void)index;
+    if (starts) {
+        memcpy(starts, r->starts, r->batch * r->seq * sizeof *starts);
+    }
     memcpy(tokens, r->tokens, r->batch * r->seq * sizeof *tokens);
     memcpy(targets, r->targets, r->batch * r->seq * sizeof *targets);
 }
@@ -288,12 +333,14 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     const struct kiln_device_options device = {.device = options->device,
                                                .shape = {r->batch, r->seq},
                                                .precision = job->precision,
-                                               .training = true};
+                                               .training = true,
+                                               .doc_mask = r->begin != KILN_NO_ID};
     struct kiln_plan_request request = kiln_plan_simple(
         r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
     request.budget = request.load_budget = options->budget;
     request.headroom_millionths = HEADROOM;
     request.overlap = options->overlap;
+    request.doc_mask = device.doc_mask;
     request.refreshes = request.refreshes && !delayed;
     KILN_TRY(kiln_engine_plan(&job->engine, r->table, &request, err));
     KILN_REQUIRE(!job->engine.plan.layout.in_state, err, KILN_EBUDGET,
@@ -313,10 +360,10 @@ static enum kiln_status run_step(struct verify_job *job, size_t step, double lr,
     const struct kiln_plan_action updated = {.what = KILN_UPDATE};
     struct reference *r = &job->reference;
     struct kiln_executor *x = &job->engine.executor;
-    const double tokens = (double)(r->batch * r->seq);
+    KILN_TRY(load_step(r, step, err));
+    const double tokens = (double)r->counted;
     const bool scaled = kiln_scale_wanted(job->engine.request.precision);
     const double scale = scaled ? kiln_scale_first(tokens) : 1;
-    KILN_TRY(load_step(r, step, err));
     x->scale = (float)(scale / tokens);
     KILN_TRY(kiln_executor_window(x, err));
     const double norm = kiln_optimizer_norm(job->engine.optimizer, scale);

@@ -3,7 +3,8 @@
 
 families.py OUT writes OUT/CASE for every case below, as `kiln verify --reference` reads it:
 
-  reference.json  batch, steps, AdamW's constants, the loss of every step
+  reference.json  batch, steps, AdamW's constants, the loss of every step; where documents are
+                  masked, the id that begins one and the id that is never a target
   model.bin       random weights in kiln's own format (docs/formats.md)
   tokens.u16      a step after another, batch rows of seq + 1 ids
   grads.f32       gradients of the first step, before clipping, every role over all layers in turn
@@ -45,7 +46,14 @@ CASES = {
     "qwen2-untied-yarn": ("Qwen2", 100000.0, 1e-6, False, YARN_ALL, {}),
     "qwen3": ("Qwen3", 10000.0, 1e-6, True, None, {"head_dim": 16}),
     "qwen3-untied": ("Qwen3", 1000000.0, 1e-5, False, None, {"head_dim": 6}),
+    "llama-documents": ("Llama", 10000.0, 1e-5, True, None, {}),
+    "qwen3-documents": ("Qwen3", 10000.0, 1e-6, False, None, {"head_dim": 16}),
 }
+
+# Documents begin with an id, and PyTorch's attention gets a block-diagonal causal mask; another id
+# is never a target.
+BEGIN, NO_TARGET = 3, 5
+MASKED = ("llama-documents", "qwen3-documents")
 
 
 def make(name):
@@ -53,7 +61,7 @@ def make(name):
     rope = dict(scaling or {"rope_type": "default"}, rope_theta=theta)
     config = getattr(transformers, family + "Config")(
         **{**SIZES, **more}, rms_norm_eps=eps, tie_word_embeddings=tied, rope_parameters=rope)
-    config._attn_implementation = "eager"
+    config._attn_implementation = "sdpa" if name in MASKED else "eager"
     model = getattr(transformers, family + "ForCausalLM")(config)
     generator = torch.Generator().manual_seed(sum(name.encode()))
     for key, p in model.named_parameters():
@@ -132,7 +140,35 @@ def header(config, name, parameters):
     return head_size, b"KILNMD01" + struct.pack("<2I", 0x01020304, 1) + sizes + struct.pack("<Q", parameters)
 
 
-def train(model, tokens):
+def make_tokens(name):
+    """[STEPS, BATCH, SEQ + 1]; documents of many lengths, some of which began before the window."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (STEPS, BATCH, SEQ + 1)
+    tokens = torch.randint(VOCAB, shape, generator=generator)
+    if name in MASKED:
+        begins = torch.rand(shape, generator=generator) < 0.12
+        begins[0, 0, :3] = torch.tensor([False, True, True])
+        tokens = torch.where(begins, BEGIN, torch.where(tokens == BEGIN, BEGIN + 1, tokens))
+        tokens[torch.rand(shape, generator=generator) < 0.1] = NO_TARGET
+    return tokens
+
+
+def document_mask(inputs):
+    """[batch, 1, seq, seq], true where a query sees a key; None: what is causal."""
+    document = (inputs == BEGIN).cumsum(1)
+    same = document[:, :, None] == document[:, None, :]
+    return (same & torch.ones(SEQ, SEQ, dtype=torch.bool).tril())[:, None]
+
+
+def loss_of(name, model, rows):
+    inputs, targets = rows[:, :-1], rows[:, 1:].reshape(-1)
+    mask = document_mask(inputs) if name in MASKED else None
+    logits = model(input_ids=inputs, attention_mask=mask).logits.reshape(-1, VOCAB)
+    ignored = NO_TARGET if name in MASKED else -100
+    return torch.nn.functional.cross_entropy(logits, targets, ignore_index=ignored)
+
+
+def train(name, model, tokens):
     """Losses of all steps, and the gradients of the first."""
     decayed = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
@@ -142,8 +178,7 @@ def train(model, tokens):
         lr=ADAMW["lr"], betas=(ADAMW["beta1"], ADAMW["beta2"]), eps=ADAMW["eps"])
     losses, gradients = [], None
     for step in tokens:
-        logits = model(input_ids=step[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), step[:, 1:].reshape(-1))
+        loss = loss_of(name, model, step)
         optimizer.zero_grad()
         loss.backward()
         losses.append(loss.item())
@@ -158,8 +193,7 @@ def write(out, name):
     folder = os.path.join(out, name)
     os.makedirs(folder)
     config, model = make(name)
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(VOCAB, (STEPS, BATCH, SEQ + 1), generator=generator)
+    tokens = make_tokens(name)
     named = dict(model.named_parameters())
     head_size, head = header(config, name, sum(p.numel() for p in named.values()))
     files = {
@@ -167,9 +201,11 @@ def write(out, name):
         "tokens.u16": tokens.to(torch.int16).numpy().tobytes(),
         "logits.f32": as_bytes([model(input_ids=tokens[0, :1, :-1]).logits[0]]),
     }
-    losses, gradients = train(model, tokens)
+    losses, gradients = train(name, model, tokens)
     files["grads.f32"] = as_bytes(in_file_order(gradients, head_size))
     reference = {"batch": BATCH, "steps": STEPS, "adamw": ADAMW, "loss": losses}
+    if name in MASKED:
+        reference.update(begin=BEGIN, no_target=NO_TARGET)
     files["reference.json"] = json.dumps(reference).encode()
     for file, data in files.items():
         with open(os.path.join(folder, file), "wb") as f:

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "base/io.h"
@@ -59,6 +60,48 @@ TEST_WITHIN(losses_and_gradients_of_families_are_those_of_transformers_on_every_
                 check_case(cases[i], tiers[t].name, KILN_PRECISION_BF16);
             }
         }
+    }
+}
+
+/* Against scaled_dot_product_attention with a block-diagonal causal mask, and cross_entropy with
+ * targets that are ignored. */
+static const char *const masked[] = {"llama-documents", "qwen3-documents"};
+
+TEST_WITHIN(losses_and_gradients_with_masks_are_those_of_pytorch_on_every_tier, 300) {
+    size_t n;
+    const struct kiln_tier *tiers = kiln_kernels_tiers(&n);
+    make_references();
+    for (size_t i = 0; i < sizeof masked / sizeof masked[0]; i++) {
+        for (size_t t = 0; t < n; t++) {
+            if (check_case(masked[i], tiers[t].name, KILN_PRECISION_FP32)) {
+                check_case(masked[i], tiers[t].name, KILN_PRECISION_BF16);
+            }
+        }
+        check_case(masked[i], "ref", KILN_PRECISION_FP16);
+    }
+}
+
+/* The references tell a mask from none. */
+TEST_WITHIN(a_reference_with_masks_is_not_met_without_them, 300) {
+    static const char *const keys[] = {"\"begin\"", "\"no_target\""};
+    struct kiln_err err;
+    struct kiln_verify_result result;
+    make_references();
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        char path[1200], *text;
+        size_t size;
+        snprintf(path, sizeof path, "%s/reference.json", test_path(masked[i]));
+        CHECK_OK(kiln_read_file(path, &text, &size, &err), &err);
+        char *key = strstr(text, keys[i]);
+        CHECK(key != NULL);
+        key[1] = 'x';
+        CHECK_OK(kiln_write_file(path, text, size, &err), &err);
+        kiln_free(text);
+        const struct kiln_verify_options options = {
+            .reference = test_path(masked[i]), .precision = KILN_PRECISION_FP32, .threads = 2};
+        CHECK_OK(kiln_verify_reference(&options, &result, &err), &err);
+        CHECK(!result.pass);
+        kiln_verify_free(&result);
     }
 }
 

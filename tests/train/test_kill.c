@@ -233,23 +233,28 @@ TEST_WITHIN(a_death_of_a_run_that_trains_adapters_changes_nothing, 3000) {
     free(expected.metrics);
 }
 
-/* Without the state all comes from the checkpoint of step 3: frozen weights, adapters, moments. */
-TEST_WITHIN(adapters_go_on_from_a_checkpoint_where_the_state_is_lost, 300) {
-    struct outcome expected = expect_of(ADAPTERS);
+/* Without the state all comes from the checkpoint of step 3. */
+static void go_on_without_state(const char *changes) {
+    struct outcome expected = expect_of(changes);
     char state[4200];
     struct kiln_err err;
     struct kiln_settings s;
     struct kiln_run *run;
-    tiny_settings(&s, "run", ADAPTERS);
+    tiny_settings(&s, "run", changes);
     CHECK_OK(kiln_run_create(&s, &run, &err), &err);
     kiln_settings_free(&s);
     CHECK_OK(kiln_run_train(run, NULL, NULL, &err), &err);
     kiln_run_close(run);
     snprintf(state, sizeof state, "%s/state.kiln", test_path("run"));
     CHECK(unlink(state) == 0);
-    CHECK(!train_child("run", ADAPTERS, NULL, 0, 0));
+    CHECK(!train_child("run", changes, NULL, 0, 0));
     check_end("run", &expected, "lost state", 0);
     free(expected.metrics);
+}
+
+/* Frozen weights, adapters, moments. */
+TEST_WITHIN(adapters_go_on_from_a_checkpoint_where_the_state_is_lost, 300) {
+    go_on_without_state(ADAPTERS);
 }
 
 /* A budget that no set of kernels fits: hand-overs in every window, and nothing is ever stale. */
@@ -261,6 +266,60 @@ TEST_WITHIN(a_small_budget_does_not_show_in_adapters, 3000) {
         die_at_points("start", changes, "hand-over", 1, count("KILN_KILL_STRIDE", 7), &expected);
     CHECK(deaths > 5);
     free(expected.metrics);
+}
+
+/* ---- with files that have weights, conversations, and a document mask --------------------------
+ */
+
+/* A text of short documents and conversations of which the answers count; written once, by the
+ * parent. */
+static const char *weighted(void) {
+    static const char turns[] =
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}a:{% endif %}";
+    static char changes[4500], text[6000], chat[6000];
+    char paths[3][1200];
+    size_t n = 0, m = 0;
+    for (int i = 0; i < 60; i++) {
+        n += (size_t)snprintf(text + n, sizeof text - n, "Word %d of %d.\n<|endoftext|>\n",
+                              i * 7 % 60, i);
+        m += (size_t)snprintf(chat + m, sizeof chat - m,
+                              "{\"messages\": [{\"role\": \"user\", \"content\": \"%d?\"}, "
+                              "{\"role\": \"assistant\", \"content\": \"%d!\"}]}\n",
+                              i, i * 2);
+    }
+    snprintf(paths[0], sizeof paths[0], "%s", test_file("words.txt", text, n));
+    snprintf(paths[1], sizeof paths[1], "%s", test_file("chat.jsonl", chat, m));
+    snprintf(paths[2], sizeof paths[2], "%s", test_file("turns.jinja", turns, sizeof turns - 1));
+    snprintf(changes, sizeof changes, STEPS " data=%s:2,%s:0.5 chat-template=%s doc-mask=yes",
+             paths[0], paths[1], paths[2]);
+    return changes;
+}
+
+TEST_WITHIN(a_death_of_a_run_of_weighted_files_changes_nothing, 3000) {
+    const char *changes = weighted();
+    struct outcome expected = expect_of(changes);
+    const long deaths =
+        die_at_points(NULL, changes, NULL, 1, count("KILN_KILL_STRIDE", 113), &expected);
+    printf("      %ld deaths: %s\n", deaths, kill_points_deaths());
+    CHECK(deaths > 5);
+    free(expected.metrics);
+}
+
+/* Handed over in the middle of windows: their samples, masks and counts of targets stay. */
+TEST_WITHIN(a_small_budget_does_not_show_in_a_run_of_weighted_files, 3000) {
+    char changes[5000];
+    struct outcome expected = expect_of(weighted());
+    snprintf(changes, sizeof changes, "%s budget=7", weighted());
+    make_start(changes);
+    const long deaths =
+        die_at_points("start", changes, "hand-over", 1, count("KILN_KILL_STRIDE", 7), &expected);
+    CHECK(deaths > 5);
+    free(expected.metrics);
+}
+
+TEST_WITHIN(weighted_files_go_on_from_a_checkpoint_where_the_state_is_lost, 300) {
+    go_on_without_state(weighted());
 }
 
 /* ---- with budgets ------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ void tiny_settings(struct kiln_settings *s, const char *name, const char *change
              "model=stories15m dim=32 hidden=64 layers=2 heads=4 kv-heads=2 seq=32 batch=2 "
              "accum=2 steps=8 lr=3e-3 warmup=2 eval-every=4 eval-windows=4 threads=2 "
              "save-every=2 keep-checkpoints=3");
-    tiny_set(s, changes);
     CHECK_OK(kiln_settings_set(s, KILN_SETTING_data, stories(), KILN_FROM_FLAG, &err), &err);
+    tiny_set(s, changes);
     CHECK_OK(kiln_settings_set(s, KILN_SETTING_out, test_path(name), KILN_FROM_FLAG, &err), &err);
 }
 
