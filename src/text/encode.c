@@ -448,21 +448,6 @@ void kiln_encoder_go_on(struct kiln_encoder *e, const char *text, size_t size) {
     e->behind_bad = true;
 }
 
-/* The patterns of GPT-2, Llama-3 and Qwen2 take such a newline alone, or with what stands before
- * it, whether something follows or not. */
-bool kiln_encoder_may_cut(const struct kiln_tokenizer *tok, char letter) {
-    uint32_t id[2];
-    const char both[2] = {'\n', letter};
-    for (int i = 0; i < 2; i++) {
-        const unsigned char c = (unsigned char)both[i];
-        id[i] = tok->one[c] != KILN_NO_ID ? tok->one[c] : tok->byte_id[c];
-        if (id[i] == KILN_NO_ID || id[i] == tok->parts.unknown) {
-            return false;
-        }
-    }
-    return !kiln_joins(tok, id[0], id[1]);
-}
-
 bool kiln_encoder_done(const struct kiln_encoder *e) { return e->done; }
 
 enum kiln_status kiln_encoder_more(struct kiln_encoder *e, size_t enough, struct kiln_ids *out,

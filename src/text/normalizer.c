@@ -31,7 +31,7 @@ bool kiln_bytes_put(struct kiln_bytes *bytes, const char *data, size_t size) {
         bytes->data = grown;
         bytes->room = room;
     }
-    if (size > 0) {
+    if (size > 0 && bytes->data != NULL) {
         memcpy(bytes->data + bytes->n, data, size);
     }
     bytes->n = needed;
@@ -243,7 +243,7 @@ enum kiln_status kiln_normalize(struct kiln_normalizer *n, const char *text, siz
 enum kiln_status kiln_normalizer_open(struct kiln_normalizer *n, const struct kiln_tokenizer *tok,
                                       struct kiln_err *err) {
     *n = (struct kiln_normalizer){.tok = tok};
-    n->matcher = kiln_alloc(tok->parts.n_rewrites + 1, sizeof *n->matcher);
+    n->matcher = kiln_alloc(tok->parts.n_rewrites + 1, sizeof(void *));
     bool done = n->matcher != NULL;
     for (size_t i = 0; done && i < tok->parts.n_rewrites; i++) {
         if (tok->rewrite[i] != NULL) {

@@ -5,7 +5,6 @@
  */
 #include "text/source.h"
 
-#include <ctype.h>
 #include <string.h>
 #include <strings.h>
 
@@ -13,7 +12,7 @@
 #include "text/text_int.h"
 #include "text/utf8.h"
 
-enum { READ_BYTES = 1 << 18 };
+enum { READ_BYTES = 1 << 18, LOOK_BYTES = 1 << 12 };
 
 static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
@@ -56,10 +55,10 @@ struct end {
     size_t at, next;
 };
 
-/* A newline and a line of nothing but blanks behind it. */
-static struct end blank_line(const struct kiln_source *s, size_t from) {
+/* A newline in from..to and a line of nothing but blanks behind it. */
+static struct end blank_line(const struct kiln_source *s, size_t from, size_t to) {
     const char *newline = s->buffer + from;
-    while ((newline = memchr(newline, '\n', s->n - (size_t)(newline - s->buffer))) != NULL) {
+    while ((newline = memchr(newline, '\n', to - (size_t)(newline - s->buffer))) != NULL) {
         const size_t at = (size_t)(newline - s->buffer);
         size_t next = at + 1;
         while (next < s->n && is_blank(s->buffer[next]) && s->buffer[next] != '\n') {
@@ -73,34 +72,33 @@ static struct end blank_line(const struct kiln_source *s, size_t from) {
     return (struct end){false, s->n, s->n};
 }
 
-static struct end find_end(const struct kiln_source *s, size_t from) {
+/* An end that begins in from..to. */
+static struct end end_within(const struct kiln_source *s, size_t from, size_t to) {
     const size_t n = strlen(KILN_ENDOFTEXT);
-    const char *separator = memmem(s->buffer + from, s->n - from, KILN_ENDOFTEXT, n);
+    const size_t reach = kiln_least(to + n - 1, s->n);
+    const char *separator = memmem(s->buffer + from, reach - from, KILN_ENDOFTEXT, n);
     struct end end = {false, s->n, s->n};
     if (separator != NULL) {
         const size_t at = (size_t)(separator - s->buffer);
         end = (struct end){true, at, at + n};
     }
     if (s->options.tokenize && s->options.tokenize->blank_lines) {
-        const struct end line = blank_line(s, from);
+        const struct end line = blank_line(s, from, to);
         end = line.found && line.at < end.at ? line : end;
     }
     return end;
 }
 
-/* The last place in from..to where a document may be cut: behind a newline that stands alone
- * between two characters of ASCII that are seen, if no token holds both that newline and what
- * follows. 0: there is none. */
-static size_t cut_in(const struct kiln_source *s, size_t from, size_t to) {
-    for (size_t at = to - 1; at > from + 1; at--) {
-        const char *c = s->buffer + at;
-        if (c[-1] == '\n' && isalpha((unsigned char)c[0]) && (unsigned char)c[0] < 0x80 &&
-            c[-2] > ' ' && c[-2] < 0x7F &&
-            (s->options.tok == NULL || kiln_encoder_may_cut(s->options.tok, c[0]))) {
-            return at;
-        }
+/* Step by step, so that of two kinds of ends the one that is rare is not looked for up to the end
+ * of the buffer for each of the other. */
+static struct end find_end(const struct kiln_source *s, size_t from) {
+    struct end end = {false, s->n, s->n};
+    while (from < s->n && !end.found) {
+        const size_t to = kiln_least(from + LOOK_BYTES, s->n);
+        end = end_within(s, from, to);
+        from = to;
     }
-    return 0;
+    return end;
 }
 
 /* ---- pieces of a text ---------------------------------------------------------------------------
@@ -147,6 +145,16 @@ static size_t unsure(const struct kiln_source *s) {
     return n;
 }
 
+/* Where to cut a document of which more than `most` is there; s->at: nowhere yet. Blanks wait for
+ * what comes behind them, as those at a document's end are dropped; but not for ever. */
+static size_t cut_at(const struct kiln_source *s, size_t sure, size_t most) {
+    if (sure - s->at > most) {
+        return s->at + kiln_cut(s->options.tok, s->buffer + s->at, sure - s->at);
+    }
+    const size_t waiting = s->n - s->at;
+    return waiting > 2 * most + READ_BYTES ? s->n - 16 : s->at;
+}
+
 static enum kiln_status next_document(struct kiln_source *s, struct kiln_piece *piece, bool *more,
                                       struct kiln_err *err) {
     const size_t most = s->options.piece ? s->options.piece : KILN_SOURCE_PIECE;
@@ -170,8 +178,8 @@ static enum kiln_status next_document(struct kiln_source *s, struct kiln_piece *
             continue;
         }
         const size_t sure = s->n - unsure(s);
-        const size_t cut = sure - s->at > most ? cut_in(s, s->at, sure) : 0;
-        if (cut > 0) {
+        const size_t cut = cut_at(s, sure, most);
+        if (cut > s->at) {
             give(s, cut, cut, false, piece);
             return KILN_OK;
         }
@@ -204,8 +212,10 @@ enum kiln_status kiln_source_open(const char *path, const struct kiln_source_opt
     s->options = *options;
     s->jsonl = kiln_source_is_jsonl(path);
     s->path = kiln_strdup(path);
+    s->buffer = kiln_alloc(READ_BYTES, 1); /* there from the start: string.h's functions want one */
+    s->room = READ_BYTES;
     const enum kiln_status status =
-        s->path ? kiln_stream_open(path, &s->stream, err)
+        s->path && s->buffer ? kiln_stream_open(path, &s->stream, err)
                 : KILN_FAIL(err, KILN_ENOMEM, "text %s: out of memory", path);
     if (status != KILN_OK) {
         kiln_source_close(s);

@@ -7,8 +7,12 @@
  *
  * A file named *.jsonl (or .jsonl.gz, .jsonl.zst) is JSONL: a line is an object with `text`, a
  * document, or with `messages`, a conversation that the chat template writes. Everything else is
- * text. Memory is that of a document or line, and a document of a text that is longer than
- * KILN_SOURCE_PIECE comes in pieces, cut where no token reaches across.
+ * text. Memory is that of a line of JSONL, or of a piece: a document of a text that is longer than
+ * KILN_SOURCE_PIECE comes in pieces, cut where no token reaches across (kiln_cut in text_int.h).
+ *
+ * A stretch of KILN_SOURCE_PIECE without a blank or newline that stands alone is cut behind some
+ * character: there the ids may differ from those of the whole. More than twice as many blanks on
+ * end are cut, too; those before the cut stay, even if the document ends behind them.
  */
 #ifndef KILN_TEXT_SOURCE_H
 #define KILN_TEXT_SOURCE_H
@@ -38,7 +42,7 @@ struct kiln_piece {
 struct kiln_source;
 struct kiln_source_options {
     const struct kiln_tokenize_options *tokenize;
-    const struct kiln_tokenizer *tok; /* where a document may be cut; NULL: behind any line */
+    const struct kiln_tokenizer *tok; /* where a document may be cut; NULL: anywhere */
     size_t piece;                     /* tests: KILN_SOURCE_PIECE instead; 0: that */
 };
 KILN_MUST_CHECK enum kiln_status kiln_source_open(const char *path,

@@ -286,9 +286,6 @@ KILN_MUST_CHECK enum kiln_status kiln_encoder_create(const struct kiln_tokenizer
 void kiln_encoder_begin(struct kiln_encoder *e, const char *text, size_t size);
 /* A text that goes on where another one ended: no blank is put before it. */
 void kiln_encoder_go_on(struct kiln_encoder *e, const char *text, size_t size);
-/* May a text be cut behind a newline that stands alone, before this letter: no token and no pattern
- * reaches across? */
-bool kiln_encoder_may_cut(const struct kiln_tokenizer *tok, char letter);
 bool kiln_encoder_done(const struct kiln_encoder *e);
 /* Append ids to `out` until it holds at least `enough`, or the text is done. */
 KILN_MUST_CHECK enum kiln_status kiln_encoder_more(struct kiln_encoder *e, size_t enough,
@@ -297,6 +294,17 @@ void kiln_encoder_destroy(struct kiln_encoder *e);
 
 /* Room for `more` further ids; false when out of memory. */
 bool kiln_ids_reserve(struct kiln_ids *ids, size_t more);
+
+/* ---- where a text may be cut (cut.c) ------------------------------------------------------- */
+
+/* May text[0 .. size) be cut before text[at], behind a newline or before a blank that stands alone
+ * between characters that are seen: no merge, added token or pattern of GPT-2, Llama-3 and Qwen2
+ * reaches across? tok NULL: of tokens nothing is asked. */
+bool kiln_may_cut(const struct kiln_tokenizer *tok, const char *text, size_t size, size_t at);
+/* Where to cut a text that is too long, size > 0: the last such place behind a newline, else before
+ * a blank. Where there is none, its end, but for a character that is not whole: then the ids around
+ * the cut may be others than those of the whole. */
+size_t kiln_cut(const struct kiln_tokenizer *tok, const char *text, size_t size);
 
 /* ---- documents (documents.c) -------------------------------------------------------------- */
 

@@ -206,6 +206,78 @@ TEST_WITHIN(a_document_in_pieces_has_the_ids_of_the_whole, 200) {
     }
 }
 
+/* Texts of other scripts, of other ends of lines and of none. */
+static const char *many_lines(const char *name, const char *const *line, size_t n, size_t size) {
+    FILE *f = fopen(test_path(name), "wb");
+    CHECK(f != NULL);
+    for (size_t i = 0, at = 0; at < size; i++) {
+        const int wrote = fprintf(f, "%s", line[i * i / 3 % n]);
+        CHECK(wrote > 0);
+        at += (size_t)wrote;
+    }
+    CHECK_EQ(fclose(f), 0);
+    return test_path(name);
+}
+
+static const char *const russian[] = {"Все счастливые семьи похожи друг на друга,\n",
+                                      "каждая несчастливая - по-своему.\n", "Ёж. 12 345\n\n"};
+static const char *const chinese[] = {"学而时习之，不亦说乎？\n", "有朋自远方来\n", "　　三人行。\n"};
+static const char *const dos[] = {"A line of DOS\r\n", "and another.\r\n\r\n", "Why 3 not?\r\n"};
+static const char *const one_line[] = {"no end of it, ", "it goes on  and on ", "<|im_end|> 你好 ",
+                                       "'s 42 \"Ах!\" ", "e\xCC\x81tait "};
+static const char *const unbroken[] = {"学而时习之", "不亦说乎", "有朋自远方来"};
+
+TEST_WITHIN(a_text_of_any_script_comes_in_pieces, 200) {
+    static const char *const tokenizers[] = {"tok512.bin", "tokenizers/llama2.bin",
+                                             "tokenizers/llama2.json", "tokenizers/gpt2bpe.json"};
+    struct kiln_err err;
+    for (size_t i = 0; i < sizeof tokenizers / sizeof tokenizers[0]; i++) {
+        struct kiln_tokenizer *tok;
+        CHECK_OK(kiln_tokenizer_open(test_data(tokenizers[i]), &tok, &err), &err);
+        check_pieces(tok, many_lines("russian.txt", russian, 3, 3 << 20), 1000);
+        check_pieces(tok, many_lines("chinese.txt", chinese, 3, 3 << 20), 1000);
+        check_pieces(tok, many_lines("dos.txt", dos, 3, 3 << 20), 1000);
+        check_pieces(tok, many_lines("line.txt", one_line, 5, 3 << 20), 1000);
+        kiln_tokenizer_destroy(tok);
+    }
+}
+
+TEST(a_text_without_a_place_to_cut_is_cut_behind_a_character) {
+    struct kiln_tokenizer *tok;
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    check_pieces(tok, many_lines("unbroken.txt", unbroken, 3, 3 << 20), 1000);
+    kiln_tokenizer_destroy(tok);
+}
+
+TEST(ends_of_both_kinds_are_found_wherever_they_lie) {
+    enum { DOCUMENTS = 3000 };
+    FILE *f = fopen(test_path("many.txt"), "wb");
+    CHECK(f != NULL);
+    for (int i = 0; i < DOCUMENTS; i++) {
+        fprintf(f, "document %d%*s", i, i % 997, "x");
+        fputs(i % 3 == 0 ? "<|endoftext|>" : "\n \t\n", f);
+    }
+    CHECK_EQ(fclose(f), 0);
+    const struct kiln_tokenize_options options = {.blank_lines = true};
+    const struct kiln_source_options how = {.tokenize = &options};
+    struct kiln_source *source;
+    struct kiln_err err;
+    struct kiln_piece p;
+    bool more = true;
+    CHECK_OK(kiln_source_open(test_path("many.txt"), &how, &source, &err), &err);
+    for (int i = 0; i < DOCUMENTS; i++) {
+        char begin[40];
+        snprintf(begin, sizeof begin, "document %d", i);
+        CHECK_OK(kiln_source_next(source, &p, &more, &err), &err);
+        CHECK(more && p.begins);
+        CHECK_EQ(p.size, strlen(begin) + (size_t)(i % 997 > 1 ? i % 997 : 1));
+        CHECK_BYTES(p.text, begin, strlen(begin));
+    }
+    CHECK_OK(kiln_source_next(source, &p, &more, &err), &err);
+    CHECK(!more);
+    kiln_source_close(source);
+}
+
 static size_t resident_peak(void) {
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
@@ -213,13 +285,9 @@ static size_t resident_peak(void) {
 }
 
 /* 96 MB of one document: memory is that of the buffers. */
-TEST_WITHIN(memory_does_not_grow_with_the_text, 200) {
-    enum { BLOCK = 1 << 20, BLOCKS = 96 };
-    char *text = some_text(BLOCK);
-    for (size_t i = 40; i < BLOCK; i += 97) {
-        memcpy(text + i - 3, "x\nNew", 5);
-    }
-    struct bytes block = zstandard(text, BLOCK);
+static void check_memory(const char *text, size_t size) {
+    enum { BLOCKS = 96 };
+    struct bytes block = zstandard(text, size);
     FILE *f = fopen(test_path("large.txt"), "wb");
     CHECK(f != NULL);
     for (int i = 0; i < BLOCKS; i++) {
@@ -227,7 +295,6 @@ TEST_WITHIN(memory_does_not_grow_with_the_text, 200) {
     }
     CHECK_EQ(fclose(f), 0);
     kiln_free(block.at);
-    kiln_free(text);
     struct kiln_tokenizer *tok;
     struct kiln_err err;
     CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
@@ -239,6 +306,29 @@ TEST_WITHIN(memory_does_not_grow_with_the_text, 200) {
         FAIL("%zu MB more for %d MB of text", grown >> 20, BLOCKS);
     }
     kiln_tokenizer_destroy(tok);
+}
+
+TEST_WITHIN(memory_does_not_grow_with_the_text, 200) {
+    enum { BLOCK = 1 << 20 };
+    char *text = some_text(BLOCK);
+    for (size_t i = 40; i < BLOCK; i += 97) {
+        memcpy(text + i - 3, "x\nNew", 5);
+    }
+    check_memory(text, BLOCK);
+    kiln_free(text);
+}
+
+TEST_WITHIN(memory_does_not_grow_with_a_line_without_end, 200) {
+    enum { BLOCK = 1 << 20 };
+    char *text = kiln_alloc(BLOCK, 1);
+    for (size_t i = 0; i + 2 <= BLOCK; i += 2) {
+        memcpy(text + i, i % 22 == 0 ? "\xD0\xB0" : "\xD1\x8F", 2);
+    }
+    check_memory(text, BLOCK);
+    memset(text, ' ', BLOCK);
+    text[0] = 'x';
+    check_memory(text, BLOCK);
+    kiln_free(text);
 }
 
 /* ---- JSONL --------------------------------------------------------------------------------------
