@@ -56,8 +56,6 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_parse(const char *text, unsi
                                                           struct kiln_err *err);
 /* The list again: "q,v", or "all". */
 KILN_API void kiln_lora_text(unsigned targets, char out[KILN_LORA_TEXT]);
-/* "q", "k", ... of one bit, by its number 0..KILN_LORA_TARGETS-1. */
-KILN_API const char *kiln_lora_target(size_t number);
 /* KILN_EUSAGE when rank, alpha or targets are none that can be. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_check(const struct kiln_lora *lora,
                                                           struct kiln_err *err);

@@ -409,3 +409,34 @@ enum kiln_status kiln_remove_tree(const char *path, struct kiln_err *err) {
     }
     return KILN_OK;
 }
+
+static enum kiln_status swap(const char *from, const char *to, const char *aside,
+                             struct kiln_err *err) {
+    KILN_TRY(kiln_remove_tree(aside, err));
+    KILN_TRY(kiln_durable_rename(to, aside, err));
+    const enum kiln_status status = kiln_durable_rename(from, to, err);
+    if (status == KILN_OK) {
+        return kiln_remove_tree(aside, err);
+    }
+    struct kiln_err why;
+    return kiln_durable_rename(aside, to, &why) == KILN_OK
+               ? status
+               : KILN_FAIL(err, KILN_EIO, "write %s: %.200s; what was there is now %s", to,
+                           why.message, aside);
+}
+
+/* A folder cannot be renamed over one that is not empty. */
+enum kiln_status kiln_durable_replace(const char *from, const char *to, struct kiln_err *err) {
+    if (!kiln_path_exists(to)) {
+        return kiln_durable_rename(from, to, err);
+    }
+    const size_t room = strlen(to) + 32;
+    char *aside = kiln_alloc(room, 1);
+    if (aside == NULL) {
+        return no_memory(err, "rename to", to);
+    }
+    snprintf(aside, room, "%s.old-%ld", to, (long)getpid());
+    const enum kiln_status status = swap(from, to, aside, err);
+    kiln_free(aside);
+    return status;
+}

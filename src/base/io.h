@@ -69,6 +69,11 @@ KILN_MUST_CHECK enum kiln_status kiln_sync_file(const char *path, struct kiln_er
  * must not exist. */
 KILN_MUST_CHECK enum kiln_status kiln_durable_rename(const char *from, const char *to,
                                                      struct kiln_err *err);
+/* The same where `to` may be a folder that is there: it is set aside as TO.old-PID first, put back
+ * when the new one cannot take its place, and removed behind it. A death leaves one of the two
+ * whole under one of the names. */
+KILN_MUST_CHECK enum kiln_status kiln_durable_replace(const char *from, const char *to,
+                                                      struct kiln_err *err);
 /* Remove a file or a folder with all it holds; an absent one is fine. */
 KILN_MUST_CHECK enum kiln_status kiln_remove_tree(const char *path, struct kiln_err *err);
 

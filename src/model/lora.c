@@ -10,20 +10,32 @@
 
 #include "base/mem.h"
 #include "base/random.h"
+#include "model/lora_targets.h"
 #include "model/table.h"
 
 /* ---- targets ----------------------------------------------------------------------------------
  */
 
-/* By number of the bit. */
-static const struct {
-    const char *name;
-    enum kiln_role role;
-} targets[KILN_LORA_TARGETS] = {{"q", KILN_WQ},   {"k", KILN_WK},    {"v", KILN_WV},
-                                {"o", KILN_WO},   {"gate", KILN_W1}, {"up", KILN_W3},
-                                {"down", KILN_W2}};
+const struct kiln_lora_place kiln_lora_places[KILN_LORA_TARGETS] = {
+    {"q", KILN_WQ, "self_attn", "q_proj"}, {"k", KILN_WK, "self_attn", "k_proj"},
+    {"v", KILN_WV, "self_attn", "v_proj"}, {"o", KILN_WO, "self_attn", "o_proj"},
+    {"gate", KILN_W1, "mlp", "gate_proj"}, {"up", KILN_W3, "mlp", "up_proj"},
+    {"down", KILN_W2, "mlp", "down_proj"},
+};
 
-const char *kiln_lora_target(size_t number) { return targets[number].name; }
+const struct kiln_lora_place *kiln_lora_place_of(enum kiln_role role) {
+    for (size_t i = 0; i < KILN_LORA_TARGETS; i++) {
+        if (kiln_lora_places[i].role == role) {
+            return &kiln_lora_places[i];
+        }
+    }
+    return NULL;
+}
+
+unsigned kiln_lora_bit_of(enum kiln_role role) {
+    const struct kiln_lora_place *place = kiln_lora_place_of(role);
+    return place ? 1u << (place - kiln_lora_places) : 0;
+}
 
 /* The bit of a name of n characters; 0: none. */
 static unsigned bit_of(const char *name, size_t n) {
@@ -31,7 +43,8 @@ static unsigned bit_of(const char *name, size_t n) {
         return KILN_LORA_ALL;
     }
     for (unsigned i = 0; i < KILN_LORA_TARGETS; i++) {
-        if (strlen(targets[i].name) == n && strncmp(name, targets[i].name, n) == 0) {
+        if (strlen(kiln_lora_places[i].name) == n &&
+            strncmp(name, kiln_lora_places[i].name, n) == 0) {
             return 1u << i;
         }
     }
@@ -65,7 +78,7 @@ void kiln_lora_text(unsigned bits, char out[KILN_LORA_TEXT]) {
     for (size_t i = 0; i < KILN_LORA_TARGETS; i++) {
         if (bits & 1u << i) {
             n += (size_t)snprintf(out + n, KILN_LORA_TEXT - n, "%s%s", n > 0 ? "," : "",
-                                  targets[i].name);
+                                  kiln_lora_places[i].name);
         }
     }
 }
@@ -83,15 +96,6 @@ enum kiln_status kiln_lora_check(const struct kiln_lora *lora, struct kiln_err *
 
 /* ---- in the table -----------------------------------------------------------------------------
  */
-
-static unsigned bit_of_role(enum kiln_role role) {
-    for (unsigned i = 0; i < KILN_LORA_TARGETS; i++) {
-        if (targets[i].role == role) {
-            return 1u << i;
-        }
-    }
-    return 0;
-}
 
 size_t kiln_lora_tensors(const struct kiln_lora *lora, size_t layers) {
     size_t n = 0;
@@ -137,7 +141,7 @@ static void add_matrix(struct kiln_table *table, const struct kiln_matrix *m) {
     for (int b = 0; b < 2; b++) {
         align(table);
         for (size_t i = first; i < end; i++) {
-            if (table->lora.targets & bit_of_role(table->tensors[i].role)) {
+            if (table->lora.targets & kiln_lora_bit_of(table->tensors[i].role)) {
                 if (b) {
                     align(table);
                 }

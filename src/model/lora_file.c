@@ -3,6 +3,7 @@
  * lora_file.c: adapters in the layout of PEFT (huggingface.co/docs/peft, "PEFT checkpoint format"),
  * out and in. See kiln/lora.h.
  */
+#include <assert.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -13,38 +14,20 @@
 #include "base/mem.h"
 #include "kiln/lora.h"
 #include "model/exchange.h"
+#include "model/lora_targets.h"
 #include "model/numbers.h"
 #include "model/safetensors.h"
 
 #define CONFIG  "adapter_config.json"
 #define WEIGHTS "adapter_model.safetensors"
 
-/* By number of the target's bit: where PEFT finds it in a layer. */
-static const struct {
-    const char *part, *module;
-} modules[KILN_LORA_TARGETS] = {
-    {"self_attn", "q_proj"}, {"self_attn", "k_proj"}, {"self_attn", "v_proj"},
-    {"self_attn", "o_proj"}, {"mlp", "gate_proj"},    {"mlp", "up_proj"},
-    {"mlp", "down_proj"},
-};
-static const enum kiln_role roles[KILN_LORA_TARGETS] = {KILN_WQ, KILN_WK, KILN_WV, KILN_WO,
-                                                        KILN_W1, KILN_W3, KILN_W2};
-
-static size_t number_of(enum kiln_role role) {
-    size_t i = 0;
-    while (i + 1 < KILN_LORA_TARGETS && roles[i] != role) {
-        i++;
-    }
-    return i;
-}
-
 static void name_of(const void *context, const struct kiln_tensor *tensor,
                     char out[KILN_SAFETENSORS_NAME]) {
     const struct kiln_table *table = context;
-    const size_t i = number_of(table->tensors[tensor->target].role);
+    const struct kiln_lora_place *place = kiln_lora_place_of(table->tensors[tensor->target].role);
+    assert(place != NULL);
     snprintf(out, KILN_SAFETENSORS_NAME, "base_model.model.model.layers.%zu.%s.%s.lora_%c.weight",
-             tensor->layer, modules[i].part, modules[i].module,
-             tensor->role == KILN_LORA_A ? 'A' : 'B');
+             tensor->layer, place->part, place->module, tensor->role == KILN_LORA_A ? 'A' : 'B');
 }
 
 /* The tensor as formats order its rows: B has the rows of the matrix it adds to, A those of the
@@ -70,7 +53,7 @@ static json_t *config_of(const struct kiln_lora *lora, const char *base) {
     json_t *list = json_array();
     for (size_t i = 0; i < KILN_LORA_TARGETS; i++) {
         if (lora->targets & 1u << i) {
-            json_array_append_new(list, json_string(modules[i].module));
+            json_array_append_new(list, json_string(kiln_lora_places[i].module));
         }
     }
     const bool whole = lora->alpha == floor(lora->alpha);
@@ -148,18 +131,19 @@ static enum kiln_status may_replace(const char *folder, bool replace, struct kil
     return KILN_OK;
 }
 
-/* The old folder goes once the new one is whole. */
-static enum kiln_status publish(const char *temporary, const char *folder, struct kiln_err *err) {
-    if (kiln_path_exists(folder)) {
-        KILN_TRY(kiln_remove_tree(folder, err));
-    }
-    return kiln_durable_rename(temporary, folder, err);
+static enum kiln_status fill(const char *folder, const struct kiln_table *table,
+                             const float *weights, const char *base, struct kiln_err *err) {
+    KILN_TRY(kiln_remove_tree(folder, err));
+    KILN_TRY(kiln_make_dirs(folder, err));
+    KILN_TRY(write_weights(folder, table, weights, err));
+    KILN_TRY(write_config(folder, &table->lora, base, err));
+    return kiln_sync_dir(folder, err);
 }
 
 enum kiln_status kiln_lora_save(const char *folder, const struct kiln_table *table,
                                 const float *weights, const char *base, bool replace,
                                 struct kiln_err *err) {
-    char temporary[4200];
+    char temporary[4200], final[4200];
     KILN_REQUIRE(table->trained > 0, err, KILN_EUSAGE,
                  "%s: there are no adapters to write: the model was trained whole", folder);
     KILN_TRY(may_replace(folder, replace, err));
@@ -168,11 +152,10 @@ enum kiln_status kiln_lora_save(const char *folder, const struct kiln_table *tab
         n--;
     }
     KILN_REQUIRE(n < sizeof temporary - 32, err, KILN_EINPUT, "%.200s...: path too long", folder);
+    snprintf(final, sizeof final, "%.*s", (int)n, folder);
     snprintf(temporary, sizeof temporary, "%.*s.tmp-%ld", (int)n, folder, (long)getpid());
-    enum kiln_status status = kiln_make_dirs(temporary, err);
-    status = status == KILN_OK ? write_weights(temporary, table, weights, err) : status;
-    status = status == KILN_OK ? write_config(temporary, &table->lora, base, err) : status;
-    status = status == KILN_OK ? publish(temporary, folder, err) : status;
+    enum kiln_status status = fill(temporary, table, weights, base, err);
+    status = status == KILN_OK ? kiln_durable_replace(temporary, final, err) : status;
     if (status != KILN_OK) {
         struct kiln_err second; /* the first message is the one to read */
         return kiln_remove_tree(temporary, &second) == KILN_OK ? status : second.code;
@@ -183,7 +166,8 @@ enum kiln_status kiln_lora_save(const char *folder, const struct kiln_table *tab
 /* ---- in: the configuration --------------------------------------------------------------------
  */
 
-/* Said of adapters, and nothing to what they compute. */
+/* Said of adapters, and nothing to what they compute: what they are of, how they were trained, and
+ * what only matters beside options that are refused when they are set. */
 static const char *const harmless[] = {
     "peft_type",
     "task_type",
@@ -195,23 +179,17 @@ static const char *const harmless[] = {
     "inference_mode",
     "auto_mapping",
     "revision",
-    "init_lora_weights",
-    "layers_pattern",
-    "megatron_core",
+    "layers_pattern", /* of layers_to_transform */
+    "megatron_core",  /* of megatron_config */
     "peft_version",
-    "qalora_group_size",
+    "qalora_group_size", /* of use_qalora */
     "runtime_config",
-    "loftq_config",
-    "eva_config",
-    "corda_config",
-    "lora_ga_config",
-    "exclude_modules",
-    "bias",
+    "eva_config", /* how A began; the ranks it found are rank_pattern */
 };
 
+/* 0 is a layer's number, so no number is nothing. */
 static bool is_nothing(const json_t *value) {
     return json_is_null(value) || json_is_false(value) ||
-           (json_is_number(value) && json_number_value(value) == 0) ||
            (json_is_string(value) && json_string_length(value) == 0) ||
            (json_is_array(value) && json_array_size(value) == 0) ||
            (json_is_object(value) && json_object_size(value) == 0);
@@ -231,16 +209,61 @@ static const char *text_of(const json_t *config, const char *key) {
     return text ? text : "";
 }
 
+/* With pissa, olora, corda, loftq and lora_ga PEFT changes the base weights when it loads adapters,
+ * with mica it freezes B: such adapters are none of the model as it is. */
+static enum kiln_status check_init(const char *path, const json_t *value, struct kiln_err *err) {
+    static const char *const known[] = {"gaussian", "eva", "orthogonal"};
+    if (value == NULL || json_is_null(value) || json_is_boolean(value)) {
+        return KILN_OK;
+    }
+    const char *name = json_string_value(value);
+    for (size_t i = 0; name && i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(known[i], name) == 0) {
+            return KILN_OK;
+        }
+    }
+    return KILN_FAIL(
+        err, KILN_EUNSUPPORTED,
+        "%s: \"init_lora_weights\" is \"%.40s\"; kiln reads true, false, gaussian, eva "
+        "and orthogonal: the others are of a base model that they change, or unknown; "
+        "save the adapters converted to plain LoRA "
+        "(path_initial_model_for_weight_conversion of PEFT)",
+        path, name ? name : "?");
+}
+
+/* Modules without adapters: those that have none in kiln may be named. */
+static bool excludes_others_only(const json_t *value) {
+    static const char *const others[] = {"lm_head", "embed_tokens"};
+    const size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    for (size_t i = 0; i < n; i++) {
+        const char *name =
+            json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
+        if (name == NULL || (strcmp(name, others[0]) != 0 && strcmp(name, others[1]) != 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool changes_nothing(const char *key, const json_t *value) {
+    if (is_nothing(value) || is_harmless(key) || strcmp(key, "init_lora_weights") == 0) {
+        return true;
+    }
+    if (strcmp(key, "bias") == 0) {
+        return json_is_string(value) && strcmp(json_string_value(value), "none") == 0;
+    }
+    return strcmp(key, "exclude_modules") == 0 && excludes_others_only(value);
+}
+
 static enum kiln_status check_options(const char *path, json_t *config, struct kiln_err *err) {
-    const char *key, *bias = text_of(config, "bias");
+    const char *key;
     json_t *value;
     KILN_REQUIRE(strcmp(text_of(config, "peft_type"), "LORA") == 0, err, KILN_EUNSUPPORTED,
                  "%s: \"peft_type\" is \"%.40s\"; kiln reads LORA", path,
                  text_of(config, "peft_type"));
-    KILN_REQUIRE(bias[0] == '\0' || strcmp(bias, "none") == 0, err, KILN_EUNSUPPORTED,
-                 "%s: \"bias\" is \"%.40s\"; kiln's adapters have none", path, bias);
+    KILN_TRY(check_init(path, json_object_get(config, "init_lora_weights"), err));
     json_object_foreach(config, key, value) {
-        KILN_REQUIRE(is_harmless(key) || is_nothing(value), err, KILN_EUNSUPPORTED,
+        KILN_REQUIRE(changes_nothing(key, value), err, KILN_EUNSUPPORTED,
                      "%s: \"%.60s\" is set, and kiln has no such adapters", path, key);
     }
     return KILN_OK;
@@ -254,7 +277,7 @@ static enum kiln_status read_targets(const char *path, const json_t *list, unsig
     for (size_t at = 0; at < json_array_size(list); at++) {
         const char *name = json_string_value(json_array_get(list, at));
         size_t i = 0;
-        while (name && i < KILN_LORA_TARGETS && strcmp(name, modules[i].module) != 0) {
+        while (name && i < KILN_LORA_TARGETS && strcmp(name, kiln_lora_places[i].module) != 0) {
             i++;
         }
         KILN_REQUIRE(name && i < KILN_LORA_TARGETS, err, KILN_EUNSUPPORTED,

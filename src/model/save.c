@@ -104,27 +104,6 @@ static enum kiln_status fill_folder(const struct kiln_save_format *format, const
     return kiln_sync_dir(folder, err);
 }
 
-/* The new folder takes the old one's place: a folder cannot be renamed over one that is not empty,
- * so the old one is set aside first, and put back when that fails. */
-static enum kiln_status take_place(const char *temporary, const char *path, const char *aside,
-                                   struct kiln_err *err) {
-    if (!kiln_path_exists(path)) {
-        return kiln_durable_rename(temporary, path, err);
-    }
-    KILN_TRY(kiln_remove_tree(aside, err));
-    KILN_TRY(kiln_durable_rename(path, aside, err));
-    enum kiln_status status = kiln_durable_rename(temporary, path, err);
-    if (status == KILN_OK) {
-        return kiln_remove_tree(aside, err);
-    }
-    struct kiln_err why;
-    if (kiln_durable_rename(aside, path, &why) != KILN_OK) {
-        status = KILN_FAIL(err, KILN_EIO, "write %s: %.200s; what was there is now %s", path,
-                           why.message, aside);
-    }
-    return status;
-}
-
 /* Only a model's folder is replaced: nobody's home. */
 static enum kiln_status check_target(const struct kiln_save_format *format, const char *path,
                                      const struct kiln_save_options *options,
@@ -147,22 +126,18 @@ static enum kiln_status check_target(const struct kiln_save_format *format, cons
     return KILN_OK;
 }
 
-struct folder {
-    const char *path, *temporary, *aside;
-};
-
-static enum kiln_status make_folder(const struct kiln_save_format *format,
-                                    const struct folder *folder, const struct kiln_table *table,
+static enum kiln_status make_folder(const struct kiln_save_format *format, const char *temporary,
+                                    const char *path, const struct kiln_table *table,
                                     const float *weights, const struct kiln_save_options *options,
                                     struct kiln_err *err) {
-    KILN_TRY(kiln_remove_tree(folder->temporary, err));
-    KILN_TRY(kiln_make_dirs(folder->temporary, err));
-    enum kiln_status status = fill_folder(format, folder->temporary, table, weights, options, err);
+    KILN_TRY(kiln_remove_tree(temporary, err));
+    KILN_TRY(kiln_make_dirs(temporary, err));
+    enum kiln_status status = fill_folder(format, temporary, table, weights, options, err);
     if (status == KILN_OK) {
-        status = take_place(folder->temporary, folder->path, folder->aside, err);
+        status = kiln_durable_replace(temporary, path, err);
     }
     struct kiln_err why; /* the first failure is what is told */
-    if (status != KILN_OK && kiln_remove_tree(folder->temporary, &why) != KILN_OK) {
+    if (status != KILN_OK && kiln_remove_tree(temporary, &why) != KILN_OK) {
         return status;
     }
     return status;
@@ -176,19 +151,16 @@ static enum kiln_status save_folder(const struct kiln_save_format *format, const
         n--;
     }
     char *final = kiln_strndup(path, n);
-    char *temporary = kiln_alloc(n + 40, 1), *aside = kiln_alloc(n + 40, 1);
+    char *temporary = kiln_alloc(n + 40, 1);
     enum kiln_status status;
-    if (final == NULL || temporary == NULL || aside == NULL) {
+    if (final == NULL || temporary == NULL) {
         status = KILN_FAIL(err, KILN_ENOMEM, "write %s: not enough memory", path);
     } else {
         snprintf(temporary, n + 40, "%s.tmp-%ld", final, (long)getpid());
-        snprintf(aside, n + 40, "%s.old-%ld", final, (long)getpid());
-        status = make_folder(format, &(struct folder){final, temporary, aside}, table, weights,
-                             options, err);
+        status = make_folder(format, temporary, final, table, weights, options, err);
     }
     kiln_free(final);
     kiln_free(temporary);
-    kiln_free(aside);
     return status;
 }
 

@@ -5,8 +5,10 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/io.h"
+#include "base/io_hook.h"
 #include "base/random.h"
 #include "infer/session.h"
 #include "kiln_test.h"
@@ -173,8 +175,16 @@ static void write_config(const char *folder, const char *more) {
 }
 
 TEST(options_that_change_what_adapters_compute_are_named) {
-    static const char *const harmless[] = {"", ", \"lora_dropout\": 0.1, \"rank_pattern\": {}",
-                                           ", \"use_dora\": false, \"revision\": \"main\""};
+    static const char *const harmless[] = {"",
+                                           ", \"lora_dropout\": 0.1, \"rank_pattern\": {}",
+                                           ", \"use_dora\": false, \"revision\": \"main\"",
+                                           ", \"init_lora_weights\": false, \"bias\": \"none\"",
+                                           ", \"init_lora_weights\": null, \"loftq_config\": {}",
+                                           ", \"init_lora_weights\": \"gaussian\"",
+                                           ", \"init_lora_weights\": \"orthogonal\"",
+                                           ", \"init_lora_weights\": \"eva\", \"eva_config\": "
+                                           "{\"rho\": 2.0}",
+                                           ", \"exclude_modules\": [\"lm_head\"]"};
     static const struct {
         const char *more, *says;
         enum kiln_status status;
@@ -185,6 +195,22 @@ TEST(options_that_change_what_adapters_compute_are_named) {
         {", \"modules_to_save\": [\"lm_head\"]", "modules_to_save", KILN_EUNSUPPORTED},
         {", \"layers_to_transform\": [1]", "layers_to_transform", KILN_EUNSUPPORTED},
         {", \"bias\": \"all\"", "bias", KILN_EUNSUPPORTED},
+        {", \"layers_to_transform\": 0", "layers_to_transform", KILN_EUNSUPPORTED},
+        {", \"bias\": true", "bias", KILN_EUNSUPPORTED},
+        {", \"exclude_modules\": [\"lm_head\", \"q_proj\"]", "exclude_modules", KILN_EUNSUPPORTED},
+        {", \"fan_in_fan_out\": true", "fan_in_fan_out", KILN_EUNSUPPORTED},
+        {", \"alpha_pattern\": {\"q_proj\": 8}", "alpha_pattern", KILN_EUNSUPPORTED},
+        {", \"loftq_config\": {\"loftq_bits\": 4}", "loftq_config", KILN_EUNSUPPORTED},
+        {", \"corda_config\": {\"verbose\": true}", "corda_config", KILN_EUNSUPPORTED},
+        {", \"lora_ga_config\": {\"scale\": \"unit\"}", "lora_ga_config", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"pissa\"", "\"pissa\"", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"pissa_niter_4\"", "pissa_niter_4", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"olora\"", "\"olora\"", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"corda\"", "\"corda\"", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"loftq\"", "\"loftq\"", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"lora_ga\"", "\"lora_ga\"", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": \"mica\"", "\"mica\"", KILN_EUNSUPPORTED},
+        {", \"init_lora_weights\": 1", "init_lora_weights", KILN_EUNSUPPORTED},
         {", \"something_new\": 3", "something_new", KILN_EUNSUPPORTED},
         {", \"r\": 5", "JSON", KILN_EINPUT}, /* twice */
     };
@@ -202,4 +228,50 @@ TEST(options_that_change_what_adapters_compute_are_named) {
         CHECK_FAILS(kiln_lora_peek(folder, &lora, &err), bad[i].status, &err);
         CHECK_CONTAINS(err.message, bad[i].says);
     }
+}
+
+/* ---- written over others ----------------------------------------------------------------------
+ */
+
+static char replaced[4096]; /* the folder */
+static bool synced, moved;
+
+static bool has_config(const char *folder) {
+    char path[4300];
+    snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+    return kiln_path_exists(path);
+}
+
+/* At every moment a process may die: adapters are there, the old or the new, and the new have the
+ * name only when the names in their folder are on the disk. */
+static void watch(const struct kiln_io_event *event) {
+    char old[4200], new[4200];
+    snprintf(old, sizeof old, "%s.old-%ld", replaced, (long)getpid());
+    snprintf(new, sizeof new, "%s.tmp-%ld", replaced, (long)getpid());
+    CHECK(has_config(replaced) || has_config(old));
+    synced = synced || (event->op == KILN_IO_SYNC_DIR && event->done &&
+                        strcmp(event->path, new) == 0 && has_config(new));
+    if (event->op == KILN_IO_RENAME && strcmp(event->to, replaced) == 0) {
+        CHECK(synced);
+        moved = true;
+    }
+}
+
+TEST(a_death_while_adapters_are_replaced_leaves_some) {
+    const struct kiln_lora lora = {.rank = 4, .alpha = 8, .targets = KILN_LORA_ALL};
+    struct kiln_table *table;
+    struct kiln_err err;
+    CHECK_OK(kiln_table_create_lora(&llama, &lora, &table, &err), &err);
+    float *weights = kiln_alloc(table->size, sizeof *weights);
+    kiln_lora_init(table, 1, weights);
+    snprintf(replaced, sizeof replaced, "%s", test_path("adapters"));
+    CHECK_OK(kiln_lora_save(replaced, table, weights, NULL, false, &err), &err);
+    synced = moved = false;
+    kiln_io_hook = watch;
+    CHECK_OK(kiln_lora_save(replaced, table, weights, NULL, true, &err), &err);
+    kiln_io_hook = NULL;
+    CHECK(moved && has_config(replaced));
+    CHECK_FAILS(kiln_lora_save(replaced, table, weights, NULL, false, &err), KILN_EEXISTS, &err);
+    kiln_free(weights);
+    kiln_table_destroy(table);
 }

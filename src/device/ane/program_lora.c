@@ -12,22 +12,10 @@
 #include <stdio.h>
 
 #include "device/ane/program_maker.h"
+#include "model/lora_targets.h"
 
 /* ---- which there are --------------------------------------------------------------------------
  */
-
-/* By number of the bit in kiln_lora.targets. */
-static const enum kiln_role targets[KILN_LORA_TARGETS] = {KILN_WQ, KILN_WK, KILN_WV, KILN_WO,
-                                                          KILN_W1, KILN_W3, KILN_W2};
-
-static unsigned bit_of(enum kiln_role role) {
-    for (unsigned i = 0; i < KILN_LORA_TARGETS; i++) {
-        if (targets[i] == role) {
-            return 1u << i;
-        }
-    }
-    return 0;
-}
 
 /* The matrices of a kind that may have adapters. */
 static const struct {
@@ -55,7 +43,7 @@ void kiln_npu_add_adapters(enum kiln_npu_kind kind, const struct kiln_dims *dims
     for (size_t i = 0; lora->rank > 0 && i < sizeof matrices / sizeof matrices[0]; i++) {
         for (size_t j = 0; matrices[i].kind == kind && j < matrices[i].n; j++) {
             const enum kiln_role role = matrices[i].roles[j];
-            if (lora->targets & bit_of(role)) {
+            if (lora->targets & kiln_lora_bit_of(role)) {
                 struct kiln_npu_adapter *a = &in->adapters[in->n_adapters++];
                 *a = (struct kiln_npu_adapter){.role = role, .rank = lora->rank};
                 kiln_npu_role_shape(dims, role, &a->rows, &a->cols);
