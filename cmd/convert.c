@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "commands.h"
 #include "dims.h"
@@ -227,6 +228,11 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         return convert_adapter(call, err);
     }
     struct conversion c = {.out = out, .format = kiln_format_of(out)};
+    const char *dot = strrchr(out, '.');
+    KILN_REQUIRE(dot == NULL || strcasecmp(dot, ".safetensors") != 0, err, KILN_EUSAGE,
+                 "convert ... %s: a .safetensors alone says nothing of the model's sizes; name a "
+                 "folder, which gets model.safetensors, config.json and the tokenizer",
+                 out);
     KILN_REQUIRE(kiln_preset_find(in) == NULL || file_exists(in), err, KILN_EUSAGE,
                  "convert %s: a preset has no weights to convert; name a run folder or a model",
                  in);

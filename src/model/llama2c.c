@@ -194,9 +194,10 @@ enum kiln_status kiln_llama2c_check(const struct kiln_dims *dims, struct kiln_er
         dims->rms_eps == KILN_LLAMA2C_RMS_EPS && dims->rope_theta == KILN_LLAMA2C_ROPE_THETA, err,
         KILN_EUNSUPPORTED,
         "a llama2.c .bin stands for rms_eps %g and rope_theta %g; this model has %g and "
-        "%g, for which the format has no place",
+        "%g, for which the format has no place (with --rms-eps %g --rope-theta %g it "
+        "becomes another model, which the format holds)",
         (double)KILN_LLAMA2C_RMS_EPS, (double)KILN_LLAMA2C_ROPE_THETA, (double)dims->rms_eps,
-        (double)dims->rope_theta);
+        (double)dims->rope_theta, (double)KILN_LLAMA2C_RMS_EPS, (double)KILN_LLAMA2C_ROPE_THETA);
     const struct {
         bool has;
         const char *name;
