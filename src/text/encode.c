@@ -89,7 +89,9 @@ static bool put_ids(struct kiln_ids *out, const uint32_t *id, size_t n) {
     if (!kiln_ids_reserve(out, n)) {
         return false;
     }
-    memcpy(out->id + out->n, id, n * sizeof *id);
+    if (n > 0) { /* no memory may have been asked for yet */
+        memcpy(out->id + out->n, id, n * sizeof *id);
+    }
     out->n += n;
     return true;
 }

@@ -19,7 +19,8 @@ static enum kiln_status take_line(struct kiln_source *s, const char **line, size
                                   bool *more, struct kiln_err *err) {
     size_t looked = 0;
     for (;;) {
-        const char *end = memchr(s->buffer + s->at + looked, '\n', s->n - s->at - looked);
+        const size_t n = s->n - s->at - looked; /* 0 before the first fill: there is no buffer */
+        const char *end = n > 0 ? memchr(s->buffer + s->at + looked, '\n', n) : NULL;
         if (end != NULL || s->ended) {
             *line = s->buffer + s->at;
             *size = end ? (size_t)(end - *line) : s->n - s->at;
