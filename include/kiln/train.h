@@ -53,7 +53,7 @@ struct kiln_step_record {
     uint64_t layer_forwards; /* micro-batches through layers, those run again included */
     bool surfaces;           /* of sim and ane: bytes that the host moved to and from surfaces */
     uint64_t surface_written_bytes, surface_read_bytes;
-    double loss_scale; /* of the window; 0: the device wants none */
+    double loss_scale; /* of a window whose targets all count; 0: the device wants none */
     bool skipped;      /* the update was left out: the gradient overflowed */
     double val_loss;   /* NaN where the step was not followed by an evaluation */
     /* --overlap delayed: updates in the weights that val_loss is of; else -1 */

@@ -116,11 +116,12 @@ struct kiln_cursor {
     uint64_t peak_bytes; /* most memory held by a process since the run was begun or resumed */
     double handed_at;    /* when a process handed over, on the system's monotonic clock; else 0 */
 
-    uint64_t owner_epoch; /* one more at each hand-over to another process */
-    uint64_t skipped;     /* windows whose update was left out */
-    uint64_t staleness;   /* updates between the weights of the window and those it changes */
-    uint64_t skip;        /* 0: the last window was not; else how many in a row were */
-    double loss_scale;    /* 0: losses are not scaled. In phase UPDATE and FINISH of that window */
+    uint64_t owner_epoch;     /* one more at each hand-over to another process */
+    uint64_t skipped;         /* windows whose update was left out */
+    uint64_t staleness;       /* updates between the weights of the window and those it changes */
+    uint64_t skip;            /* 0: the last window was not; else how many in a row were */
+    double loss_scale;        /* 0: losses are not scaled; of a window whose targets all count
+                               * (train/scale.h). In phase UPDATE and FINISH of that window */
     uint64_t loss_scale_good; /* windows since it last changed */
     uint64_t clean;           /* 1: everything was on the disk when this was written */
     char boot_id[40];         /* of the system that wrote it */

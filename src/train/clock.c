@@ -36,8 +36,7 @@ uint64_t kiln_clock_steps(const struct kiln_clock *clock, const struct kiln_sett
                              : 0;
     const double left = clock->deadline - now - clock->tail - clock->eval_s;
     const double steps = floor(left / (clock->step_s + share) + 0.5);
-    const double most = clock->most > 0 ? (double)clock->most - (double)step : 1e9;
-    return step + (uint64_t)fmax(1, fmin(steps, most));
+    return step + (uint64_t)fmax(1, fmin(steps, 1e9));
 }
 
 void kiln_clock_evaluated(struct kiln_clock *clock, double seconds) {

@@ -27,7 +27,6 @@ struct kiln_clock {
     double evaluating; /* of it in evaluations */
     uint64_t seen;     /* steps behind step_s */
     uint64_t turned;   /* `seen` at the last turn */
-    uint64_t most;     /* steps of a run; 0: as many as there is time for */
     void *context;
     /* Make the turn durable: settings->steps becomes `steps` behind step `at`. */
     enum kiln_status (*turn)(void *context, uint64_t at, uint64_t steps, struct kiln_err *err);

@@ -28,6 +28,7 @@
 #include "state/checkpoint.h"
 #include "state/inspect.h"
 #include "train/data_source.h"
+#include "train/run_json.h"
 
 enum { PATH_ROOM = 4400, MOST_LINES = 10 };
 
@@ -331,15 +332,19 @@ static bool matters(enum kiln_setting_id id) {
     }
 }
 
-static enum kiln_status read_settings(const char *folder, struct kiln_settings *out,
-                                      struct kiln_err *err) {
-    char path[PATH_ROOM + 32], *json;
-    size_t size;
+/* What a run.json holds. */
+struct description {
+    struct kiln_settings settings;
+    struct kiln_dims dims;
+    struct kiln_profile profile;
+    struct kiln_forecast forecast;
+};
+
+static enum kiln_status describe(const char *folder, struct description *out,
+                                 struct kiln_err *err) {
+    char path[PATH_ROOM + 32];
     snprintf(path, sizeof path, "%s/run.json", folder);
-    KILN_TRY(kiln_read_file(path, &json, &size, err));
-    const enum kiln_status status = kiln_settings_from_json(out, json, size, err);
-    kiln_free(json);
-    return status;
+    return kiln_run_json_read(path, &out->settings, &out->dims, &out->profile, &out->forecast, err);
 }
 
 static void note_change(struct replay *r, const struct kiln_settings *then,
@@ -361,38 +366,35 @@ static void note_change(struct replay *r, const struct kiln_settings *then,
 /* What the run decided after the checkpoint for the sake of its --minutes is part of what it did.
  */
 static enum kiln_status take_turns(const struct replay *r, struct kiln_settings *then,
-                                   const struct kiln_settings *now, struct kiln_err *err) {
+                                   const struct description *now, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
+    const struct kiln_settings *s = &now->settings;
     const size_t known = then->n_turns;
-    if (now->n_turns <= known || now->turn[known].before != then->steps) {
+    if (s->n_turns <= known || s->turn[known].before != then->steps) {
         return KILN_OK;
     }
-    memcpy(then->turn, now->turn, sizeof then->turn);
-    then->n_turns = now->n_turns;
-    then->steps = now->steps;
-    char *json = kiln_settings_to_json(then);
-    KILN_REQUIRE(json, err, KILN_ENOMEM, "verify %s: out of memory", r->options->run);
+    memcpy(then->turn, s->turn, sizeof then->turn);
+    then->n_turns = s->n_turns;
+    then->steps = s->steps;
     snprintf(path, sizeof path, "%s/run.json", r->folder);
-    const enum kiln_status status = kiln_write_file(path, json, strlen(json), err);
-    kiln_settings_json_free(json);
-    return status;
+    return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, err);
 }
 
 /* A run that was resumed with other --steps has other learning rates from there on. */
 static enum kiln_status note_changes(struct replay *r, struct kiln_err *err) {
-    struct kiln_settings then, now;
-    KILN_TRY(kiln_settings_init(&then, err));
-    enum kiln_status status = kiln_settings_init(&now, err);
+    struct description then, now;
+    KILN_TRY(kiln_settings_init(&then.settings, err));
+    enum kiln_status status = kiln_settings_init(&now.settings, err);
     if (status == KILN_OK) {
-        status = read_settings(r->folder, &then, err);
-        status = status == KILN_OK ? read_settings(r->options->run, &now, err) : status;
-        status = status == KILN_OK ? take_turns(r, &then, &now, err) : status;
+        status = describe(r->folder, &then, err);
+        status = status == KILN_OK ? describe(r->options->run, &now, err) : status;
+        status = status == KILN_OK ? take_turns(r, &then.settings, &now, err) : status;
         if (status == KILN_OK) {
-            note_change(r, &then, &now);
+            note_change(r, &then.settings, &now.settings);
         }
-        kiln_settings_free(&now);
+        kiln_settings_free(&now.settings);
     }
-    kiln_settings_free(&then);
+    kiln_settings_free(&then.settings);
     return status;
 }
 

@@ -26,6 +26,14 @@ double kiln_scale_of(const struct kiln_cursor *cursor, enum kiln_precision preci
     return cursor->loss_scale > 0 ? cursor->loss_scale : kiln_scale_first(tokens);
 }
 
+double kiln_scale_share(double targets, double tokens) {
+    double share = 1;
+    while (targets >= 1 && share / 2 * tokens >= targets) {
+        share /= 2;
+    }
+    return share;
+}
+
 void kiln_scale_next(struct kiln_cursor *cursor) {
     const double scale = cursor->loss_scale;
     if (scale <= 0) {

@@ -4,9 +4,10 @@
  *
  * Gradients on such a device are small beside what fp16 can hold, so the loss's gradient is
  * multiplied by a power of two, and the optimizer divides by it: exactly, so norm, clipping and
- * what is reported are of the true gradient. The scale is the same for a whole window. A window
- * whose gradient overflows is skipped: W, m, v and their count stay, its data is consumed, and the
- * next window has half the scale. After KILN_SCALE_GOOD windows without that it doubles.
+ * what is reported are of the true gradient. The scale is the same for a whole window, and a power
+ * of two smaller where few of its targets count. A window whose gradient overflows is skipped: W,
+ * m, v and their count stay, its data is consumed, and the next window has half the scale. After
+ * KILN_SCALE_GOOD windows without that it doubles.
  */
 #ifndef KILN_TRAIN_SCALE_H
 #define KILN_TRAIN_SCALE_H
@@ -28,9 +29,14 @@ enum {
 bool kiln_scale_wanted(enum kiln_precision precision);
 /* The first one, for windows of that many tokens. */
 double kiln_scale_first(double tokens);
-/* That of the window to come; 1 where none is wanted. */
+/* That of a window of so many tokens that all count; 1 where none is wanted. */
 double kiln_scale_of(const struct kiln_cursor *cursor, enum kiln_precision precision,
                      double tokens);
+/* What a window takes of it of whose tokens only `targets` count: a power of two, 1 for more than
+ * half of them. The loss is divided by the targets, not by the tokens: without this a window with
+ * one answer of a word would overflow, and with it all the others would be scaled less. What a
+ * target's gradient is scaled by differs by less than a factor of 2 between windows. */
+double kiln_scale_share(double targets, double tokens);
 /* The window is over: the scale of the next. */
 void kiln_scale_next(struct kiln_cursor *cursor);
 

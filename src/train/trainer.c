@@ -91,6 +91,19 @@ static double window_targets(const struct kiln_trainer *t) {
     return (double)n;
 }
 
+static double window_tokens(const struct kiln_trainer *t) {
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    return (double)(shape->batch * shape->seq * t->settings->accum);
+}
+
+/* What this window's loss is scaled by, where one whose targets all count has `scale`. Of the data
+ * and the cursor alone: a process that finishes an update finds the same. */
+static double scale_here(const struct kiln_trainer *t, double scale) {
+    return kiln_scale_wanted(t->engine.request.precision)
+               ? scale * kiln_scale_share(window_targets(t), window_tokens(t))
+               : 1;
+}
+
 /* What is held out: a set of its own, or a part of the data. */
 static const struct kiln_data *held_out(const struct kiln_trainer *t, enum kiln_split *split) {
     *split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
@@ -548,7 +561,7 @@ static enum kiln_status kernels_are_old(struct kiln_trainer *t, struct kiln_err 
 static void change_weights(struct kiln_trainer *t, const struct kiln_cursor *cursor) {
     const double start = kiln_now_s();
     kiln_optimizer_update(t->engine.optimizer, cursor->updates + 1, cursor->lr, cursor->grad_norm,
-                          cursor->loss_scale > 0 ? cursor->loss_scale : 1);
+                          cursor->loss_scale > 0 ? scale_here(t, cursor->loss_scale) : 1);
     span(t, KILN_SPAN_UPDATE, NULL, start);
 }
 
@@ -627,12 +640,8 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     return KILN_OK;
 }
 
-static double window_tokens(const struct kiln_trainer *t) {
-    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
-    return (double)(shape->batch * shape->seq * t->settings->accum);
-}
-
-/* The norm, and whether there is an update. Where the loss is scaled a window that overflows is
+/* The norm, and whether there is an update. `scale` is that of windows whose targets all count. A
+ * window whose scaled loss overflows is
  * skipped, as long as a smaller scale may help. */
 static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale,
                               struct kiln_err *err) {
@@ -642,7 +651,7 @@ static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor
     }
     cursor->loss = t->engine.executor.loss_sum / fmax(window_targets(t), 1);
     const double start = kiln_now_s();
-    cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scale);
+    cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scale_here(t, scale));
     span(t, KILN_SPAN_NORM, NULL, start);
     cursor->loss_scale = scaled ? scale : 0;
     if (isfinite(cursor->loss) && isfinite(cursor->grad_norm)) {
@@ -691,10 +700,9 @@ static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_er
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(look_at_the_clock(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    const double tokens = window_tokens(t);
-    const double scale = kiln_scale_of(&cursor, t->engine.request.precision, tokens);
+    const double scale = kiln_scale_of(&cursor, t->engine.request.precision, window_tokens(t));
     /* A window of which no target counts has no gradient and a loss of 0. */
-    t->engine.executor.scale = (float)(scale / fmax(window_targets(t), 1));
+    t->engine.executor.scale = (float)(scale_here(t, scale) / fmax(window_targets(t), 1));
     KILN_TRY(run_window(t, false, t->settings->accum, err));
     kiln_spans_at(t->engine.spans, (int64_t)kiln_generation_of(cursor.step, delayed(t)), -1);
     cursor = *kiln_state_cursor(t->state);

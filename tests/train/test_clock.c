@@ -6,7 +6,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/io.h"
+#include "base/io_hook.h"
 #include "base/machine.h"
+#include "base/mem.h"
 #include "kiln/verify.h"
 #include "kiln_test.h"
 #include "train/clock.h"
@@ -145,6 +148,18 @@ TEST(turns_survive_run_json) {
 /* ---- a run ------------------------------------------------------------------------------------
  */
 
+enum { STEPS_ARE_ENOUGH = 40 };
+static struct kiln_clock real; /* what the run has put there */
+
+/* One turn, and not to as many steps as an hour has time for. */
+static enum kiln_status turn_a_little(void *context, uint64_t at, uint64_t steps,
+                                      struct kiln_err *err) {
+    const struct kiln_run *run = context;
+    CHECK(steps > STEPS_ARE_ENOUGH);
+    return run->settings.steps < STEPS_ARE_ENOUGH ? real.turn(context, at, STEPS_ARE_ENOUGH, err)
+                                                  : KILN_OK;
+}
+
 /* A tiny run whose clock finds out that there is time for more; its hash, and its settings. */
 static uint32_t train_with_turn(const char *name, struct kiln_settings *out) {
     struct kiln_settings s;
@@ -159,13 +174,27 @@ static uint32_t train_with_turn(const char *name, struct kiln_settings *out) {
     clock->deadline = kiln_now_s() + 3600;
     clock->tail = 0;
     clock->step_s = 1;
-    clock->most = 40;
+    real = *clock;
+    clock->turn = turn_a_little;
     CHECK_OK(kiln_run_train(run, NULL, NULL, &err), &err);
     const uint32_t hash = kiln_run_weights_hash(run);
     CHECK_OK(kiln_settings_copy(out, &run->settings, &err), &err);
     kiln_run_close(run);
     kiln_settings_free(&s);
     return hash;
+}
+
+static bool whole; /* the run.json that was written last has all that a run's has */
+
+static void watch(const struct kiln_io_event *event) {
+    struct kiln_err err;
+    char *json;
+    size_t size;
+    if (event->op == KILN_IO_RENAME && event->done && strstr(event->to, "/run.json")) {
+        CHECK_OK(kiln_read_file(event->to, &json, &size, &err), &err);
+        whole = strstr(json, "\"sizes\": {") && strstr(json, "\"figures\": {");
+        kiln_free(json);
+    }
 }
 
 TEST(a_run_with_a_turn_is_what_its_run_json_says) {
@@ -187,8 +216,10 @@ TEST(a_run_with_a_turn_is_what_its_run_json_says) {
     struct kiln_replay_result result;
     const struct kiln_replay_options how = {
         .run = test_path("turned"), .from = KILN_UNSET, .steps = KILN_UNSET};
+    kiln_io_hook = watch;
     CHECK_OK(kiln_verify_run(&how, &result, &err), &err);
-    CHECK(result.pass);
+    kiln_io_hook = NULL;
+    CHECK(result.pass && whole);
     CHECK(result.from < turned.turn[0].at && result.to == turned.steps);
     kiln_replay_free(&result);
     kiln_settings_free(&s);

@@ -37,6 +37,19 @@ TEST(the_first_scale_is_the_smallest_power_of_two_that_is_large_enough) {
     CHECK_CLOSE(kiln_scale_first(1e30), 0x1p40, 0);
 }
 
+TEST(a_window_of_few_targets_has_a_smaller_scale) {
+    CHECK_CLOSE(kiln_scale_share(256, 256), 1, 0);
+    CHECK_CLOSE(kiln_scale_share(129, 256), 1, 0);
+    CHECK_CLOSE(kiln_scale_share(128, 256), 0.5, 0);
+    CHECK_CLOSE(kiln_scale_share(3, 256), 0x1p-6, 0);
+    CHECK_CLOSE(kiln_scale_share(1, 256), 0x1p-8, 0);
+    CHECK_CLOSE(kiln_scale_share(0, 256), 1, 0);
+    for (double n = 1; n <= 1000; n++) { /* of a target, against those of a full window */
+        const double of_one = kiln_scale_share(n, 1000) * 1000 / n;
+        CHECK(of_one >= 1 && of_one < 2);
+    }
+}
+
 TEST(a_scale_doubles_after_good_windows_and_halves_at_once) {
     struct kiln_cursor c = {.loss_scale = 0x1p20};
     for (int i = 0; i < KILN_SCALE_GOOD - 1; i++) {
@@ -229,4 +242,73 @@ TEST(a_run_that_skipped_replays_to_the_same_bits) {
     CHECK_OK(kiln_verify_run(&how, &result, &err), &err);
     CHECK(result.pass);
     kiln_replay_free(&result);
+}
+
+/* ---- windows of which few targets count -------------------------------------------------------
+ */
+
+/* Conversations of long questions and answers of a letter: a window has one of them, or a few. */
+static const char *letters(void) {
+    static char path[4096];
+    static char text[100000];
+    size_t n = 0;
+    for (int i = 0; i < 40; i++) {
+        n += (size_t)snprintf(text + n, sizeof text - n,
+                              "{\"messages\": [{\"role\": \"user\", \"content\": \"%0*d\"}, "
+                              "{\"role\": \"assistant\", \"content\": \"%c\"}]}\n",
+                              1000 + 37 * i, i, 'a' + i % 26);
+    }
+    snprintf(path, sizeof path, "%s", test_file("letters.jsonl", text, n));
+    return path;
+}
+
+static void letter_settings(struct kiln_settings *s, const char *name, const char *changes) {
+    static const char template[] =
+        "{% for m in messages %}{% if m.role == 'assistant' %}a:{{ m.content }}\n"
+        "{% else %}u:{{ m.content }}\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}a:{% endif %}";
+    struct kiln_err err;
+    char file[4096];
+    snprintf(file, sizeof file, "%s", test_file("letters.jinja", template, sizeof template - 1));
+    tiny_settings(s, name, "seq=64 accum=8 steps=6 save-every=0 eval-every=0");
+    tiny_set(s, changes);
+    CHECK_OK(kiln_settings_set(s, KILN_SETTING_data, letters(), KILN_FROM_FLAG, &err), &err);
+    CHECK_OK(kiln_settings_set(s, KILN_SETTING_chat_template, file, KILN_FROM_FLAG, &err), &err);
+}
+
+static uint32_t train_letters(const char *name, const char *changes, struct seen *seen) {
+    const struct kiln_observer observer = {.context = seen, .on_step = see};
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", test_path(name));
+    *seen = (struct seen){.folder = folder};
+    letter_settings(&s, name, changes);
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    CHECK_OK(kiln_run_train(run, &observer, NULL, &err), &err);
+    const uint32_t hash = kiln_run_weights_hash(run);
+    kiln_run_close(run);
+    kiln_settings_free(&s);
+    return hash;
+}
+
+TEST(windows_of_few_targets_do_not_overflow_in_fp16) {
+    static struct seen seen;
+    kiln_overflow_instead = NULL;
+    train_letters("sim", "device=sim", &seen);
+    CHECK(seen.n > 0);
+    for (size_t i = 0; i < seen.n; i++) {
+        CHECK(!seen.step[i].skipped && isfinite(seen.step[i].grad_norm));
+        CHECK_CLOSE(seen.step[i].loss_scale, kiln_scale_first(2 * 64 * 8), 0);
+    }
+}
+
+TEST(a_scale_changes_no_bit_where_few_targets_count) {
+    static struct seen seen;
+    kiln_overflow_instead = NULL;
+    const uint32_t plain = train_letters("plain", "precision=fp32", &seen);
+    kiln_overflow_instead = never;
+    CHECK_EQ(train_letters("scaled", "precision=fp32", &seen), plain);
+    CHECK_CLOSE(seen.step[0].loss_scale, kiln_scale_first(2 * 64 * 8), 0);
 }
