@@ -36,6 +36,9 @@ static const enum kiln_setting_id settings[] = {
 static enum kiln_status print_result(const struct call *call, const struct kiln_model *model,
                                      const struct kiln_eval_result *r, struct kiln_err *err) {
     const struct flags *flags = call->flags;
+    if (r->notice[0] != '\0') {
+        fprintf(stderr, "kiln: note: %s\n", r->notice);
+    }
     if (flags->json) {
         return json_print(json_pack("{s:o, s:o, s:o, s:I}", "loss", json_number(r->loss),
                                     "perplexity", json_number(r->perplexity), "bits_per_byte",

@@ -231,6 +231,9 @@ KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file)
 /* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */
 KILN_API bool kiln_token_file_is(const char *path);
 
+/* Is it JSONL, by its name: *.jsonl, *.jsonl.gz, *.jsonl.zst? */
+KILN_API bool kiln_text_is_jsonl(const char *path);
+
 /* What there is to say about a text that was tokenized. */
 struct kiln_tokenize_report {
     uint64_t documents;
@@ -319,9 +322,13 @@ KILN_API size_t kiln_data_windows(const struct kiln_data *data, enum kiln_split 
  * that follow them by one. Any thread. */
 KILN_API void kiln_data_train(const struct kiln_data *data, uint64_t sample, uint32_t *inputs,
                               uint32_t *targets);
-/* Window `window` of a split in file order. */
+/* Window `window` of a split: of one file in its order; of several mixed, so that the first of them
+ * are of all, as many as they are large. */
 KILN_API void kiln_data_window(const struct kiln_data *data, enum kiln_split split, size_t window,
                                uint32_t *inputs, uint32_t *targets);
+/* The file that this window is of. */
+KILN_API const struct kiln_token_file *kiln_data_window_file(const struct kiln_data *data,
+                                                             enum kiln_split split, size_t window);
 /* The document mask of the same two: per input the place in its window where its document begins;
  * 0 where it began before the window. starts [seq]. */
 KILN_API void kiln_data_train_starts(const struct kiln_data *data, uint64_t sample,

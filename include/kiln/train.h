@@ -323,6 +323,7 @@ struct kiln_eval_result {
     double perplexity;
     double bits_per_byte; /* NaN where the text behind the tokens is unknown */
     uint64_t tokens;
+    char notice[400]; /* lines left out, bytes that are not UTF-8; "" for nothing */
 };
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_eval(const struct kiln_model *model,
                                                     const struct kiln_eval_options *options,

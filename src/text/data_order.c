@@ -193,17 +193,29 @@ struct window {
     size_t at;
 };
 
-/* Of several files the held-out windows come mixed, so that the first of them are of all. */
-static struct window window_at(const struct kiln_data *data, enum kiln_split split, size_t window) {
+/* The file of a window that is read by its number, which becomes its number in that file. Of
+ * several files they come mixed, so that the first of them are of all. */
+static const struct part *part_at(const struct kiln_data *data, enum kiln_split split,
+                                  size_t *window) {
     const struct part *part = data->parts;
-    if (data->n_parts > 1 && split == KILN_VALIDATION) {
-        window = (size_t)kiln_random_permute(0, KILN_STREAM_DATA, window, data->windows[split]);
+    if (data->n_parts > 1) {
+        *window = (size_t)kiln_random_permute(0, KILN_STREAM_DATA, *window, data->windows[split]);
     }
-    while (window >= part->windows[split]) {
-        window -= part->windows[split];
+    while (*window >= part->windows[split]) {
+        *window -= part->windows[split];
         part++;
     }
+    return part;
+}
+
+static struct window window_at(const struct kiln_data *data, enum kiln_split split, size_t window) {
+    const struct part *part = part_at(data, split, &window);
     return (struct window){part->file, part->begin[split] + window * data->seq};
+}
+
+const struct kiln_token_file *kiln_data_window_file(const struct kiln_data *data,
+                                                    enum kiln_split split, size_t window) {
+    return part_at(data, split, &window)->file;
 }
 
 /* Sample number `sample` of file number i. Streams are small numbers: an epoch above them shares no

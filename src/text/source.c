@@ -192,7 +192,7 @@ static enum kiln_status next_document(struct kiln_source *s, struct kiln_piece *
 /* ---- the source --------------------------------------------------------------------------------
  */
 
-bool kiln_source_is_jsonl(const char *path) {
+bool kiln_text_is_jsonl(const char *path) {
     static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
     const size_t n = strlen(path);
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
@@ -210,7 +210,7 @@ enum kiln_status kiln_source_open(const char *path, const struct kiln_source_opt
     struct kiln_source *s = kiln_alloc(1, sizeof *s);
     KILN_REQUIRE(s, err, KILN_ENOMEM, "text %s: out of memory", path);
     s->options = *options;
-    s->jsonl = kiln_source_is_jsonl(path);
+    s->jsonl = kiln_text_is_jsonl(path);
     s->path = kiln_strdup(path);
     s->buffer = kiln_alloc(READ_BYTES, 1); /* there from the start: string.h's functions want one */
     s->room = READ_BYTES;
@@ -250,7 +250,7 @@ void kiln_source_close(struct kiln_source *s) {
 
 bool kiln_source_is_packed(const char *path) {
     struct kiln_stream *stream;
-    if (kiln_source_is_jsonl(path)) {
+    if (kiln_text_is_jsonl(path)) {
         return true;
     }
     if (kiln_stream_open(path, &stream, NULL) != KILN_OK) {

@@ -57,7 +57,6 @@ const struct kiln_tokenize_report *kiln_source_report(const struct kiln_source *
 const struct kiln_stream *kiln_source_stream(const struct kiln_source *source);
 void kiln_source_close(struct kiln_source *source);
 
-bool kiln_source_is_jsonl(const char *path);
 /* Is it JSONL or compressed, so that its bytes are not its text? */
 bool kiln_source_is_packed(const char *path);
 

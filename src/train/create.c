@@ -200,6 +200,7 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
     run->tokenizer = learned;
     KILN_REQUIRE(s->data, err, KILN_EUSAGE, "train needs --data FILE, a text or token file");
     struct kiln_lora lora;
+    KILN_TRY(s->val ? kiln_check_unweighted("--val", s->val, err) : KILN_OK);
     KILN_TRY(kiln_settings_device(s, &device, &precision, err));
     KILN_TRY(kiln_settings_lora(s, &lora, err));
     KILN_TRY(keep_list(s, KILN_SETTING_data, s->data, err));

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,22 +174,10 @@ char *kiln_data_list_text(const struct kiln_data_list *list) {
     return text;
 }
 
-static bool named_jsonl(const char *path) {
-    static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
-    const size_t n = strlen(path);
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        const size_t m = strlen(endings[i]);
-        if (n >= m && strcasecmp(path + n - m, endings[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool kiln_data_list_jsonl(const struct kiln_data_list *list) {
     bool is = false;
     for (size_t i = 0; i < list->n; i++) {
-        is |= named_jsonl(list->path[i]);
+        is |= kiln_text_is_jsonl(list->path[i]);
     }
     return is;
 }
@@ -197,6 +186,18 @@ enum kiln_status kiln_check_data(const char *data, struct kiln_err *err) {
     struct kiln_data_list list;
     KILN_TRY(kiln_data_list_parse(data, &list, err));
     kiln_data_list_free(&list);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_check_unweighted(const char *flag, const char *data, struct kiln_err *err) {
+    struct kiln_data_list list;
+    KILN_TRY(kiln_data_list_parse(data, &list, err));
+    const bool weighted = list.weighted;
+    kiln_data_list_free(&list);
+    KILN_REQUIRE(!weighted, err, KILN_EUSAGE,
+                 "%s %s: what is evaluated has no weights, every window of it counts once; leave "
+                 "the weights out",
+                 flag, data);
     return KILN_OK;
 }
 
@@ -277,20 +278,29 @@ void kiln_token_path(const char *folder, const char *name, size_t i, char *out, 
     }
 }
 
-/* What is to be said of a text, behind what was said before. */
+/* Behind what was said before. */
+__attribute__((format(printf, 3, 4))) static void say(char *notice, size_t size, const char *format,
+                                                      ...) {
+    size_t n = strlen(notice);
+    n += n > 0 && n < size ? (size_t)snprintf(notice + n, size - n, "; ") : 0;
+    if (n < size) {
+        va_list values;
+        va_start(values, format);
+        vsnprintf(notice + n, size - n, format, values);
+        va_end(values);
+    }
+}
+
+/* What is to be said of a text: numbers first, for a notice may be cut. */
 static void tell(const char *path, const struct kiln_tokenize_report *r, char *notice,
                  size_t size) {
-    const size_t n = strlen(notice);
-    const char *between = n > 0 ? "; " : "";
+    if (r->not_utf8 > 0) {
+        say(notice, size, "%s: %" PRIu64 " bytes are not UTF-8; they are taken byte by byte", path,
+            r->not_utf8);
+    }
     if (r->bad_lines > 0) {
-        snprintf(notice + n, size - n, "%s%s: %" PRIu64 " lines left out, the first: %s", between,
-                 path, r->bad_lines, r->first_bad);
-    } else if (r->not_utf8 > 0) {
-        snprintf(notice + n, size - n,
-                 "%s%s: %" PRIu64
-                 " bytes are not UTF-8; they are taken "
-                 "byte by byte",
-                 between, path, r->not_utf8);
+        say(notice, size, "%s: %" PRIu64 " lines left out, the first: %s", path, r->bad_lines,
+            r->first_bad);
     }
 }
 

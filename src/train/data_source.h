@@ -40,6 +40,9 @@ KILN_MUST_CHECK enum kiln_status kiln_open_tokenizer(const char *path, const cha
                                                      struct kiln_err *err);
 /* Are they files that can be read as text or tokens? */
 KILN_MUST_CHECK enum kiln_status kiln_check_data(const char *data, struct kiln_err *err);
+/* What is evaluated, by flag `flag`, is read once and has no weights: KILN_EUSAGE where it has. */
+KILN_MUST_CHECK enum kiln_status kiln_check_unweighted(const char *flag, const char *data,
+                                                       struct kiln_err *err);
 /* Are all of them token files? */
 bool kiln_data_is_tokens(const char *data);
 /* Open one file; text is first tokenized into token_path. Ids are checked against vocab. */

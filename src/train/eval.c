@@ -61,6 +61,13 @@ static enum kiln_status run_batches(struct evaluation *e, size_t first, size_t b
     return status;
 }
 
+/* Bytes of text that the targets of a window stand for, by the mean of its file; NaN: unknown. */
+static double bytes_behind(const struct evaluation *e, size_t window) {
+    const struct kiln_token_file *file = kiln_data_window_file(e->data, KILN_TRAIN, window);
+    const double bytes = (double)kiln_token_file_text_bytes(file);
+    return bytes > 0 ? bytes / (double)kiln_token_file_count(file) * (double)e->seq : (double)NAN;
+}
+
 static enum kiln_status evaluate(struct evaluation *e, const struct kiln_eval_options *o,
                                  struct kiln_eval_result *out, struct kiln_err *err) {
     size_t windows = kiln_data_windows(e->data, KILN_TRAIN);
@@ -72,17 +79,11 @@ static enum kiln_status evaluate(struct evaluation *e, const struct kiln_eval_op
     if (rest > 0) {
         KILN_TRY(run_batches(e, whole * batch, 1, rest, err));
     }
-    double text = 0, ids = 0;
-    bool known = true;
-    for (size_t i = 0; i < kiln_data_files(e->data); i++) {
-        const struct kiln_token_file *file = kiln_data_file(e->data, i);
-        known &= kiln_token_file_text_bytes(file) > 0;
-        text += (double)kiln_token_file_text_bytes(file);
-        ids += (double)kiln_token_file_count(file);
-    }
+    double bytes = 0;
     out->tokens = 0;
     for (size_t w = 0; w < windows; w++) {
         out->tokens += kiln_data_window_targets(e->data, KILN_TRAIN, w);
+        bytes += bytes_behind(e, w);
     }
     KILN_REQUIRE(out->tokens > 0, err, KILN_EINPUT,
                  "data %s: none of the tokens of its %zu windows is an answer to be scored",
@@ -90,9 +91,8 @@ static enum kiln_status evaluate(struct evaluation *e, const struct kiln_eval_op
     out->loss = e->sum / (double)out->tokens;
     out->perplexity = exp(out->loss);
     /* Of chat nobody knows how many bytes the answers are. */
-    known &= out->tokens == windows * e->seq;
     out->bits_per_byte =
-        known ? e->sum / log(2.0) / (text * (double)out->tokens / ids) : (double)NAN;
+        out->tokens == windows * e->seq ? e->sum / log(2.0) / bytes : (double)NAN;
     return KILN_OK;
 }
 
@@ -104,13 +104,14 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
                            .threads = options->threads ? options->threads : kiln_cpu_count()};
     struct kiln_tokenizer *tokenizer = NULL;
     struct kiln_chat *chat = NULL;
-    char folder[] = "/tmp/kiln-eval-XXXXXX", notice[400] = "";
+    char folder[] = "/tmp/kiln-eval-XXXXXX";
     bool too_short;
     *out = (struct kiln_eval_result){0};
     e.seq = options->seq ? options->seq : model->table->dims.seq;
     const char *name = options->tokenizer    ? options->tokenizer
                        : model->tokenizer[0] ? model->tokenizer
                                              : NULL;
+    KILN_TRY(kiln_check_unweighted("--data", options->data, err));
     KILN_REQUIRE(mkdtemp(folder), err, KILN_EIO, "cannot make a folder in /tmp");
     enum kiln_status status =
         kiln_open_tokenizer(name, options->data, model->table->dims.vocab, &tokenizer, err);
@@ -127,7 +128,7 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
             .vocab = model->table->dims.vocab,
             .seq = e.seq,
             .seed = 1};
-        status = kiln_open_data(&wish, &e.data, notice, sizeof notice, &too_short, err);
+        status = kiln_open_data(&wish, &e.data, out->notice, sizeof out->notice, &too_short, err);
     }
     if (status == KILN_OK) {
         status = evaluate(&e, options, out, err);

@@ -78,3 +78,34 @@ expect 0 "$KILN" generate whole --chat -p 'twice 4?' -n 40 -t 0
 expect 0 "$KILN" eval whole --data chat.jsonl --doc-mask
 says stdout 'tokens'
 expect 2 "$KILN" generate whole --system 'Be brief.'
+
+# Of several files to evaluate on the first windows are of all, and each has its own bytes a token.
+for i in $(seq 20); do echo 'All of this text is of other words than that one, and never ends'; done >a.txt
+printf '{"skipped": "%0500d", "text": "qqqq zzzz qqqq zzzz qqqq zzzz qqqq zzzz qqqq zzzz"}\n' 1 >b.jsonl
+value() { sed -n "s/.*\"$1\": \([-0-9.e]*\).*/\1/p" stdout; }
+totals=() # nats and bytes of each
+for data in a.txt b.jsonl a.txt,b.jsonl; do
+    expect 0 "$KILN" eval named --data "$data" --seq 32 --json
+    totals+=("$(value loss) $(value tokens) $(value bits_per_byte)")
+done
+echo "${totals[*]}" | awk '{
+    for (i = 0; i < 3; i++) { nats[i] = $(3*i+1) * $(3*i+2); bytes[i] = nats[i] / log(2) / $(3*i+3) }
+    print nats[0], nats[1], nats[2], bytes[0], bytes[1], bytes[2]
+    nat = (nats[0] + nats[1]) / nats[2] - 1; byte = (bytes[0] + bytes[1]) / bytes[2] - 1
+    exit !(nat * nat < 1e-10 && byte * byte < 1e-10) }' || fail 'two files are not their sum'
+cat a.txt a.txt a.txt a.txt a.txt >long.txt
+expect 0 "$KILN" train --data plain.txt --val long.txt,plain.txt "${small[@]}" --eval-windows 8 --steps 3 --out both
+expect 0 "$KILN" train --data plain.txt --val long.txt "${small[@]}" --eval-windows 8 --steps 3 --out first
+[ "$(grep -o '"val_loss":[^,}]*' both/metrics.jsonl)" != "$(grep -o '"val_loss":[^,}]*' first/metrics.jsonl)" ] ||
+    fail 'only the first of the held-out files is read'
+grep -q '"val_loss"' both/metrics.jsonl || fail 'no held-out loss'
+expect 2 "$KILN" train --data plain.txt --val a.txt:2,plain.txt "${small[@]}" --steps 2 --out none
+says stderr 'no weights'
+expect 2 "$KILN" eval named --data a.txt:2,plain.txt
+says stderr 'no weights'
+
+# What is left out, or no UTF-8, is told.
+printf 'caf\351 of long ago, which is more than one window of it all\n' >latin.txt
+expect 0 "$KILN" eval whole --data latin.txt,broken.jsonl --skip-bad --seq 16
+says stderr 'latin.txt: 1 bytes are not UTF-8'
+says stderr 'broken.jsonl: 1 lines left out'

@@ -256,6 +256,24 @@ TEST(a_sample_of_several_files_depends_on_its_number_alone) {
     kiln_data_destroy(b);
 }
 
+/* Files that are read by window, as those to evaluate on are, come mixed; each window once. */
+TEST(windows_of_several_files_come_mixed) {
+    struct kiln_data *data = mixed(NULL, 0);
+    uint32_t inputs[10], targets[10];
+    size_t early = 0;
+    bool seen[6000] = {false};
+    for (size_t w = 0; w < kiln_data_windows(data, KILN_TRAIN); w++) {
+        kiln_data_window(data, KILN_TRAIN, w, inputs, targets);
+        CHECK(!seen[inputs[0]]);
+        seen[inputs[0]] = true;
+        const struct kiln_token_file *file = kiln_data_window_file(data, KILN_TRAIN, w);
+        CHECK(file == kiln_data_file(data, inputs[0] >= 5000));
+        early += w < 30 && inputs[0] >= 5000;
+    }
+    CHECK(early >= 2 && early <= 10); /* a sixth of the windows are of the second file */
+    kiln_data_destroy(data);
+}
+
 TEST(every_file_holds_a_part_back) {
     struct kiln_data *data = mixed(NULL, 0.2);
     uint32_t inputs[10], targets[10];
