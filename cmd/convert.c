@@ -43,6 +43,7 @@ struct conversion {
     const char *out, *tokenizer; /* what is to go along, or "" */
     struct kiln_tokenizer *read; /* it, open; NULL: there is none */
     char along[64];              /* what went, for the report; "" */
+    char chat[4300];             /* where the chat template lies that goes along, or "" */
     struct kiln_proof proof;
 };
 
@@ -101,13 +102,26 @@ static enum kiln_status add_files(void *context, const char *folder, struct kiln
         return KILN_OK;
     }
     if (is_folder(c->tokenizer)) {
-        return copy_files(c, folder, err);
+        KILN_TRY(copy_files(c, folder, err));
+        const bool missing = c->chat[0] != '\0' && !kiln_chat_is_there(folder);
+        return missing ? kiln_chat_copy(c->chat, folder, err) : KILN_OK;
     }
     KILN_TRY(join(folder, "tokenizer.json", &path, err));
     const enum kiln_status status = kiln_tokenizer_save(c->read, path, err);
     free(path);
     snprintf(c->along, sizeof c->along, "tokenizer.json");
-    return status;
+    KILN_TRY(status);
+    return c->chat[0] != '\0' ? kiln_chat_copy(c->chat, folder, err) : KILN_OK;
+}
+
+/* The template of the tokenizer that is named, or of the model. Without a tokenizer none goes. */
+static void find_chat(struct conversion *c, const char *named, const char *in) {
+    const bool own = named != NULL && kiln_chat_find(named, c->chat, sizeof c->chat);
+    if (!own && kiln_chat_is_there(in) && strlen(in) < sizeof c->chat) {
+        snprintf(c->chat, sizeof c->chat, "%s", in);
+    } else if (!own) {
+        c->chat[0] = '\0';
+    }
 }
 
 static enum kiln_status open_tokenizer(struct conversion *c, struct kiln_err *err) {
@@ -142,7 +156,8 @@ static enum kiln_status report(const struct call *call, const struct conversion 
     printf("  read back: weights differ by %.3g at most, logits of %zu tokens by %.3g\n",
            c->proof.weights, c->proof.tokens, c->proof.logits);
     if (c->along[0] != '\0') {
-        printf("  with its tokenizer: %s\n", c->along);
+        printf("  with its tokenizer: %s%s\n", c->along,
+               c->chat[0] != '\0' ? ", and the chat template" : "");
     } else if (c->format == KILN_FORMAT_LLAMA2C) {
         printf("  a .bin holds no tokenizer\n");
     } else {
@@ -165,9 +180,11 @@ static enum kiln_status convert(const struct call *call, const struct kiln_model
     c->tokenizer = flags->tokenizer != NULL ? flags->tokenizer : model->tokenizer;
     KILN_REQUIRE(flags->tokenizer == NULL || file_exists(flags->tokenizer), err, KILN_EINPUT,
                  "--tokenizer %s: no such file", flags->tokenizer);
+    find_chat(c, flags->tokenizer, call->arguments[0]);
     enum kiln_status status = open_tokenizer(c, err);
     if (status == KILN_OK) {
-        status = kiln_model_save(model, c->format, c->out, c->read, &how, &c->proof, err);
+        const char *chat = c->read != NULL && c->chat[0] != '\0' ? c->chat : NULL;
+        status = kiln_model_save(model, c->format, c->out, c->read, chat, &how, &c->proof, err);
     }
     kiln_tokenizer_destroy(c->read);
     KILN_TRY(status);

@@ -63,9 +63,10 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                     .threads = s->threads != KILN_UNSET ? s->threads : 0,
                                     .skip_bad = s->skip_bad,
                                     .doc_mask = s->doc_mask};
-    how.chat_template = s->chat_template                         ? s->chat_template
-                        : kiln_chat_is_there(call->arguments[0]) ? call->arguments[0]
-                                                                 : NULL;
+    char chat[4300];
+    const bool found = kiln_chat_find(call->arguments[0], chat, sizeof chat) ||
+                       kiln_chat_find(flags->tokenizer, chat, sizeof chat);
+    how.chat_template = s->chat_template ? s->chat_template : found ? chat : NULL;
     KILN_REQUIRE(s->data != NULL, err, KILN_EUSAGE,
                  "eval: --data is missing: name a text or token file");
     struct kiln_device_choice device;

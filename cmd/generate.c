@@ -132,19 +132,18 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
     return status;
 }
 
-/* The template that is named; or that of the model's folder, or of the tokenizer's. */
+/* The template that is named; or the model's, or the tokenizer's. */
 static enum kiln_status open_chat(const struct call *call, struct kiln_chat **out,
                                   struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const char *named = call->settings.chat_template, *model = call->arguments[0];
-    const char *folder = kiln_chat_is_there(model) ? model
-                         : flags->tokenizer && kiln_chat_is_there(flags->tokenizer)
-                             ? flags->tokenizer
-                             : NULL;
-    KILN_REQUIRE(named || folder, err, KILN_EUSAGE,
+    char path[4300];
+    const bool found = named != NULL || kiln_chat_find(model, path, sizeof path) ||
+                       kiln_chat_find(flags->tokenizer, path, sizeof path);
+    KILN_REQUIRE(found, err, KILN_EUSAGE,
                  "generate --chat: %s has no chat template; name one with --chat-template FILE",
                  model);
-    return kiln_chat_open(named ? named : folder, out, err);
+    return kiln_chat_open(named ? named : path, out, err);
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {

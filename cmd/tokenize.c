@@ -200,21 +200,16 @@ static enum kiln_status report_ids(const struct call *call, const char *name,
     return output_finish(err);
 }
 
-/* The template that is named, or the one beside the tokenizer. */
+/* The template that is named, or the tokenizer's. */
 static enum kiln_status open_chat(const struct kiln_settings *s, struct kiln_chat **out,
                                   struct kiln_err *err) {
-    char folder[4300];
+    char path[4300];
     *out = NULL;
     if (s->chat_template) {
         return kiln_chat_open(s->chat_template, out, err);
     }
-    snprintf(folder, sizeof folder, "%s", s->tokenizer ? s->tokenizer : "");
-    if (!kiln_chat_is_there(folder)) {
-        char *slash = strrchr(folder, '/');
-        snprintf(slash ? slash : folder, sizeof folder - (slash ? (size_t)(slash - folder) : 0),
-                 "%s", slash ? "" : ".");
-    }
-    return s->tokenizer && kiln_chat_is_there(folder) ? kiln_chat_open(folder, out, err) : KILN_OK;
+    return kiln_chat_find(s->tokenizer, path, sizeof path) ? kiln_chat_open(path, out, err)
+                                                           : KILN_OK;
 }
 
 static enum kiln_status write_ids(const struct call *call, const struct kiln_tokenizer *tokenizer,

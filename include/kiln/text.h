@@ -154,21 +154,29 @@ KILN_API const char *kiln_tokenizer_decode(const struct kiln_tokenizer *tok, uin
 
 /* ---- chat templates ---------------------------------------------------------------------- */
 
-/* How a model wants a conversation written: the template of its tokenizer_config.json. Immutable,
- * so any number of threads may use one. The language and its limits: docs/data.md. */
+/* How a model wants a conversation written: the template of its tokenizer_config.json, or of its
+ * GGUF. Immutable, so any number of threads may use one. The language and its limits: docs/data.md.
+ */
 struct kiln_chat;
 
 /* `path`: a folder with chat_template.jinja or with a tokenizer_config.json that has a
- * chat_template, one of these files, or any other file that holds a template. KILN_EINPUT names
- * what is wrong or not supported, and the line. */
+ * chat_template, one of these files, a .gguf with the key tokenizer.chat_template, or any other
+ * file that holds a template. KILN_EINPUT names what is wrong or not supported, and the line. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_open(const char *path, struct kiln_chat **out,
                                                          struct kiln_err *err);
 KILN_API void kiln_chat_close(struct kiln_chat *chat);
-/* Does a folder hold one? */
+/* Does a folder, or a .gguf, hold one? */
 KILN_API bool kiln_chat_is_there(const char *folder);
-/* As chat_template.jinja and tokenizer_config.json, which has the special tokens' texts. */
+/* Where the template of a tokenizer or model lies: the folder or .gguf that `path` is, or else the
+ * folder that it lies in. False: there is none, or `size` is too small. */
+KILN_API bool kiln_chat_find(const char *path, char *out, size_t size);
+/* As chat_template.jinja and tokenizer_config.json, which has the special tokens' texts; one that
+ * is there keeps what it says. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_save(const struct kiln_chat *chat,
                                                          const char *folder, struct kiln_err *err);
+/* The same of the template that kiln_chat_open would take; kiln need not understand it. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_copy(const char *path, const char *folder,
+                                                         struct kiln_err *err);
 /* The text after which the model answers `user`; system NULL: none. *out is for kiln_chat_free. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat,
                                                            const char *system, const char *user,

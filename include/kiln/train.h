@@ -298,14 +298,13 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_prove(const struct kiln_mod
                                                            struct kiln_proof *out,
                                                            struct kiln_err *err);
 /* kiln_checkpoint_save with a tokenizer inside a GGUF file (NULL: none), the ids of its marks in
- * config.json, and the proof before the file has its name. Of `how`, prove, pairs, bos and eos are
- * not looked at. Errors are also those of a tokenizer that llama.cpp does not know. */
-KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(const struct kiln_model *model,
-                                                          enum kiln_format format, const char *path,
-                                                          const struct kiln_tokenizer *tokenizer,
-                                                          const struct kiln_save_options *how,
-                                                          struct kiln_proof *out,
-                                                          struct kiln_err *err);
+ * config.json, and the proof before the file has its name. chat: where the chat template lies that
+ * goes into a GGUF file, as kiln_chat_open has it; NULL: none. Of `how`, prove, pairs, bos and eos
+ * are not looked at. Errors are also those of a tokenizer that llama.cpp does not know. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(
+    const struct kiln_model *model, enum kiln_format format, const char *path,
+    const struct kiln_tokenizer *tokenizer, const char *chat, const struct kiln_save_options *how,
+    struct kiln_proof *out, struct kiln_err *err);
 
 /* Mean loss of a model over a data file. */
 struct kiln_eval_options {

@@ -1,208 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * chat.c: chat templates: where they lie, conversations written with them, and answers found in
- * what was written.
+ * chat.c: conversations written with chat templates, and answers found in what was written.
  */
 #include "text/chat.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/io.h"
 #include "base/mem.h"
 #include "text/template.h"
 #include "text/text_int.h"
-
-struct kiln_chat {
-    struct kiln_template *tpl;
-    char *source;
-    size_t size;
-    json_t *config; /* tokenizer_config.json; an empty object where there is none */
-};
-
-/* ---- files -------------------------------------------------------------------------------------
- */
-
-static enum kiln_status read_json(const char *path, json_t **out, struct kiln_err *err) {
-    char *text;
-    size_t size;
-    json_error_t error;
-    KILN_TRY(kiln_read_file(path, &text, &size, err));
-    *out = json_loadb(text, size, 0, &error);
-    kiln_free(text);
-    KILN_REQUIRE(*out && json_is_object(*out), err, KILN_EINPUT, "%s: no JSON object: %s", path,
-                 *out ? "something else" : error.text);
-    return KILN_OK;
-}
-
-/* chat_template: a text, or a list of named ones, of which "default" is meant. */
-static enum kiln_status choose(const char *path, const json_t *templates, const char **out,
-                               size_t *size, struct kiln_err *err) {
-    const json_t *chosen = json_is_string(templates) ? templates : NULL;
-    size_t i;
-    json_t *entry;
-    json_array_foreach((json_t *)(uintptr_t)templates, i, entry) {
-        const char *name = json_string_value(json_object_get(entry, "name"));
-        if (name && strcmp(name, "default") == 0) {
-            chosen = json_object_get(entry, "template");
-        }
-    }
-    KILN_REQUIRE(json_is_string(chosen), err, KILN_EINPUT,
-                 "%s: chat_template is neither a text nor a list with one named default", path);
-    *out = json_string_value(chosen);
-    *size = json_string_length(chosen);
-    return KILN_OK;
-}
-
-static enum kiln_status parse(struct kiln_chat *chat, const char *path, const char *source,
-                              size_t size, struct kiln_err *err) {
-    chat->source = kiln_strndup(source, size);
-    chat->size = size;
-    KILN_REQUIRE(chat->source, err, KILN_ENOMEM, "chat template %s: out of memory", path);
-    return kiln_template_parse(path, source, size, &chat->tpl, err);
-}
-
-static enum kiln_status from_file(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
-    char *source;
-    size_t size;
-    KILN_TRY(kiln_read_file(path, &source, &size, err));
-    const enum kiln_status status = parse(chat, path, source, size, err);
-    kiln_free(source);
-    return status;
-}
-
-static enum kiln_status from_config(struct kiln_chat *chat, const char *path,
-                                    struct kiln_err *err) {
-    const json_t *templates = json_object_get(chat->config, "chat_template");
-    const char *source = NULL;
-    size_t size = 0;
-    KILN_REQUIRE(templates && !json_is_null(templates), err, KILN_EINPUT,
-                 "%s: no chat_template in it", path);
-    KILN_TRY(choose(path, templates, &source, &size, err));
-    return parse(chat, path, source, size, err);
-}
-
-/* Of a folder: chat_template.jinja comes before what tokenizer_config.json says. */
-static enum kiln_status from_folder(struct kiln_chat *chat, const char *folder,
-                                    struct kiln_err *err) {
-    char path[4300], own[4300];
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
-    snprintf(own, sizeof own, "%s/chat_template.jinja", folder);
-    if (kiln_path_exists(path)) {
-        json_decref(chat->config);
-        chat->config = NULL;
-        KILN_TRY(read_json(path, &chat->config, err));
-    }
-    if (kiln_path_exists(own)) {
-        return from_file(chat, own, err);
-    }
-    KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT,
-                 "%s: neither chat_template.jinja nor tokenizer_config.json is there", folder);
-    return from_config(chat, path, err);
-}
-
-static bool ends_with(const char *path, const char *ending) {
-    const size_t n = strlen(path), m = strlen(ending);
-    return n >= m && strcmp(path + n - m, ending) == 0;
-}
-
-static enum kiln_status open_chat(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
-    char folder[4200];
-    chat->config = json_object();
-    if (kiln_path_is_dir(path)) {
-        return from_folder(chat, path, err);
-    }
-    if (ends_with(path, ".json")) {
-        json_decref(chat->config);
-        chat->config = NULL;
-        KILN_TRY(read_json(path, &chat->config, err));
-        return from_config(chat, path, err);
-    }
-    /* What the texts of its special tokens are, a configuration beside it knows. */
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    snprintf(slash ? slash : folder, sizeof folder - (slash ? (size_t)(slash - folder) : 0), "%s",
-             slash ? "/tokenizer_config.json" : "tokenizer_config.json");
-    if (kiln_path_exists(folder)) {
-        json_decref(chat->config);
-        chat->config = NULL;
-        KILN_TRY(read_json(folder, &chat->config, err));
-    }
-    return from_file(chat, path, err);
-}
-
-enum kiln_status kiln_chat_open(const char *path, struct kiln_chat **out, struct kiln_err *err) {
-    *out = NULL;
-    struct kiln_chat *chat = kiln_alloc(1, sizeof *chat);
-    KILN_REQUIRE(chat, err, KILN_ENOMEM, "chat template %s: out of memory", path);
-    const enum kiln_status status = open_chat(chat, path, err);
-    if (status != KILN_OK) {
-        kiln_chat_close(chat);
-        return status;
-    }
-    *out = chat;
-    return KILN_OK;
-}
-
-bool kiln_chat_is_there(const char *folder) {
-    char path[4300];
-    json_t *config;
-    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
-    if (kiln_path_exists(path)) {
-        return true;
-    }
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
-    if (!kiln_path_exists(path) || read_json(path, &config, NULL) != KILN_OK) {
-        return false;
-    }
-    const json_t *templates = json_object_get(config, "chat_template");
-    const bool is = templates && !json_is_null(templates);
-    json_decref(config);
-    return is;
-}
-
-void kiln_chat_close(struct kiln_chat *chat) {
-    if (chat != NULL) {
-        kiln_template_free(chat->tpl);
-        json_decref(chat->config);
-        kiln_free(chat->source);
-        kiln_free(chat);
-    }
-}
-
-/* bos_token and the like: a text, or an object whose content is one. */
-static const char *special(const struct kiln_chat *chat, const char *name) {
-    const json_t *token = json_object_get(chat->config, name);
-    token = json_is_object(token) ? json_object_get(token, "content") : token;
-    return json_string_value(token);
-}
-const char *kiln_chat_bos(const struct kiln_chat *chat) { return special(chat, "bos_token"); }
-const char *kiln_chat_eos(const struct kiln_chat *chat) { return special(chat, "eos_token"); }
-
-enum kiln_status kiln_chat_save(const struct kiln_chat *chat, const char *folder,
-                                struct kiln_err *err) {
-    static const char *const kept[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
-    char path[4300];
-    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
-    KILN_TRY(kiln_write_file(path, chat->source, chat->size, err));
-    json_t *config = json_object();
-    for (size_t i = 0; config && i < sizeof kept / sizeof kept[0]; i++) {
-        json_t *token = json_object_get(chat->config, kept[i]);
-        if (token && json_object_set(config, kept[i], token) != 0) {
-            json_decref(config);
-            config = NULL;
-        }
-    }
-    char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
-    json_decref(config);
-    KILN_REQUIRE(text, err, KILN_ENOMEM, "%s: out of memory", folder);
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
-    const enum kiln_status status = kiln_write_file(path, text, strlen(text), err);
-    free(text); /* jansson allocates with malloc */
-    return status;
-}
 
 /* ---- rendering ---------------------------------------------------------------------------------
  */
@@ -210,16 +16,16 @@ enum kiln_status kiln_chat_save(const struct kiln_chat *chat, const char *folder
 /* Messages 0..n-1 of the object. */
 static json_t *variables(const struct kiln_chat *chat, const json_t *object, size_t n,
                          bool prompt) {
-    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
     const json_t *messages = json_object_get(object, "messages");
     json_t *tools = json_object_get(object, "tools"), *some = json_array(), *all = json_object();
     bool ok = some && all;
     for (size_t i = 0; ok && i < n; i++) {
         ok = json_array_append(some, json_array_get(messages, i)) == 0;
     }
-    for (size_t i = 0; ok && i < sizeof names / sizeof names[0]; i++) {
-        const char *text = special(chat, names[i]);
-        ok = text == NULL || json_object_set_new(all, names[i], json_string(text)) == 0;
+    for (size_t i = 0; ok && i < KILN_CHAT_SPECIALS; i++) {
+        const char *text = kiln_chat_special(chat, kiln_chat_specials[i]);
+        ok =
+            text == NULL || json_object_set_new(all, kiln_chat_specials[i], json_string(text)) == 0;
     }
     ok = ok && json_object_set(all, "messages", some) == 0 &&
          json_object_set_new(all, "add_generation_prompt", json_boolean(prompt)) == 0 &&

@@ -8,7 +8,20 @@
 #include <jansson.h>
 
 #include "kiln/text.h"
+#include "model/gguf.h"
 #include "text/template.h"
+
+struct kiln_chat {
+    struct kiln_template *tpl;
+    char *source;
+    size_t size;
+    json_t *config; /* tokenizer_config.json, or as it would be; an object, empty where none is */
+};
+/* The special tokens that templates use, as tokenizer_config.json names them. */
+enum { KILN_CHAT_SPECIALS = 4 };
+extern const char *const kiln_chat_specials[KILN_CHAT_SPECIALS];
+/* The text of one of them; NULL: none. */
+const char *kiln_chat_special(const struct kiln_chat *chat, const char *name);
 
 /* Write the conversation `object.messages` (and object.tools, where it has them) as the template
  * does, and find the answers in it: all that the model says, its sign that it is done included.
@@ -28,5 +41,10 @@ KILN_MUST_CHECK enum kiln_status kiln_chat_answers(const struct kiln_chat *chat,
 /* Texts that stand for the begin and the end of a sequence in the template; NULL: none. */
 const char *kiln_chat_bos(const struct kiln_chat *chat);
 const char *kiln_chat_eos(const struct kiln_chat *chat);
+
+/* Put the template that kiln_chat_open would take of `path` as GGUF has it. It is not parsed: a
+ * file goes along that kiln does not understand. */
+KILN_MUST_CHECK enum kiln_status kiln_gguf_chat_put(const char *path, struct kiln_gguf_pairs *pairs,
+                                                    struct kiln_err *err);
 
 #endif

@@ -344,34 +344,19 @@ enum kiln_status kiln_open_data(const struct kiln_data_wish *wish, struct kiln_d
     return status;
 }
 
-/* ---- the chat template
- * ---------------------------------------------------------------------------- */
-
-/* The folder that a tokenizer or model lies in, or is. */
-static bool folder_of(const char *path, char *out, size_t size) {
-    if (path == NULL || !kiln_path_exists(path)) {
-        return false;
-    }
-    snprintf(out, size, "%s", path);
-    char *slash = strrchr(out, '/');
-    if (!kiln_path_is_dir(path)) {
-        snprintf(slash ? slash : out, size - (slash ? (size_t)(slash - out) : 0), "%s",
-                 slash ? "" : ".");
-    }
-    return kiln_chat_is_there(out);
-}
+/* ---- the chat template ---------------------------------------------------------------------- */
 
 enum kiln_status kiln_open_chat(const struct kiln_settings *s, bool needed, struct kiln_chat **out,
                                 struct kiln_err *err) {
-    char folder[4300];
+    char path[4300];
     *out = NULL;
     if (s->chat_template) {
         return kiln_chat_open(s->chat_template, out, err);
     }
-    if (!folder_of(s->tokenizer, folder, sizeof folder) &&
-        !folder_of(s->model, folder, sizeof folder)) {
+    if (!kiln_chat_find(s->tokenizer, path, sizeof path) &&
+        !kiln_chat_find(s->model, path, sizeof path)) {
         return KILN_OK;
     }
-    const enum kiln_status status = kiln_chat_open(folder, out, needed ? err : NULL);
+    const enum kiln_status status = kiln_chat_open(path, out, needed ? err : NULL);
     return needed ? status : KILN_OK;
 }

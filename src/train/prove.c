@@ -12,6 +12,7 @@
 #include "kiln/train.h"
 #include "model/gguf.h"
 #include "model/stored_dims.h"
+#include "text/chat.h"
 #include "text/text_int.h"
 
 #define TOKENS                                                                         \
@@ -189,8 +190,8 @@ static enum kiln_status add_more(void *context, const char *folder, struct kiln_
 
 enum kiln_status kiln_model_save(const struct kiln_model *model, enum kiln_format format,
                                  const char *path, const struct kiln_tokenizer *tokenizer,
-                                 const struct kiln_save_options *how, struct kiln_proof *out,
-                                 struct kiln_err *err) {
+                                 const char *chat, const struct kiln_save_options *how,
+                                 struct kiln_proof *out, struct kiln_err *err) {
     struct saving saving = {.model = model, .format = format, .how = how, .out = out};
     struct kiln_gguf_pairs pairs = {0};
     struct kiln_save_options all = *how;
@@ -207,6 +208,9 @@ enum kiln_status kiln_model_save(const struct kiln_model *model, enum kiln_forma
         if (format == KILN_FORMAT_GGUF) {
             status = kiln_gguf_tokenizer_put(tokenizer, model->table->dims.vocab, &pairs, err);
         }
+    }
+    if (status == KILN_OK && chat != NULL && format == KILN_FORMAT_GGUF) {
+        status = kiln_gguf_chat_put(chat, &pairs, err);
     }
     if (status == KILN_OK) {
         status = kiln_checkpoint_save(format, path, model->table, model->weights, &all, err);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "device/host_lab.h"
+#include "kiln/text.h"
 
 /* The gradients that the end of the model has. */
 static const struct kiln_tensor *final_norm(const struct host_bench *x) {
@@ -19,14 +20,18 @@ static const struct kiln_matrix *classifier(const struct host_bench *x) {
 
 /* ---- on the host alone --------------------------------------------------------------------- */
 
-static struct kiln_device *open_cpu(const struct host_bench *x, float *gradients) {
+static struct kiln_device *open_cpu_of(const struct host_bench *x, struct kiln_micro_batch shape,
+                                       enum kiln_precision precision, float *gradients) {
     struct kiln_device *cpu;
-    struct kiln_device_options options = {
-        .shape = {x->b, x->t}, .precision = KILN_PRECISION_FP32, .training = true};
+    struct kiln_device_options options = {.shape = shape, .precision = precision, .training = true};
     const struct kiln_weights flat = kiln_weights_flat(x->table, x->weights);
     CHECK_OK(kiln_device_open(x->table, x->pool, &flat, &options, &cpu, NULL), NULL);
     cpu->gradients = (struct kiln_gradients){.all = gradients};
     return cpu;
+}
+
+static struct kiln_device *open_cpu(const struct host_bench *x, float *gradients) {
+    return open_cpu_of(x, (struct kiln_micro_batch){x->b, x->t}, KILN_PRECISION_FP32, gradients);
 }
 
 static void check_like_cpu(struct host_bench *x) {
@@ -53,6 +58,131 @@ static void check_like_cpu(struct host_bench *x) {
     kiln_device_close(cpu);
 }
 TEST(the_end_of_the_model_has_the_bits_of_the_cpu_device) { host_on_all(check_like_cpu, false); }
+
+/* ---- targets that count nowhere -------------------------------------------------------------- */
+
+/* Some of every block of tokens, a whole block of the longest sequence, the first and the last. */
+static bool is_masked(const struct host_bench *x, size_t i) {
+    const size_t t = i % x->t;
+    return i % 5 == 0 || i % 7 == 2 || (t >= 64 && t < 210) || i == x->n - 1;
+}
+
+static void mask(struct host_bench *x) {
+    for (size_t i = 0; i < x->n; i++) {
+        x->targets[i] = is_masked(x, i) ? KILN_NO_TARGET : x->targets[i];
+    }
+}
+
+static void check_masked_like_cpu(struct host_bench *x) {
+    mask(x);
+    check_like_cpu(x);
+}
+TEST(with_masked_targets_it_has_the_bits_of_the_cpu_device) {
+    host_on_all(check_masked_like_cpu, false);
+}
+
+/* Rows, targets and gradients of so many tokens, in a micro-batch of one sequence. */
+struct batch {
+    size_t n;
+    float *rows, *dx, *gradients;
+    uint32_t *targets;
+    double loss;
+};
+
+static struct batch batch_of(const struct host_bench *x, size_t n) {
+    return (struct batch){.n = n,
+                          .rows = lab_memory(n * x->d, sizeof(float), 0),
+                          .dx = lab_memory(n * x->d, sizeof(float), 0),
+                          .gradients = lab_memory(x->table->size, sizeof(float), 0),
+                          .targets = lab_memory(n, sizeof(uint32_t), 0)};
+}
+
+static void run_batch(const struct host_bench *x, enum kiln_precision precision, struct batch *b) {
+    double alone;
+    struct kiln_device *cpu =
+        open_cpu_of(x, (struct kiln_micro_batch){1, b->n}, precision, b->gradients);
+    CHECK_OK(cpu->ops->head(cpu, b->rows, b->targets, 0.25F, b->dx, &b->loss, NULL), NULL);
+    CHECK_OK(cpu->ops->head(cpu, b->rows, b->targets, 0.25F, NULL, &alone, NULL), NULL);
+    CHECK_CLOSE(alone, b->loss, 0.0);
+    kiln_device_close(cpu);
+}
+
+/* The tokens that count, without the others. */
+static struct batch without_masked(const struct host_bench *x, const struct batch *all) {
+    size_t n = 0;
+    for (size_t i = 0; i < all->n; i++) {
+        n += all->targets[i] != KILN_NO_TARGET;
+    }
+    struct batch kept = batch_of(x, n);
+    for (size_t i = 0, to = 0; i < all->n; i++) {
+        if (all->targets[i] != KILN_NO_TARGET) {
+            memcpy(kept.rows + to * x->d, all->rows + i * x->d, x->d * sizeof *kept.rows);
+            kept.targets[to++] = all->targets[i];
+        }
+    }
+    return kept;
+}
+
+static void check_gradient(const struct batch *all, const struct batch *kept, size_t offset,
+                           size_t n) {
+    CHECK_NEAR_NORM(all->gradients + offset, kept->gradients + offset, n, 1e-6);
+}
+
+static void check_without(struct host_bench *x, enum kiln_precision precision) {
+    struct batch all = batch_of(x, x->n);
+    float *rows = lab_floats(x->n * x->d, 0, 1.0F);
+    mask(x);
+    memcpy(all.rows, rows, x->n * x->d * sizeof *rows);
+    memcpy(all.targets, x->targets, x->n * sizeof *x->targets);
+    struct batch kept = without_masked(x, &all);
+    CHECK(kept.n > 0 && kept.n < all.n);
+    run_batch(x, precision, &all);
+    run_batch(x, precision, &kept);
+    CHECK_CLOSE(all.loss, kept.loss, 1e-9 * kept.loss);
+    for (size_t i = 0, from = 0; i < x->n; i++) {
+        const float *dx = all.dx + i * x->d;
+        if (all.targets[i] != KILN_NO_TARGET) {
+            CHECK_NEAR_NORM(dx, kept.dx + from++ * x->d, x->d, 1e-6);
+            continue;
+        }
+        for (size_t c = 0; c < x->d; c++) {
+            CHECK_CLOSE(dx[c], 0.0, 0.0);
+        }
+    }
+    check_gradient(&all, &kept, classifier(x)->offset, x->v * x->d);
+    check_gradient(&all, &kept, final_norm(x)->offset, x->d);
+}
+
+static void check_without_fp32(struct host_bench *x) { check_without(x, KILN_PRECISION_FP32); }
+TEST(masked_targets_are_as_tokens_that_are_not_there) { host_on_all(check_without_fp32, false); }
+
+static void check_without_bf16(struct host_bench *x) { check_without(x, KILN_PRECISION_BF16); }
+TEST(masked_targets_are_as_tokens_that_are_not_there_in_bf16) {
+    host_on_all(check_without_bf16, false);
+}
+
+/* Of a micro-batch of which nothing counts, loss and gradients are zeros, not NaN. */
+static void check_all_masked(struct host_bench *x) {
+    const struct kiln_matrix *m = classifier(x);
+    float *in = host_residual(x, x->b, 1.0F);
+    float *dx = lab_memory(x->b * x->d * x->w, sizeof *dx, 0);
+    double loss;
+    for (size_t i = 0; i < x->n; i++) {
+        x->targets[i] = KILN_NO_TARGET;
+    }
+    kiln_host_head(&x->host, in, x->targets, 0.25F, &x->gradients, dx, &loss);
+    CHECK_CLOSE(loss, 0.0, 0.0);
+    for (size_t i = 0; i < x->b * x->d * x->w; i++) {
+        CHECK_CLOSE(dx[i], 0.0, 0.0);
+    }
+    for (size_t i = 0; i < m->rows * m->cols; i++) {
+        CHECK_CLOSE(x->all[m->offset + i], 0.0, 0.0);
+    }
+    for (size_t c = 0; c < x->d; c++) {
+        CHECK_CLOSE(x->all[final_norm(x)->offset + c], 0.0, 0.0);
+    }
+}
+TEST(where_no_target_counts_loss_and_gradients_are_zeros) { host_on_all(check_all_masked, false); }
 
 static void check_refresh(struct host_bench *x) {
     const struct kiln_matrix *m = classifier(x);
@@ -105,7 +235,7 @@ static double softmax_of(const struct host_bench *x, const uint16_t *logits, siz
     return most + log(sum);
 }
 
-/* Logits of that spread; every third target is the likeliest class. */
+/* Logits of that spread; every third target that counts is the likeliest class. */
 static struct made make(struct host_bench *x, bool softmax, float spread) {
     struct made made = {
         .logits = host_halves(x, x->b * x->v, spread),
@@ -119,13 +249,17 @@ static struct made make(struct host_bench *x, bool softmax, float spread) {
         const uint16_t *logits = made.logits + b * x->v * x->w;
         double *row = made.dlogits + i * x->v;
         double lse = softmax_of(x, logits, t, row);
-        for (size_t v = 0; v < x->v; v++) {
+        for (size_t v = 0; v < x->v && x->targets[i] != KILN_NO_TARGET; v++) {
             x->targets[i] = i % 3 == 0 && row[v] > row[x->targets[i]] ? (uint32_t)v : x->targets[i];
         }
         for (size_t v = 0; v < x->v && softmax; v++) {
             uint16_t *p = &made.probabilities[(b * x->v + v) * x->w + t];
             x->k.half_of(p, &(float){(float)row[v]}, 1);
             row[v] = host_half(x, p, 0);
+        }
+        if (x->targets[i] == KILN_NO_TARGET) {
+            memset(row, 0, x->v * sizeof *row);
+            continue;
         }
         made.loss += lse - host_half(x, logits, x->targets[i] * x->w + t);
         row[x->targets[i]] -= 1.0;
@@ -242,6 +376,21 @@ TEST(loss_and_gradients_come_from_the_probabilities_of_a_device) {
 /* Logits so far apart that most probabilities are 0 in fp16. */
 static void check_vanished(struct host_bench *x) { check_made(x, true, 12.0F, 1e-4); }
 TEST(the_loss_is_right_where_probabilities_vanish) { host_on_all(check_vanished, true); }
+
+static void check_masked_logits(struct host_bench *x) {
+    mask(x);
+    check_made(x, false, 3.0F, 1e-6);
+}
+TEST(masked_targets_count_nowhere_in_the_logits_of_a_device) {
+    host_on_all(check_masked_logits, true);
+}
+static void check_masked_probabilities(struct host_bench *x) {
+    mask(x);
+    check_made(x, true, 2.0F, 1e-4);
+}
+TEST(masked_targets_count_nowhere_in_the_probabilities_of_a_device) {
+    host_on_all(check_masked_probabilities, true);
+}
 
 /* No probability is a normal number: the logits decide. */
 static void check_subnormal(struct host_bench *x) {
