@@ -66,21 +66,24 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                     .threads = s->threads != KILN_UNSET ? s->threads : 0,
                                     .skip_bad = s->skip_bad,
                                     .doc_mask = s->doc_mask};
-    char chat[4300];
-    const bool found = kiln_chat_find(call->arguments[0], chat, sizeof chat) ||
-                       kiln_chat_find(flags->tokenizer, chat, sizeof chat);
-    how.chat_template = s->chat_template ? s->chat_template : found ? chat : NULL;
     KILN_REQUIRE(s->data != NULL, err, KILN_EUSAGE,
                  "eval: --data is missing: name a text or token file");
     struct kiln_device_choice device;
     KILN_TRY(kiln_settings_device(s, &device, &how.precision, err));
     struct kiln_model model;
     struct kiln_eval_result result;
+    struct kiln_chat *chat = NULL;
     KILN_TRY(model_open_as(s, call->arguments[0], s->seed, &model, err));
-    enum kiln_status status = kiln_eval(&model, &how, &result, err);
+    enum kiln_status status =
+        kiln_chat_choose(s->chat_template, call->arguments[0], flags->tokenizer, &chat, err);
+    if (status == KILN_OK) {
+        how.chat = chat;
+        status = kiln_eval(&model, &how, &result, err);
+    }
     if (status == KILN_OK) {
         status = print_result(call, &model, &result, err);
     }
+    kiln_chat_close(chat);
     kiln_model_close(&model);
     return status;
 }
@@ -90,11 +93,12 @@ const struct command command_eval = {
     .synopsis = "MODEL --data FILE [options]",
     .summary = "measure how well a model predicts a text",
     .details =
-        "MODEL is a run folder, a llama2.c .bin or a preset (random weights).\n\n"
+        "MODEL is a run folder, a Hugging Face folder, a .gguf, a llama2.c .bin or a preset\n"
+        "(random weights).\n\n"
         "  kiln eval runs/demo/run --data held-out.txt\n",
     .least_arguments = 1,
     .most_arguments = 1,
-    .missing = "name a model: a run folder, a llama2.c .bin, or a preset",
+    .missing = "name a model: a run or Hugging Face folder, a .gguf, a llama2.c .bin, or a preset",
     .flags_size = sizeof(struct flags),
     .options = options,
     .settings = settings,

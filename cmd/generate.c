@@ -132,18 +132,15 @@ static enum kiln_status generate(const struct call *call, const struct kiln_mode
     return status;
 }
 
-/* The template that is named; or the model's, or the tokenizer's. */
 static enum kiln_status open_chat(const struct call *call, struct kiln_chat **out,
                                   struct kiln_err *err) {
     const struct flags *flags = call->flags;
-    const char *named = call->settings.chat_template, *model = call->arguments[0];
-    char path[4300];
-    const bool found = named != NULL || kiln_chat_find(model, path, sizeof path) ||
-                       kiln_chat_find(flags->tokenizer, path, sizeof path);
-    KILN_REQUIRE(found, err, KILN_EUSAGE,
+    const char *model = call->arguments[0];
+    KILN_TRY(kiln_chat_choose(call->settings.chat_template, model, flags->tokenizer, out, err));
+    KILN_REQUIRE(*out, err, KILN_EUSAGE,
                  "generate --chat: %s has no chat template; name one with --chat-template FILE",
                  model);
-    return kiln_chat_open(named ? named : path, out, err);
+    return KILN_OK;
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {

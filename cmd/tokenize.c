@@ -200,24 +200,13 @@ static enum kiln_status report_ids(const struct call *call, const char *name,
     return output_finish(err);
 }
 
-/* The template that is named, or the tokenizer's. */
-static enum kiln_status open_chat(const struct kiln_settings *s, struct kiln_chat **out,
-                                  struct kiln_err *err) {
-    char path[4300];
-    *out = NULL;
-    if (s->chat_template) {
-        return kiln_chat_open(s->chat_template, out, err);
-    }
-    return kiln_chat_find(s->tokenizer, path, sizeof path) ? kiln_chat_open(path, out, err)
-                                                           : KILN_OK;
-}
-
 static enum kiln_status write_ids(const struct call *call, const struct kiln_tokenizer *tokenizer,
                                   const char *name, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_tokenize_report said = {.documents = 0};
+    const struct kiln_settings *s = &call->settings;
     struct kiln_chat *chat;
-    KILN_TRY(open_chat(&call->settings, &chat, err));
+    KILN_TRY(kiln_chat_choose(s->chat_template, NULL, s->tokenizer, &chat, err));
     const struct kiln_tokenize_options how = {.blank_lines = call->settings.blank_lines,
                                               .skip_bad = call->settings.skip_bad,
                                               .chat = chat,

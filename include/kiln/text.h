@@ -170,8 +170,16 @@ KILN_API bool kiln_chat_is_there(const char *folder);
 /* Where the template of a tokenizer or model lies: the folder or .gguf that `path` is, or else the
  * folder that it lies in. False: there is none, or `size` is too small. */
 KILN_API bool kiln_chat_find(const char *path, char *out, size_t size);
+/* The template that a model is talked to with, for every command: the one that is `named`; or that
+ * of the model, a run's folder, a model's folder or file; or that of the tokenizer. NULL: not
+ * given. *out NULL: there is none. One that was found, and not named, is no error where it cannot
+ * be used: kiln_chat_prompt and a conversation to be written tell what is wrong with it. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_choose(const char *named, const char *model,
+                                                           const char *tokenizer,
+                                                           struct kiln_chat **out,
+                                                           struct kiln_err *err);
 /* As chat_template.jinja and tokenizer_config.json, which has the special tokens' texts; one that
- * is there keeps what it says. */
+ * is there keeps what it says. Nothing is written of one that could not be read. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_save(const struct kiln_chat *chat,
                                                          const char *folder, struct kiln_err *err);
 /* The same of the template that kiln_chat_open would take; kiln need not understand it. */

@@ -313,10 +313,10 @@ struct kiln_eval_options {
     size_t batch, seq;     /* 0: 8, of the model */
     size_t windows;        /* most windows read; 0: all */
     enum kiln_precision precision;
-    size_t threads;            /* 0: all */
-    const char *chat_template; /* for conversations: file or folder; NULL: none */
-    bool skip_bad;             /* lines of JSONL that cannot be used are left out */
-    bool doc_mask;             /* attention within documents only, as in training with it */
+    size_t threads;               /* 0: all */
+    const struct kiln_chat *chat; /* for conversations; NULL: none */
+    bool skip_bad;                /* lines of JSONL that cannot be used are left out */
+    bool doc_mask;                /* attention within documents only, as in training with it */
 };
 struct kiln_eval_result {
     double loss; /* nats a token */

@@ -53,6 +53,9 @@ static enum kiln_status write_messages(const struct kiln_chat *chat, const json_
 enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat, const char *system,
                                   const char *user, char **out, size_t *size,
                                   struct kiln_err *err) {
+    *out = NULL;
+    *size = 0;
+    KILN_TRY(kiln_chat_usable(chat, err));
     json_t *messages = json_array(), *object = json_object();
     struct kiln_rendered text = {.text = NULL};
     bool ok = messages && object;

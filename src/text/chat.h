@@ -12,9 +12,10 @@
 #include "text/template.h"
 
 struct kiln_chat {
-    struct kiln_template *tpl;
-    char *source;
+    struct kiln_template *tpl; /* NULL: it cannot be used, `wrong` says why */
+    char *source;              /* NULL: nor could it be read */
     size_t size;
+    struct kiln_err wrong;
     json_t *config; /* tokenizer_config.json, or as it would be; an object, empty where none is */
 };
 /* The special tokens that templates use, as tokenizer_config.json names them. */
@@ -22,6 +23,10 @@ enum { KILN_CHAT_SPECIALS = 4 };
 extern const char *const kiln_chat_specials[KILN_CHAT_SPECIALS];
 /* The text of one of them; NULL: none. */
 const char *kiln_chat_special(const struct kiln_chat *chat, const char *name);
+
+/* KILN_OK, or what is wrong with a template that was found. */
+KILN_MUST_CHECK enum kiln_status kiln_chat_usable(const struct kiln_chat *chat,
+                                                  struct kiln_err *err);
 
 /* Write the conversation `object.messages` (and object.tools, where it has them) as the template
  * does, and find the answers in it: all that the model says, its sign that it is done included.

@@ -189,30 +189,63 @@ static enum kiln_status find(struct kiln_chat *chat, const char *path, struct ki
     return from_file(chat, path, err);
 }
 
-/* Without a look at what it says. */
-static enum kiln_status read_chat(const char *path, struct kiln_chat **out, struct kiln_err *err) {
-    *out = NULL;
-    struct kiln_chat *chat = kiln_alloc(1, sizeof *chat);
-    KILN_REQUIRE(chat, err, KILN_ENOMEM, "chat template %s: out of memory", path);
-    chat->config = json_object();
-    const enum kiln_status status = find(chat, path, err);
-    if (status != KILN_OK) {
-        kiln_chat_close(chat);
-        return status;
-    }
-    *out = chat;
+static enum kiln_status make_chat(const char *path, struct kiln_chat **out, struct kiln_err *err) {
+    *out = kiln_alloc(1, sizeof **out);
+    KILN_REQUIRE(*out, err, KILN_ENOMEM, "chat template %s: out of memory", path);
+    (*out)->config = json_object();
     return KILN_OK;
 }
 
-enum kiln_status kiln_chat_open(const char *path, struct kiln_chat **out, struct kiln_err *err) {
-    KILN_TRY(read_chat(path, out, err));
-    const enum kiln_status status =
-        kiln_template_parse(path, (*out)->source, (*out)->size, &(*out)->tpl, err);
+/* Without a look at what it says. */
+static enum kiln_status read_chat(const char *path, struct kiln_chat **out, struct kiln_err *err) {
+    KILN_TRY(make_chat(path, out, err));
+    const enum kiln_status status = find(*out, path, err);
     if (status != KILN_OK) {
         kiln_chat_close(*out);
         *out = NULL;
     }
     return status;
+}
+
+static enum kiln_status parse(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
+    return kiln_template_parse(path, chat->source, chat->size, &chat->tpl, err);
+}
+
+enum kiln_status kiln_chat_open(const char *path, struct kiln_chat **out, struct kiln_err *err) {
+    KILN_TRY(read_chat(path, out, err));
+    const enum kiln_status status = parse(*out, path, err);
+    if (status != KILN_OK) {
+        kiln_chat_close(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+/* What is wrong with it is kept for whoever needs it. */
+static enum kiln_status open_found(const char *path, struct kiln_chat **out, struct kiln_err *err) {
+    KILN_TRY(make_chat(path, out, err));
+    struct kiln_chat *chat = *out;
+    if (find(chat, path, &chat->wrong) == KILN_OK && parse(chat, path, &chat->wrong) == KILN_OK) {
+        chat->wrong.code = KILN_OK;
+    }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_chat_choose(const char *named, const char *model, const char *tokenizer,
+                                  struct kiln_chat **out, struct kiln_err *err) {
+    char path[4300];
+    *out = NULL;
+    if (named != NULL) {
+        return kiln_chat_open(named, out, err);
+    }
+    const bool found =
+        kiln_chat_find(model, path, sizeof path) || kiln_chat_find(tokenizer, path, sizeof path);
+    return found ? open_found(path, out, err) : KILN_OK;
+}
+
+enum kiln_status kiln_chat_usable(const struct kiln_chat *chat, struct kiln_err *err) {
+    KILN_REQUIRE(chat->tpl, err, chat->wrong.code, "%s", chat->wrong.message);
+    return KILN_OK;
 }
 
 bool kiln_chat_is_there(const char *folder) {
@@ -298,6 +331,9 @@ static json_t *config_with(const struct kiln_chat *chat, const char *path) {
 enum kiln_status kiln_chat_save(const struct kiln_chat *chat, const char *folder,
                                 struct kiln_err *err) {
     char path[4300];
+    if (chat->source == NULL) {
+        return KILN_OK;
+    }
     snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
     KILN_TRY(kiln_write_file(path, chat->source, chat->size, err));
     snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);

@@ -90,6 +90,11 @@ static enum kiln_status conversation(struct kiln_source *s, struct kiln_piece *p
                  ": a conversation (\"messages\"), and no chat template: the model has none; name "
                  "one with --chat-template FILE",
                  s->path, s->line);
+    if (kiln_chat_usable(chat, &inner) != KILN_OK) { /* no line's fault: none is left out for it */
+        const enum kiln_status code = inner.code == KILN_EINPUT ? KILN_EUNSUPPORTED : inner.code;
+        return KILN_FAIL(err, code, "text %s line %" PRIu64 ": a conversation: %s", s->path,
+                         s->line, inner.message);
+    }
     kiln_rendered_free(&s->rendered);
     if (kiln_chat_answers(chat, s->object, &s->rendered, &s->spans, &s->n_spans, &inner) !=
         KILN_OK) {

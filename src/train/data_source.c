@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #include "base/io.h"
@@ -172,14 +171,6 @@ char *kiln_data_list_text(const struct kiln_data_list *list) {
         }
     }
     return text;
-}
-
-bool kiln_data_list_jsonl(const struct kiln_data_list *list) {
-    bool is = false;
-    for (size_t i = 0; i < list->n; i++) {
-        is |= kiln_text_is_jsonl(list->path[i]);
-    }
-    return is;
 }
 
 enum kiln_status kiln_check_data(const char *data, struct kiln_err *err) {
@@ -352,21 +343,4 @@ enum kiln_status kiln_open_data(const struct kiln_data_wish *wish, struct kiln_d
     kiln_free(files);
     kiln_data_list_free(&list);
     return status;
-}
-
-/* ---- the chat template ---------------------------------------------------------------------- */
-
-enum kiln_status kiln_open_chat(const struct kiln_settings *s, bool needed, struct kiln_chat **out,
-                                struct kiln_err *err) {
-    char path[4300];
-    *out = NULL;
-    if (s->chat_template) {
-        return kiln_chat_open(s->chat_template, out, err);
-    }
-    if (!kiln_chat_find(s->tokenizer, path, sizeof path) &&
-        !kiln_chat_find(s->model, path, sizeof path)) {
-        return KILN_OK;
-    }
-    const enum kiln_status status = kiln_chat_open(path, out, needed ? err : NULL);
-    return needed ? status : KILN_OK;
 }

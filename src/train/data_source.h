@@ -29,8 +29,6 @@ void kiln_data_list_free(struct kiln_data_list *list);
 /* As text that parses to the same, and that can be split without the files; on the heap
  * (kiln_free), NULL when out of memory. */
 char *kiln_data_list_text(const struct kiln_data_list *list);
-/* Is any of them named as JSONL? */
-bool kiln_data_list_jsonl(const struct kiln_data_list *list);
 
 /* The tokenizer for a model of that vocabulary. path NULL: bytes where they fit exactly (or
  * vocab is 0), nothing (*out NULL) when all of `data` are token files, otherwise KILN_EUSAGE tells
@@ -70,10 +68,5 @@ KILN_MUST_CHECK enum kiln_status kiln_open_data(const struct kiln_data_wish *wis
                                                 struct kiln_err *err);
 /* FOLDER/NAME.tok or FOLDER/NAME-I.tok of file number i. */
 void kiln_token_path(const char *folder, const char *name, size_t i, char *out, size_t size);
-
-/* The chat template of a run: the one that is named; or that of the tokenizer's or the model's
- * folder, NULL where there is none, or where it is of no use and nothing needs it. */
-KILN_MUST_CHECK enum kiln_status kiln_open_chat(const struct kiln_settings *settings, bool needed,
-                                                struct kiln_chat **out, struct kiln_err *err);
 
 #endif

@@ -103,7 +103,6 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
                            .doc_mask = options->doc_mask,
                            .threads = options->threads ? options->threads : kiln_cpu_count()};
     struct kiln_tokenizer *tokenizer = NULL;
-    struct kiln_chat *chat = NULL;
     char folder[] = "/tmp/kiln-eval-XXXXXX";
     bool too_short;
     *out = (struct kiln_eval_result){0};
@@ -115,16 +114,13 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
     KILN_REQUIRE(mkdtemp(folder), err, KILN_EIO, "cannot make a folder in /tmp");
     enum kiln_status status =
         kiln_open_tokenizer(name, options->data, model->table->dims.vocab, &tokenizer, err);
-    if (status == KILN_OK && options->chat_template) {
-        status = kiln_chat_open(options->chat_template, &chat, err);
-    }
     if (status == KILN_OK) {
         const struct kiln_data_wish wish = {
             .data = options->data,
             .folder = folder,
             .name = "data",
             .tokenizer = tokenizer,
-            .options = {.chat = chat, .skip_bad = options->skip_bad},
+            .options = {.chat = options->chat, .skip_bad = options->skip_bad},
             .vocab = model->table->dims.vocab,
             .seq = e.seq,
             .seed = 1};
@@ -135,6 +131,5 @@ enum kiln_status kiln_eval(const struct kiln_model *model, const struct kiln_eva
     }
     kiln_data_destroy(e.data);
     kiln_tokenizer_destroy(tokenizer);
-    kiln_chat_close(chat);
     return kiln_remove_tree(folder, status == KILN_OK ? err : NULL) == KILN_OK ? status : KILN_EIO;
 }

@@ -91,7 +91,7 @@ static enum kiln_status read_samples(struct kiln_minutes *m, const struct kiln_d
                                      struct sample *sample, struct kiln_err *err) {
     const struct kiln_settings *s = &m->settings;
     struct kiln_chat *chat = NULL;
-    KILN_TRY(kiln_open_chat(s, kiln_data_list_jsonl(list), &chat, err));
+    KILN_TRY(kiln_chat_choose(s->chat_template, s->model, s->tokenizer, &chat, err));
     const struct kiln_tokenize_options options = {
         .blank_lines = s->blank_lines, .skip_bad = s->skip_bad, .chat = chat};
     enum kiln_status status = KILN_OK;

@@ -102,25 +102,12 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
     return KILN_OK;
 }
 
-/* Is a template needed, by what is trained or evaluated on? */
-static bool needs_chat(const struct kiln_settings *s) {
-    const char *const names[] = {s->data, s->val};
-    bool needed = false;
-    for (int i = 0; i < 2; i++) {
-        struct kiln_data_list list;
-        if (names[i] && kiln_data_list_parse(names[i], &list, NULL) == KILN_OK) {
-            needed |= kiln_data_list_jsonl(&list);
-            kiln_data_list_free(&list);
-        }
-    }
-    return needed;
-}
-
 enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
                                     struct kiln_err *err) {
+    const struct kiln_settings *s = &run->settings;
     struct kiln_chat *chat = NULL;
     const bool made = strcmp(folder, run->folder) != 0; /* else it has its tokens */
-    KILN_TRY(made ? kiln_open_chat(&run->settings, needs_chat(&run->settings), &chat, err)
+    KILN_TRY(made ? kiln_chat_choose(s->chat_template, s->model, s->tokenizer, &chat, err)
                   : KILN_OK);
     enum kiln_status status = open_data(run, folder, chat, err);
     /* The run's own template, for whoever talks to the model. */

@@ -73,6 +73,38 @@ expect 0 "$KILN" train --model m.gguf --data chat.jsonl --steps 1 --seq 64 --bat
 cmp tuned/chat_template.jinja base/chat_template.jinja || fail 'a tuned .gguf lost its template'
 expect 0 "$KILN" eval m.gguf --data chat.jsonl
 
+# ---- where a template is looked for, and when it is needed ---------------------------------------
+
+# Beside the tokenizer, when the model has none; the model's own comes first.
+expect 0 "$KILN" convert run alone.bin
+mkdir -p lone && mv alone.bin lone/model.bin
+expect 0 "$KILN" eval lone/model.bin --tokenizer base --data chat.jsonl --windows 4 --json
+cp stdout beside
+expect 0 "$KILN" eval run --data chat.jsonl --windows 4 --json
+cmp stdout beside || fail 'another loss with the template beside the tokenizer'
+expect 0 "$KILN" generate lone/model.bin --tokenizer base --chat -p 'twice 4?' -n 40 -t 0
+expect 1 "$KILN" eval lone/model.bin --tokenizer base --data chat.jsonl --chat-template none
+cp -r base other && echo 'never' >other/chat_template.jinja
+expect 0 "$KILN" eval run --tokenizer other --data chat.jsonl --windows 4 --json
+cmp stdout beside || fail "the tokenizer's template came before the run's"
+# One that cannot be used is no error before a conversation needs it; then it is, whatever may be
+# left out.
+cp -r base closed && printf '{%% include "x" %%}' >closed/chat_template.jinja
+for i in $(seq 60); do echo "{\"text\": \"The $i birds sang by the river.\"}"; done >text.jsonl
+(cat text.jsonl && head -n 1 chat.jsonl) >both.jsonl
+for data in plain.txt text.jsonl; do
+    expect 0 "$KILN" tokenize $data --tokenizer closed -o ${data%%.*}.closed.tok
+    expect 0 "$KILN" eval lone/model.bin --tokenizer closed --data $data --windows 2
+    expect 0 "$KILN" train --data $data --tokenizer closed "${small[@]}" --steps 1 --out run-${data#*.}
+    cmp run-${data#*.}/chat_template.jinja closed/chat_template.jinja || fail 'it did not go along'
+    expect 0 "$KILN" eval run-${data#*.} --data $data --windows 2
+done
+for skip in '' --skip-bad; do
+    expect 1 "$KILN" tokenize both.jsonl --tokenizer closed -o both.tok $skip
+    says stderr 'line 61'
+    says stderr "'include'"
+done
+
 # What kiln does not understand goes along all the same, and is named where it is needed.
 cp -r fromrun odd
 printf '%s' '{% include "x" %}{{ "é" }}' >odd/chat_template.jinja
