@@ -170,7 +170,8 @@ KILN_API bool kiln_chat_is_there(const char *folder);
 /* Where the template of a tokenizer or model lies: the folder or .gguf that `path` is, or else the
  * folder that it lies in. False: there is none, or `size` is too small. */
 KILN_API bool kiln_chat_find(const char *path, char *out, size_t size);
-/* The template that a model is talked to with, for every command: the one that is `named`; or that
+/* The template that a model is talked to with, for every command: the one that is `named`, with the
+ * special tokens of what lies beside it, of the tokenizer or of the model; or that
  * of the model, a run's folder, a model's folder or file; or that of the tokenizer. NULL: not
  * given. *out NULL: there is none. One that was found, and not named, is no error where it cannot
  * be used: kiln_chat_prompt and a conversation to be written tell what is wrong with it. */

@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "text/chat.h"
+#include "text/tokenizer_json.h"
 
 #define GGUF_KEY "tokenizer.chat_template"
 
@@ -20,21 +21,9 @@ static const char *const gguf_ids[KILN_CHAT_SPECIALS] = {
     "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id",
     "tokenizer.ggml.padding_token_id"};
 
-static enum kiln_status read_json(const char *path, json_t **out, struct kiln_err *err) {
-    char *text;
-    size_t size;
-    json_error_t error;
-    KILN_TRY(kiln_read_file(path, &text, &size, err));
-    *out = json_loadb(text, size, 0, &error);
-    kiln_free(text);
-    const bool is = json_is_object(*out);
-    if (!is && *out) {
-        json_decref(*out);
-        *out = NULL;
-        snprintf(error.text, sizeof error.text, "something else");
-    }
-    KILN_REQUIRE(is, err, KILN_EINPUT, "%s: no JSON object: %s", path, error.text);
-    return KILN_OK;
+/* model_max_length is 10^30 in many */
+static enum kiln_status read_config(const char *path, json_t **out, struct kiln_err *err) {
+    return kiln_json_load(path, JSON_DECODE_INT_AS_REAL, out, err);
 }
 
 /* chat_template: a text, or a list of named ones, of which "default" is meant. */
@@ -93,7 +82,7 @@ static enum kiln_status from_folder(struct kiln_chat *chat, const char *folder,
     if (kiln_path_exists(path)) {
         json_decref(chat->config);
         chat->config = NULL;
-        KILN_TRY(read_json(path, &chat->config, err));
+        KILN_TRY(read_config(path, &chat->config, err));
     }
     if (kiln_path_exists(own)) {
         return from_file(chat, own, err);
@@ -163,7 +152,6 @@ static bool ends_with(const char *path, const char *ending) {
 }
 
 static enum kiln_status find(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
-    char folder[4200];
     if (kiln_path_is_dir(path)) {
         return from_folder(chat, path, err);
     }
@@ -173,18 +161,8 @@ static enum kiln_status find(struct kiln_chat *chat, const char *path, struct ki
     if (ends_with(path, ".json")) {
         json_decref(chat->config);
         chat->config = NULL;
-        KILN_TRY(read_json(path, &chat->config, err));
+        KILN_TRY(read_config(path, &chat->config, err));
         return from_config(chat, path, err);
-    }
-    /* What the texts of its special tokens are, a configuration beside it knows. */
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    snprintf(slash ? slash : folder, sizeof folder - (slash ? (size_t)(slash - folder) : 0), "%s",
-             slash ? "/tokenizer_config.json" : "tokenizer_config.json");
-    if (kiln_path_exists(folder)) {
-        json_decref(chat->config);
-        chat->config = NULL;
-        KILN_TRY(read_json(folder, &chat->config, err));
     }
     return from_file(chat, path, err);
 }
@@ -231,12 +209,62 @@ static enum kiln_status open_found(const char *path, struct kiln_chat **out, str
     return KILN_OK;
 }
 
+/* Special tokens that chat's own configuration does not name, from what lies at, or beside, `path`
+ * (a folder, a file, a GGUF file; NULL: nothing does). */
+static enum kiln_status borrow_specials(struct kiln_chat *chat, const char *path,
+                                        struct kiln_err *err) {
+    struct kiln_chat other = {.config = NULL};
+    char beside[4300];
+    if (path == NULL || !kiln_path_exists(path) || strlen(path) > 4200) {
+        return KILN_OK;
+    }
+    if (is_gguf(path)) {
+        struct kiln_gguf *gguf;
+        KILN_TRY(kiln_gguf_open(path, &gguf, err));
+        other.config = json_object();
+        bool ok = true;
+        for (size_t i = 0; ok && i < KILN_CHAT_SPECIALS; i++) {
+            ok = take_special(other.config, gguf, gguf_ids[i], kiln_chat_specials[i]);
+        }
+        kiln_gguf_close(gguf);
+    } else {
+        snprintf(beside, sizeof beside, "%s", path);
+        char *slash = strrchr(beside, '/');
+        char *end = kiln_path_is_dir(path) ? beside + strlen(beside) : slash ? slash : beside;
+        snprintf(end, sizeof beside - (size_t)(end - beside), "%stokenizer_config.json",
+                 end == beside ? "" : "/");
+        KILN_TRY(read_config(beside, &other.config, err));
+    }
+    for (size_t i = 0; i < KILN_CHAT_SPECIALS; i++) {
+        json_t *token = json_object_get(other.config, kiln_chat_specials[i]);
+        if (token && kiln_chat_special(chat, kiln_chat_specials[i]) == NULL) {
+            json_object_set(chat->config, kiln_chat_specials[i], token);
+        }
+    }
+    json_decref(other.config);
+    return KILN_OK;
+}
+
+static enum kiln_status open_named(const char *named, const char *model, const char *tokenizer,
+                                   struct kiln_chat **out, struct kiln_err *err) {
+    const char *const beside[] = {named, tokenizer, model};
+    enum kiln_status status = kiln_chat_open(named, out, err);
+    for (size_t i = 0; status == KILN_OK && i < sizeof beside / sizeof beside[0]; i++) {
+        status = borrow_specials(*out, beside[i], err);
+    }
+    if (status != KILN_OK) {
+        kiln_chat_close(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 enum kiln_status kiln_chat_choose(const char *named, const char *model, const char *tokenizer,
                                   struct kiln_chat **out, struct kiln_err *err) {
     char path[4300];
     *out = NULL;
     if (named != NULL) {
-        return kiln_chat_open(named, out, err);
+        return open_named(named, model, tokenizer, out, err);
     }
     const bool found =
         kiln_chat_find(model, path, sizeof path) || kiln_chat_find(tokenizer, path, sizeof path);
@@ -259,8 +287,12 @@ bool kiln_chat_is_there(const char *folder) {
         return true;
     }
     snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
-    if (!kiln_path_exists(path) || read_json(path, &config, NULL) != KILN_OK) {
+    struct kiln_err why;
+    if (!kiln_path_exists(path)) {
         return false;
+    }
+    if (read_config(path, &config, &why) != KILN_OK) {
+        return true; /* whoever opens it is told */
     }
     const json_t *templates = json_object_get(config, "chat_template");
     const bool is = templates && !json_is_null(templates);
@@ -310,7 +342,7 @@ const char *kiln_chat_eos(const struct kiln_chat *chat) {
 /* The special tokens that a folder's tokenizer_config.json does not name are added to it. */
 static json_t *config_with(const struct kiln_chat *chat, const char *path) {
     json_t *config = NULL;
-    if (!kiln_path_exists(path) || read_json(path, &config, NULL) != KILN_OK) {
+    if (!kiln_path_exists(path) || read_config(path, &config, NULL) != KILN_OK) {
         config = json_object();
     }
     bool ok = config != NULL;

@@ -221,7 +221,8 @@ static const char *many_lines(const char *name, const char *const *line, size_t 
 
 static const char *const russian[] = {"Все счастливые семьи похожи друг на друга,\n",
                                       "каждая несчастливая - по-своему.\n", "Ёж. 12 345\n\n"};
-static const char *const chinese[] = {"学而时习之，不亦说乎？\n", "有朋自远方来\n", "　　三人行。\n"};
+static const char *const chinese[] = {"学而时习之，不亦说乎？\n", "有朋自远方来\n",
+                                      "　　三人行。\n"};
 static const char *const dos[] = {"A line of DOS\r\n", "and another.\r\n\r\n", "Why 3 not?\r\n"};
 static const char *const one_line[] = {"no end of it, ", "it goes on  and on ", "<|im_end|> 你好 ",
                                        "'s 42 \"Ах!\" ", "e\xCC\x81tait "};
