@@ -28,6 +28,20 @@ static void print_sizes(const struct kiln_minutes *m) {
            kiln_human_bytes((double)is->memory, bytes, sizeof bytes));
 }
 
+/* How much of a text that is long for the time is looked at. */
+static void print_text(const struct kiln_minutes *m) {
+    char taken[32], all[32];
+    if (m->settings.data_tokens != KILN_UNSET && m->text_bytes > 0) {
+        printf("  it takes  %s of the text, of %s: the beginning, about %.3g M tokens%s\n",
+               kiln_human_bytes(m->tokenized_bytes, taken, sizeof taken),
+               kiln_human_bytes(m->text_bytes, all, sizeof all),
+               (double)m->settings.data_tokens / 1e6,
+               m->settings.origin[KILN_SETTING_data_tokens] == KILN_FROM_MINUTES
+                   ? " (more than can be read in the time; --data-tokens N takes more)"
+                   : "");
+    }
+}
+
 static void print_forecast(const struct kiln_forecast *f) {
     if (f->bits <= 0) {
         printf("  expect    no loss is foretold: the model was trained before\n");
@@ -54,8 +68,9 @@ static void print_ladder(const struct kiln_choice *c) {
 void minutes_print(const struct kiln_minutes *m) {
     const struct kiln_choice *c = &m->choice;
     printf("for %g minutes with %.3g MB of text (chosen after %.1f s)\n", m->settings.minutes,
-           m->request.text.bytes / 1e6, m->measured_s);
+           (m->text_bytes > 0 ? m->text_bytes : m->request.text.bytes) / 1e6, m->measured_s);
     print_sizes(m);
+    print_text(m);
     print_forecast(&c->is.forecast);
     printf("  why\n");
     for (size_t i = 0; i < c->n_reasons; i++) {
@@ -119,11 +134,11 @@ json_t *minutes_json(const struct kiln_minutes *m) {
             rates, json_pack("{s:f, s:f}", "flops_per_token", m->request.rate[i].flops_per_token,
                              "tflops", m->request.rate[i].flops_per_s * 1e-12));
     }
-    return json_pack("{s:f, s:o, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:s, s:o, s:o, s:o}",
-                     "minutes", m->settings.minutes, "chosen", rung_json(&c->is), "lr", c->lr,
-                     "min_lr", c->min_lr, "weight_decay", c->weight_decay, "warmup",
-                     (json_int_t)c->warmup, "text_bytes", m->request.text.bytes, "trigram_bits",
-                     m->request.text.trigram_bits, "seconds", m->request.seconds, "measured_s",
-                     m->measured_s, "warning", c->warning, "why", reasons, "rates", rates, "ladder",
-                     ladder);
+    return json_pack(
+        "{s:f, s:o, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o, s:o}",
+        "minutes", m->settings.minutes, "chosen", rung_json(&c->is), "lr", c->lr, "min_lr",
+        c->min_lr, "weight_decay", c->weight_decay, "warmup", (json_int_t)c->warmup, "text_bytes",
+        m->request.text.bytes, "given_bytes", m->text_bytes, "tokenized_bytes", m->tokenized_bytes,
+        "trigram_bits", m->request.text.trigram_bits, "seconds", m->request.seconds, "measured_s",
+        m->measured_s, "warning", c->warning, "why", reasons, "rates", rates, "ladder", ladder);
 }

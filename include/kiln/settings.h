@@ -46,6 +46,8 @@
        "folder of adapters (PEFT's layout) to begin with, or to add")                             \
     XX(TEXT, data, "data", "", 0, 0, "texts, JSONL, tokens to train on, as a.txt:2,b.txt:1")      \
     XX(TEXT, val, "val", "", 0, 0, "the same, to evaluate on (a part of --data)")                 \
+    XX(COUNT, data_tokens, "data-tokens", "", 1, 1000000000000,                                   \
+       "so many tokens of the beginnings of texts, by weight (all)")                              \
     XX(TEXT, tokenizer, "tokenizer", "", 0, 0,                                                    \
        "tokenizer.json, .model, .gguf, .bin or a folder (bytes)")                                 \
     XX(FLAG, blank_lines, "blank-lines", "0", 0, 1, "an empty line ends a document too")          \

@@ -209,6 +209,7 @@ KILN_API void kiln_chat_free(char *text);
  *   16  8  number of ids                  24  4  id that begins a document
  *   28  4  CRC-32C of bytes 0..27 and 32..63
  *   32  8  size of the source text        40  4  CRC-32C of the source text
+ *          (of what was tokenized of it)             (0 where that is only its beginning)
  *   44  4  CRC-32C of the tokenizer (0 for bytes)
  *   48  4  flags: 1 empty lines separated documents, 2 the bitmaps are there
  *   52  4  CRC-32C of the bitmaps               56  8  zero
@@ -256,6 +257,8 @@ struct kiln_tokenize_options {
     bool blank_lines;             /* an empty line separates documents, beside <|endoftext|> */
     bool skip_bad;                /* JSONL: leave lines out that cannot be used, and count them */
     const struct kiln_chat *chat; /* how conversations are written; NULL: none may come */
+    uint64_t most; /* stop behind the document that makes so many ids, or 64 KB further inside one;
+                      0: never */
     struct kiln_tokenize_report *report; /* NULL, or where to report */
 };
 /* Tokenize a text file into a token file, durably. A document becomes BOS + its ids; the next BOS

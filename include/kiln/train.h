@@ -151,8 +151,10 @@ struct kiln_minutes {
     struct kiln_choice choice;
     struct kiln_dims dims;            /* with --model: what request.fixed.dims points to */
     struct kiln_tokenizer *tokenizer; /* learned from the text; NULL: the settings name one */
-    double started;                   /* seconds of the system's monotonic clock */
-    double measured_s;                /* that measuring and choosing took */
+    double text_bytes;                /* of all texts, about; 0: there are only ids */
+    double tokenized_bytes; /* of them those that are tokenized (settings.data_tokens), or all */
+    double started;         /* seconds of the system's monotonic clock */
+    double measured_s;      /* that measuring and choosing took */
 };
 /* started: when the time began (seconds of the monotonic clock; 0: now). settings->minutes and data
  * are set. Reads the text's beginning, learns a vocabulary, takes steps of a few models for a share

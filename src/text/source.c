@@ -235,6 +235,7 @@ const struct kiln_tokenize_report *kiln_source_report(const struct kiln_source *
     return &s->report;
 }
 const struct kiln_stream *kiln_source_stream(const struct kiln_source *s) { return s->stream; }
+size_t kiln_source_unread(const struct kiln_source *s) { return s->n - s->at; }
 
 void kiln_source_close(struct kiln_source *s) {
     if (s != NULL) {
@@ -276,10 +277,11 @@ static enum kiln_status take_sample(struct kiln_source *s, char *text, size_t ro
             text[(*size)++] = '\n';
         }
     }
-    /* What was read and is still in the buffer counts for as much as it is long. */
-    const double left = s->jsonl ? 0 : (double)(s->n - s->at);
-    const double share = more ? kiln_stream_share(s->stream) : 1;
-    *bytes = share > 0 ? (taken + left) / share : taken;
+    /* The rest is as what was taken: of the text, in bytes of the stream, in bytes of the file. */
+    const double read = (double)kiln_stream_size(s->stream);
+    const double used = read - (double)kiln_source_unread(s);
+    const double share = kiln_stream_share(s->stream);
+    *bytes = more && share > 0 && used > 0 ? taken * (read / used) / share : taken;
     return KILN_OK;
 }
 

@@ -43,7 +43,7 @@ struct kiln_source;
 struct kiln_source_options {
     const struct kiln_tokenize_options *tokenize;
     const struct kiln_tokenizer *tok; /* where a document may be cut; NULL: anywhere */
-    size_t piece;                     /* tests: KILN_SOURCE_PIECE instead; 0: that */
+    size_t piece;                     /* instead of KILN_SOURCE_PIECE; 0: that */
 };
 KILN_MUST_CHECK enum kiln_status kiln_source_open(const char *path,
                                                   const struct kiln_source_options *options,
@@ -55,6 +55,8 @@ KILN_MUST_CHECK enum kiln_status kiln_source_next(struct kiln_source *source,
 /* What was read so far (kiln/text.h), lines that were left out among it. */
 const struct kiln_tokenize_report *kiln_source_report(const struct kiln_source *source);
 const struct kiln_stream *kiln_source_stream(const struct kiln_source *source);
+/* Bytes of the stream that no piece was made of yet. */
+size_t kiln_source_unread(const struct kiln_source *source);
 void kiln_source_close(struct kiln_source *source);
 
 /* Is it JSONL or compressed, so that its bytes are not its text? */

@@ -17,6 +17,8 @@
 #include "text/text_int.h"
 
 enum { BATCH_IDS = 65536, COPY_BYTES = 1 << 16 };
+/* Of a text that may be cut: pieces of a long document. */
+enum { CUT_PIECE = 1 << 16 };
 
 /* A bitmap that is being written, 64 bits at a time. */
 struct bits {
@@ -177,9 +179,10 @@ static enum kiln_status write_chat(struct job *job, const struct kiln_piece *pie
 }
 
 static enum kiln_status write_documents(struct job *job, struct kiln_err *err) {
+    const uint64_t most = job->options && job->options->most > 0 ? job->options->most : UINT64_MAX;
     struct kiln_piece piece;
-    bool more;
-    for (;;) {
+    bool more = true;
+    while (job->header.count + job->ids.n < most) {
         KILN_TRY(kiln_source_next(job->source, &piece, &more, err));
         if (!more) {
             break;
@@ -193,8 +196,8 @@ static enum kiln_status write_documents(struct job *job, struct kiln_err *err) {
         "text %s: %llu bytes and no text in them (%s)", job->text_path,
         (unsigned long long)kiln_stream_size(stream),
         report->bad_lines > 0 ? "every line was left out" : "nothing but blanks and separators");
-    job->header.text_size = kiln_stream_size(stream);
-    job->header.text_crc = kiln_stream_crc(stream);
+    job->header.text_size = kiln_stream_size(stream) - kiln_source_unread(job->source);
+    job->header.text_crc = more ? 0 : kiln_stream_crc(stream);
     return write_ids(job, err);
 }
 
@@ -259,7 +262,8 @@ enum kiln_status kiln_tokenize_file(const struct kiln_tokenizer *tok, const char
                                     struct kiln_err *err) {
     struct job job = {
         .tok = tok, .text_path = text_path, .token_path = token_path, .options = options};
-    const struct kiln_source_options how = {.tokenize = options, .tok = tok};
+    const struct kiln_source_options how = {
+        .tokenize = options, .tok = tok, .piece = options && options->most > 0 ? CUT_PIECE : 0};
     KILN_TRY(kiln_source_open(text_path, &how, &job.source, err));
     job.header = header_of(tok, options);
     enum kiln_status status = kiln_encoder_create(tok, true, &job.encoder, err);

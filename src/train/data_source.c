@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,14 +296,61 @@ static void tell(const char *path, const struct kiln_tokenize_report *r, char *n
     }
 }
 
+/* ---- so many tokens of all texts ----------------------------------------------------------------
+ */
+
+/* To know how large a compressed text is. */
+enum { LOOK = 1 << 20 };
+
+/* What the files are to each other: their weights, or their sizes. */
+static enum kiln_status set_parts(const struct kiln_data_wish *wish,
+                                  const struct kiln_data_list *list, double *part,
+                                  struct kiln_err *err) {
+    for (size_t i = 0; i < list->n; i++) {
+        char *text;
+        size_t size;
+        part[i] = list->weight[i];
+        if (!list->weighted && !kiln_token_file_is(list->path[i])) {
+            KILN_TRY(
+                kiln_text_sample(list->path[i], &wish->options, LOOK, &text, &size, &part[i], err));
+            kiln_text_free(text);
+        }
+    }
+    return KILN_OK;
+}
+
+/* most [n]: tokens of each. Where a part is held out, both sides need a window, and the cut may lie
+ * half of that part further on (kiln_data_create). */
+static enum kiln_status divide(const struct kiln_data_wish *wish, const struct kiln_data_list *list,
+                               uint64_t *most, struct kiln_err *err) {
+    double part[KILN_DATA_FILES] = {0}, all = 0;
+    const double window = (double)(wish->seq + 1);
+    const double least = window * (wish->validation > 0 ? 2 / wish->validation : 2);
+    if (wish->tokens == 0) {
+        return KILN_OK;
+    }
+    KILN_TRY(set_parts(wish, list, part, err));
+    for (size_t i = 0; i < list->n; i++) {
+        all += part[i];
+    }
+    for (size_t i = 0; i < list->n; i++) {
+        const double share = all > 0 ? (double)wish->tokens * part[i] / all : 0;
+        most[i] = (uint64_t)ceil(share > least ? share : least);
+    }
+    return KILN_OK;
+}
+
 static enum kiln_status open_all(const struct kiln_data_wish *wish,
                                  const struct kiln_data_list *list, struct kiln_token_file **files,
                                  char *notice, size_t notice_size, struct kiln_err *err) {
     char path[4300];
+    uint64_t most[KILN_DATA_FILES] = {0};
+    KILN_TRY(divide(wish, list, most, err));
     for (size_t i = 0; i < list->n; i++) {
         struct kiln_tokenize_report report = {.documents = 0};
         struct kiln_tokenize_options options = wish->options;
         options.report = &report;
+        options.most = most[i];
         kiln_token_path(wish->folder, wish->name, i, path, sizeof path);
         KILN_TRY(kiln_open_tokens(list->path[i], path, wish->tokenizer, wish->vocab, &options,
                                   &files[i], err));

@@ -53,7 +53,12 @@ KILN_MUST_CHECK enum kiln_status kiln_open_tokens(const char *data, const char *
 
 /* All of a list, as data of `seq`. Texts are tokenized into FOLDER/NAME.tok, FOLDER/NAME-2.tok, ...
  * What there is to say of the texts goes into notice, "" for nothing; *too_short: what was asked to
- * be held out is more than there is, and nothing is. */
+ * be held out is more than there is, and nothing is.
+ *
+ * With `tokens` every text has its share of them: by weight, or without weights by its size, and
+ * never less than a window needs on either side of the split. From the beginning, and not from many
+ * places: compressed texts cannot be entered elsewhere, and so every form of a text gives the same
+ * ids. What is held out is the end of what was tokenized. */
 struct kiln_data_wish {
     const char *data, *folder, *name;
     const struct kiln_tokenizer *tokenizer;
@@ -61,6 +66,7 @@ struct kiln_data_wish {
     size_t vocab, seq;
     uint64_t seed;
     double validation;
+    uint64_t tokens; /* of all texts, taken from the beginning of each; 0: the whole texts */
 };
 KILN_MUST_CHECK enum kiln_status kiln_open_data(const struct kiln_data_wish *wish,
                                                 struct kiln_data **out, char *notice,

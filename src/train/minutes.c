@@ -23,20 +23,22 @@
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/hardness.h"
+#include "train/sample.h"
 
 /* Of the time, at most so many seconds: for rates of the ladder, and for the chosen model. */
 #define MEASURE_SHARE 0.03
 #define MEASURE_MOST  2.0
 /* Of the time: for evaluations. */
 #define EVALUATION_SHARE 0.03
-/* Bytes of the text that a vocabulary is learned from, those of them that are encoded, and ids of
- * which it is told how hard they are. */
-enum { SAMPLE = 16 << 20, ENCODED = 1 << 20, HARD = 200000 };
-
-struct sample {
-    char *text;
-    size_t size;
-};
+/* Ids of which it is told how hard they are. */
+enum { HARD = 200000 };
+/* Of a text that is much longer than what is read in the time, so many times that is tokenized: a
+ * faster machine, or more minutes later, still find text that was not read. And not less than
+ * evaluations want held out. A text that is cut by less than WORTH is not cut. */
+#define READ_MARGIN 2.0
+#define WORTH       0.8
+/* Of a token, before there is a vocabulary. */
+#define GUESSED_BYTES 2.5
 
 /* ---- the text ---------------------------------------------------------------------------------
  */
@@ -64,72 +66,43 @@ static enum kiln_status look_at_tokens(struct kiln_minutes *m, const struct kiln
     return KILN_OK;
 }
 
-/* The beginning of one file, behind what the sample has of others. */
-static enum kiln_status add_sample(const char *path, const struct kiln_tokenize_options *options,
-                                   size_t room, struct sample *out, double *bytes,
-                                   struct kiln_err *err) {
-    char *text;
-    size_t size;
-    double all;
-    if (kiln_token_file_is(path)) {
-        return KILN_OK; /* ids among texts: their share is not known beforehand */
-    }
-    KILN_TRY(kiln_text_sample(path, options, room, &text, &size, &all, err));
-    char *wider = kiln_realloc(out->text, out->size, out->size + size + 1, 1);
-    if (wider != NULL) {
-        memcpy(wider + out->size, text, size);
-        out->text = wider;
-        out->size += size;
-        *bytes += all;
-    }
-    kiln_text_free(text);
-    KILN_REQUIRE(wider != NULL, err, KILN_ENOMEM, "data %s: out of memory", path);
-    return KILN_OK;
-}
-
-static enum kiln_status read_samples(struct kiln_minutes *m, const struct kiln_data_list *list,
-                                     struct sample *sample, struct kiln_err *err) {
-    const struct kiln_settings *s = &m->settings;
-    struct kiln_chat *chat = NULL;
-    KILN_TRY(kiln_chat_choose(s->chat_template, s->model, s->tokenizer, &chat, err));
-    const struct kiln_tokenize_options options = {
-        .blank_lines = s->blank_lines, .skip_bad = s->skip_bad, .chat = chat};
-    enum kiln_status status = KILN_OK;
-    for (size_t i = 0; status == KILN_OK && i < list->n; i++) {
-        status = add_sample(list->path[i], &options, SAMPLE / list->n, sample,
-                            &m->request.text.bytes, err);
-    }
-    kiln_chat_close(chat);
-    KILN_TRY(status);
-    KILN_REQUIRE(sample->size > 0, err, KILN_EINPUT, "data %s: empty", s->data);
-    return KILN_OK;
-}
-
-static enum kiln_status look_at_text(struct kiln_minutes *m, struct sample *sample,
+static enum kiln_status look_at_text(struct kiln_minutes *m, struct kiln_sample *sample,
                                      struct kiln_err *err) {
-    struct kiln_choose_text *text = &m->request.text;
     struct kiln_data_list list;
+    if (!kiln_data_is_tokens(m->settings.data)) {
+        return kiln_sample_read(&m->settings, sample, err);
+    }
     KILN_TRY(kiln_data_list_parse(m->settings.data, &list, err));
-    const bool tokens = kiln_data_is_tokens(m->settings.data);
-    const enum kiln_status status =
-        tokens ? look_at_tokens(m, &list, err) : read_samples(m, &list, sample, err);
+    const enum kiln_status status = look_at_tokens(m, &list, err);
     kiln_data_list_free(&list);
-    KILN_TRY(status);
-    text->bytes *= m->settings.val != NULL ? 1.0 : 1.0 - KILN_VALIDATION_SHARE;
-    return KILN_OK;
+    return status;
+}
+
+/* Bytes of text to train on, what --data-tokens leaves of them. */
+static void set_bytes(struct kiln_minutes *m, struct kiln_sample *sample) {
+    struct kiln_choose_text *text = &m->request.text;
+    const double trained = m->settings.val != NULL ? 1.0 : 1.0 - KILN_VALIDATION_SHARE;
+    if (sample->part == NULL) {
+        text->bytes *= trained;
+        return;
+    }
+    m->text_bytes = m->tokenized_bytes = kiln_sample_bytes(sample);
+    if (m->settings.data_tokens != KILN_UNSET) {
+        kiln_sample_cut(sample, (double)m->settings.data_tokens * GUESSED_BYTES);
+    }
+    text->bytes = kiln_sample_unique(sample) * trained;
 }
 
 /* What a tokenizer makes of the beginning of the text. */
 static enum kiln_status try_tokenizer(struct kiln_minutes *m, const struct kiln_tokenizer *tok,
-                                      const struct sample *sample, struct kiln_err *err) {
+                                      const struct kiln_sample *sample, struct kiln_err *err) {
     struct kiln_ids ids = {0};
-    const size_t size = sample->size < ENCODED ? sample->size : ENCODED;
-    const enum kiln_status status =
-        kiln_tokenizer_encode(tok, sample->text, size, false, &ids, err);
+    double bytes;
+    const enum kiln_status status = kiln_sample_encode(sample, tok, &ids, &bytes, err);
     if (status == KILN_OK && ids.n > 0) {
         struct kiln_choose_text *text = &m->request.text;
         const size_t vocab = kiln_tokenizer_vocab(tok), n = ids.n < HARD ? ids.n : HARD;
-        text->bytes_per_token = (double)size / (double)ids.n;
+        text->bytes_per_token = bytes / (double)ids.n;
         text->trigram_bits = kiln_trigram_bits(ids.id, n, vocab) / text->bytes_per_token;
         text->trigram_ids = (double)n;
         m->request.fixed.vocab = vocab;
@@ -297,8 +270,8 @@ static enum kiln_status ask(struct kiln_minutes *m, struct kiln_err *err) {
 }
 
 /* A vocabulary from the beginning of the text; a smaller one where that does not teach so many. */
-static enum kiln_status learn(struct kiln_minutes *m, const struct sample *sample, size_t vocab,
-                              struct kiln_err *err) {
+static enum kiln_status learn(struct kiln_minutes *m, const struct kiln_sample *sample,
+                              size_t vocab, struct kiln_err *err) {
     enum kiln_status status = KILN_EINPUT;
     for (; status == KILN_EINPUT && vocab >= 260; vocab = vocab / 2) {
         const struct kiln_learn how = {.kind = KILN_LEARN_CHARACTERS,
@@ -308,7 +281,11 @@ static enum kiln_status learn(struct kiln_minutes *m, const struct sample *sampl
                                        .blank_lines = m->settings.blank_lines};
         struct kiln_learner *learner;
         KILN_TRY(kiln_learner_create(&how, &learner, err));
-        status = kiln_learner_add(learner, sample->text, sample->size, err);
+        status = KILN_OK;
+        for (size_t i = 0; status == KILN_OK && i < sample->n; i++) {
+            const struct kiln_sample_part *part = &sample->part[i];
+            status = part->text ? kiln_learner_add(learner, part->text, part->size, err) : KILN_OK;
+        }
         if (status == KILN_OK) {
             status = kiln_learner_finish(learner, &m->tokenizer, err);
         }
@@ -319,12 +296,12 @@ static enum kiln_status learn(struct kiln_minutes *m, const struct sample *sampl
 
 /* The tokenizer: named, or of a model, or bytes, or learned here; with it the choice is made again,
  * with what it does to this text. */
-static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct sample *sample,
+static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct kiln_sample *sample,
                                          struct kiln_err *err) {
     const struct kiln_settings *s = &m->settings;
     struct kiln_tokenizer *tok = NULL;
     const size_t vocab = m->choice.is.dims.vocab;
-    if (sample->text == NULL) {
+    if (sample->part == NULL) {
         return KILN_OK; /* ids come without */
     }
     if (s->tokenizer != NULL || vocab < 260) {
@@ -338,13 +315,13 @@ static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct sa
 }
 
 /* The vocabulary is known before the first choice where somebody named a tokenizer. */
-static enum kiln_status settle_vocabulary(struct kiln_minutes *m, const struct sample *sample,
+static enum kiln_status settle_vocabulary(struct kiln_minutes *m, const struct kiln_sample *sample,
                                           struct kiln_err *err) {
     struct kiln_choose_fixed *f = &m->request.fixed;
-    if (sample->text != NULL && m->settings.tokenizer != NULL) {
+    if (sample->part != NULL && m->settings.tokenizer != NULL) {
         KILN_TRY(settle_tokenizer(m, sample, err));
     }
-    KILN_REQUIRE(f->vocab == 0 || f->vocab == 259 || f->vocab >= 260 || sample->text == NULL, err,
+    KILN_REQUIRE(f->vocab == 0 || f->vocab == 259 || f->vocab >= 260 || sample->part == NULL, err,
                  KILN_EUSAGE, "--vocab %" PRIu64 ": bytes alone have 259 ids; give 259 or more",
                  f->vocab);
     return KILN_OK;
@@ -402,13 +379,15 @@ static void set_preset_vocab(struct kiln_minutes *m) {
 }
 
 /* All that is known before anything is measured. */
-static enum kiln_status look(struct kiln_minutes *m, struct sample *sample, struct kiln_err *err) {
+static enum kiln_status look(struct kiln_minutes *m, struct kiln_sample *sample,
+                             struct kiln_err *err) {
     struct kiln_settings *s = &m->settings;
     struct kiln_choose_request *r = &m->request;
     take_fixed(s, &r->fixed);
     KILN_TRY(take_model(m, err));
     KILN_TRY(kiln_plan_request_of(s, &m->dims, &r->plan, err));
     KILN_TRY(look_at_text(m, sample, err));
+    set_bytes(m, sample);
     KILN_TRY(settle_vocabulary(m, sample, err));
     set_preset_vocab(m);
     if (s->memory == KILN_UNSET) {
@@ -418,7 +397,30 @@ static enum kiln_status look(struct kiln_minutes *m, struct sample *sample, stru
                            &r->plan.profile, err);
 }
 
-static enum kiln_status choose_with(struct kiln_minutes *m, struct sample *sample,
+/* How much of the text is tokenized: what can be read in the time, with a margin, where that is
+ * much less than all. */
+static enum kiln_status limit_text(struct kiln_minutes *m, const struct kiln_sample *sample,
+                                   struct kiln_err *err) {
+    struct kiln_settings *s = &m->settings;
+    const struct kiln_rung *is = &m->choice.is;
+    const double per_token = m->request.text.bytes_per_token;
+    if (sample->part == NULL || per_token <= 0) {
+        return KILN_OK;
+    }
+    const double held = (double)s->eval_windows * (double)(is->dims.seq + 1);
+    const double wanted =
+        fmax(READ_MARGIN * is->tokens, s->val != NULL ? 0 : held / KILN_VALIDATION_SHARE);
+    const double tokens = given(s, KILN_SETTING_data_tokens) ? (double)s->data_tokens : wanted;
+    const double taken = kiln_sample_taken(sample, tokens * per_token);
+    if (taken > WORTH * m->text_bytes && !given(s, KILN_SETTING_data_tokens)) {
+        return KILN_OK;
+    }
+    m->tokenized_bytes = taken;
+    KILN_TRY(kiln_sample_keep_shares(sample, s, err));
+    return set(s, KILN_SETTING_data_tokens, err, "%.0f", ceil(tokens));
+}
+
+static enum kiln_status choose_with(struct kiln_minutes *m, struct kiln_sample *sample,
                                     struct kiln_err *err) {
     const double share = MEASURE_SHARE * whole_s(&m->settings);
     const double budget = share > MEASURE_MOST ? MEASURE_MOST : share;
@@ -433,12 +435,13 @@ static enum kiln_status choose_with(struct kiln_minutes *m, struct sample *sampl
     KILN_TRY(measure_chosen(m, budget, err));
     KILN_TRY(ask(m, err));
     m->measured_s = kiln_now_s() - m->started;
+    KILN_TRY(limit_text(m, sample, err));
     return set_chosen(m, err);
 }
 
 enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, double started,
                                      struct kiln_minutes **out, struct kiln_err *err) {
-    struct sample sample = {0};
+    struct kiln_sample sample = {.n = 0};
     *out = NULL;
     KILN_REQUIRE(settings->data && !isnan(settings->minutes), err, KILN_EUSAGE,
                  "--minutes needs a text: add --data FILE");
@@ -449,7 +452,7 @@ enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, doubl
     if (status == KILN_OK) {
         status = choose_with(m, &sample, err);
     }
-    kiln_free(sample.text);
+    kiln_sample_free(&sample);
     if (status != KILN_OK) {
         kiln_minutes_free(m);
         return status;

@@ -67,12 +67,16 @@ enum kiln_status kiln_run_end_open(enum kiln_status status, struct kiln_run **ru
 
 /* ---- parts ---------------------------------------------------------------------------------- */
 
+/* Of limited texts so many times what evaluations read is tokenized of --val. */
+enum { VALIDATION_MARGIN = 4 };
+
 static enum kiln_status open_data(struct kiln_run *run, const char *folder,
                                   const struct kiln_chat *chat, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_trainer *t = &run->trainer;
     char said[sizeof run->notice] = "";
     bool too_short;
+    const bool limited = s->data_tokens != KILN_UNSET;
     struct kiln_data_wish wish = {
         .data = s->data,
         .folder = folder,
@@ -82,6 +86,7 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
         .vocab = run->table->dims.vocab,
         .seq = (size_t)s->seq,
         .seed = s->seed,
+        .tokens = limited ? s->data_tokens : 0,
         .validation = s->val ? 0.0 : KILN_VALIDATION_SHARE};
     KILN_TRY(kiln_open_data(&wish, &t->data, said, sizeof said, &too_short, err));
     /* Too little text to hold any back: it trains on all of it, and says so. */
@@ -94,6 +99,7 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
     if (s->val) {
         wish.data = s->val;
         wish.name = "val";
+        wish.tokens = limited ? VALIDATION_MARGIN * s->eval_windows * (s->seq + 1) : 0;
         KILN_TRY(kiln_open_data(&wish, &t->val_data, said, sizeof said, &too_short, err));
     }
     if (said[0]) {

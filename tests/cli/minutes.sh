@@ -72,6 +72,41 @@ expect 0 "$KILN" train --data text.txt --minutes 0.1 --dim 32 --layers 2 --budge
 [ $SECONDS -lt 90 ] || fail "six seconds took $SECONDS"
 says stdout 'kernels a process'
 
+# A text that is far too long for the time: of every form only the beginning is tokenized, which is
+# said and in run.json; a run that was killed goes on with the same.
+for _ in $(seq 80); do cat text.txt; done >long.txt
+[ "$(wc -c <long.txt)" -gt 5000000 ] || fail 'long.txt is not long'
+sed 's/.*/{"text": "&"}/' long.txt | gzip -1 >long.jsonl.gz
+head -n 4000 text.txt >more.txt
+small=(--minutes 0.5 --steps 5 --batch 1 --accum 2 --seq 128 --dim 32 --layers 2 --vocab 300)
+for data in long.jsonl.gz long.jsonl.gz:2,more.txt:1; do
+    rm -rf long
+    expect 0 "$KILN" train --data "$data" "${small[@]}" --out long
+    says stdout 'it takes'
+    tr -d ' \n' <long/run.json >flat
+    tokens=$(sed -n 's/.*"data_tokens":\([0-9]*\).*/\1/p' flat)
+    got=$(($(cat long/data*.tok | wc -c) / 2))
+    [ "$got" -ge $((tokens / 2)) ] || fail "$data: $got tokens, not $tokens"
+    [ "$got" -le $((tokens + 300000)) ] || fail "$data: $got tokens, not $tokens"
+    grep -qF ' held out;' stdout || fail "$data: nothing is held out"
+done
+says flat '"data":"long.jsonl.gz:2,more.txt:1"'
+rm -rf long
+expect 0 "$KILN" train --data long.txt,more.txt "${small[@]}" \
+    --val long.jsonl.gz --out long
+tr -d ' \n' <long/run.json | grep -qF '"data":"long.txt:1000,more.txt:' || fail 'shares are not in run.json'
+[ "$(wc -c <long/val.tok)" -lt 2000000 ] || fail 'all of --val was tokenized'
+expect 0 "$KILN" verify long
+mv long.txt gone.txt
+expect 0 "$KILN" train --resume long --steps 7
+mv gone.txt long.txt
+expect 2 "$KILN" train --resume long --data-tokens 10
+# The same without --minutes.
+expect 0 "$KILN" train --model run --data long.txt --data-tokens 20000 --steps 1 --batch 1 --accum 1 \
+    --seq 64 --out few
+[ "$(wc -c <few/data.tok)" -lt 200000 ] || fail 'more tokens than were asked for'
+expect 2 "$KILN" train --data long.txt --data-tokens 0
+
 # What cannot be.
 printf 'short' >short.txt
 expect 1 "$KILN" train --data short.txt --minutes 1

@@ -235,3 +235,53 @@ TEST(token_files_are_told_from_text) {
     CHECK(!kiln_token_file_is(test_path("text.txt")));
     CHECK(!kiln_token_file_is(test_folder()));
 }
+
+/* ---- the beginning of a text -------------------------------------------------------------------
+ */
+
+static struct kiln_token_file *tokenize_most(const char *path, uint64_t most) {
+    struct kiln_tokenizer *tok = byte_tokenizer();
+    struct kiln_token_file *file;
+    struct kiln_err err;
+    const struct kiln_tokenize_options options = {.most = most};
+    CHECK_OK(kiln_tokenize_file(tok, path, test_path("most.tok"), &options, &err), &err);
+    CHECK_OK(kiln_token_file_open(test_path("most.tok"), 0, &file, &err), &err);
+    kiln_tokenizer_destroy(tok);
+    return file;
+}
+
+TEST(so_many_ids_end_with_their_document) {
+    const char text[] = "one<|endoftext|>two<|endoftext|>three";
+    const char *path = test_file("text.txt", text, strlen(text));
+    const struct {
+        uint64_t most;
+        size_t ids, bytes;
+    } cases[] = {{1, 5, 16}, {5, 5, 16}, {6, 10, 32}, {11, 17, 37}, {100, 17, 37}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct kiln_token_file *file = tokenize_most(path, cases[i].most);
+        CHECK_EQ(kiln_token_file_count(file), cases[i].ids);
+        CHECK_EQ(kiln_token_file_text_bytes(file), cases[i].bytes);
+        kiln_token_file_close(file);
+    }
+}
+
+TEST(so_many_ids_of_a_long_document_are_its_first_ones) {
+    enum { SIZE = 1 << 20 };
+    char *text = kiln_alloc(SIZE, 1);
+    for (size_t i = 0; i < SIZE; i++) {
+        text[i] = i % 100 == 99 ? '\n' : (char)('a' + i * i / 7 % 26);
+    }
+    const char *path = test_file("text.txt", text, SIZE);
+    struct kiln_token_file *all = tokenize(text, SIZE, false);
+    struct kiln_token_file *some = tokenize_most(path, 100000);
+    const size_t n = kiln_token_file_count(some);
+    CHECK(n >= 100000);
+    CHECK(n < 100000 + 65536);
+    CHECK_EQ(kiln_token_file_text_bytes(some), n - 2); /* but for BOS and the blank in front */
+    for (size_t i = 0; i < n; i++) {
+        CHECK_EQ(kiln_token_file_id(some, i), kiln_token_file_id(all, i));
+    }
+    kiln_token_file_close(all);
+    kiln_token_file_close(some);
+    kiln_free(text);
+}
