@@ -50,12 +50,11 @@ static bool may_merge(const struct kiln_tokenizer *tok, const char *text, size_t
         n++;
     }
     const bool bytes = tok->parts.spelling == KILN_SPELL_BYTES;
-    const uint32_t left = bytes ? tok->one[(unsigned char)text[at - 1]]
-                                : first_id(tok, text + at - n, n);
+    const uint32_t left =
+        bytes ? tok->one[(unsigned char)text[at - 1]] : first_id(tok, text + at - n, n);
     const uint32_t right = first_id(tok, text + at, size - at);
-    const uint32_t block = bytes || text[at] != ' '
-                               ? KILN_NO_ID
-                               : kiln_tokenizer_find(tok, KILN_LOWER_BLOCK, 3);
+    const uint32_t block =
+        bytes || text[at] != ' ' ? KILN_NO_ID : kiln_tokenizer_find(tok, KILN_LOWER_BLOCK, 3);
     if (left == KILN_NO_ID || right == KILN_NO_ID || left == tok->parts.unknown ||
         right == tok->parts.unknown) {
         return true;
@@ -92,8 +91,8 @@ bool kiln_may_cut(const struct kiln_tokenizer *tok, const char *text, size_t siz
     } else if (at > 0 && at < size && text[at] == ' ') {
         alone = is_seen_before(text, at) && is_seen(text, size, at + 1);
     }
-    return alone && (tok == NULL ||
-                     (!may_merge(tok, text, size, at) && !may_be_added(tok, text, at)));
+    return alone &&
+           (tok == NULL || (!may_merge(tok, text, size, at) && !may_be_added(tok, text, at)));
 }
 
 /* The last such place; 0: there is none. */

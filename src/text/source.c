@@ -216,7 +216,7 @@ enum kiln_status kiln_source_open(const char *path, const struct kiln_source_opt
     s->room = READ_BYTES;
     const enum kiln_status status =
         s->path && s->buffer ? kiln_stream_open(path, &s->stream, err)
-                : KILN_FAIL(err, KILN_ENOMEM, "text %s: out of memory", path);
+                             : KILN_FAIL(err, KILN_ENOMEM, "text %s: out of memory", path);
     if (status != KILN_OK) {
         kiln_source_close(s);
         return status;

@@ -91,8 +91,7 @@ static enum kiln_status evaluate(struct evaluation *e, const struct kiln_eval_op
     out->loss = e->sum / (double)out->tokens;
     out->perplexity = exp(out->loss);
     /* Of chat nobody knows how many bytes the answers are. */
-    out->bits_per_byte =
-        out->tokens == windows * e->seq ? e->sum / log(2.0) / bytes : (double)NAN;
+    out->bits_per_byte = out->tokens == windows * e->seq ? e->sum / log(2.0) / bytes : (double)NAN;
     return KILN_OK;
 }
 
