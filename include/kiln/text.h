@@ -286,11 +286,6 @@ KILN_API void kiln_text_free(char *text);
 /* Are the ids of a file with a header those of this tokenizer's vocabulary? */
 KILN_API bool kiln_token_file_of(const struct kiln_token_file *file,
                                  const struct kiln_tokenizer *tok);
-/* Was the file made from this text, with this tokenizer and these options? Reads the whole text.
- * A caller that keeps token files asks before it uses an old one. */
-KILN_API bool kiln_token_file_made_from(const struct kiln_token_file *file,
-                                        const struct kiln_tokenizer *tok, const char *text_path,
-                                        const struct kiln_tokenize_options *options);
 
 /* Does the id at a place count as a target, and does it begin a document? */
 KILN_API bool kiln_token_file_counts(const struct kiln_token_file *file, size_t at);

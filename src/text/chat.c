@@ -40,12 +40,12 @@ static json_t *variables(const struct kiln_chat *chat, const json_t *object, siz
 }
 
 static enum kiln_status write_messages(const struct kiln_chat *chat, const json_t *object, size_t n,
-                                       bool prompt, struct kiln_rendered *out,
+                                       bool prompt, int64_t now, struct kiln_rendered *out,
                                        struct kiln_err *err) {
     json_t *all = variables(chat, object, n, prompt);
     *out = (struct kiln_rendered){.text = NULL};
     KILN_REQUIRE(all, err, KILN_ENOMEM, "chat template: out of memory");
-    const enum kiln_status status = kiln_template_render(chat->tpl, all, out, err);
+    const enum kiln_status status = kiln_template_render(chat->tpl, all, now, out, err);
     json_decref(all);
     return status;
 }
@@ -68,7 +68,7 @@ enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat, const char *syst
                                json_pack("{s:s, s:s}", "role", "user", "content", user)) == 0 &&
          json_object_set(object, "messages", messages) == 0;
     enum kiln_status status =
-        ok ? write_messages(chat, object, json_array_size(messages), true, &text, err)
+        ok ? write_messages(chat, object, json_array_size(messages), true, 0, &text, err)
            : KILN_FAIL(err, KILN_EINPUT, "chat: the prompt is not UTF-8");
     json_decref(messages);
     json_decref(object);
@@ -175,8 +175,9 @@ static enum kiln_status place(struct answers *a, size_t i, const struct kiln_ren
 
 static enum kiln_status answer(struct answers *a, size_t i) {
     struct kiln_rendered prompt, alone = {.text = NULL};
-    KILN_TRY(write_messages(a->chat, a->object, i, true, &prompt, a->err));
-    enum kiln_status status = write_messages(a->chat, a->object, i + 1, false, &alone, a->err);
+    KILN_TRY(write_messages(a->chat, a->object, i, true, KILN_CHAT_DAY, &prompt, a->err));
+    enum kiln_status status =
+        write_messages(a->chat, a->object, i + 1, false, KILN_CHAT_DAY, &alone, a->err);
     if (status == KILN_OK) {
         status = place(a, i, &prompt, &alone);
     }
@@ -212,7 +213,7 @@ enum kiln_status kiln_chat_answers(const struct kiln_chat *chat, const json_t *o
     *spans = NULL;
     *n = 0;
     KILN_TRY(check_messages(messages, err));
-    KILN_TRY(write_messages(chat, object, n_messages, false, out, err));
+    KILN_TRY(write_messages(chat, object, n_messages, false, KILN_CHAT_DAY, out, err));
     for (size_t i = 0; kiln_template_marks(chat->tpl) && i < out->n_marked; i++) {
         KILN_TRY(add(&a, out->marked[i].begin, out->marked[i].end));
     }

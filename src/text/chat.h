@@ -27,6 +27,8 @@ const char *kiln_chat_special(const struct kiln_chat *chat, const char *name);
 /* KILN_OK, or what is wrong with a template that was found. */
 KILN_MUST_CHECK enum kiln_status kiln_chat_usable(const struct kiln_chat *chat,
                                                   struct kiln_err *err);
+/* 26 Jul 2024, UTC: the day that Llama 3's templates write where they have no strftime_now. */
+enum { KILN_CHAT_DAY = 1721952000 };
 
 /* Write the conversation `object.messages` (and object.tools, where it has them) as the template
  * does, and find the answers in it: all that the model says, its sign that it is done included.
@@ -37,6 +39,8 @@ KILN_MUST_CHECK enum kiln_status kiln_chat_usable(const struct kiln_chat *chat,
  * writes an answer otherwise once more follows (it drops what the model thought), the answer's
  * content and what follows it must stand behind that prompt. KILN_EINPUT where they do not: then
  * what is to be learned is not what the model will be asked for.
+ *
+ * strftime_now shows KILN_CHAT_DAY: what is learned is the same on all days.
  *
  * *spans is grown with kiln_realloc, kiln_free it; an answer that is nothing has none. */
 KILN_MUST_CHECK enum kiln_status kiln_chat_answers(const struct kiln_chat *chat,

@@ -320,9 +320,10 @@ static enum kiln_status start(struct tpl_run *r, const json_t *variables) {
 }
 
 enum kiln_status kiln_template_render(const struct kiln_template *tpl, const json_t *variables,
-                                      struct kiln_rendered *out, struct kiln_err *err) {
+                                      int64_t now, struct kiln_rendered *out,
+                                      struct kiln_err *err) {
     struct tpl_buffer text = {NULL, 0, 0};
-    struct tpl_run r = {.tpl = tpl, .out = &text, .err = err, .line = 1};
+    struct tpl_run r = {.tpl = tpl, .out = &text, .err = err, .now = now, .line = 1};
     *out = (struct kiln_rendered){.text = NULL};
     enum kiln_status status = start(&r, variables);
     if (status == KILN_OK) {

@@ -55,15 +55,13 @@ struct kiln_rendered {
     struct kiln_span *marked; /* what stood in {% generation %} blocks */
     size_t n_marked;
 };
-/* `variables`: a JSON object, borrowed. kiln_rendered_free what comes out. KILN_EINPUT also for
- * what the template itself refuses (raise_exception). */
+/* `variables`: a JSON object, borrowed. `now`: the time that strftime_now shows, in UTC, seconds
+ * since 1970; 0: that of the clock, where the machine is. kiln_rendered_free what comes out.
+ * KILN_EINPUT also for what the template itself refuses (raise_exception). */
 KILN_MUST_CHECK enum kiln_status kiln_template_render(const struct kiln_template *tpl,
-                                                      const json_t *variables,
+                                                      const json_t *variables, int64_t now,
                                                       struct kiln_rendered *out,
                                                       struct kiln_err *err);
 void kiln_rendered_free(struct kiln_rendered *rendered);
-
-/* Seconds since 1970 that strftime_now shows; tests set it, 0: now. */
-extern long long kiln_template_now;
 
 #endif

@@ -225,6 +225,7 @@ struct tpl_run {
     size_t n_marked, room_marked;
     int inside; /* macros and blocks of set: marks there have no place in the text */
     uint64_t steps;
+    int64_t now; /* as kiln_template_render has it */
     int depth, line;
     enum { TPL_GOES_ON, TPL_BREAKS, TPL_CONTINUES } flow;
     struct kiln_err *err;

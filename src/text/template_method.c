@@ -11,8 +11,6 @@
 #include "base/mem.h"
 #include "text/template_int.h"
 
-long long kiln_template_now;
-
 typedef enum kiln_status method_fn(struct tpl_run *r, const struct tpl_value *self,
                                    const struct tpl_arguments *a, struct tpl_value *out);
 
@@ -568,9 +566,9 @@ static enum kiln_status strftime_now(struct tpl_run *r, const struct tpl_value *
     KILN_TRY(kiln_tpl_accept(r, "strftime_now", a, 1, " format "));
     KILN_TRY(want_text(r, "strftime_now", kiln_tpl_argument(a, 0, "format"), &format));
     KILN_TRY(kiln_tpl_keep(r, format.p, format.n, &copy));
-    const time_t now = kiln_template_now ? (time_t)kiln_template_now : time(NULL);
+    const time_t now = r->now ? (time_t)r->now : time(NULL);
     struct tm parts;
-    if (localtime_r(&now, &parts) == NULL) {
+    if ((r->now ? gmtime_r(&now, &parts) : localtime_r(&now, &parts)) == NULL) {
         return kiln_tpl_fail(r, "strftime_now: no time");
     }
     const size_t n = strftime(shown, sizeof shown, copy.text.p, &parts);

@@ -282,29 +282,3 @@ bool kiln_token_file_of(const struct kiln_token_file *file, const struct kiln_to
     const struct kiln_token_header mine = header_of(tok, NULL);
     return h->vocab == mine.vocab && h->vocabulary_crc == mine.vocabulary_crc;
 }
-
-static enum kiln_status read_through(struct kiln_stream *text, struct kiln_err *err) {
-    char block[COPY_BYTES];
-    size_t got = 1;
-    while (got > 0) {
-        KILN_TRY(kiln_stream_read(text, block, sizeof block, &got, err));
-    }
-    return KILN_OK;
-}
-
-bool kiln_token_file_made_from(const struct kiln_token_file *file, const struct kiln_tokenizer *tok,
-                               const char *text_path, const struct kiln_tokenize_options *options) {
-    struct kiln_stream *text;
-    const struct kiln_token_header *h = kiln_token_file_header(file);
-    const struct kiln_token_header now = header_of(tok, options);
-    if (h->text_size == 0 || !kiln_token_file_of(file, tok) ||
-        (h->flags & KILN_TOKENS_BLANK_LINES) != now.flags ||
-        kiln_stream_open(text_path, &text, NULL) != KILN_OK) {
-        return false;
-    }
-    const bool same = read_through(text, NULL) == KILN_OK &&
-                      kiln_stream_size(text) == h->text_size &&
-                      kiln_stream_crc(text) == h->text_crc;
-    kiln_stream_close(text);
-    return same;
-}

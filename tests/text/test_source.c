@@ -453,6 +453,38 @@ TEST(of_a_conversation_the_answers_count) {
     kiln_chat_close(chat);
 }
 
+/* The same tokens on every day, in every time zone. */
+TEST(what_is_learned_has_a_day_of_its_own) {
+    static const char template[] =
+        "{{ strftime_now('%d %b %Y %H:%M') }}{% for m in messages %} {{ m.content }}{% endfor %}";
+    static const char line[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+        "\"content\": \"b\"}]}\n";
+    static const char want[] = "26 Jul 2024 00:00 a b";
+    struct kiln_chat *chat;
+    struct kiln_source *source;
+    struct kiln_piece p;
+    struct kiln_err err;
+    char *asked;
+    size_t size;
+    bool more;
+    CHECK_OK(kiln_chat_open(test_file("day.jinja", template, strlen(template)), &chat, &err), &err);
+    const struct kiln_tokenize_options options = {.chat = chat};
+    const struct kiln_source_options how = {.tokenize = &options};
+    setenv("TZ", "UTC+9", 1);
+    CHECK_OK(kiln_source_open(test_file("day.jsonl", line, strlen(line)), &how, &source, &err),
+             &err);
+    CHECK_OK(kiln_source_next(source, &p, &more, &err), &err);
+    CHECK(more);
+    CHECK_EQ(p.size, strlen(want));
+    CHECK_BYTES(p.text, want, p.size);
+    kiln_source_close(source);
+    CHECK_OK(kiln_chat_prompt(chat, NULL, "a", &asked, &size, &err), &err);
+    CHECK(strstr(asked, "26 Jul 2024") == NULL); /* that is today */
+    kiln_chat_free(asked);
+    kiln_chat_close(chat);
+}
+
 TEST(generation_blocks_say_what_counts) {
     struct kiln_chat *chat = chat_of(
         "{% for m in messages %}{% if m.role == 'assistant' %}"

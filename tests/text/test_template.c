@@ -39,7 +39,7 @@ static enum kiln_status render(const char *source, const char *json, struct kiln
     enum kiln_status status = kiln_template_parse("test", source, strlen(source), &tpl, err);
     if (status == KILN_OK) {
         json_t *all = variables(json);
-        status = kiln_template_render(tpl, all, out, err);
+        status = kiln_template_render(tpl, all, 0, out, err);
         json_decref(all);
     }
     kiln_template_free(tpl);
@@ -187,7 +187,7 @@ static void add_case(json_t *cases, const char *name, const char *source, json_t
     got = (struct kiln_rendered){.text = NULL};
     const bool marks = status == KILN_OK && kiln_template_marks(tpl);
     if (status == KILN_OK) {
-        status = kiln_template_render(tpl, all, &got, &err);
+        status = kiln_template_render(tpl, all, 0, &got, &err);
     }
     json_t *spans = marks ? json_array() : json_null();
     for (size_t i = 0; i < got.n_marked; i++) {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/random.h"
@@ -28,7 +29,7 @@ static struct kiln_token_file *tokenize(const char *text, size_t size, bool blan
     const char *from = test_file("text.txt", text, size);
     CHECK_OK(kiln_tokenize_file(tok, from, test_path("text.tok"), &options, &err), &err);
     CHECK_OK(kiln_token_file_open(test_path("text.tok"), 0, &file, &err), &err);
-    CHECK(kiln_token_file_made_from(file, tok, from, &options));
+    CHECK(kiln_token_file_of(file, tok));
     kiln_tokenizer_destroy(tok);
     return file;
 }
@@ -71,20 +72,35 @@ TEST(a_token_file_knows_its_documents_and_text) {
     kiln_token_file_close(file);
 }
 
-TEST(a_token_file_knows_what_it_was_made_from) {
+TEST(a_token_file_knows_its_tokenizer) {
     struct kiln_token_file *file = tokenize("one<|endoftext|>two", 19, false);
     struct kiln_tokenizer *tok = byte_tokenizer();
-    const struct kiln_tokenize_options blank = {.blank_lines = true};
-    CHECK(kiln_token_file_made_from(file, tok, test_path("text.txt"), NULL));
-    CHECK(!kiln_token_file_made_from(file, tok, test_path("text.txt"), &blank));
-    CHECK(!kiln_token_file_made_from(file, tok, test_path("absent.txt"), NULL));
-    const char *other = test_file("other.txt", "one<|endoftext|>twO", 19);
-    CHECK(!kiln_token_file_made_from(file, tok, other, NULL));
+    CHECK(kiln_token_file_of(file, tok));
     kiln_tokenizer_destroy(tok);
     CHECK_OK(kiln_tokenizer_train("ab ab ab ab", 11, NULL, 264, &tok, NULL), NULL);
-    CHECK(!kiln_token_file_made_from(file, tok, test_path("text.txt"), NULL));
+    CHECK(!kiln_token_file_of(file, tok));
     kiln_tokenizer_destroy(tok);
     kiln_token_file_close(file);
+}
+
+/* The table of docs/formats.md, of a file without bitmaps. */
+TEST(a_token_file_is_laid_out_as_documented) {
+    char *bytes;
+    size_t size;
+    uint32_t flags, crc;
+    struct kiln_err err;
+    static const char text[] = "one\n\n\xff";
+    kiln_token_file_close(tokenize(text, strlen(text), true));
+    CHECK_OK(kiln_read_file(test_path("text.tok"), &bytes, &size, &err), &err);
+    CHECK_EQ(size, 64 + 2 * 8); /* BOS, blank, o, n, e; BOS, blank, a byte */
+    memcpy(&crc, bytes + 40, 4);
+    memcpy(&flags, bytes + 48, 4);
+    CHECK_EQ(crc, kiln_crc32c(0, text, strlen(text)));
+    CHECK_EQ(flags, 1);
+    for (size_t i = 52; i < 64; i++) {
+        CHECK_EQ(bytes[i], 0);
+    }
+    kiln_free(bytes);
 }
 
 TEST(a_text_without_text_makes_no_file) {
