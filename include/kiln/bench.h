@@ -13,6 +13,7 @@
 
 struct kiln_bench_options {
     struct kiln_dims dims;
+    struct kiln_lora lora; /* of kiln_bench_step; rank 0: the whole model is trained */
     size_t batch, seq, accum;
     size_t steps; /* measured steps after one to warm up; 0: 3 */
     enum kiln_precision precision;

@@ -342,15 +342,22 @@ static void fill_ladder(const struct kiln_choose_request *r, struct kiln_choice 
 
 static double chosen(double fixed, double value) { return isnan(fixed) ? value : fixed; }
 
+/* Adapters want a rate about ten times that of the whole model: B begins at 0, and what they add is
+ * of the order of rate times rank. As in most published runs nothing holds them back: no decay. */
+#define ADAPTER_RATE 10
+
+static bool adapters(const struct kiln_choose_request *r) { return r->plan.lora.rank > 0; }
+
 /* The rates, warm-up and decay that the law's runs had. */
 static void set_training(const struct kiln_choose_request *r, struct kiln_choice *c) {
     const struct kiln_choose_fixed *f = &r->fixed;
     const double window = (double)(c->is.batch * c->is.accum * c->is.dims.seq);
     double lr = kiln_law_rate(layer_parameters(&c->is.dims), window);
     lr = f->trained ? lr / 4 : lr;
+    lr = adapters(r) ? lr * ADAPTER_RATE : lr;
     c->lr = chosen(f->lr, lr);
     c->min_lr = chosen(f->min_lr, c->lr / 20);
-    c->weight_decay = chosen(f->weight_decay, kiln_law_decay(c->is.epochs));
+    c->weight_decay = chosen(f->weight_decay, adapters(r) ? 0 : kiln_law_decay(c->is.epochs));
     const uint64_t tenth = c->is.steps / 10;
     c->warmup = f->warmup_given ? f->warmup : tenth > 100 ? 100 : tenth;
 }
@@ -380,8 +387,9 @@ static void explain(const struct kiln_choose_request *r, const struct search *s,
            "window of %zu tokens: short trainings gain more from many updates than from quiet ones",
            is->batch * is->accum * is->dims.seq);
     reason(c, "learning rate %.2g%s: %s", c->lr, isnan(f->lr) ? "" : " (given)",
-           f->trained ? "a quarter of a fresh model's, so that what it knows is kept"
-                      : "falls with the size, rises with the window, as in the law's runs");
+           adapters(r)  ? "of adapters, ten times that of the whole model; no weight decay"
+           : f->trained ? "a quarter of a fresh model's, so that what it knows is kept"
+                        : "falls with the size, rises with the window, as in the law's runs");
     if (isnan(f->weight_decay) && c->weight_decay > 0.11) {
         reason(c,
                "weight decay %.2g: the text is read %.3g times, and should not be learned by heart",

@@ -37,10 +37,12 @@ static void same_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t
 static enum kiln_status open_memory(struct bench *b, const struct kiln_bench_options *o,
                                     size_t threads, struct kiln_err *err) {
     struct kiln_pool *pool;
-    size_t bytes = b->table->size * sizeof(float);
-    size_t extra = o->dims.tied ? o->dims.vocab * o->dims.dim * sizeof(float) : 0;
-    size_t n = o->batch * o->seq, planned = 0;
-    for (int i = 0; i < 4; i++) {
+    const bool whole = b->table->trained == 0;
+    const size_t weights = b->table->size * sizeof(float);
+    const size_t bytes = kiln_trained_size(b->table) * sizeof(float);
+    size_t extra = o->dims.tied && whole ? o->dims.vocab * o->dims.dim * sizeof(float) : 0;
+    size_t n = o->batch * o->seq, planned = kiln_arena_reserve(0, weights);
+    for (int i = 0; i < 3; i++) {
         planned = kiln_arena_reserve(planned, bytes);
     }
     planned = kiln_arena_reserve(kiln_arena_reserve(planned, extra), (n + 1) * sizeof(uint32_t));
@@ -48,13 +50,15 @@ static enum kiln_status open_memory(struct bench *b, const struct kiln_bench_opt
     struct kiln_optimizer_parts *parts = &b->memory.optimizer;
     *parts = (struct kiln_optimizer_parts){
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
-    b->memory.weights = kiln_arena_take(&b->arena, bytes);
+    b->memory.weights = kiln_arena_take(&b->arena, weights);
     parts->m = kiln_arena_take(&b->arena, bytes);
     parts->v = kiln_arena_take(&b->arena, bytes);
     float *all = parts->gradients.all = kiln_arena_take(&b->arena, bytes);
-    parts->gradients.embedding =
-        extra ? kiln_arena_take(&b->arena, extra)
-              : all + kiln_table_find(b->table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    if (whole) {
+        parts->gradients.embedding =
+            extra ? kiln_arena_take(&b->arena, extra)
+                  : all + kiln_table_find(b->table, KILN_EMBED, KILN_NO_LAYER)->offset;
+    }
     b->tokens = kiln_arena_take(&b->arena, (n + 1) * sizeof(uint32_t));
     KILN_TRY(kiln_pool_create(threads, &pool, err));
     kiln_weights_init_on(pool, b->table, 1, b->memory.weights);
@@ -89,7 +93,7 @@ static enum kiln_status open_bench(struct bench *b, const struct kiln_bench_opti
         .shape = {o->batch, o->seq}, .precision = o->precision, .training = true};
     const size_t accum = o->accum ? o->accum : 1;
     const size_t threads = o->threads ? o->threads : kiln_cpu_count();
-    KILN_TRY(kiln_table_create(&o->dims, &b->table, err));
+    KILN_TRY(kiln_table_create_lora(&o->dims, &o->lora, &b->table, err));
     const struct kiln_plan_request request = kiln_plan_simple(b->table, &device, accum, threads);
     KILN_TRY(kiln_engine_plan(&b->engine, b->table, &request, err));
     if (out) {
@@ -287,6 +291,9 @@ enum kiln_status kiln_bench(const struct kiln_bench_options *options, struct kil
                             struct kiln_err *err) {
     struct bench b = {0};
     *out = (struct kiln_bench_result){0};
+    KILN_REQUIRE(options->lora.rank == 0, err, KILN_EUNSUPPORTED,
+                 "bench: parts of a step are told of whole models, not of adapters of rank %zu",
+                 options->lora.rank);
     enum kiln_status status = run_bench(&b, options, out, err);
     close_bench(&b);
     return status;

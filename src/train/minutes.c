@@ -190,6 +190,7 @@ static enum kiln_status measure(const struct kiln_choose_request *r, const struc
                                 size_t batch, size_t accum, double seconds,
                                 struct kiln_bench_step *out, struct kiln_err *err) {
     const struct kiln_bench_options how = {.dims = *dims,
+                                           .lora = r->plan.lora,
                                            .batch = batch,
                                            .seq = dims->seq,
                                            .accum = accum,
@@ -532,6 +533,7 @@ static enum kiln_status time_step(const struct kiln_run *run, double seconds, do
     const struct kiln_settings *s = &run->settings;
     const struct kiln_plan *plan = &run->trainer.engine.plan;
     const struct kiln_bench_options how = {.dims = run->table->dims,
+                                           .lora = run->table->lora,
                                            .batch = s->batch,
                                            .seq = s->seq,
                                            .accum = s->accum,

@@ -170,6 +170,29 @@ TEST(what_is_given_is_kept_and_the_rest_is_chosen_around_it) {
     CHECK(tuned.is.forecast.bits <= 0 && tuned.n_rungs == 1);
 }
 
+TEST(adapters_have_a_rate_of_their_own_and_no_decay) {
+    struct kiln_choose_request r = request_of(30, 1, 2); /* a text that is read many times */
+    struct kiln_dims story = kiln_preset_find("stories15m")->dims;
+    r.fixed.dims = &story;
+    r.fixed.trained = true;
+    const struct kiln_choice whole = choose(&r);
+    r.plan.lora = (struct kiln_lora){.rank = 8, .alpha = 16, .targets = KILN_LORA_Q | KILN_LORA_V};
+    const struct kiln_choice few = choose(&r);
+    CHECK(whole.weight_decay >= 0.1);
+    CHECK_CLOSE(few.weight_decay, 0, 0);
+    CHECK_CLOSE(few.lr, whole.lr * 10, 1e-3 * few.lr);
+    CHECK_CLOSE(few.min_lr, few.lr / 20, 1e-9);
+    bool said = false;
+    for (size_t i = 0; i < few.n_reasons; i++) {
+        said = said || strstr(few.reason[i], "adapters") != NULL;
+    }
+    CHECK(said);
+    r.fixed.weight_decay = 0.3; /* somebody wants it so */
+    r.fixed.lr = 1e-3;
+    const struct kiln_choice given = choose(&r);
+    CHECK(given.weight_decay == 0.3 && given.lr == 1e-3);
+}
+
 TEST(sizes_that_make_no_model_and_texts_too_short_are_refused) {
     struct kiln_choose_request r = request_of(3, 1, 0.2);
     struct kiln_choice c;

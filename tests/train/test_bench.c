@@ -10,7 +10,7 @@
 
 #include "kiln_test.h"
 
-static struct kiln_bench_result tiny_bench(enum kiln_precision precision) {
+static struct kiln_bench_options tiny_options(enum kiln_precision precision) {
     struct kiln_bench_options o = {.dims = {.dim = 64,
                                             .hidden = 96,
                                             .layers = 2,
@@ -27,9 +27,15 @@ static struct kiln_bench_result tiny_bench(enum kiln_precision precision) {
                                    .steps = 3,
                                    .precision = precision,
                                    .threads = 2};
-    struct kiln_bench_result r;
     struct kiln_err err;
     CHECK_OK(kiln_dims_check(&o.dims, &err), &err);
+    return o;
+}
+
+static struct kiln_bench_result tiny_bench(enum kiln_precision precision) {
+    const struct kiln_bench_options o = tiny_options(precision);
+    struct kiln_bench_result r;
+    struct kiln_err err;
     CHECK_OK(kiln_bench(&o, &r, &err), &err);
     return r;
 }
@@ -69,4 +75,21 @@ TEST(a_step_is_told_beside_ceilings_of_its_own_run) {
     /* Copying takes 512 MB, which such a small model does not: it comes last. */
     CHECK(r.copy.before == 0 && r.copy.median == r.copy.after);
     CHECK(r.peak_bytes < (size_t)400 << 20);
+}
+
+/* --minutes asks what a step of the run takes, and its steps may train adapters alone. */
+TEST(steps_of_adapters_are_timed) {
+    struct kiln_bench_options o = tiny_options(KILN_PRECISION_FP32);
+    struct kiln_bench_step step;
+    struct kiln_bench_result r;
+    struct kiln_err err;
+    o.lora = (struct kiln_lora){.rank = 2, .alpha = 4, .targets = KILN_LORA_ALL};
+    for (int tied = 0; tied < 2; tied++) {
+        o.dims.tied = tied == 1;
+        CHECK_OK(kiln_bench_step(&o, 0, &step, &err), &err);
+        CHECK(step.steps == 2 && step.least_s > 0);
+    }
+    CHECK_FAILS(kiln_bench(&o, &r, &err), KILN_EUNSUPPORTED, &err);
+    o.lora.targets = 0; /* none that can be: they are looked at */
+    CHECK_FAILS(kiln_bench_step(&o, 0, &step, &err), KILN_EUSAGE, &err);
 }
