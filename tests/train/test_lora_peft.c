@@ -182,8 +182,8 @@ TEST(options_that_change_what_adapters_compute_are_named) {
                                            ", \"init_lora_weights\": null, \"loftq_config\": {}",
                                            ", \"init_lora_weights\": \"gaussian\"",
                                            ", \"init_lora_weights\": \"orthogonal\"",
-                                           ", \"init_lora_weights\": \"eva\", \"eva_config\": "
-                                           "{\"rho\": 2.0}",
+                                           ", \"init_lora_weights\": \"eva\"",
+                                           ", \"eva_config\": {\"rho\": 2.0}",
                                            ", \"exclude_modules\": [\"lm_head\"]"};
     static const struct {
         const char *more, *says;
