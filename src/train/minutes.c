@@ -319,6 +319,12 @@ static enum kiln_status settle_tokenizer(struct kiln_minutes *m, const struct ki
 static enum kiln_status settle_vocabulary(struct kiln_minutes *m, const struct kiln_sample *sample,
                                           struct kiln_err *err) {
     struct kiln_choose_fixed *f = &m->request.fixed;
+    const size_t ids = f->trained ? f->dims->vocab : 259;
+    KILN_REQUIRE(sample->part == NULL || m->settings.tokenizer != NULL || ids == 259, err,
+                 KILN_EUSAGE,
+                 "the model was trained with a vocabulary of %zu ids: name its tokenizer with "
+                 "--tokenizer",
+                 ids);
     if (sample->part != NULL && m->settings.tokenizer != NULL) {
         KILN_TRY(settle_tokenizer(m, sample, err));
     }

@@ -77,11 +77,11 @@ TEST(what_is_chosen_is_a_model_and_takes_the_time) {
             CHECK(c.is.memory <= r.plan.memory);
             CHECK(c.n_reasons > 0 && c.n_rungs > 0 && c.is_at < c.n_rungs);
             /* Nobody else on the ladder is foretold to be better, as far as the law was fitted. */
-            for (size_t i = 0; i < c.n_rungs; i++) {
-                const struct kiln_dims *d = &c.rung[i].dims;
+            for (size_t rung = 0; rung < c.n_rungs; rung++) {
+                const struct kiln_dims *d = &c.rung[rung].dims;
                 const size_t layers = d->layers * d->dim * (4 * d->dim + 3 * d->hidden);
-                const bool known = c.rung[i].tokens >= 0.25 * (double)layers;
-                CHECK(!known || c.rung[i].forecast.bits >= c.is.forecast.bits);
+                const bool known = c.rung[rung].tokens >= 0.25 * (double)layers;
+                CHECK(!known || c.rung[rung].forecast.bits >= c.is.forecast.bits);
             }
         }
     }
