@@ -26,9 +26,13 @@ static const struct pre {
     const char *name, *pattern;
     bool ignore_merges, nfc;
 } pres[] = {
-    {"gpt-2", kiln_pattern_gpt2, false, false},   {"llama-bpe", kiln_pattern_llama3, true, false},
-    {"llama3", kiln_pattern_llama3, true, false}, {"llama-v3", kiln_pattern_llama3, true, false},
+    {"gpt-2", kiln_pattern_gpt2, false, false},
+    {"llama-bpe", kiln_pattern_llama3, true, false},
+    {"llama3", kiln_pattern_llama3, true, false},
+    {"llama-v3", kiln_pattern_llama3, true, false},
     {"qwen2", kiln_pattern_qwen2, false, true},
+    /* the same pattern in llama.cpp; what kiln learns has no normalizer */
+    {"stablelm2", kiln_pattern_qwen2, false, false},
 };
 
 /* ---- reading ------------------------------------------------------------------------------ */
@@ -297,20 +301,21 @@ struct writer {
     int32_t *type;
 };
 
-/* The first one of the pattern: those of one pattern stand for the same. */
-static const struct pre *pre_of(const struct kiln_parts *p) {
-    for (size_t i = 0; i < sizeof pres / sizeof pres[0] && p->n_splits == 1; i++) {
-        if (strcmp(pres[i].pattern, p->split[0].pattern) == 0 && !p->split[0].literal &&
-            p->split[0].behaviour == KILN_CUT_ISOLATED && !p->split[0].invert) {
-            return &pres[i];
-        }
-    }
-    return NULL;
-}
-
 /* Nothing but NFC, or nothing: what llama.cpp's names stand for. */
 static bool is_normalized(const struct kiln_parts *p, bool nfc) {
     return nfc ? p->n_rewrites == 1 && p->rewrite[0].kind == KILN_REWRITE_NFC : p->n_rewrites == 0;
+}
+
+/* One of the pattern, if there is, with the normalizer. */
+static const struct pre *pre_of(const struct kiln_parts *p) {
+    const struct pre *found = NULL;
+    for (size_t i = 0; i < sizeof pres / sizeof pres[0] && p->n_splits == 1; i++) {
+        if (strcmp(pres[i].pattern, p->split[0].pattern) == 0 && !p->split[0].literal &&
+            p->split[0].behaviour == KILN_CUT_ISOLATED && !p->split[0].invert) {
+            found = found == NULL || !is_normalized(p, found->nfc) ? &pres[i] : found;
+        }
+    }
+    return found;
 }
 
 /* A name stands for all three: the pattern, the normalizer, and whether a word that is a piece is
