@@ -197,7 +197,7 @@ const struct command command_bench = {
     .synopsis = "[--model NAME] [options]",
     .summary = "time a training step beside this machine's ceilings",
     .details =
-        "Without --model: stories15m. Of a .bin or a run only the sizes are used.\n\n"
+        "Without --model: stories15m. Of a file, folder or run only the sizes are used.\n\n"
         "  kiln bench --model stories110m --batch 8 --seq 256\n"
         "  kiln bench --batch 8 --accum 4 --csv bench.csv   # a row for each part, and one for "
         "all\n",

@@ -247,13 +247,13 @@ static enum kiln_status report_tokenizer(const struct call *call,
                                          struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const size_t vocab = kiln_tokenizer_vocab(tokenizer);
+    const char *form = kiln_tokenizer_form(call->arguments[0]);
     if (flags->json) {
-        return json_print(json_pack("{s:s, s:s, s:I}", "kind", "tokenizer", "format",
-                                    "llama2.c tokenizer.bin", "vocab", (json_int_t)vocab),
+        return json_print(json_pack("{s:s, s:s, s:I}", "kind", "tokenizer", "format", form, "vocab",
+                                    (json_int_t)vocab),
                           err);
     }
-    printf("%s: a tokenizer, llama2.c format\n  %zu ids; the last ones:", call->arguments[0],
-           vocab);
+    printf("%s: a tokenizer, %s\n  %zu ids; the last ones:", call->arguments[0], form, vocab);
     for (size_t id = vocab > 8 ? vocab - 8 : 0; id < vocab; id++) {
         size_t size = 0;
         const char *piece = kiln_tokenizer_decode(tokenizer, 0, (uint32_t)id, &size);

@@ -42,7 +42,8 @@ static enum kiln_status check_flags(const struct call *call, struct kiln_err *er
     const struct flags *flags = call->flags;
     const char *model = call->settings.model;
     KILN_REQUIRE(model && model[0], err, KILN_EUSAGE,
-                 "mil emit: name a model: --model stories15m, a .bin file or a run folder");
+                 "mil emit: name a model: --model stories15m, a .bin, a .gguf, a Hugging Face or a "
+                 "run folder");
     KILN_REQUIRE(flags->kernel, err, KILN_EUSAGE,
                  "mil emit: name a kernel: --kernel attn_fwd (kiln mil emit --help lists them)");
     KILN_REQUIRE(flags->folder, err, KILN_EUSAGE, "mil emit: name a folder: -o DIR");

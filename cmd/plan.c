@@ -122,8 +122,9 @@ const struct command command_plan = {
     .synopsis = "[--model M] [options]",
     .summary = "which kernels are compiled when, what is kept, what it takes; nothing runs",
     .details =
-        "Without --model: stories15m. Of a .bin only the sizes are read. kiln train with the same\n"
-        "flags does what is printed here; its --dry-run prints it, too. With --data and "
+        "Without --model: stories15m. Of a file, folder or run only the sizes are read. kiln\n"
+        "train with the same flags does what is printed here; its --dry-run prints it, too. With "
+        "--data and "
         "--minutes:\n"
         "what would be trained in that time, why, and what other sizes would come to.\n\n"
         "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n"

@@ -529,8 +529,9 @@ const struct command command_train = {
     .synopsis = "--data FILE [--model M] [options]",
     .summary = "train a model on a text, or go on with a run",
     .details =
-        "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin\n"
-        "or a run folder. Sizes override those of a preset. In brackets: the default.\n"
+        "The model is a preset (random weights; stories15m when none is named), a llama2.c .bin,\n"
+        "a .gguf, a Hugging Face folder or a run folder. Sizes override those of a preset. In\n"
+        "brackets: the default.\n"
         "Ctrl-C finishes the current action and saves; exit 130. Plan: kiln plan --help.\n"
         "With --minutes all that is not given is chosen for the time and said: kiln plan "
         "--minutes.\n\n"

@@ -121,6 +121,9 @@ KILN_API const char *kiln_tokenizer_file_name(const struct kiln_tokenizer *tok);
 /* The path of the tokenizer that a folder holds (tokenizer.json, tokenizer.model or tokenizer.bin,
  * the first of these); false when it holds none, or `size` is too small. */
 KILN_API bool kiln_tokenizer_in(const char *folder, char *path, size_t size);
+/* Of a file that kiln_tokenizer_open opens: "tokenizer.json", "SentencePiece .model", "GGUF",
+ * "llama2.c tokenizer.bin", or "unknown" where it cannot be read. */
+KILN_API const char *kiln_tokenizer_form(const char *path);
 /* "bytes", or the path it was read from: for messages and run.json. */
 KILN_API const char *kiln_tokenizer_name(const struct kiln_tokenizer *tok);
 /* Does it fit a model with that vocabulary? KILN_EINPUT with both sizes when not. Fits: equal

@@ -267,14 +267,16 @@ struct kiln_model {
     char path[4096];         /* of the weights, "" for a preset */
     char format[32];         /* as kiln_checkpoint_format, "" for a preset */
     enum kiln_dtype *dtypes; /* [n_tensors]: how they lie in the file; NULL for a preset */
+    bool adapted;            /* of a run that trained adapters: they are in the weights */
 };
 /* KILN_EINPUT when the file is absent: a name that is no preset is never random weights. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_open(const char *name, uint64_t seed,
                                                           struct kiln_model *out,
                                                           struct kiln_err *err);
 KILN_API void kiln_model_close(struct kiln_model *model);
-/* Add the adapters of a folder (kiln_lora_save's layout) to a model's weights. Errors are those of
- * kiln_lora_peek and kiln_lora_load; the model is as it was then. */
+/* Add the adapters of a folder (kiln_lora_save's layout) to a model's weights. KILN_EUSAGE for a
+ * model that has adapters in it; else errors are those of kiln_lora_peek and kiln_lora_load. The
+ * model is as it was then. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_adapt(struct kiln_model *model,
                                                            const char *folder,
                                                            struct kiln_err *err);
@@ -292,8 +294,11 @@ struct kiln_proof {
     size_t tokens;
 };
 /* Read a written model back and compare it with the model that was to be written: dims, every
- * weight (which must be, to the bit, what format and dtype make of it), logits. KILN_EDAMAGED names
- * the first tensor that is another. */
+ * weight (which must be, to the bit, what format and dtype make of it), logits, which must be
+ * finite and, where nothing was rounded, the same to the bit. KILN_EDAMAGED names the first tensor
+ * that is another; KILN_EINPUT: the model's own logits are not finite; KILN_EUNSUPPORTED: the
+ * rounded ones.
+ */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_prove(const struct kiln_model *model,
                                                            enum kiln_format format,
                                                            enum kiln_dtype dtype, const char *path,
@@ -302,7 +307,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_prove(const struct kiln_mod
 /* kiln_checkpoint_save with a tokenizer inside a GGUF file (NULL: none), the ids of its marks in
  * config.json, and the proof before the file has its name. chat: where the chat template lies that
  * goes into a GGUF file, as kiln_chat_open has it; NULL: none. Of `how`, prove, pairs, bos and eos
- * are not looked at. Errors are also those of a tokenizer that llama.cpp does not know. */
+ * are not looked at. Errors are also those of a tokenizer that llama.cpp does not know, or that
+ * reads back as another. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_model_save(
     const struct kiln_model *model, enum kiln_format format, const char *path,
     const struct kiln_tokenizer *tokenizer, const char *chat, const struct kiln_save_options *how,

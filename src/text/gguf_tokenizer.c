@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/gguf.h"
+#include "text/gguf_tokenizer.h"
 #include "text/merges.h"
 #include "text/normalizer.h"
 #include "text/tokenizer_files.h"
@@ -26,9 +26,13 @@ static const struct pre {
     const char *name, *pattern;
     bool ignore_merges, nfc;
 } pres[] = {
-    {"gpt-2", kiln_pattern_gpt2, false, false},   {"llama-bpe", kiln_pattern_llama3, true, false},
-    {"llama3", kiln_pattern_llama3, true, false}, {"llama-v3", kiln_pattern_llama3, true, false},
+    {"gpt-2", kiln_pattern_gpt2, false, false},
+    {"llama-bpe", kiln_pattern_llama3, true, false},
+    {"llama3", kiln_pattern_llama3, true, false},
+    {"llama-v3", kiln_pattern_llama3, true, false},
     {"qwen2", kiln_pattern_qwen2, false, true},
+    /* the same pattern in llama.cpp; what kiln learns has no normalizer */
+    {"stablelm2", kiln_pattern_qwen2, false, false},
 };
 
 /* ---- reading ------------------------------------------------------------------------------ */
@@ -297,14 +301,42 @@ struct writer {
     int32_t *type;
 };
 
-static const char *pre_of(const struct kiln_parts *p) {
+/* Nothing but NFC, or nothing: what llama.cpp's names stand for. */
+static bool is_normalized(const struct kiln_parts *p, bool nfc) {
+    return nfc ? p->n_rewrites == 1 && p->rewrite[0].kind == KILN_REWRITE_NFC : p->n_rewrites == 0;
+}
+
+/* One of the pattern, if there is, with the normalizer. */
+static const struct pre *pre_of(const struct kiln_parts *p) {
+    const struct pre *found = NULL;
     for (size_t i = 0; i < sizeof pres / sizeof pres[0] && p->n_splits == 1; i++) {
         if (strcmp(pres[i].pattern, p->split[0].pattern) == 0 && !p->split[0].literal &&
             p->split[0].behaviour == KILN_CUT_ISOLATED && !p->split[0].invert) {
-            return pres[i].name;
+            found = found == NULL || !is_normalized(p, found->nfc) ? &pres[i] : found;
         }
     }
-    return NULL;
+    return found;
+}
+
+/* A name stands for all three: the pattern, the normalizer, and whether a word that is a piece is
+ * looked up before it is merged. */
+static enum kiln_status check_pre(const struct kiln_tokenizer *tok, struct kiln_err *err) {
+    const struct kiln_parts *p = &tok->parts;
+    const struct pre *pre = pre_of(p);
+    KILN_REQUIRE(pre != NULL, err, KILN_EUNSUPPORTED,
+                 "tokenizer %s: llama.cpp has no name for the pattern that it cuts words by "
+                 "(\"%.100s\"); GGUF cannot hold it",
+                 tok->name, p->n_splits > 0 ? p->split[0].pattern : "none");
+    KILN_REQUIRE(is_normalized(p, pre->nfc), err, KILN_EUNSUPPORTED,
+                 "tokenizer %s: llama.cpp's %s, whose pattern it has, stands for %s, and its "
+                 "normalizer is another; GGUF cannot hold it",
+                 tok->name, pre->name, pre->nfc ? "the normalizer NFC" : "no normalizer");
+    KILN_REQUIRE(p->ignore_merges == pre->ignore_merges, err, KILN_EUNSUPPORTED,
+                 "tokenizer %s: llama.cpp's %s, whose pattern it has, stands for ignore_merges "
+                 "%s, and its ignore_merges is %s; GGUF cannot hold it",
+                 tok->name, pre->name, pre->ignore_merges ? "true" : "false",
+                 p->ignore_merges ? "true" : "false");
+    return KILN_OK;
 }
 
 static enum kiln_status check(const struct kiln_tokenizer *tok, size_t vocab,
@@ -312,13 +344,10 @@ static enum kiln_status check(const struct kiln_tokenizer *tok, size_t vocab,
     const struct kiln_parts *p = &tok->parts;
     bool bytes = p->spelling == KILN_SPELL_BYTES;
     KILN_TRY(kiln_tokenizer_fits(tok, vocab, err));
-    KILN_REQUIRE(!bytes || pre_of(p) != NULL, err, KILN_EUNSUPPORTED,
-                 "tokenizer %s: llama.cpp has no name for the pattern that it cuts words by "
-                 "(\"%.100s\"); GGUF cannot hold it",
-                 tok->name, p->n_splits > 0 ? p->split[0].pattern : "none");
-    bool known = p->n_rewrites == 0 ||
-                 (bytes && p->n_rewrites == 1 && p->rewrite[0].kind == KILN_REWRITE_NFC);
-    KILN_REQUIRE(known && (bytes || p->n_splits == 0), err, KILN_EUNSUPPORTED,
+    if (bytes) {
+        return check_pre(tok, err);
+    }
+    KILN_REQUIRE(p->n_rewrites == 0 && p->n_splits == 0, err, KILN_EUNSUPPORTED,
                  "tokenizer %s: its normalizer or pre-tokenizer has no place in GGUF", tok->name);
     return KILN_OK;
 }
@@ -448,7 +477,7 @@ static enum kiln_status put_all(struct writer *w, struct kiln_err *err) {
     bool bytes = p->spelling == KILN_SPELL_BYTES;
     KILN_TRY(kiln_gguf_put_text(w->pairs, KEY("model"), bytes ? "gpt2" : "llama", err));
     if (bytes) {
-        KILN_TRY(kiln_gguf_put_text(w->pairs, KEY("pre"), pre_of(p), err));
+        KILN_TRY(kiln_gguf_put_text(w->pairs, KEY("pre"), pre_of(p)->name, err));
     }
     KILN_TRY(put_tokens(w, err));
     if (bytes) {

@@ -213,8 +213,6 @@ struct kiln_merge_table {
 
 struct kiln_regex;
 struct kiln_finder;
-struct kiln_gguf;
-struct kiln_gguf_pairs;
 
 struct kiln_tokenizer {
     struct kiln_parts parts;
@@ -246,18 +244,6 @@ KILN_MUST_CHECK enum kiln_status kiln_tokenizer_make(struct kiln_parts *parts, c
 KILN_MUST_CHECK enum kiln_status kiln_tokenizer_build(struct kiln_vocabulary *v, const char *name,
                                                       struct kiln_tokenizer **out,
                                                       struct kiln_err *err);
-/* The tokenizer of an open GGUF file; `name` is the file's. */
-KILN_MUST_CHECK enum kiln_status kiln_gguf_tokenizer_read(const struct kiln_gguf *gguf,
-                                                          const char *name,
-                                                          struct kiln_tokenizer **out,
-                                                          struct kiln_err *err);
-/* Put the tokenizer's keys, as llama.cpp reads them, for a model of `vocab` ids (those beyond the
- * tokenizer's own are unused). KILN_EUNSUPPORTED names what llama.cpp does not know: a pattern, a
- * normalizer. */
-KILN_MUST_CHECK enum kiln_status kiln_gguf_tokenizer_put(const struct kiln_tokenizer *tok,
-                                                         size_t vocab,
-                                                         struct kiln_gguf_pairs *pairs,
-                                                         struct kiln_err *err);
 /* Set `crc` to that of the tokenizer.bin that would be saved. */
 KILN_MUST_CHECK enum kiln_status kiln_tokenizer_stamp(struct kiln_tokenizer *tok,
                                                       struct kiln_err *err);

@@ -59,6 +59,29 @@ static open_fn form_of(const char *path, const struct kiln_map *map) {
     return kiln_llama2c_tokenizer_open;
 }
 
+const char *kiln_tokenizer_form(const char *path) {
+    static const struct {
+        open_fn open;
+        const char *name;
+    } forms[] = {
+        {kiln_gguf_tokenizer_open, "GGUF"},
+        {kiln_json_tokenizer_open, "tokenizer.json"},
+        {kiln_sentencepiece_open, "SentencePiece .model"},
+    };
+    struct kiln_map map;
+    if (kiln_map_open(&map, path, NULL) != KILN_OK) {
+        return "unknown";
+    }
+    const open_fn open = form_of(path, &map);
+    kiln_map_close(&map);
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (open == forms[i].open) {
+            return forms[i].name;
+        }
+    }
+    return "llama2.c tokenizer.bin";
+}
+
 enum kiln_status kiln_tokenizer_open(const char *path, struct kiln_tokenizer **out,
                                      struct kiln_err *err) {
     struct kiln_map map;

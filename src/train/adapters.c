@@ -99,6 +99,10 @@ enum kiln_status kiln_model_adapt(struct kiln_model *model, const char *folder,
                                   struct kiln_err *err) {
     struct kiln_lora lora;
     struct kiln_model with;
+    KILN_REQUIRE(!model->adapted, err, KILN_EUSAGE,
+                 "--adapter %s: the adapters of the run that %s is of are in it already; leave it "
+                 "out, or name the model that the run began with",
+                 folder, model->name);
     KILN_TRY(kiln_lora_peek(folder, &lora, err));
     KILN_TRY(kiln_adapters_begin(&model->table->dims, &lora, &with, err));
     memcpy(with.weights, model->weights, model->table->size * sizeof *model->weights);

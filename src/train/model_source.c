@@ -96,6 +96,14 @@ static void folder_of(const char *path, char *out, size_t size) {
     }
 }
 
+/* Do the weights come from a run, or a checkpoint of one, that trained adapters? */
+static bool has_adapters(const struct kiln_model_source *source) {
+    char folder[4096];
+    folder_of(source->path, folder, sizeof folder);
+    return source->lora.rank > 0 ||
+           (lies_in(folder, "run.json") && lies_in(folder, "adapter/adapter_config.json"));
+}
+
 /* Does a resume.kiln beside a checkpoint's model.bin say that adapters belong to it? */
 static enum kiln_status find_adapters(struct kiln_model_source *out, struct kiln_err *err) {
     char folder[4096];
@@ -226,6 +234,7 @@ enum kiln_status kiln_model_open(const char *name, uint64_t seed, struct kiln_mo
         kiln_model_close(out);
         return status;
     }
+    out->adapted = source.preset == NULL && has_adapters(&source);
     out->accum = source.preset ? source.preset->accum : 0;
     kiln_model_source_name(&source, seed, out->name, sizeof out->name);
     memcpy(out->tokenizer, source.tokenizer, sizeof out->tokenizer);

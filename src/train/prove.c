@@ -13,7 +13,7 @@
 #include "model/gguf.h"
 #include "model/stored_dims.h"
 #include "text/chat.h"
-#include "text/text_int.h"
+#include "text/gguf_tokenizer.h"
 
 #define TOKENS                                                                         \
     16 /* enough for every position and weight to have its say, quick for large models \
@@ -23,6 +23,7 @@ struct proving {
     const struct kiln_model *model;
     const struct kiln_checkpoint *file;
     const char *path;
+    bool exact;               /* the dims are the same to the bit */
     struct kiln_table *table; /* with the dims of the file */
     float *weights;           /* of the file */
     struct kiln_proof *out;
@@ -30,7 +31,7 @@ struct proving {
 };
 
 /* As they would compute: all but rounding of fp32, where a format has another number for it. */
-static enum kiln_status compare_dims(const struct proving *p) {
+static enum kiln_status compare_dims(struct proving *p) {
     const struct kiln_stored_dims a = kiln_dims_store(&p->model->table->dims);
     const struct kiln_stored_dims b = kiln_dims_store(kiln_checkpoint_dims(p->file));
     size_t n;
@@ -50,6 +51,7 @@ static enum kiln_status compare_dims(const struct proving *p) {
         kiln_stored_text(&b, &fields[i], read, sizeof read);
         KILN_REQUIRE(same, p->err, KILN_EDAMAGED, "%s: %s %s reads back as %s", p->path,
                      fields[i].name, wrote, read);
+        p->exact = p->exact && whole[0] == whole[1];
     }
     return KILN_OK;
 }
@@ -109,11 +111,23 @@ static enum kiln_status listen_to(const struct proving *p, struct voice voices[2
             KILN_TRY(kiln_session_feed(voices[v].session, &token, 1, voices[v].logits, p->err));
         }
         for (size_t i = 0; i < vocab; i++) {
-            const double apart = fabs((double)voices[0].logits[i] - (double)voices[1].logits[i]);
-            p->out->logits = apart <= p->out->logits ? p->out->logits : apart; /* NaN stays */
+            const double a = (double)voices[0].logits[i], b = (double)voices[1].logits[i];
+            KILN_REQUIRE(isfinite(a), p->err, KILN_EINPUT,
+                         "%s: the model itself says no finite logits (token %zu, id %zu): its "
+                         "weights are of no use",
+                         p->path, t, i);
+            KILN_REQUIRE(isfinite(b), p->err, KILN_EUNSUPPORTED,
+                         "%s: as the dtype rounds the weights the logits are not finite (token "
+                         "%zu, id %zu); use f32",
+                         p->path, t, i);
+            p->out->logits = fmax(p->out->logits, fabs(a - b));
         }
     }
     p->out->tokens = n;
+    /* The same numbers in the same order. */
+    KILN_REQUIRE(!p->exact || p->out->weights > 0 || p->out->logits == 0, p->err, KILN_EDAMAGED,
+                 "%s: the weights read back as they were, and the logits differ by %g", p->path,
+                 p->out->logits);
     return KILN_OK;
 }
 
@@ -151,7 +165,8 @@ enum kiln_status kiln_model_prove(const struct kiln_model *model, enum kiln_form
     struct kiln_checkpoint *file = NULL;
     *out = (struct kiln_proof){0};
     KILN_TRY(kiln_checkpoint_open(path, &file, err));
-    struct proving p = {.model = model, .file = file, .path = path, .out = out, .err = err};
+    struct proving p = {
+        .model = model, .file = file, .path = path, .exact = true, .out = out, .err = err};
     enum kiln_status status = compare_dims(&p);
     if (status == KILN_OK) {
         status = read_back(&p);
@@ -173,12 +188,16 @@ enum kiln_status kiln_model_prove(const struct kiln_model *model, enum kiln_form
 struct saving {
     const struct kiln_model *model;
     enum kiln_format format;
+    const struct kiln_tokenizer *tokenizer; /* that is inside, or NULL */
     const struct kiln_save_options *how;
     struct kiln_proof *out;
 };
 
 static enum kiln_status prove_saved(void *context, const char *path, struct kiln_err *err) {
     const struct saving *saving = context;
+    if (saving->tokenizer != NULL && saving->format == KILN_FORMAT_GGUF) {
+        KILN_TRY(kiln_gguf_tokenizer_prove(saving->tokenizer, path, err));
+    }
     return kiln_model_prove(saving->model, saving->format, saving->how->dtype, path, saving->out,
                             err);
 }
@@ -192,7 +211,8 @@ enum kiln_status kiln_model_save(const struct kiln_model *model, enum kiln_forma
                                  const char *path, const struct kiln_tokenizer *tokenizer,
                                  const char *chat, const struct kiln_save_options *how,
                                  struct kiln_proof *out, struct kiln_err *err) {
-    struct saving saving = {.model = model, .format = format, .how = how, .out = out};
+    struct saving saving = {
+        .model = model, .format = format, .tokenizer = tokenizer, .how = how, .out = out};
     struct kiln_gguf_pairs pairs = {0};
     struct kiln_save_options all = *how;
     all.prove = prove_saved;

@@ -73,6 +73,12 @@ expect 0 "$KILN" train --model m.gguf --data chat.jsonl --steps 1 --seq 64 --bat
 cmp tuned/chat_template.jinja base/chat_template.jinja || fail 'a tuned .gguf lost its template'
 expect 0 "$KILN" eval m.gguf --data chat.jsonl
 
+# A mark that takes the blanks beside it: GGUF has no place for that.
+cp -r base strips && sed -i 's/"lstrip": false/"lstrip": true/' strips/tokenizer.json
+expect 1 "$KILN" convert run strips.gguf --tokenizer strips
+says stderr 'reads back as another'
+[ ! -e strips.gguf ] || fail 'it was written'
+
 # ---- where a template is looked for, and when it is needed ---------------------------------------
 
 # Beside the tokenizer, when the model has none; the model's own comes first.

@@ -55,6 +55,15 @@ base=("$KILN_DATA/stories260K.bin" --tokenizer "$KILN_DATA/tok512.bin")
 merged=$(loss_of whole)
 [ "$(loss_of "${base[@]}" --adapter whole/adapter)" = "$merged" ] || fail 'base plus adapter is not merged'
 [ "$(loss_of "${base[@]}")" != "$merged" ] || fail 'the adapters do nothing'
+# A run's adapters are in its model: never a second time.
+cp -r whole moved
+for model in whole whole/model.bin whole/checkpoints/step-30/model.bin moved; do
+    expect 2 "$KILN" eval $model --adapter whole/adapter --data plays.txt --windows 2 --tokenizer "$KILN_DATA/tok512.bin"
+    says stderr 'in it already'
+done
+expect 2 "$KILN" generate whole --adapter whole/adapter -p 'ROMEO' -n 8
+expect 2 "$KILN" convert whole twice.bin --adapter whole/adapter
+[ ! -e twice.bin ] || fail 'it was written'
 expect 0 "$KILN" convert whole adapter --only-adapter
 cmp adapter/adapter_model.safetensors whole/adapter/adapter_model.safetensors
 expect 0 "$KILN" convert "$KILN_DATA/stories260K.bin" merged.bin --adapter adapter

@@ -14,6 +14,7 @@
 #include "kiln_test.h"
 #include "model/gguf.h"
 #include "text/normalizer.h"
+#include "text/gguf_tokenizer.h"
 #include "text/text_int.h"
 #include "text/utf8.h"
 #include <utf8proc.h>
@@ -189,6 +190,7 @@ static void check_through_gguf(const char *from, size_t vocab) {
     CHECK_OK(kiln_gguf_end(&writer, &err), &err);
     CHECK_OK(kiln_durable_commit(&file, &err), &err);
     kiln_gguf_pairs_free(&pairs);
+    CHECK_OK(kiln_gguf_tokenizer_prove(tok, test_path("t.gguf"), &err), &err);
     struct kiln_tokenizer *again = open_ok(test_path("t.gguf"));
     CHECK_EQ(kiln_tokenizer_vocab(again), vocab);
     CHECK_EQ(kiln_tokenizer_eos(again), kiln_tokenizer_eos(tok));
@@ -200,9 +202,48 @@ static void check_through_gguf(const char *from, size_t vocab) {
     kiln_tokenizer_destroy(tok);
 }
 
+/* What llama.cpp's names for patterns stand for besides must be as it is, too. */
+static void check_no_gguf(struct kiln_tokenizer *tok, const char *why) {
+    struct kiln_err err;
+    struct kiln_gguf_pairs pairs = {0};
+    CHECK_FAILS(kiln_gguf_tokenizer_put(tok, kiln_tokenizer_vocab(tok), &pairs, &err),
+                KILN_EUNSUPPORTED, &err);
+    CHECK_CONTAINS(err.message, why);
+    kiln_gguf_pairs_free(&pairs);
+}
+
+static void take_pattern(struct kiln_tokenizer *tok, const char *pattern) {
+    kiln_free(tok->parts.split[0].pattern);
+    tok->parts.split[0].pattern = kiln_strdup(pattern);
+}
+
+TEST(what_a_name_in_gguf_does_not_stand_for_is_refused) {
+    struct kiln_tokenizer *tok = open_ok(test_data("tokenizers/gpt2bpe.json"));
+    tok->parts.ignore_merges = true;
+    check_no_gguf(tok, "gpt-2, whose pattern it has, stands for ignore_merges false");
+    take_pattern(tok, kiln_pattern_llama3);
+    tok->parts.ignore_merges = false;
+    check_no_gguf(tok, "llama-bpe, whose pattern it has, stands for ignore_merges true");
+    take_pattern(tok, kiln_pattern_gpt2);
+    CHECK(kiln_parts_add_rewrite(&tok->parts, KILN_REWRITE_NFC, NULL, false, NULL));
+    check_no_gguf(tok, "stands for no normalizer");
+    kiln_tokenizer_destroy(tok);
+}
+
 TEST(gpt2_goes_through_gguf_padded) { check_through_gguf("tokenizers/gpt2bpe.json", 50304); }
 TEST(tok512_goes_through_gguf) { check_through_gguf("tok512.bin", 512); }
 TEST(hf_story_goes_through_gguf) { check_through_gguf("hf-story", 2048); }
+
+TEST(another_tokenizer_in_a_gguf_is_told) {
+    struct kiln_err err;
+    struct kiln_tokenizer *tok = open_ok(test_data("tok512.bin"));
+    struct kiln_tokenizer *other = open_ok(test_data("tokenizers/gpt2bpe.json"));
+    CHECK_OK(kiln_gguf_tokenizer_prove(tok, test_data("stories260K.gguf"), &err), &err);
+    CHECK_FAILS(kiln_gguf_tokenizer_prove(other, test_data("stories260K.gguf"), &err),
+                KILN_EUNSUPPORTED, &err);
+    kiln_tokenizer_destroy(other);
+    kiln_tokenizer_destroy(tok);
+}
 
 TEST(the_tokenizer_inside_a_gguf_is_that_of_the_bin) {
     char *text;

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "base/mem.h"
@@ -188,6 +189,27 @@ static void check_same(const char *a, const char *b, float rms_eps, double toler
     CHECK(proof.logits <= tolerance);
     kiln_model_close(&one);
     kiln_model_close(&other);
+}
+
+/* Weights that are numbers and logits that are none: no proof. */
+TEST(a_model_without_finite_logits_is_not_written) {
+    struct kiln_model model;
+    struct kiln_proof proof;
+    struct kiln_err err;
+    const struct kiln_save_options how = {.dtype = KILN_DTYPE_F32};
+    CHECK_OK(kiln_model_open(test_data("stories260K.bin"), 1, &model, &err), &err);
+    for (size_t i = 0; i < model.table->n_tensors; i++) {
+        const struct kiln_tensor *t = &model.table->tensors[i];
+        for (size_t j = 0; t->rank == 1 && j < t->cols; j++) {
+            model.weights[t->offset + j] *= 1e30F; /* of the norms */
+        }
+    }
+    const char *path = test_path("wild.bin");
+    CHECK_FAILS(kiln_model_save(&model, KILN_FORMAT_LLAMA2C, path, NULL, NULL, &how, &proof, &err),
+                KILN_EINPUT, &err);
+    CHECK_CONTAINS(err.message, "no finite logits");
+    CHECK(access(path, F_OK) != 0);
+    kiln_model_close(&model);
 }
 
 TEST(a_folder_and_a_bin_of_one_model_say_the_same) {
