@@ -44,7 +44,7 @@ TEST(a_window_of_few_targets_has_a_smaller_scale) {
     CHECK_CLOSE(kiln_scale_share(3, 256), 0x1p-6, 0);
     CHECK_CLOSE(kiln_scale_share(1, 256), 0x1p-8, 0);
     CHECK_CLOSE(kiln_scale_share(0, 256), 1, 0);
-    for (double n = 1; n <= 1000; n++) { /* of a target, against those of a full window */
+    for (int n = 1; n <= 1000; n++) { /* of a target, against those of a full window */
         const double of_one = kiln_scale_share(n, 1000) * 1000 / n;
         CHECK(of_one >= 1 && of_one < 2);
     }
