@@ -97,10 +97,9 @@ bool kiln_may_cut(const struct kiln_tokenizer *tok, const char *text, size_t siz
 
 /* The last such place; 0: there is none. */
 static size_t last_cut(const struct kiln_tokenizer *tok, const char *text, size_t size, char kind) {
-    const char *c = text + size;
-    while ((c = memrchr(text, kind, (size_t)(c - text))) != NULL) {
-        const size_t at = (size_t)(c - text) + (kind == '\n');
-        if (kiln_may_cut(tok, text, size, at)) {
+    for (size_t i = size; i > 0; i--) {
+        const size_t at = i - 1 + (kind == '\n');
+        if (text[i - 1] == kind && kiln_may_cut(tok, text, size, at)) {
             return at;
         }
     }

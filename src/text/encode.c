@@ -86,6 +86,9 @@ void kiln_ids_free(struct kiln_ids *ids) {
 }
 
 static bool put_ids(struct kiln_ids *out, const uint32_t *id, size_t n) {
+    if (n == 0) {
+        return true; /* there may be no room yet, which memcpy minds */
+    }
     if (!kiln_ids_reserve(out, n)) {
         return false;
     }
