@@ -151,6 +151,42 @@ static bool ends_with(const char *path, const char *ending) {
     return n >= m && strcmp(path + n - m, ending) == 0;
 }
 
+/* Special tokens that chat's own configuration does not name, from what lies at, or beside, `path`
+ * (a folder, a file, a GGUF file; NULL: nothing does). */
+static enum kiln_status borrow_specials(struct kiln_chat *chat, const char *path,
+                                        struct kiln_err *err) {
+    struct kiln_chat other = {.config = NULL};
+    char beside[4300];
+    if (path == NULL || !kiln_path_exists(path) || strlen(path) > 4200) {
+        return KILN_OK;
+    }
+    if (is_gguf(path)) {
+        struct kiln_gguf *gguf;
+        KILN_TRY(kiln_gguf_open(path, &gguf, err));
+        other.config = json_object();
+        bool ok = true;
+        for (size_t i = 0; ok && i < KILN_CHAT_SPECIALS; i++) {
+            ok = take_special(other.config, gguf, gguf_ids[i], kiln_chat_specials[i]);
+        }
+        kiln_gguf_close(gguf);
+    } else {
+        snprintf(beside, sizeof beside, "%s", path);
+        char *slash = strrchr(beside, '/');
+        char *end = kiln_path_is_dir(path) ? beside + strlen(beside) : slash ? slash : beside;
+        snprintf(end, sizeof beside - (size_t)(end - beside), "%stokenizer_config.json",
+                 end == beside ? "" : "/");
+        KILN_TRY(read_config(beside, &other.config, err));
+    }
+    for (size_t i = 0; i < KILN_CHAT_SPECIALS; i++) {
+        json_t *token = json_object_get(other.config, kiln_chat_specials[i]);
+        if (token && kiln_chat_special(chat, kiln_chat_specials[i]) == NULL) {
+            json_object_set(chat->config, kiln_chat_specials[i], token);
+        }
+    }
+    json_decref(other.config);
+    return KILN_OK;
+}
+
 static enum kiln_status find(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
     if (kiln_path_is_dir(path)) {
         return from_folder(chat, path, err);
@@ -164,7 +200,8 @@ static enum kiln_status find(struct kiln_chat *chat, const char *path, struct ki
         KILN_TRY(read_config(path, &chat->config, err));
         return from_config(chat, path, err);
     }
-    return from_file(chat, path, err);
+    KILN_TRY(from_file(chat, path, err));
+    return borrow_specials(chat, path, err);
 }
 
 static enum kiln_status make_chat(const char *path, struct kiln_chat **out, struct kiln_err *err) {
@@ -209,45 +246,9 @@ static enum kiln_status open_found(const char *path, struct kiln_chat **out, str
     return KILN_OK;
 }
 
-/* Special tokens that chat's own configuration does not name, from what lies at, or beside, `path`
- * (a folder, a file, a GGUF file; NULL: nothing does). */
-static enum kiln_status borrow_specials(struct kiln_chat *chat, const char *path,
-                                        struct kiln_err *err) {
-    struct kiln_chat other = {.config = NULL};
-    char beside[4300];
-    if (path == NULL || !kiln_path_exists(path) || strlen(path) > 4200) {
-        return KILN_OK;
-    }
-    if (is_gguf(path)) {
-        struct kiln_gguf *gguf;
-        KILN_TRY(kiln_gguf_open(path, &gguf, err));
-        other.config = json_object();
-        bool ok = true;
-        for (size_t i = 0; ok && i < KILN_CHAT_SPECIALS; i++) {
-            ok = take_special(other.config, gguf, gguf_ids[i], kiln_chat_specials[i]);
-        }
-        kiln_gguf_close(gguf);
-    } else {
-        snprintf(beside, sizeof beside, "%s", path);
-        char *slash = strrchr(beside, '/');
-        char *end = kiln_path_is_dir(path) ? beside + strlen(beside) : slash ? slash : beside;
-        snprintf(end, sizeof beside - (size_t)(end - beside), "%stokenizer_config.json",
-                 end == beside ? "" : "/");
-        KILN_TRY(read_config(beside, &other.config, err));
-    }
-    for (size_t i = 0; i < KILN_CHAT_SPECIALS; i++) {
-        json_t *token = json_object_get(other.config, kiln_chat_specials[i]);
-        if (token && kiln_chat_special(chat, kiln_chat_specials[i]) == NULL) {
-            json_object_set(chat->config, kiln_chat_specials[i], token);
-        }
-    }
-    json_decref(other.config);
-    return KILN_OK;
-}
-
 static enum kiln_status open_named(const char *named, const char *model, const char *tokenizer,
                                    struct kiln_chat **out, struct kiln_err *err) {
-    const char *const beside[] = {named, tokenizer, model};
+    const char *const beside[] = {tokenizer, model};
     enum kiln_status status = kiln_chat_open(named, out, err);
     for (size_t i = 0; status == KILN_OK && i < sizeof beside / sizeof beside[0]; i++) {
         status = borrow_specials(*out, beside[i], err);

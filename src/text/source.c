@@ -149,7 +149,7 @@ static size_t unsure(const struct kiln_source *s) {
  * what comes behind them, as those at a document's end are dropped; but not for ever. */
 static size_t cut_at(const struct kiln_source *s, size_t sure, size_t most) {
     if (sure - s->at > most) {
-        return s->at + kiln_cut(s->options.tok, s->buffer + s->at, sure - s->at);
+        return s->at + kiln_cut(s->options.tok, s->buffer + s->at, most);
     }
     const size_t waiting = s->n - s->at;
     return waiting > 2 * most + READ_BYTES ? s->n - 16 : s->at;

@@ -115,7 +115,7 @@ expect 1 "$KILN" train --data none.txt --minutes 1
 expect 2 "$KILN" train --data text.txt --minutes 0
 expect 2 "$KILN" train --minutes 1
 mkdir bare
-cp run/model.bin bare/model.bin
+cp long/model.bin bare/model.bin
 expect 2 "$KILN" train --data text.txt --minutes 1 --model bare/model.bin
 says stderr --tokenizer
 expect 2 "$KILN" plan --data text.txt
