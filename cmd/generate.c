@@ -24,8 +24,9 @@ struct flags {
 static const struct option options[] = {
     {"prompt", 'p', OPTION_TEXT, "TEXT", "", "text to go on from", GROUP_TEXT, 0, 0,
      offsetof(struct flags, prompt)},
-    {"tokens", 'n', OPTION_COUNT, "N", "256", "tokens in all, the prompt's included", GROUP_TEXT, 1,
-     1 << 24, offsetof(struct flags, tokens)},
+    {"tokens", 'n', OPTION_COUNT, "N", "256",
+     "tokens in all, the prompt's included; with --chat, of the answer", GROUP_TEXT, 1, 1 << 24,
+     offsetof(struct flags, tokens)},
     {"temperature", 't', OPTION_REAL, "X", "1.0", "0 takes the likeliest token each time",
      GROUP_TEXT, 0, 100, offsetof(struct flags, temperature)},
     {"top-p", 0, OPTION_REAL, "X", "0.9", "draw among the likeliest that sum to this; 1 is all",

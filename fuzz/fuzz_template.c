@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     json_t *variables = json_loads(conversation, 0, NULL);
-    if (kiln_template_render(tpl, variables, &out, NULL) == KILN_OK) {
+    if (kiln_template_render(tpl, variables, 1, &out, NULL) == KILN_OK) {
         if (out.text[out.size] != '\0') {
             __builtin_trap();
         }

@@ -16,15 +16,15 @@
 
 struct kiln_generate_options {
     const char *prompt; /* "" or NULL: begin with BOS alone */
-    size_t tokens;      /* positions in all, prompt and BOS included, as llama2.c's -n counts;
-                         * 0 or more than the model's sequence: the sequence */
+    size_t tokens;      /* positions in all, prompt and BOS included, as llama2.c's -n counts; of
+                         * chat, those of the answer. 0 or more than the model's sequence: all */
     double temperature; /* 0 is greedy */
     double top_p;       /* nucleus (Holtzman et al. 2020); 0 or 1: all tokens */
     uint64_t seed;
     enum kiln_precision precision;
     size_t threads; /* 0: all processors */
     /* The prompt is a user's message, which the template writes; the answer alone is told, and it
-     * ends at the template's own end of a sequence, too. NULL: text that goes on */
+     * ends at the template's own end of a sequence or of an answer, too. NULL: text that goes on */
     const struct kiln_chat *chat;
     const char *system; /* of chat: a message in front of it; NULL: none */
 };

@@ -194,6 +194,11 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_prompt(const struct kiln_cha
                                                            const char *system, const char *user,
                                                            char **out, size_t *size,
                                                            struct kiln_err *err);
+/* The text that the template writes behind an answer, blanks at its ends left out: where it comes,
+ * the answer is over. "" where the template writes none. *out is for kiln_chat_free. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_end(const struct kiln_chat *chat,
+                                                        const char *system, char **out,
+                                                        struct kiln_err *err);
 /* Append the ids of a text that a template wrote, or of a part of one, which `begins` it or goes
  * on: no BOS but where it wrote one. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_chat_encode(const struct kiln_chat *chat,

@@ -15,6 +15,9 @@
 #include "text/text_int.h"
 #include "text/utf8.h"
 
+/* No sign of an answer's end is longer. */
+enum { STOP_BYTES = 64 };
+
 /* What a generation needs beside the session. */
 struct telling {
     struct kiln_session *session;
@@ -24,7 +27,9 @@ struct telling {
     struct kiln_ids prompt;
     size_t limit; /* positions */
     bool chat;
-    uint32_t turn_end; /* of chat: an id that ends the answer, or KILN_NO_ID */
+    uint32_t turn_end[2]; /* of chat: ids that end the answer, or KILN_NO_ID */
+    char *stop;           /* of chat: text that ends it; NULL, or "": none */
+    size_t n_stop;        /* bytes of it that were made and not told yet */
     kiln_piece_fn piece;
     void *context;
     char held[4]; /* the beginning of a character whose other bytes are ids to come */
@@ -86,6 +91,40 @@ static bool tell_bytes(struct telling *t, const char *piece, size_t size) {
     return size == 0 || t->piece(t->context, piece, size);
 }
 
+/* The longest beginning of `stop` that `text` ends with, shorter than all of it. */
+static size_t begun(const char *stop, const char *text, size_t size) {
+    size_t n = strlen(stop) - 1 < size ? strlen(stop) - 1 : size;
+    while (n > 0 && memcmp(stop, text + size - n, n) != 0) {
+        n--;
+    }
+    return n;
+}
+
+/* The same up to the text that ends an answer, which is not told; false behind it, too. What may be
+ * its beginning waits. */
+static bool tell_answer(struct telling *t, const char *piece, size_t size) {
+    const char *stop = t->stop != NULL ? t->stop : "";
+    const size_t length = strlen(stop);
+    if (length == 0) {
+        return tell_bytes(t, piece, size);
+    }
+    for (size_t i = 0; i < size; i++) {
+        char seen[STOP_BYTES + 1];
+        memcpy(seen, stop, t->n_stop);
+        seen[t->n_stop] = piece[i];
+        const size_t n = t->n_stop + 1;
+        if (n == length && memcmp(seen, stop, n) == 0) {
+            t->n_stop = 0;
+            return false;
+        }
+        t->n_stop = begun(stop, seen, n);
+        if (n > t->n_stop && !tell_bytes(t, seen, n - t->n_stop)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Hand a token's text to the caller; false when the caller has enough. */
 static bool tell(struct telling *t, uint32_t previous, uint32_t id) {
     size_t size;
@@ -93,7 +132,7 @@ static bool tell(struct telling *t, uint32_t previous, uint32_t id) {
     if (id == KILN_ID_EOS && t->tokenizer->parts.spelling == KILN_SPELL_LLAMA2C) {
         piece = kiln_piece(&t->tokenizer->parts.v, id, &size);
     }
-    return size == 0 || is_control(piece, size) || tell_bytes(t, piece, size);
+    return size == 0 || is_control(piece, size) || tell_answer(t, piece, size);
 }
 
 /* Tell the prompt, as far as there are positions: false when the caller has enough. */
@@ -110,10 +149,17 @@ static bool tell_prompt(struct telling *t) {
 
 /* What is held when nothing follows. */
 static void tell_rest(struct telling *t) {
+    if (t->n_stop > 0) {
+        (void)tell_bytes(t, t->stop, t->n_stop);
+    }
     if (t->n_held > 0) {
         (void)t->piece(t->context, t->held, t->n_held);
         t->n_held = 0;
     }
+}
+
+static bool ends_turn(const struct telling *t, uint32_t id) {
+    return t->chat && (id == t->turn_end[0] || id == t->turn_end[1]);
 }
 
 static enum kiln_status run(struct telling *t, struct kiln_generate_result *result,
@@ -129,8 +175,8 @@ static enum kiln_status run(struct telling *t, struct kiln_generate_result *resu
     uint32_t token = t->prompt.id[t->prompt.n - 1];
     for (;;) {
         uint32_t next = kiln_sample(&t->sampler, t->logits, result->tokens - 1);
-        if (next == bos || next == end || (t->chat && next == t->turn_end) ||
-            !tell(t, token, next) || result->tokens == t->limit) {
+        if (next == bos || next == end || ends_turn(t, next) || !tell(t, token, next) ||
+            result->tokens == t->limit) {
             break;
         }
         token = next;
@@ -143,24 +189,37 @@ static enum kiln_status run(struct telling *t, struct kiln_generate_result *resu
     return KILN_OK;
 }
 
-/* The prompt as the template writes it, and the id of the text that ends an answer. */
-static enum kiln_status prepare_chat(struct telling *t, const struct kiln_generate_options *options,
-                                     struct kiln_err *err) {
-    char *text;
-    size_t size;
-    const char *end = kiln_chat_eos(options->chat);
+/* The id of a text that is one token; KILN_NO_ID where it is not. */
+static enum kiln_status id_of(const struct telling *t, const struct kiln_chat *chat,
+                              const char *text, uint32_t *out, struct kiln_err *err) {
     struct kiln_ids ids = {0};
-    t->chat = true;
-    t->turn_end = KILN_NO_ID;
-    if (end) {
-        KILN_TRY(kiln_chat_encode(options->chat, t->tokenizer, end, strlen(end), false, &ids, err));
-        t->turn_end = ids.n == 1 ? ids.id[0] : KILN_NO_ID;
+    *out = KILN_NO_ID;
+    if (text != NULL && text[0] != '\0') {
+        KILN_TRY(kiln_chat_encode(chat, t->tokenizer, text, strlen(text), false, &ids, err));
+        *out = ids.n == 1 ? ids.id[0] : KILN_NO_ID;
         kiln_ids_free(&ids);
     }
-    KILN_TRY(kiln_chat_prompt(options->chat, options->system,
-                              options->prompt ? options->prompt : "", &text, &size, err));
+    return KILN_OK;
+}
+
+/* The prompt as the template writes it, and what ends an answer: the end of a sequence, what the
+ * template writes behind one, as an id or as text. */
+static enum kiln_status prepare_chat(struct telling *t, const struct kiln_generate_options *options,
+                                     struct kiln_err *err) {
+    const struct kiln_chat *chat = options->chat;
+    char *text;
+    size_t size;
+    t->chat = true;
+    KILN_TRY(kiln_chat_end(chat, options->system, &t->stop, err));
+    if (strlen(t->stop) > STOP_BYTES) {
+        t->stop[0] = '\0'; /* no sign, but a text of its own */
+    }
+    KILN_TRY(id_of(t, chat, kiln_chat_eos(chat), &t->turn_end[0], err));
+    KILN_TRY(id_of(t, chat, t->stop, &t->turn_end[1], err));
+    KILN_TRY(kiln_chat_prompt(chat, options->system, options->prompt ? options->prompt : "", &text,
+                              &size, err));
     const enum kiln_status status =
-        kiln_chat_encode(options->chat, t->tokenizer, text, size, true, &t->prompt, err);
+        kiln_chat_encode(chat, t->tokenizer, text, size, true, &t->prompt, err);
     kiln_chat_free(text);
     KILN_TRY(status);
     KILN_REQUIRE(t->prompt.n > 0, err, KILN_EINPUT, "the chat template writes no prompt");
@@ -184,7 +243,8 @@ static enum kiln_status prepare(struct telling *t, const struct kiln_generate_op
     KILN_REQUIRE(t->prompt.n <= seq, err, KILN_EINPUT,
                  "the prompt is %zu tokens, the model reads at most %zu; shorten the prompt",
                  t->prompt.n, seq);
-    t->limit = options->tokens && options->tokens < seq ? options->tokens : seq;
+    const size_t unseen = options->chat ? t->prompt.n : 0; /* nobody knows how long the prompt is */
+    t->limit = options->tokens && options->tokens < seq - unseen ? options->tokens + unseen : seq;
     t->logits = kiln_alloc(vocab, sizeof *t->logits);
     KILN_REQUIRE(t->logits, err, KILN_ENOMEM, "no memory for the scores of %zu tokens", vocab);
     return KILN_OK;
@@ -207,6 +267,7 @@ enum kiln_status kiln_session_generate(struct kiln_session *session,
     }
     kiln_sampler_close(&telling.sampler);
     kiln_ids_free(&telling.prompt);
+    kiln_chat_free(telling.stop);
     kiln_free(telling.logits);
     return status;
 }

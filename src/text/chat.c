@@ -50,33 +50,66 @@ static enum kiln_status write_messages(const struct kiln_chat *chat, const json_
     return status;
 }
 
-enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat, const char *system,
-                                  const char *user, char **out, size_t *size,
-                                  struct kiln_err *err) {
-    *out = NULL;
-    *size = 0;
-    KILN_TRY(kiln_chat_usable(chat, err));
+/* What the template makes of a message by a user, and of the answer to it where there is one. */
+static enum kiln_status write_turns(const struct kiln_chat *chat, const char *system,
+                                    const char *user, const char *answer, struct kiln_rendered *out,
+                                    struct kiln_err *err) {
+    const struct {
+        const char *role, *content;
+    } turns[] = {{"system", system}, {"user", user}, {"assistant", answer}};
     json_t *messages = json_array(), *object = json_object();
-    struct kiln_rendered text = {.text = NULL};
     bool ok = messages && object;
-    if (ok && system) {
-        ok = json_array_append_new(
-                 messages, json_pack("{s:s, s:s}", "role", "system", "content", system)) == 0;
+    *out = (struct kiln_rendered){.text = NULL};
+    for (size_t i = 0; ok && i < sizeof turns / sizeof turns[0]; i++) {
+        ok = turns[i].content == NULL ||
+             json_array_append_new(messages, json_pack("{s:s, s:s}", "role", turns[i].role,
+                                                       "content", turns[i].content)) == 0;
     }
-    ok = ok &&
-         json_array_append_new(messages,
-                               json_pack("{s:s, s:s}", "role", "user", "content", user)) == 0 &&
-         json_object_set(object, "messages", messages) == 0;
-    enum kiln_status status =
-        ok ? write_messages(chat, object, json_array_size(messages), true, 0, &text, err)
+    ok = ok && json_object_set(object, "messages", messages) == 0;
+    const enum kiln_status status =
+        ok ? write_messages(chat, object, json_array_size(messages), answer == NULL, 0, out, err)
            : KILN_FAIL(err, KILN_EINPUT, "chat: the prompt is not UTF-8");
     json_decref(messages);
     json_decref(object);
+    return status;
+}
+
+enum kiln_status kiln_chat_prompt(const struct kiln_chat *chat, const char *system,
+                                  const char *user, char **out, size_t *size,
+                                  struct kiln_err *err) {
+    struct kiln_rendered text;
+    *out = NULL;
+    *size = 0;
+    KILN_TRY(kiln_chat_usable(chat, err));
+    const enum kiln_status status = write_turns(chat, system, user, NULL, &text, err);
     *out = text.text;
     *size = text.size;
     text.text = NULL;
     kiln_rendered_free(&text);
     return status;
+}
+
+enum kiln_status kiln_chat_end(const struct kiln_chat *chat, const char *system, char **out,
+                               struct kiln_err *err) {
+    static const char answer[] = "kilnanswer"; /* a word that no template writes by itself */
+    static const char blanks[] = " \t\r\n";
+    struct kiln_rendered text;
+    *out = NULL;
+    KILN_TRY(kiln_chat_usable(chat, err));
+    KILN_TRY(write_turns(chat, system, "user", answer, &text, err));
+    const char *at = memmem(text.text, text.size, answer, sizeof answer - 1);
+    size_t begin = at ? (size_t)(at - text.text) + sizeof answer - 1 : text.size;
+    size_t end = text.size;
+    while (begin < end && strchr(blanks, text.text[begin]) != NULL) {
+        begin++;
+    }
+    while (end > begin && strchr(blanks, text.text[end - 1]) != NULL) {
+        end--;
+    }
+    *out = kiln_strndup(text.text + begin, end - begin);
+    kiln_rendered_free(&text);
+    KILN_REQUIRE(*out, err, KILN_ENOMEM, "chat template: out of memory");
+    return KILN_OK;
 }
 
 /* ---- answers

@@ -158,6 +158,7 @@ static enum kiln_status write_text(struct job *job, const struct kiln_piece *pie
 /* Prompts and answers are encoded one by one, as they are when the model is asked. */
 static enum kiln_status write_chat(struct job *job, const struct kiln_piece *piece,
                                    struct kiln_err *err) {
+    const struct kiln_chat *chat = job->options ? job->options->chat : NULL;
     size_t at = 0;
     bool begins = true;
     job->chat = true;
@@ -168,8 +169,8 @@ static enum kiln_status write_chat(struct job *job, const struct kiln_piece *pie
                            : i / 2 < piece->n_counted ? span->begin
                                                       : piece->size;
         const size_t before = job->ids.n;
-        KILN_TRY(kiln_chat_encode(job->options->chat, job->tok, piece->text + at, end - at, at == 0,
-                                  &job->ids, err));
+        KILN_TRY(
+            kiln_chat_encode(chat, job->tok, piece->text + at, end - at, at == 0, &job->ids, err));
         *(counts ? &job->answers : &job->prompts) += job->ids.n - before;
         KILN_TRY(mark(job, counts, begins && job->ids.n > before, err));
         begins &= job->ids.n == before;

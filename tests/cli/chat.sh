@@ -127,6 +127,25 @@ says stderr 'none.gguf has no chat template'
 
 # ---- beside transformers -------------------------------------------------------------------------
 
+# ---- where an answer ends ------------------------------------------------------------------------
+
+# Its end is a text of several tokens, which the model has learned: it is not told, nor what follows.
+# With --chat -n counts the tokens of the answer.
+mkdir plain
+cp learned.json plain/tokenizer.json
+cat >plain/chat_template.jinja <<'T'
+{%- for m in messages %}{{ '[' + m.role + ']' + m.content + '[/done]\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '[assistant]' }}{% endif %}
+T
+for _ in $(seq 40); do
+    echo '{"messages": [{"role": "user", "content": "birds?"}, {"role": "assistant", "content": "[/old] trees, twice."}]}'
+done >plain.jsonl
+expect 0 "$KILN" train --data plain.jsonl --tokenizer plain "${small[@]}" --steps 120 --lr 1e-2 --out ends
+[ "$("$KILN" generate ends --chat -p 'birds?' -t 0 -n 60)" = '[/old] trees, twice.' ] ||
+    fail "the answer is $("$KILN" generate ends --chat -p 'birds?' -t 0 -n 60)"
+expect 0 "$KILN" generate ends --chat -p 'birds?' -t 0 -n 4
+says stdout '[/'
+
 need_python transformers
 cat >compare.py <<'E'
 import json, struct, sys
