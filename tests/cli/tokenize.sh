@@ -58,7 +58,7 @@ says stdout 'old trees'
 # bytes that are no UTF-8 are kept, and said
 printf 'a \377\376 b\303\n' >bad.txt
 expect 0 "$KILN" tokenize bad.txt -o bad.tok
-says stdout '3 bytes of the text are not UTF-8'
+says stdout '3 bytes are not UTF-8'
 expect 0 "$KILN" tokenize bad.txt --ids --tokenizer bytes
 mv stdout bad.ids
 expect 0 "$KILN" tokenize bad.ids --decode --tokenizer bytes
