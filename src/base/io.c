@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -334,6 +335,22 @@ bool kiln_path_exists(const char *path) {
 bool kiln_path_is_dir(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* Where the last bytes of `path` begin, as many as `ending` has; NULL: it is shorter. */
+static const char *tail_of(const char *path, const char *ending) {
+    const size_t n = strlen(path), m = strlen(ending);
+    return n >= m ? path + n - m : NULL;
+}
+
+bool kiln_path_ends(const char *path, const char *ending) {
+    const char *tail = tail_of(path, ending);
+    return tail != NULL && strcmp(tail, ending) == 0;
+}
+
+bool kiln_path_ends_any_case(const char *path, const char *ending) {
+    const char *tail = tail_of(path, ending);
+    return tail != NULL && strcasecmp(tail, ending) == 0;
 }
 
 /* What is written into it must not be lost with its name. */

@@ -51,6 +51,9 @@ KILN_MUST_CHECK enum kiln_status kiln_write_file(const char *path, const void *d
 
 bool kiln_path_exists(const char *path);
 bool kiln_path_is_dir(const char *path);
+/* Does its name end so? The second takes capitals for small letters. */
+bool kiln_path_ends(const char *path, const char *ending);
+bool kiln_path_ends_any_case(const char *path, const char *ending);
 /* mkdir with all its parents; an existing folder is fine. */
 KILN_MUST_CHECK enum kiln_status kiln_make_dirs(const char *path, struct kiln_err *err);
 /* fsync a folder, so that names created in it survive a power cut. */

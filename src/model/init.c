@@ -45,9 +45,8 @@ static void init_some(const struct init *init, size_t index, size_t first, size_
 
 enum { TASK = 1 << 16 }; /* elements of a tensor that one task fills */
 
-static size_t elements(const struct kiln_tensor *tensor) { return tensor->rows * tensor->cols; }
 static size_t tasks(const struct kiln_tensor *tensor) {
-    return (elements(tensor) + TASK - 1) / TASK;
+    return (kiln_elements(tensor) + TASK - 1) / TASK;
 }
 
 static void run_task(void *context, size_t task, size_t thread) {
@@ -57,7 +56,7 @@ static void run_task(void *context, size_t task, size_t thread) {
     for (; task >= tasks(tensor); tensor++) {
         task -= tasks(tensor);
     }
-    const size_t first = task * TASK, rest = elements(tensor) - first;
+    const size_t first = task * TASK, rest = kiln_elements(tensor) - first;
     init_some(init, (size_t)(tensor - init->table->tensors), first, rest < TASK ? rest : TASK);
 }
 

@@ -76,8 +76,6 @@ const struct kiln_tensor *kiln_walk_next(struct kiln_walk *walk) {
     return NULL;
 }
 
-static size_t elements(const struct kiln_tensor *tensor) { return tensor->rows * tensor->cols; }
-
 /* Elements of one frequency table. */
 static size_t freq_size(const struct kiln_dims *dims) { return dims->seq * (dims->head_size / 2); }
 
@@ -153,9 +151,9 @@ static enum kiln_status llama2c_load(const struct kiln_checkpoint *checkpoint,
         if (tensor->role == KILN_HEAD) { /* the tables lie before it */
             from += 2 * freq_size(&checkpoint->dims) * sizeof(float);
         }
-        memcpy(weights + tensor->offset, from, elements(tensor) * sizeof *weights);
+        memcpy(weights + tensor->offset, from, kiln_elements(tensor) * sizeof *weights);
         KILN_TRY(kiln_checkpoint_finite(checkpoint, tensor, weights + tensor->offset, err));
-        from += elements(tensor) * sizeof(float);
+        from += kiln_elements(tensor) * sizeof(float);
     }
     return KILN_OK;
 }
@@ -174,8 +172,8 @@ enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table, const float
     struct kiln_walk walk = walk_of(table);
     const struct kiln_tensor *tensor;
     while ((tensor = kiln_walk_next(&walk)) != NULL) {
-        memcpy(weights + tensor->offset, data, elements(tensor) * sizeof *data);
-        data += elements(tensor);
+        memcpy(weights + tensor->offset, data, kiln_elements(tensor) * sizeof *data);
+        data += kiln_elements(tensor);
     }
     kiln_table_clear_gaps(table, weights);
     return KILN_OK;
@@ -253,7 +251,7 @@ static enum kiln_status write_body(struct kiln_durable *file, const struct kiln_
     struct kiln_walk walk = walk_of(table);
     const struct kiln_tensor *tensor;
     while ((tensor = kiln_walk_next(&walk)) != NULL) {
-        size_t bytes = elements(tensor) * sizeof *weights;
+        size_t bytes = kiln_elements(tensor) * sizeof *weights;
         KILN_TRY(kiln_durable_write(file, weights + tensor->offset, bytes, err));
         if (tensor->role == KILN_FINAL_NORM) {
             KILN_TRY(write_freqs(file, &table->dims, err));

@@ -33,8 +33,6 @@ struct header {
 };
 _Static_assert(sizeof(struct header) == 192, "the header has no padding");
 
-static size_t elements(const struct kiln_tensor *tensor) { return tensor->rows * tensor->cols; }
-
 /* ---- reading -------------------------------------------------------------------------------- */
 
 static bool own_recognizes(const struct kiln_checkpoint *checkpoint) {
@@ -83,9 +81,9 @@ static enum kiln_status own_load(const struct kiln_checkpoint *checkpoint,
     const unsigned char *from = checkpoint->map.data + sizeof(struct header);
     for (size_t i = 0; i < table->n_base; i++) { /* adapters are files of their own */
         const struct kiln_tensor *tensor = &table->tensors[i];
-        memcpy(weights + tensor->offset, from, elements(tensor) * sizeof *weights);
+        memcpy(weights + tensor->offset, from, kiln_elements(tensor) * sizeof *weights);
         KILN_TRY(kiln_checkpoint_finite(checkpoint, tensor, weights + tensor->offset, err));
-        from += elements(tensor) * sizeof(float);
+        from += kiln_elements(tensor) * sizeof(float);
     }
     return KILN_OK;
 }
@@ -110,7 +108,7 @@ static enum kiln_status write_all(struct kiln_durable *file, const struct kiln_t
     for (size_t i = 0; i < table->n_base; i++) { /* adapters are files of their own */
         const struct kiln_tensor *tensor = &table->tensors[i];
         KILN_TRY(kiln_durable_write(file, weights + tensor->offset,
-                                    elements(tensor) * sizeof *weights, err));
+                                    kiln_elements(tensor) * sizeof *weights, err));
     }
     return KILN_OK;
 }

@@ -5,10 +5,10 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/io.h"
 #include "model/checkpoint.h"
 #include "model/numbers.h"
 
@@ -20,15 +20,10 @@ static const struct kiln_save_format *const formats[KILN_FORMATS] = {
 
 const char *kiln_format_name(enum kiln_format format) { return formats[format]->name; }
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcasecmp(text + n - m, end) == 0;
-}
-
 enum kiln_format kiln_format_of(const char *path) {
-    return ends_with(path, ".bin")    ? KILN_FORMAT_LLAMA2C
-           : ends_with(path, ".gguf") ? KILN_FORMAT_GGUF
-                                      : KILN_FORMAT_HF;
+    return kiln_path_ends_any_case(path, ".bin")    ? KILN_FORMAT_LLAMA2C
+           : kiln_path_ends_any_case(path, ".gguf") ? KILN_FORMAT_GGUF
+                                                    : KILN_FORMAT_HF;
 }
 
 enum kiln_status kiln_format_check(enum kiln_format format, const struct kiln_dims *dims,

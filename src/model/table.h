@@ -17,6 +17,10 @@ void kiln_lora_lay_out(struct kiln_table *table);
 /* Set the elements between tensors to 0, so that equal weights are equal bytes. */
 void kiln_table_clear_gaps(const struct kiln_table *table, float *weights);
 
+static inline size_t kiln_elements(const struct kiln_tensor *tensor) {
+    return tensor->rows * tensor->cols;
+}
+
 struct kiln_pool;
 /* kiln_weights_init on all threads of a pool, which write its pages first; NULL: on the caller. The
  * same bits. */

@@ -144,10 +144,8 @@ static bool begins_with(const struct kiln_rendered *text, const struct kiln_rend
     return begin->size <= text->size && memcmp(text->text, begin->text, begin->size) == 0;
 }
 
-static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
 static size_t without_blanks(const char *text, size_t n) {
-    while (n > 0 && is_blank(text[n - 1])) {
+    while (n > 0 && kiln_is_blank(text[n - 1])) {
         n--;
     }
     return n;

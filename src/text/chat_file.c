@@ -117,16 +117,22 @@ static bool take_special(json_t *config, const struct kiln_gguf *gguf, const cha
     return json_object_set_new(config, name, json_stringn(text.data, text.size)) == 0;
 }
 
+static enum kiln_status take_specials(json_t *config, const struct kiln_gguf *gguf,
+                                      const char *path, struct kiln_err *err) {
+    for (size_t i = 0; i < KILN_CHAT_SPECIALS; i++) {
+        KILN_REQUIRE(take_special(config, gguf, gguf_ids[i], kiln_chat_specials[i]), err,
+                     KILN_EINPUT, "%s: token %s is not UTF-8", path, kiln_chat_specials[i]);
+    }
+    return KILN_OK;
+}
+
 static enum kiln_status from_gguf(struct kiln_chat *chat, const char *path, struct kiln_err *err) {
     struct kiln_gguf *gguf;
     struct kiln_gguf_string source;
     KILN_TRY(kiln_gguf_open(path, &gguf, err));
     enum kiln_status status = kiln_gguf_text(gguf, GGUF_KEY, &source, err);
-    for (size_t i = 0; status == KILN_OK && i < KILN_CHAT_SPECIALS; i++) {
-        if (!take_special(chat->config, gguf, gguf_ids[i], kiln_chat_specials[i])) {
-            status = KILN_FAIL(err, KILN_EINPUT, "%s: token %s is not UTF-8", path,
-                               kiln_chat_specials[i]);
-        }
+    if (status == KILN_OK) {
+        status = take_specials(chat->config, gguf, path, err);
     }
     if (status == KILN_OK) {
         status = keep(chat, path, source.data, source.size, err);
@@ -146,11 +152,6 @@ static bool gguf_has_one(const char *path) {
     return is;
 }
 
-static bool ends_with(const char *path, const char *ending) {
-    const size_t n = strlen(path), m = strlen(ending);
-    return n >= m && strcmp(path + n - m, ending) == 0;
-}
-
 /* Special tokens that chat's own configuration does not name, from what lies at, or beside, `path`
  * (a folder, a file, a GGUF file; NULL: nothing does). */
 static enum kiln_status borrow_specials(struct kiln_chat *chat, const char *path,
@@ -164,11 +165,12 @@ static enum kiln_status borrow_specials(struct kiln_chat *chat, const char *path
         struct kiln_gguf *gguf;
         KILN_TRY(kiln_gguf_open(path, &gguf, err));
         other.config = json_object();
-        bool ok = true;
-        for (size_t i = 0; ok && i < KILN_CHAT_SPECIALS; i++) {
-            ok = take_special(other.config, gguf, gguf_ids[i], kiln_chat_specials[i]);
-        }
+        const enum kiln_status status = take_specials(other.config, gguf, path, err);
         kiln_gguf_close(gguf);
+        if (status != KILN_OK) {
+            json_decref(other.config);
+            return status;
+        }
     } else {
         snprintf(beside, sizeof beside, "%s", path);
         char *slash = strrchr(beside, '/');
@@ -194,7 +196,7 @@ static enum kiln_status find(struct kiln_chat *chat, const char *path, struct ki
     if (is_gguf(path)) {
         return from_gguf(chat, path, err);
     }
-    if (ends_with(path, ".json")) {
+    if (kiln_path_ends(path, ".json")) {
         json_decref(chat->config);
         chat->config = NULL;
         KILN_TRY(read_config(path, &chat->config, err));

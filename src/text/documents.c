@@ -7,8 +7,6 @@
 
 #include "text/text_int.h"
 
-static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
 static void find_chunk_end(struct kiln_documents *it) {
     const char *end = NULL;
     if (it->separator != NULL && it->separator[0] != '\0' && it->pos < it->size) {
@@ -33,7 +31,7 @@ static size_t blank_line(const char *text, size_t from, size_t end) {
         }
         size_t at = (size_t)(newline - text);
         size_t next = at + 1;
-        while (next < end && is_blank(text[next]) && text[next] != '\n') {
+        while (next < end && kiln_is_blank(text[next]) && text[next] != '\n') {
             next++;
         }
         if (next < end && text[next] == '\n') {
@@ -53,7 +51,7 @@ static bool next_stretch(struct kiln_documents *it, size_t *from, size_t *to) {
     *to = it->chunk_end;
     if (it->blank_lines) {
         /* what is left of an empty line is no document */
-        while (*from < *to && is_blank(it->text[*from])) {
+        while (*from < *to && kiln_is_blank(it->text[*from])) {
             (*from)++;
         }
         *to = blank_line(it->text, *from, it->chunk_end);
@@ -72,10 +70,10 @@ static bool next_stretch(struct kiln_documents *it, size_t *from, size_t *to) {
 bool kiln_documents_next(struct kiln_documents *it, const char **document, size_t *size) {
     size_t from, to;
     while (next_stretch(it, &from, &to)) {
-        while (from < to && is_blank(it->text[from])) {
+        while (from < to && kiln_is_blank(it->text[from])) {
             from++;
         }
-        while (to > from && is_blank(it->text[to - 1])) {
+        while (to > from && kiln_is_blank(it->text[to - 1])) {
             to--;
         }
         if (from < to) {

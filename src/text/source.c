@@ -6,15 +6,13 @@
 #include "text/source.h"
 
 #include <string.h>
-#include <strings.h>
 
+#include "base/io.h"
 #include "base/mem.h"
 #include "text/text_int.h"
 #include "text/utf8.h"
 
 enum { READ_BYTES = 1 << 18, LOOK_BYTES = 1 << 12 };
-
-static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
 /* ---- the buffer --------------------------------------------------------------------------------
  */
@@ -61,7 +59,7 @@ static struct end blank_line(const struct kiln_source *s, size_t from, size_t to
     while ((newline = memchr(newline, '\n', to - (size_t)(newline - s->buffer))) != NULL) {
         const size_t at = (size_t)(newline - s->buffer);
         size_t next = at + 1;
-        while (next < s->n && is_blank(s->buffer[next]) && s->buffer[next] != '\n') {
+        while (next < s->n && kiln_is_blank(s->buffer[next]) && s->buffer[next] != '\n') {
             next++;
         }
         if (next < s->n && s->buffer[next] == '\n') {
@@ -116,7 +114,7 @@ static void give(struct kiln_source *s, size_t to, size_t next, bool ends,
 }
 
 static void skip_blanks(struct kiln_source *s) {
-    while (s->at < s->n && is_blank(s->buffer[s->at])) {
+    while (s->at < s->n && kiln_is_blank(s->buffer[s->at])) {
         s->at++;
     }
 }
@@ -124,7 +122,7 @@ static void skip_blanks(struct kiln_source *s) {
 /* A document that ends in the buffer; false where nothing but blanks is left of it. */
 static bool give_rest(struct kiln_source *s, struct end end, struct kiln_piece *piece) {
     size_t to = end.at;
-    while (to > s->at && is_blank(s->buffer[to - 1])) {
+    while (to > s->at && kiln_is_blank(s->buffer[to - 1])) {
         to--;
     }
     if (to == s->at) {
@@ -139,7 +137,7 @@ static bool give_rest(struct kiln_source *s, struct end end, struct kiln_piece *
 /* How far back a separator, or a line of blanks, may begin that is not whole yet. */
 static size_t unsure(const struct kiln_source *s) {
     size_t n = s->n - s->at < 16 ? s->n - s->at : 16;
-    while (n < s->n - s->at && is_blank(s->buffer[s->n - n - 1])) {
+    while (n < s->n - s->at && kiln_is_blank(s->buffer[s->n - n - 1])) {
         n++;
     }
     return n;
@@ -194,10 +192,8 @@ static enum kiln_status next_document(struct kiln_source *s, struct kiln_piece *
 
 bool kiln_text_is_jsonl(const char *path) {
     static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
-    const size_t n = strlen(path);
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        const size_t m = strlen(endings[i]);
-        if (n >= m && strcasecmp(path + n - m, endings[i]) == 0) {
+        if (kiln_path_ends_any_case(path, endings[i])) {
             return true;
         }
     }

@@ -294,6 +294,9 @@ size_t kiln_cut(const struct kiln_tokenizer *tok, const char *text, size_t size)
 
 /* ---- documents (documents.c) -------------------------------------------------------------- */
 
+/* Blanks around documents and answers. */
+static inline bool kiln_is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
 /* Walks the documents of a text: cut at every separator, blanks around them dropped, empty ones
  * skipped. */
 struct kiln_documents {

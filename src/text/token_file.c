@@ -7,7 +7,6 @@
  * that holds a bad one is searched.
  */
 #include <string.h>
-#include <strings.h>
 
 #include "base/crc32c.h"
 #include "base/io.h"
@@ -300,14 +299,9 @@ void kiln_token_file_copy(const struct kiln_token_file *file, size_t at, size_t 
     }
 }
 
-static bool ends_with(const char *path, const char *ending) {
-    size_t n = strlen(path);
-    size_t m = strlen(ending);
-    return n >= m && strcasecmp(path + n - m, ending) == 0;
-}
-
 bool kiln_token_file_is(const char *path) {
-    if (ends_with(path, ".bin") || ends_with(path, ".u16") || ends_with(path, ".tok")) {
+    if (kiln_path_ends_any_case(path, ".bin") || kiln_path_ends_any_case(path, ".u16") ||
+        kiln_path_ends_any_case(path, ".tok")) {
         return true;
     }
     struct kiln_map map;

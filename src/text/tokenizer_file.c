@@ -12,11 +12,6 @@
 #include "text/tokenizer_files.h"
 #include "text/tokenizer_json.h"
 
-static bool ends_with(const char *path, const char *ending) {
-    size_t size = strlen(path), n = strlen(ending);
-    return size >= n && strcmp(path + size - n, ending) == 0;
-}
-
 bool kiln_tokenizer_in(const char *folder, char *path, size_t size) {
     static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -50,10 +45,10 @@ static open_fn form_of(const char *path, const struct kiln_map *map) {
     if (map->size >= 4 && memcmp(map->data, "GGUF", 4) == 0) {
         return kiln_gguf_tokenizer_open;
     }
-    if (ends_with(path, ".json") || (is_json(map) && !ends_with(path, ".bin"))) {
+    if (kiln_path_ends(path, ".json") || (is_json(map) && !kiln_path_ends(path, ".bin"))) {
         return kiln_json_tokenizer_open;
     }
-    if (ends_with(path, ".model") || is_sentencepiece(map)) {
+    if (kiln_path_ends(path, ".model") || is_sentencepiece(map)) {
         return kiln_sentencepiece_open;
     }
     return kiln_llama2c_tokenizer_open;
@@ -129,11 +124,11 @@ enum kiln_status kiln_tokenizer_save(const struct kiln_tokenizer *tok, const cha
                                      struct kiln_err *err) {
     char *text;
     size_t size;
-    if (!ends_with(path, ".json")) {
+    if (!kiln_path_ends(path, ".json")) {
         return kiln_llama2c_tokenizer_save(tok, path, err);
     }
     KILN_TRY(kiln_json_tokenizer_text(tok, &text, &size, err));
     KILN_TRY(write_and_free(path, text, size, err));
-    bool usual = ends_with(path, "/tokenizer.json") || strcmp(path, "tokenizer.json") == 0;
+    bool usual = kiln_path_ends(path, "/tokenizer.json") || strcmp(path, "tokenizer.json") == 0;
     return usual ? save_config(tok, path, err) : KILN_OK;
 }
