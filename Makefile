@@ -26,7 +26,7 @@ endif
 HAVE_DNNL ?= $(shell $(CC) -E -include oneapi/dnnl/dnnl.h -x c /dev/null >/dev/null 2>&1 && echo 1)
 DEFS += -DKILN_HAVE_DNNL=$(if $(filter 1,$(HAVE_DNNL)),1,0)
 LIBS += $(if $(filter 1,$(HAVE_DNNL)),-ldnnl)
-LIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lzstd -lm -ldl -pthread
+LIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lzstd -lmicrohttpd -lm -ldl -pthread
 # Objective-C: on a Mac apple*.m belong to the library; on Linux they belong to the tests, with fakes
 # of Apple's classes, where gobjc and GNUstep are there. Clang builds C, gcc builds Objective-C.
 ifeq ($(shell uname -s),Darwin)
@@ -249,11 +249,10 @@ check-arm64:
 	else echo "check-arm64: skipped, this machine cannot build or run for 64-bit Arm;" \
 	    "scripts/setup --arm64 installs what it lacks"; fi
 
-## check: format, lint, order of rooms, headers, symbols, kernels for Arm; the tests with -Werror
+## check: format, lint, order of rooms, headers, symbols, two compilers with -Werror, kernels for Arm
 check:
 	@scripts/setup --lint
 	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
-	@$(MAKE) MODE=check run-tests
 
 C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
@@ -275,6 +274,7 @@ check-shell:
 check-build: $(BUILD)/libkiln.so
 	@CC="$(CC)" scripts/check-headers
 	@CC="$(CC)" scripts/check-symbols $<
+	@$(MAKE) MODE=check $(BUILD)/check/kiln-tests all >/dev/null
 	@$(MAKE) MODE=clang CC=clang $(BUILD)/clang/kiln-tests all >/dev/null
 
 SAN_ENV := CK_TIMEOUT_MULTIPLIER=10 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \

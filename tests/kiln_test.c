@@ -193,8 +193,11 @@ static void run_script(void) {
         SKIP("%s", reason);
     }
     if (pid < 0 || status != 0) {
-        kiln_test_fail(running->file, 1, WIFSIGNALED(status) ? "signal %d" : "exit status %d",
-                       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+        char last[512]; /* most often why: a long output may be cut by whoever keeps it */
+        read_output(last, sizeof(last), true);
+        kiln_test_fail(running->file, 1,
+                       WIFSIGNALED(status) ? "signal %d: %s" : "exit status %d: %s",
+                       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), last);
     }
 }
 

@@ -55,18 +55,20 @@ started() {
     pid=$!
     lines "$run" $((before + 1))
 }
-# lines RUN N: wait until the run has N lines of metrics and still goes on.
-lines() {
+# reached RUN N: wait until the run has N lines of metrics; false: it ended first, or just then.
+reached() {
     for _ in $(seq 3000); do
         if [ -e "$1/metrics.jsonl" ] && [ "$(wc -l <"$1/metrics.jsonl")" -ge "$2" ]; then
-            kill -0 "$pid" || fail "$1 ended before it could be disturbed"
-            return 0
+            kill -0 "$pid" 2>/dev/null
+            return
         fi
-        kill -0 "$pid" 2>/dev/null || { cat stderr; fail "$1 ended early"; }
+        kill -0 "$pid" 2>/dev/null || return 1
         sleep 0.01
     done
     fail "$1 does not get to step $2"
 }
+# lines RUN N: the same, and it must go on.
+lines() { reached "$@" || { cat stderr; fail "$1 ended before it could be disturbed"; }; }
 # ends CODE: the program in the background does.
 ends() {
     local got=0

@@ -110,6 +110,12 @@
        "off, exact: compile while computing, or delayed: a step behind")                          \
     XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
        "exec: the process replaces itself; relay: its successor starts early")                    \
+    XX(TEXT, on_spike, "on-spike", "record", 0, 0,                                                \
+       "a loss or gradient far off: record, skip, rollback or stop")                              \
+    XX(REAL, spike_z, "spike-z", "8", 1, 1e6, "deviations from the recent steps that are a spike") \
+    XX(COUNT, log_every, "log-every", "1", 1, 1000000000, "steps between lines where piped")      \
+    XX(FLAG, curve, "curve", "0", 0, 1, "draw the loss in the terminal as it goes")               \
+    XX(FLAG, tensorboard, "tensorboard", "0", 0, 1, "write TensorBoard's event files, too")       \
     XX(COUNT, trace_steps, "trace-steps", "4", 0, 1000000000,                                     \
        "first steps of the run that trace.json lists; 0 is none")                                 \
     XX(TEXT, state, "state", "", 0, 0, "folder for the state file (the run folder)")

@@ -326,6 +326,9 @@ static bool matters(enum kiln_setting_id id) {
         case KILN_SETTING_out:
         case KILN_SETTING_state:
         case KILN_SETTING_sim_time:
+        case KILN_SETTING_log_every:
+        case KILN_SETTING_curve:
+        case KILN_SETTING_tensorboard:
             return false;
         default: /* the plan decides no bits */
             return id < KILN_SETTING_budget || id > KILN_SETTING_restart;

@@ -29,6 +29,9 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_keep_checkpoints:
         case KILN_SETTING_prompt:
         case KILN_SETTING_trace_steps:
+        case KILN_SETTING_log_every:
+        case KILN_SETTING_curve:
+        case KILN_SETTING_tensorboard:
         case KILN_SETTING_budget: /* the plan: it decides no bits */
         case KILN_SETTING_load_budget:
         case KILN_SETTING_headroom:

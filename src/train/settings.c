@@ -26,6 +26,7 @@ static const char *const weight_modes[] = {"baked", "dynamic", NULL};
 static const char *const schedules[] = {"whole", "split", NULL};
 static const char *const overlaps[] = {"off", "exact", "delayed", NULL};
 static const char *const restarts[] = {"exec", "relay", NULL};
+static const char *const on_spikes[] = {"record", "skip", "rollback", "stop", NULL};
 
 #define SETTING_LINE(kind, name, flag_text, start, low, high, help_text) \
     {                                                                    \
@@ -51,6 +52,7 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     [KILN_SETTING_schedule].choices = schedules,
     [KILN_SETTING_overlap].choices = overlaps,
     [KILN_SETTING_restart].choices = restarts,
+    [KILN_SETTING_on_spike].choices = on_spikes,
 };
 /* clang-format on */
 

@@ -89,7 +89,7 @@ want 12
 started anybody "$KILN" train "${relay[@]}" --steps 12 --out "$PWD/anybody"
 deaths=0
 for at in 1 3 5 7 9; do
-    lines anybody $at
+    reached anybody $at || break
     victim=$(workers anybody | sort -R | head -n 1)
     ! kill -KILL "$victim" 2>/dev/null || deaths=$((deaths + 1))
 done
