@@ -112,7 +112,8 @@
        "exec: the process replaces itself; relay: its successor starts early")                    \
     XX(TEXT, on_spike, "on-spike", "record", 0, 0,                                                \
        "a loss or gradient far off: record, skip, rollback or stop")                              \
-    XX(REAL, spike_z, "spike-z", "8", 1, 1e6, "deviations from the recent steps that are a spike") \
+    XX(REAL, spike_z, "spike-z", "8", 0.01, 1e6,                                                  \
+       "deviations from the recent steps that are a spike")                                       \
     XX(COUNT, log_every, "log-every", "1", 1, 1000000000, "steps between lines where piped")      \
     XX(FLAG, curve, "curve", "0", 0, 1, "draw the loss in the terminal as it goes")               \
     XX(FLAG, tensorboard, "tensorboard", "0", 0, 1, "write TensorBoard's event files, too")       \
