@@ -180,6 +180,10 @@ struct kiln_setting {
     double least, most;
     size_t offset;              /* in struct kiln_settings */
     const char *const *choices; /* TEXT: the valid values, NULL at the end; NULL: any text */
+    /* For whoever helps with typing: values of a TEXT that are worth offering where others are
+     * valid, too (NULL: none), and whether it may name a file or a folder. */
+    const char *const *offers;
+    bool path;
 };
 KILN_API const struct kiln_setting *kiln_setting(enum kiln_setting_id id);
 /* The setting with that flag (without dashes), or -1. */

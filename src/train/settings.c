@@ -27,6 +27,11 @@ static const char *const schedules[] = {"whole", "split", NULL};
 static const char *const overlaps[] = {"off", "exact", "delayed", NULL};
 static const char *const restarts[] = {"exec", "relay", NULL};
 static const char *const on_spikes[] = {"record", "skip", "rollback", "stop", NULL};
+/* What is worth offering where more is valid. */
+static const char *const activations[] = {"all",    "boundary", "sqrt", "every:2", "every:4",
+                                          "inputs", "none",     "auto", NULL};
+static const char *const lora_targets[] = {"q,v", "q,k,v,o", "all", NULL};
+static const char *const profiles[] = {"m1-pro", "m3-max", "m4", "m5", NULL};
 
 #define SETTING_LINE(kind, name, flag_text, start, low, high, help_text) \
     {                                                                    \
@@ -53,6 +58,18 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     [KILN_SETTING_overlap].choices = overlaps,
     [KILN_SETTING_restart].choices = restarts,
     [KILN_SETTING_on_spike].choices = on_spikes,
+    [KILN_SETTING_activations].offers = activations,
+    [KILN_SETTING_lora_targets].offers = lora_targets,
+    [KILN_SETTING_profile].offers = profiles,
+    [KILN_SETTING_profile].path = true,
+    [KILN_SETTING_model].path = true,
+    [KILN_SETTING_adapter].path = true,
+    [KILN_SETTING_data].path = true,
+    [KILN_SETTING_val].path = true,
+    [KILN_SETTING_tokenizer].path = true,
+    [KILN_SETTING_chat_template].path = true,
+    [KILN_SETTING_out].path = true,
+    [KILN_SETTING_state].path = true,
 };
 /* clang-format on */
 
