@@ -286,6 +286,9 @@ __attribute__((format(printf, 3, 4))) static void say(char *notice, size_t size,
 /* What is to be said of a text: numbers first, for a notice may be cut. */
 static void tell(const char *path, const struct kiln_tokenize_report *r, char *notice,
                  size_t size) {
+    if (r->encoding != NULL) {
+        say(notice, size, "%s: %s; read as plain UTF-8", path, r->encoding);
+    }
     if (r->not_utf8 > 0) {
         say(notice, size, "%s: %" PRIu64 " bytes are not UTF-8; they are taken byte by byte", path,
             r->not_utf8);

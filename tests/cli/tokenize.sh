@@ -47,6 +47,15 @@ cmp two.bin llama2.bin || fail 'two texts teach characters otherwise'
 expect 0 "$KILN" tokenize --train-bpe 280 broken.txt -o broken.json
 says stdout '3 bytes of it are not UTF-8'
 
+# a byte order mark is dropped, UTF-16 is read, and it is said once
+printf '\357\273\277' | cat - text.txt >marked.txt
+{ printf '\377\376'; iconv -f UTF-8 -t UTF-16LE text.txt; } >wide.txt
+for text in marked wide; do
+    expect 0 "$KILN" tokenize --train-bpe 280 $text.txt -o $text.json
+    [ "$(grep -c 'read as plain UTF-8' stdout)" = 1 ] || { cat stdout; fail "$text: not said once"; }
+    cmp own.tokenizer.json $text.json || fail "$text: another vocabulary is learned"
+done
+
 # a run keeps the vocabulary, and what it generates is text of it
 expect 0 "$KILN" train --data text.txt --tokenizer tokenizer.json --model stories15m --dim 32 \
     --hidden 64 --heads 2 --kv-heads 2 --layers 1 --seq 32 --batch 4 --steps 120 --lr 1e-2 --out run
