@@ -64,6 +64,21 @@ expect 0 "$KILN" generate run -p 'The 7 birds sang' -n 40 --temperature 0
 says stdout 'The 7 birds sang to the'
 says stdout 'old trees'
 
+# ids without a word about their tokenizer: it lies beside them, by either name; another's is not taken
+tiny=(--model stories15m --dim 32 --hidden 64 --heads 2 --kv-heads 2 --layers 1 --seq 32 --batch 4 --steps 1)
+mkdir ids
+cp own.tok own.tokenizer.json ids
+expect 0 "$KILN" train --data ids/own.tok "${tiny[@]}" --out beside
+says stderr 'ids/own.tok: its tokenizer lies beside it, and is taken: ids/own.tokenizer.json'
+cmp own.tokenizer.json beside/tokenizer.json || fail 'the run has another tokenizer'
+mv ids/own.tokenizer.json ids/tokenizer.json
+expect 0 "$KILN" train --data ids/own.tok "${tiny[@]}" --out named
+cmp own.tokenizer.json named/tokenizer.json || fail 'tokenizer.json beside the ids is not found'
+cp llama2.bin ids/tokenizer.bin
+mv ids/tokenizer.json .
+expect 0 "$KILN" train --data ids/own.tok "${tiny[@]}" --out none
+[ ! -e none/tokenizer.bin ] && [ ! -e none/tokenizer.json ] || fail 'the tokenizer of other ids is taken'
+
 # bytes that are no UTF-8 are kept, and said
 printf 'a \377\376 b\303\n' >bad.txt
 expect 0 "$KILN" tokenize bad.txt -o bad.tok
