@@ -74,7 +74,8 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
                                   const struct kiln_chat *chat, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_trainer *t = &run->trainer;
-    char said[sizeof run->notice] = "";
+    char said[sizeof run->notice];
+    snprintf(said, sizeof said, "%s", run->notice); /* more comes behind it */
     bool too_short;
     const bool limited = s->data_tokens != KILN_UNSET;
     struct kiln_data_wish wish = {
@@ -102,9 +103,7 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
         wish.tokens = limited ? VALIDATION_MARGIN * s->eval_windows * (s->seq + 1) : 0;
         KILN_TRY(kiln_open_data(&wish, &t->val_data, said, sizeof said, &too_short, err));
     }
-    if (said[0]) {
-        memcpy(run->notice, said, sizeof said);
-    }
+    memcpy(run->notice, said, sizeof said);
     return KILN_OK;
 }
 
