@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "base/kill_point.h"
+#include "base/machine.h"
 #include "train/cost.h"
 #include "train/trainer_int.h"
 

@@ -14,6 +14,7 @@
 
 #include "base/io.h"
 #include "base/kill_point.h"
+#include "base/machine.h"
 #include "train/cost.h"
 #include "train/generation.h"
 #include "train/scale.h"
