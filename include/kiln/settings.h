@@ -161,6 +161,14 @@ struct kiln_turn {
 };
 enum { KILN_TURNS = 16 };
 
+/* --on-spike rollback: at step `at` (so many are done) the state was put back to the checkpoint
+ * there, and the data was not: from there on its position is `samples` further than steps say. All
+ * are kept, in order, so that it stays a pure function of settings and step. */
+struct kiln_jump {
+    uint64_t at, samples;
+};
+enum { KILN_JUMPS = 16 };
+
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
     KILN_SETTINGS(KILN_SETTING_MEMBER)
@@ -168,6 +176,8 @@ struct kiln_settings {
     enum kiln_origin origin[KILN_SETTING_COUNT];
     struct kiln_turn turn[KILN_TURNS];
     size_t n_turns;
+    struct kiln_jump jump[KILN_JUMPS];
+    size_t n_jumps;
 };
 
 /* One line of the table, for help and listings. */
