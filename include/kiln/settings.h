@@ -169,6 +169,13 @@ struct kiln_peak {
     double lr;
 };
 enum { KILN_PEAKS = 64 };
+/* --on-spike rollback: at step `at` (so many are done) the state was put back to the checkpoint
+ * there, and the data was not: from there on its position is `samples` further than steps say. All
+ * are kept, in order, so that it stays a pure function of settings and step. */
+struct kiln_jump {
+    uint64_t at, samples;
+};
+enum { KILN_JUMPS = 16 };
 
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
@@ -179,6 +186,8 @@ struct kiln_settings {
     size_t n_turns;
     struct kiln_peak peak[KILN_PEAKS];
     size_t n_peaks;
+    struct kiln_jump jump[KILN_JUMPS];
+    size_t n_jumps;
 };
 
 /* One line of the table, for help and listings. */

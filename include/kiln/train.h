@@ -54,8 +54,10 @@ struct kiln_step_record {
     bool surfaces;           /* of sim and ane: bytes that the host moved to and from surfaces */
     uint64_t surface_written_bytes, surface_read_bytes;
     double loss_scale; /* of a window whose targets all count; 0: the device wants none */
-    bool skipped;      /* the update was left out: the gradient overflowed */
-    double val_loss;   /* NaN where the step was not followed by an evaluation */
+    bool skipped;      /* the update was left out: the gradient overflowed, or --on-spike skip */
+    /* Deviations from the recent steps (docs/flight-recorder.md); NaN where too few are known. */
+    double loss_z, grad_norm_z;
+    double val_loss; /* NaN where the step was not followed by an evaluation */
     /* --overlap delayed: updates in the weights that val_loss is of; else -1 */
     int64_t val_generation;
 };
