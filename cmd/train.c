@@ -64,6 +64,7 @@ struct watch {
     bool unfinished; /* a progress line stands on the terminal without its newline */
     const struct kiln_settings *settings; /* whose steps may change on the way */
     struct kiln_progress progress;
+    struct kiln_recorder *recorder; /* of this process's own steps; NULL: not yet */
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
     double stall_ms, overlap_ms;
@@ -147,6 +148,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     if (!watch->silent) {
         tally(watch, record);
         worker_step();
+        kiln_recorder_step(watch->recorder, record);
     }
 }
 
@@ -171,6 +173,7 @@ static void on_sample(void *context, uint64_t step, const char *text) {
         printf("--- a sample after step %" PRIu64 "\n%s\n---\n", step, text);
         flush_or_stop();
     }
+    kiln_recorder_sample(watch->recorder, step, text);
 }
 
 static void on_checkpoint(void *context, uint64_t step, const char *path) {
@@ -180,6 +183,7 @@ static void on_checkpoint(void *context, uint64_t step, const char *path) {
         printf("saved step %" PRIu64 ": %s\n", step, path);
         flush_or_stop();
     }
+    kiln_recorder_checkpoint(watch->recorder, step);
 }
 
 static void on_notice(void *context, const char *text) {
@@ -385,13 +389,17 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
         const struct kiln_relay relay = {&watch, relay_start, relay_wait};
         kiln_run_set_relay(run, &relay);
     }
+    struct kiln_err ignored; /* no memory for a recorder: training does not need it */
+    (void)!kiln_recorder_open(info, on_notice, &watch, &watch.recorder, &ignored);
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
+    kiln_recorder_close(watch.recorder, status != KILN_ERESTART);
+    watch.recorder = NULL;
     if (status == KILN_ERESTART) {
         return status; /* the line goes on in the next process */
     }
     finish_line(&watch);
     if (flags->take_over != KILN_UNSET) {
-        struct kiln_err ignored; /* of a file that somebody took away: then it is these steps */
+        /* Ignored: a file that somebody took away; then it is these steps. */
         (void)tally_all(info->folder, flags->since, &watch, &ignored);
     }
     complete_end(&watch, now_s() - began);
