@@ -14,4 +14,10 @@ const char *kiln_human_tflop(double tflop, char *buffer, size_t size);
  * nothing, and the first finite one stands for all before it. mean NaN: there was none. */
 double kiln_smoothed(double mean, double loss);
 
+/* What a terminal makes of text (ECMA-48, SGR). */
+#define KILN_GREEN  "\033[32m"
+#define KILN_YELLOW "\033[33m"
+#define KILN_FAINT  "\033[2m"
+#define KILN_PLAIN  "\033[0m"
+
 #endif
