@@ -395,7 +395,8 @@ static enum kiln_status take_decisions(struct replay *r, struct kiln_settings *t
     r->sample =
         s->n_jumps > 0 ? kiln_rollback_sample(then, r->start.cursor.step) : r->start.cursor.sample;
     snprintf(path, sizeof path, "%s/run.json", r->folder);
-    return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, err);
+    return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, NULL,
+                               err);
 }
 
 /* A run that was resumed with other --steps has other learning rates from there on. */
