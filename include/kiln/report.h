@@ -9,6 +9,10 @@
 
 #include "kiln/train.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin. */
 struct kiln_progress {
     double smoothed; /* exponential mean of the loss, weight 0.1 a step */
@@ -45,5 +49,9 @@ struct kiln_report_end {
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
