@@ -4,22 +4,22 @@
 
 [ "$KILN" = "$ROOT/build/kiln" ] || skip 'the release build is what is installed'
 command -v pkg-config >/dev/null || skip 'pkg-config is absent'
-root=$PWD/root
-make -C "$ROOT" install-files DESTDIR="$root" PREFIX=/opt/kiln >install.log 2>&1 ||
+stage=$PWD/stage
+make -C "$ROOT" install-files DESTDIR="$stage" PREFIX=/opt/kiln >install.log 2>&1 ||
     { cat install.log; fail 'make install'; }
 for file in bin/kiln lib/libkiln.so lib/libkiln.a lib/pkgconfig/kiln.pc include/kiln/train.h \
     share/man/man1/kiln.1 share/man/man1/kiln-train.1 share/man/man1/kiln-mil-emit.1 \
     share/bash-completion/completions/kiln share/zsh/site-functions/_kiln \
     share/fish/vendor_completions.d/kiln.fish; do
-    [ -s "$root/opt/kiln/$file" ] || fail "$file is not installed"
+    [ -s "$stage/opt/kiln/$file" ] || fail "$file is not installed"
 done
-[ "$(find "$root/opt/kiln/include" -name '*.h' | wc -l)" = \
+[ "$(find "$stage/opt/kiln/include" -name '*.h' | wc -l)" = \
     "$(find "$ROOT/include" -name '*.h' | wc -l)" ] || fail 'headers are missing'
-! grep -rqF "$root" "$root/opt/kiln/share" "$root/opt/kiln/lib/pkgconfig" ||
+! grep -rqF "$stage" "$stage/opt/kiln/share" "$stage/opt/kiln/lib/pkgconfig" ||
     fail 'the folder of the installation is written into what it installs'
 
-export PKG_CONFIG_PATH=$root/opt/kiln/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
-export LD_LIBRARY_PATH=$root/opt/kiln/lib
+export PKG_CONFIG_PATH=$stage/opt/kiln/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage
+export LD_LIBRARY_PATH=$stage/opt/kiln/lib
 [ "$(pkg-config --modversion kiln)" = "$("$KILN" --version | cut -d ' ' -f 2)" ] ||
     fail 'kiln.pc has another version'
 cp "$ROOT/examples/"*.c .
@@ -36,7 +36,7 @@ if command -v g++ >/dev/null; then
 fi
 expect 2 ./finetune
 expect 1 ./finetune no.bin no.tok no.txt runs/mine
-says stderr 'no.bin'
+says stderr 'no.txt'
 [ ! -e runs ] || fail 'a run of nothing is left'
 
 need "$KILN_DATA/stories260K.bin"
