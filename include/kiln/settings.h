@@ -165,6 +165,15 @@ struct kiln_turn {
 };
 enum { KILN_TURNS = 16 };
 
+/* Whoever watches a run may change its peak learning rate (src/train/control.h): behind step `at`
+ * (so many are done) the whole schedule is that of --lr times lr over --lr, warm-up and end
+ * included. All are kept, in order, for the same reason. */
+struct kiln_peak {
+    uint64_t at;
+    double lr;
+};
+enum { KILN_PEAKS = 64 };
+
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
     KILN_SETTINGS(KILN_SETTING_MEMBER)
@@ -172,6 +181,8 @@ struct kiln_settings {
     enum kiln_origin origin[KILN_SETTING_COUNT];
     struct kiln_turn turn[KILN_TURNS];
     size_t n_turns;
+    struct kiln_peak peak[KILN_PEAKS];
+    size_t n_peaks;
 };
 
 /* One line of the table, for help and listings. */
