@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,6 +296,24 @@ enum kiln_status kiln_settings_set(struct kiln_settings *settings, enum kiln_set
     }
     settings->origin[id] = origin;
     return KILN_OK;
+}
+
+enum kiln_status kiln_settings_set_all(struct kiln_settings *settings, struct kiln_err *err, ...) {
+    enum kiln_status status = KILN_OK;
+    const char *flag;
+    va_list pairs;
+    va_start(pairs, err);
+    while (status == KILN_OK && (flag = va_arg(pairs, const char *)) != NULL) {
+        const int id = kiln_setting_find(flag);
+        const char *value = va_arg(pairs, const char *);
+        status =
+            id >= 0 && value != NULL
+                ? kiln_settings_set(settings, (enum kiln_setting_id)id, value, KILN_FROM_FLAG, err)
+                : KILN_FAIL(err, KILN_EUSAGE, "--%s: %s", flag,
+                            id < 0 ? "no setting has this name" : "a value is missing");
+    }
+    va_end(pairs);
+    return status;
 }
 
 /* The fewest digits that read back as the same number: 0.0003, not 0.00029999999999999997. */
