@@ -188,7 +188,9 @@ static void setting_text(const struct kiln_settings *settings, enum kiln_setting
                          size_t size) {
     char value[512];
     kiln_settings_text(settings, id, value, sizeof value);
-    const char *shown = value[0] != '\0' ? value : "none";
+    /* Unset is no number here, but a rule (train/samples.h). */
+    const char *unset = id == KILN_SETTING_sample_every ? "evaluations" : "none";
+    const char *shown = value[0] != '\0' ? value : unset;
     const bool bare = strpbrk(shown, " \t\n\"") == NULL;
     snprintf(out, size, bare ? "%s=%s" : "%s=\"%s\"", kiln_setting(id)->flag, shown);
 }

@@ -215,8 +215,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes &&
-        run->table->trained == 0) {
+    if (s->sample_every > 0 && s->sample_every != KILN_UNSET && run->tokenizer && packed &&
+        t->engine.plan.schedule.refreshes && run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));

@@ -20,6 +20,7 @@
 #include "train/cost.h"
 #include "train/generation.h"
 #include "train/merged.h"
+#include "train/samples.h"
 #include "train/scale.h"
 
 static void notice(const struct kiln_trainer *t, const char *text) {
@@ -384,60 +385,6 @@ static enum kiln_status evaluate(struct kiln_trainer *t, double *loss, struct ki
     return KILN_OK;
 }
 
-/* ---- samples and models ------------------------------------------------------------------------
- */
-
-struct sample_text {
-    char *text;
-    size_t n, room;
-};
-
-static bool add_piece(void *context, const char *piece, size_t size) {
-    struct sample_text *s = context;
-    if (s->n + size + 1 > s->room) {
-        size = s->room - s->n - 1;
-    }
-    memcpy(s->text + s->n, piece, size);
-    s->n += size;
-    s->text[s->n] = '\0';
-    return s->n + 1 < s->room;
-}
-
-static enum kiln_status sample(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    char text[8192] = "";
-    struct sample_text out = {text, 0, sizeof text};
-    struct kiln_generate_options options = {.prompt = t->settings->prompt,
-                                            .tokens = t->table->dims.seq,
-                                            .temperature = 0.8,
-                                            .top_p = 0.95,
-                                            .seed = t->settings->seed + step};
-    struct kiln_generate_result result;
-    struct kiln_session *session = t->session, *own = NULL;
-    struct kiln_merged merged = {.table = NULL};
-    enum kiln_status status = KILN_OK;
-    if (session) {
-        KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
-    } else {
-        /* Kernels come and go, or adapters are beside them: pack the weights for this sample. */
-        const struct kiln_session_options packs = {.packed = NULL};
-        KILN_TRY(
-            kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
-        status = kiln_session_open(merged.table, merged.weights, t->engine.pool, &packs, &own, err);
-        session = own;
-    }
-    if (status == KILN_OK) {
-        status =
-            kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
-    }
-    kiln_session_close(own);
-    kiln_merged_free(&merged);
-    KILN_TRY(status);
-    if (t->observer && t->observer->on_sample) {
-        t->observer->on_sample(t->observer->context, step, text);
-    }
-    return KILN_OK;
-}
-
 /* ---- checkpoints --------------------------------------------------------------------------------
  */
 
@@ -500,8 +447,8 @@ static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    if (t->tokenizer && every(step, t->settings->sample_every)) {
-        KILN_TRY(sample(t, step, err));
+    if (kiln_sample_due(t, step, evaluates(t, step))) {
+        KILN_TRY(kiln_sample_take(t, step, err));
     }
     if (every(step, t->settings->save_every) && step != t->settings->steps) {
         kiln_saver_begin(t->saver);
