@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "kiln/train.h"
+#include "kiln/view.h"
 
 /* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin; `columns` and
  * `colours` are the caller's to set, before any line. */

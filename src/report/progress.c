@@ -80,6 +80,10 @@ static double follow(double mean, double value, bool first) {
     return first || !isfinite(mean) ? value : mean + SMOOTHING * (value - mean);
 }
 
+double kiln_smoothed(double mean, double loss) {
+    return isfinite(loss) ? follow(mean, loss, false) : mean;
+}
+
 static void follow_step(struct kiln_progress *progress, const struct kiln_step_record *record) {
     const bool first = progress->steps_seen == 0;
     /* The first step also touches memory for the first time: it says little about the next. */

@@ -14,6 +14,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "train/merged.h"
+#include "train/trainer_int.h"
 
 /* Of the time since the one before a sample that nobody asked for may take so much ... */
 #define SHARE 0.01
@@ -209,12 +210,6 @@ static enum kiln_status tell(struct kiln_trainer *t, uint64_t step, struct telli
     return status;
 }
 
-static void notice(const struct kiln_trainer *t, const char *text) {
-    if (t->observer && t->observer->on_notice) {
-        t->observer->on_notice(t->observer->context, text);
-    }
-}
-
 /* It is no step's time, and tells nothing of how long steps take. */
 static void leave_out_time(struct kiln_trainer *t, double began) {
     const double now = kiln_now_s();
@@ -231,7 +226,7 @@ static void tell_all(struct kiln_trainer *t, uint64_t step, const char *text) {
     }
     if (!keep(t, step, t->samples.took, text) && !t->samples.none) {
         snprintf(why, sizeof why, "samples.jsonl: %s: samples are not kept", strerror(errno));
-        notice(t, why);
+        kiln_trainer_notice(t, why);
         t->samples.none = true;
     }
 }
@@ -255,7 +250,7 @@ enum kiln_status kiln_sample_take(struct kiln_trainer *t, uint64_t step, struct 
         return KILN_FAIL(err, status, "%s", own.message);
     }
     snprintf(why, sizeof why, "no samples at evaluations: %s", own.message);
-    notice(t, why);
+    kiln_trainer_notice(t, why);
     t->samples.none = true;
     return KILN_OK;
 }

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * outputs.c: what training writes beside its state: checkpoints, models (trainer_int.h).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "train/merged.h"
+#include "train/trainer_int.h"
+
+/* ---- checkpoints --------------------------------------------------------------------------------
+ */
+
+enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err) {
+    uint64_t step;
+    const char *path;
+    KILN_TRY(kiln_saver_wait(t->saver, &step, &path, err));
+    if (path && t->observer && t->observer->on_checkpoint) {
+        t->observer->on_checkpoint(t->observer->context, step, path);
+    }
+    return KILN_OK;
+}
+
+/* For PEFT, and for --adapter. */
+static enum kiln_status save_adapter(struct kiln_trainer *t, struct kiln_err *err) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/adapter", t->folder);
+    return kiln_lora_save(path, t->table, kiln_state_region(t->state, KILN_WEIGHTS),
+                          t->settings->model, true, err);
+}
+
+enum kiln_status kiln_outputs_model(struct kiln_trainer *t, struct kiln_err *err) {
+    char path[4200];
+    struct kiln_merged merged;
+    snprintf(path, sizeof path, "%s/model.bin", t->folder);
+    KILN_TRY(kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
+    const enum kiln_status status =
+        kiln_checkpoint_save_run(path, merged.table, merged.weights, err);
+    kiln_merged_free(&merged);
+    if (status == KILN_OK && t->table->trained > 0) {
+        KILN_TRY(save_adapter(t, err));
+    }
+    kiln_state_behind(t->state, KILN_WEIGHTS, 0, t->table->size);
+    return status;
+}
