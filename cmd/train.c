@@ -134,7 +134,9 @@ static void on_sample(void *context, uint64_t step, const char *text) {
     struct watch *watch = context;
     if (!watch->json) {
         screen_event(&watch->screen);
-        printf("--- a sample after step %" PRIu64 "\n%s\n---\n", step, text);
+        printf("--- a sample after step %" PRIu64 "\n", step);
+        output_text(text);
+        printf("\n---\n");
         screen_go_on(&watch->screen);
     }
     kiln_recorder_sample(watch->recorder, step, text);
