@@ -71,7 +71,7 @@ run_one() {
         timeout 150 bash -c "$text" >"$printed" 2>&1 </dev/null || got=$?
     fi
     if [ $got != "$code" ]; then
-        { echo "exit $got, not $code"; tail -n 12 "$printed"; } | wrong
+        wrong < <(echo "exit $got, not $code" && tail -n 12 "$printed")
         return
     fi
     shown=$here/shown/${where//\//_}

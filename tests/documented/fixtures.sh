@@ -7,7 +7,7 @@ mkdir fixtures
 cd fixtures
 
 # ---- texts and vocabularies ---------------------------------------------------------------------
-(cd "$ROOT" && cat README.md docs/*.md include/kiln/*.h src/text/*.h) >book.txt
+(cd "$ROOT" && cat README.md docs/*.md) >book.txt
 cp book.txt stories.txt
 head -c 60000 book.txt | tee more.txt held-out.txt TEXT >/dev/null
 for i in $(seq 400); do
@@ -19,14 +19,14 @@ for i in $(seq 400); do echo "{\"text\": \"Letter $i says that all is well, and 
 expect 0 "$KILN" tokenize book.txt --train-bpe 512 -o tok512.bin
 expect 0 "$KILN" tokenize book.txt --train-bpe 512 -o tokenizer.json
 expect 0 "$KILN" tokenize more.txt -o more.tok
-cp tok512.bin tok.bin
+for name in tok.bin tok2048.bin; do cp tok512.bin $name; done
 cp book.txt D
 cp tok512.bin T
 
 # ---- models of these vocabularies ---------------------------------------------------------------
 tiny=(--data more.txt --dim 32 --hidden 64 --heads 4 --kv-heads 2 --layers 2 --steps 1 --batch 1 --accum 1
     --eval-every 0)
-expect 0 "$KILN" train "${tiny[@]}" --seq 512 --tokenizer tok512.bin --out llama2c
+expect 0 "$KILN" train "${tiny[@]}" --seq 512 --tokenizer tok512.bin --steps 2 --save-every 1 --out llama2c
 for name in stories260K.bin stories110M.bin story656K.bin model.bin m.bin IN; do
     cp llama2c/model.bin $name
 done
@@ -56,8 +56,10 @@ done
 mkdir -m 700 staged
 TEMP=$PWD/staged "$KILN_TEST_PROGRAM" train "${tiny[@]}" --seq 32 --device ane --out ane >stdout 2>&1 &&
     fakes=yes
+# llama2.c, where LLAMA2C names a checkout of it, as for bench/peers/generate.
+[ ! -e "${LLAMA2C:-}/run.c" ] || gcc -O1 -w -o run "$LLAMA2C/run.c" -lm
 export TEMP=$PWD/staged # GNUstep's NSTemporaryDirectory
-find . -mindepth 1 -printf '%P\n' | grep -vE '^(stdout|stderr|runs|runs/demo|staged|.*/.*/.*|(RUN|MODEL|Q|hf|llama2c|learned|gpu|ane|DIR|REF)[^/]*/.*)$' >../names
+find . -mindepth 1 -printf '%P\n' | grep -vE '^(stdout|stderr|run|runs|runs/demo|staged|.*/.*/.*|(RUN|MODEL|Q|hf|llama2c|learned|gpu|ane|DIR|REF)[^/]*/.*)$' >../names
 printf '%s\n' runs/demo/run >>../names
 cd ..
 
@@ -67,6 +69,7 @@ sandbox() {
     mkdir -p "$1/bin" "$1/build" "$1/shm"
     for name in bench scripts profiles; do ln -s "$ROOT/$name" "$1/$name"; done
     for name in bin/kiln build/kiln A B; do ln -s "$PWD/$1/program" "$1/$name"; done
+    [ ! -e fixtures/run ] || cp fixtures/run "$1/bin/run"
     # Of make only what it would do: that there is such a target.
     printf '#!/bin/sh\nexec %s -C "%s" -n "$@" >/dev/null\n' "$real_make" "$ROOT" >"$1/bin/make"
     chmod +x "$1/bin/make"

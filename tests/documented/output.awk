@@ -31,9 +31,9 @@ function pattern(s,    i, c, out) {
     return "^" out "$"
 }
 
-{ $0 = squeeze($0) }
+{ raw = $0; $0 = squeeze($0) }
 $0 == "" { next }
-FNR == NR { shown[++m] = $0; star[m] = $0 == "..." || (any != "" && $0 ~ any); want[m] = star[m] ? "" : pattern($0); next }
+FNR == NR { shown[++m] = $0; star[m] = $0 == "..." || (any != "" && raw ~ any); want[m] = star[m] ? "" : pattern($0); next }
 { printed[++n] = $0 }
 END {
     i = j = 1

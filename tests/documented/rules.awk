@@ -12,7 +12,7 @@ function fail(text) { print text; bad = 1 }
 FNR == NR {
     if (/^#/ || /^ *$/) next
     n = split($0, part, /   *\|   */)
-    want = part[1] ~ /^(not|shape)$/ ? 3 : 4
+    want = part[1] ~ /^(not|shape|fakes)$/ ? 3 : 4
     if (n != want || part[1] !~ /^(less|not|exit|fakes|needs|shape|any)$/) {
         fail("table, line " FNR ": " n " columns of \"" part[1] "\"; the table says what there is")
         next
@@ -29,9 +29,10 @@ FNR == 1 { FS = "\037"; $0 = $0 "" }
     code = 0; program = shape = any = reason = ""
     for (i = 1; i <= rules; i++) {
         if (text !~ matches[i] || (avoids[i] != "" && text ~ avoids[i])) continue
+        if (kind == "name" && how[i] != "not") continue
         used[i] = 1
         reason = why[i]
-        if (how[i] == "less") { sub(matches[i], what[i], text); if (kind == "name") kind = "run" }
+        if (how[i] == "less") { sub(matches[i], what[i], text) }
         if (how[i] == "not") { kind = "not"; break }
         if (how[i] == "exit") code = what[i]
         if (how[i] == "fakes") kind = "fakes"
