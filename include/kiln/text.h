@@ -13,6 +13,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* No such id. */
 #define KILN_NO_ID UINT32_MAX
 
@@ -359,5 +363,9 @@ KILN_API void kiln_data_window_starts(const struct kiln_data *data, enum kiln_sp
 KILN_API size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample);
 KILN_API size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,
                                          size_t window);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
