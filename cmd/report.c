@@ -5,6 +5,7 @@
 #include "kiln/report.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,8 +51,14 @@ static enum kiln_status tell(const struct call *call, struct kiln_view *const *v
     if (!flags->json) {
         for (size_t i = 0; i < n; i++) {
             const struct kiln_view_summary s = kiln_view_summary(views[i]);
-            printf("%s: step %" PRIu64 " of %" PRIu64 ", loss %.4f\n", kiln_view_folder(views[i]),
-                   s.step, s.total, s.smoothed);
+            printf("%s: step %" PRIu64, kiln_view_folder(views[i]), s.step);
+            if (s.total > 0) {
+                printf(" of %" PRIu64, s.total);
+            }
+            if (isfinite(s.smoothed)) {
+                printf(", loss %.4f", s.smoothed);
+            }
+            printf("\n");
         }
         printf("page: %s, %s\n", path, kiln_human_bytes(bytes, buffer, sizeof buffer));
         return KILN_OK;
