@@ -79,4 +79,23 @@ struct kiln_report_end {
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);
 
+/* ---- for other programs -----------------------------------------------------------------------
+ *
+ * Both leave out no key of metrics.jsonl, whatever there are.
+ */
+
+/* An event file for TensorBoard in the folder `to`, which is made where it is not there: every
+ * number of a step's line as a scalar (a float: the format has no more), samples as texts. What is
+ * in the folder already from an earlier call is brought up to date, never written twice. Errors:
+ * KILN_EINPUT: no run; KILN_EBUSY: another process writes it; KILN_EIO, KILN_ENOMEM. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_tensorboard(const char *folder,
+                                                                  const char *to,
+                                                                  struct kiln_err *err);
+/* CSV (RFC 4180, lines end with CRLF): a header with all keys that occur, in the order in which
+ * they do, "step" first; a line for every step, numbers as metrics.jsonl writes them, nothing where
+ * the step has no such key or it is not finite. Errors: KILN_EINPUT: no run; KILN_EIO, KILN_ENOMEM;
+ * the file is whole or not there. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_csv(const char *folder, const char *path,
+                                                          struct kiln_err *err);
+
 #endif
