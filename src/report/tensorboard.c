@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,13 +58,13 @@ static bool second_of(const char *name, double *out) {
 }
 
 /* Of several the newest. */
-static bool find_file(struct kiln_tensorboard *board) {
-    DIR *dir = opendir(board->to);
+static bool find_file(const char *to, double *out) {
+    DIR *dir = opendir(to);
     bool found = false;
     double second;
     for (const struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
-        if (second_of(entry->d_name, &second) && (!found || second > board->second)) {
-            board->second = second;
+        if (second_of(entry->d_name, &second) && (!found || second > *out)) {
+            *out = second;
             found = true;
         }
     }
@@ -73,9 +74,23 @@ static bool find_file(struct kiln_tensorboard *board) {
     return found;
 }
 
+static void name_file(const char *to, double second, char out[4200]) {
+    snprintf(out, 4200, "%s/%s%.0f%s", to, BEGINNING, second, ENDING);
+}
+
+double kiln_tensorboard_age(const char *to) {
+    char path[4200];
+    double second;
+    struct stat st;
+    if (strlen(to) >= 4096 || !find_file(to, &second)) {
+        return -1;
+    }
+    name_file(to, second, path);
+    return stat(path, &st) == 0 ? fmax(0, difftime(time(NULL), st.st_mtime)) : -1;
+}
+
 static enum kiln_status open_file(struct kiln_tensorboard *board, struct kiln_err *err) {
-    snprintf(board->path, sizeof board->path, "%s/%s%.0f%s", board->to, BEGINNING, board->second,
-             ENDING);
+    name_file(board->to, board->second, board->path);
     board->fd = open(board->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     KILN_REQUIRE(board->fd >= 0, err, KILN_EIO, "%s: %s", board->path, strerror(errno));
     KILN_REQUIRE(flock(board->fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, err, KILN_EBUSY,
@@ -267,7 +282,7 @@ static enum kiln_status open_parts(struct kiln_tensorboard *board, const char *f
     KILN_TRY(kiln_lines_need(&board->metrics, err));
     KILN_TRY(kiln_lines_open(&board->samples, folder, "samples.jsonl", err));
     KILN_TRY(kiln_make_dirs(to, err));
-    KILN_TRY(find_file(board) ? KILN_OK : begin_now(board, err));
+    KILN_TRY(find_file(to, &board->second) ? KILN_OK : begin_now(board, err));
     return open_file(board, err);
 }
 

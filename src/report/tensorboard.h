@@ -28,6 +28,8 @@ KILN_MUST_CHECK enum kiln_status kiln_tensorboard_open(const char *folder, const
  * what was added. Errors: KILN_EIO, KILN_ENOMEM; the next call repairs what was left. */
 KILN_MUST_CHECK enum kiln_status kiln_tensorboard_update(struct kiln_tensorboard *board,
                                                          struct kiln_err *err);
+/* Seconds since the event file in this folder was written; negative: there is none. */
+double kiln_tensorboard_age(const char *to);
 /* NULL is fine. */
 void kiln_tensorboard_close(struct kiln_tensorboard *board);
 

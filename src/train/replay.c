@@ -385,7 +385,8 @@ static enum kiln_status take_turns(const struct replay *r, struct kiln_settings 
     memcpy(then->peak, s->peak, sizeof then->peak);
     then->n_peaks = s->n_peaks;
     snprintf(path, sizeof path, "%s/run.json", r->folder);
-    return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, err);
+    return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, NULL,
+                               err);
 }
 
 /* A run that was resumed with other --steps has other learning rates from there on. */

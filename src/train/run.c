@@ -356,9 +356,11 @@ enum kiln_status kiln_run_open_metrics(struct kiln_run *run, struct kiln_err *er
 enum kiln_status kiln_run_write_settings(const struct kiln_run *run, const char *folder,
                                          struct kiln_err *err) {
     char path[4300];
+    const struct kiln_plan *plan = &run->trainer.engine.plan;
+    const struct kiln_run_planned planned = {plan->memory, kiln_plan_seconds(plan)};
     snprintf(path, sizeof path, "%s/run.json", folder);
     return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile,
-                               &run->forecast, err);
+                               &run->forecast, &planned, err);
 }
 
 /* ---- training ------------------------------------------------------------------------------- */
