@@ -372,8 +372,8 @@ static void note_change(struct replay *r, const struct kiln_settings *then,
 }
 
 /* What the run decided after the checkpoint is part of what it did: turns, for the sake of its
- * --minutes, and jumps over what was read when it was rolled back. Nothing can be compared behind a
- * step at which it stopped but how it went on. */
+ * --minutes, learning rates that it was asked for, and jumps over what was read when it was rolled
+ * back. Nothing can be compared behind a step at which it stopped but how it went on. */
 static enum kiln_status take_decisions(struct replay *r, struct kiln_settings *then,
                                        const struct description *now, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
@@ -384,6 +384,8 @@ static enum kiln_status take_decisions(struct replay *r, struct kiln_settings *t
         then->n_turns = s->n_turns;
         then->steps = s->steps;
     }
+    memcpy(then->peak, s->peak, sizeof then->peak);
+    then->n_peaks = s->n_peaks;
     memcpy(then->jump, s->jump, sizeof then->jump);
     then->n_jumps = s->n_jumps;
     if (strcmp(then->on_spike, "stop") == 0) {

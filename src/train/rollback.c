@@ -96,7 +96,7 @@ enum kiln_status kiln_rollback_begin(struct kiln_run *run, struct kiln_err *err)
     struct kiln_settings *s = &run->settings;
     const struct kiln_cursor *cursor = kiln_state_cursor(run->trainer.state);
     const struct kiln_settings before = *s;
-    uint64_t to;
+    uint64_t to = 0;
     KILN_REQUIRE(s->n_jumps < KILN_JUMPS, err, KILN_EDIVERGED,
                  "it was rolled back %d times already", KILN_JUMPS);
     KILN_TRY(choose(run, &to, err));

@@ -29,7 +29,9 @@ void kiln_trainer_notice(const struct kiln_trainer *t, const char *text) {
     }
 }
 
-bool kiln_trainer_stopping(const struct kiln_trainer *t) { return t->stop && *t->stop != 0; }
+bool kiln_trainer_stopping(const struct kiln_trainer *t) {
+    return t->control.stop || (t->stop && *t->stop != 0);
+}
 
 /* ---- generations ------------------------------------------------------------------------------
  */
@@ -277,9 +279,22 @@ static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err 
     return KILN_OK;
 }
 
+/* Does somebody ask for something? A rate is of this window's update, wherever in the window its
+ * processes are: a successor reads the rates when it takes over (kiln_run_go). */
+static enum kiln_status look_at_control(struct kiln_trainer *t, struct kiln_err *err) {
+    char said[KILN_CONTROL_TEXT];
+    KILN_TRY(kiln_control_look(&t->control, t->folder, t->settings,
+                               kiln_state_cursor(t->state)->step, said, err));
+    if (said[0]) {
+        kiln_trainer_notice(t, said);
+    }
+    return KILN_OK;
+}
+
 /* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(look_at_the_clock(t, err));
+    KILN_TRY(look_at_control(t, err));
     KILN_TRY(keep_a_way_back(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double scale =
