@@ -65,7 +65,7 @@ static json_t *tensors_json(const struct kiln_trainer *t, const float *weights, 
         json_object_set_new(one, "weights", norm_json(weights + tensor->offset, n, 1));
         json_object_set_new(
             one, "gradient",
-            tensor->offset < t->table->trained
+            tensor->offset < t->table->trained || scale <= 0
                 ? json_null()
                 : norm_json(gradients + kiln_trained_at(t->table, tensor->offset), n, scale));
         json_array_append_new(list, one);
@@ -75,16 +75,17 @@ static json_t *tensors_json(const struct kiln_trainer *t, const float *weights, 
     return list;
 }
 
-bool kiln_incident_weights_finite(const struct kiln_trainer *t) {
+bool kiln_incident_weights_below(const struct kiln_trainer *t, double most) {
     const float *weights = kiln_state_region(t->state, KILN_WEIGHTS);
-    bool finite = true;
-    for (size_t i = 0; i < t->table->n_tensors && finite; i++) {
+    bool good = true;
+    for (size_t i = 0; i < t->table->n_tensors && good; i++) {
         const struct kiln_tensor *tensor = &t->table->tensors[i];
         const size_t n = tensor->rows * tensor->cols;
-        finite = sums_of(weights + tensor->offset, n).not_finite == 0;
+        const struct sums s = sums_of(weights + tensor->offset, n);
+        good = s.not_finite == 0 && s.largest <= most;
         kiln_state_behind(t->state, KILN_WEIGHTS, tensor->offset, n);
     }
-    return finite;
+    return good;
 }
 
 /* ---- incident.json -----------------------------------------------------------------------------

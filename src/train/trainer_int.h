@@ -88,6 +88,11 @@ void kiln_hand_over_take_up(struct kiln_trainer *t, bool evaluate, uint64_t micr
 KILN_MUST_CHECK enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor,
                                             double scale, struct kiln_err *err);
 
+/* A device that compiles weights has refused them, KILN_EINPUT, wherever in a step. `status` and
+ * *err as they are where the weights are not to blame; else as kiln_judge. */
+KILN_MUST_CHECK enum kiln_status kiln_judge_refusal(struct kiln_trainer *t, enum kiln_status status,
+                                                    struct kiln_err *err);
+
 /* ---- plant.c (plant.h) -----------------------------------------------------------------------
  */
 
