@@ -26,6 +26,7 @@ struct kiln_incident {
     const char *action; /* "recorded", "skipped", "rolled back", "stopped" */
     double loss, grad_norm, lr;
     struct kiln_spike_score score; /* of the loss or the norm that it is about */
+    uint64_t sample;               /* first of its window */
     double scale; /* gradients in memory are so many times the true ones; 0: there are none */
 };
 
@@ -36,5 +37,7 @@ KILN_MUST_CHECK enum kiln_status kiln_incident_write(struct kiln_trainer *traine
                                                      struct kiln_err *err);
 /* Is no weight larger than that, and all are finite numbers? */
 bool kiln_incident_weights_below(const struct kiln_trainer *trainer, double most);
+/* The same of those that the window behind `done` steps is computed with. */
+bool kiln_incident_generation_below(const struct kiln_trainer *trainer, uint64_t done, double most);
 
 #endif

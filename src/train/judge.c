@@ -28,9 +28,6 @@ struct judgement {
     char refusal[240]; /* instead of loss and norm: what the device says of the weights; or "" */
 };
 
-/* Weights of a device that computes in fp16. */
-#define LARGEST 65504.0
-
 /* "step 60: loss 9.1, gradient norm 3.2 (loss spike, z 12.3)". */
 static const char *words(const struct judgement *j, char out[300]) {
     const struct kiln_incident *in = &j->incident;
@@ -107,8 +104,9 @@ static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
                                   struct kiln_err *err) {
     struct kiln_err why;
     char text[200];
+    const uint64_t next = j->incident.sample + t->engine.plan.shape.batch * t->settings->accum;
     KILN_TRY(kiln_outputs_wait(t, err)); /* the newest checkpoint is that under way */
-    const enum kiln_status status = t->rollback.begin(t->rollback.context, &why);
+    const enum kiln_status status = t->rollback.begin(t->rollback.context, next, &why);
     if (status == KILN_EDIVERGED || status == KILN_EINPUT) {
         char reason[320];
         snprintf(reason, sizeof reason, "%.200s: start a new run with a lower --lr", why.message);
@@ -190,6 +188,7 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
                                        .loss = cursor->loss,
                                        .grad_norm = cursor->grad_norm,
                                        .lr = kiln_learning_rate(t->settings, cursor->step),
+                                       .sample = cursor->sample,
                                        .scale = kiln_batches_scale(t, scale)},
                           .finite = isfinite(cursor->loss) && isfinite(cursor->grad_norm)};
     j.incident.why = fault(t, &j);
@@ -210,11 +209,18 @@ enum kiln_status kiln_judge_refusal(struct kiln_trainer *t, enum kiln_status sta
                                     struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double none = (double)NAN;
-    if (cursor.phase == KILN_PHASE_START || kiln_incident_weights_below(t, LARGEST)) {
+    if (cursor.phase == KILN_PHASE_START || kiln_incident_weights_below(t, KILN_SCALE_LARGEST)) {
         return status;
     }
+    /* Kernels of a delayed run are compiled a window ahead, or in that window by a process that
+     * begins there. It is the same step that they would have spoilt. */
+    const bool ahead = kiln_trainer_delayed(t) &&
+                       (cursor.phase == KILN_PHASE_UPDATE ||
+                        kiln_incident_generation_below(t, cursor.step, KILN_SCALE_LARGEST));
+    const uint64_t window = t->engine.plan.shape.batch * t->settings->accum;
     struct judgement j = {.cursor = &cursor,
-                          .incident = {.step = cursor.step + 1,
+                          .incident = {.step = cursor.step + 1 + ahead,
+                                       .sample = cursor.sample + (ahead ? window : 0),
                                        .why = "loss is not finite",
                                        .loss = none,
                                        .grad_norm = none,
