@@ -20,6 +20,7 @@
 #include "train/cost.h"
 #include "train/generation.h"
 #include "train/rollback.h"
+#include "train/samples.h"
 #include "train/scale.h"
 #include "train/trainer_int.h"
 
@@ -90,8 +91,8 @@ static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    if (t->tokenizer && every(step, t->settings->sample_every)) {
-        KILN_TRY(kiln_outputs_sample(t, step, err));
+    if (kiln_sample_due(t, step, evaluates(t, step))) {
+        KILN_TRY(kiln_sample_take(t, step, err));
     }
     if (every(step, t->settings->save_every) && step != t->settings->steps) {
         kiln_saver_begin(t->saver);
