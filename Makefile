@@ -108,7 +108,7 @@ SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(patsubst %.m,$(OBJ)/%.o,$(1:%.c=$(OBJ)/%.o))
-LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c)
+LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c $(MADE)/pages.c)
 
 # The release build is what people use: it lies in build/ itself.
 BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
@@ -160,6 +160,18 @@ $(MADE)/profiles.c: $(wildcard profiles/*.json) Makefile
 $(MADE)/m4_times.h: profiles/m4.json Makefile
 	@mkdir -p $(@D)
 	@sed -nE 's/^ *"(compile_s|compile_gb_s|load_s|dispatch_s|tflops|beside)": \{"value": ([0-9.e-]+),.*/#define M4_\1 \2/p' $< >$@
+# What browsers are given, as bytes (src/report/page.h).
+PAGES := $(sort $(wildcard src/report/page/*))
+$(MADE)/pages.c: $(PAGES) Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "report/page.h"'; i=0; \
+	   for file in $(PAGES); do i=$$((i + 1)); \
+	       echo "static const unsigned char page_$$i[] = {"; \
+	       od -An -v -tu1 $$file | sed -E 's/[0-9]+/&,/g'; echo '0};'; \
+	   done; i=0; echo 'const struct kiln_page_file kiln_page_files[] = {'; \
+	   for file in $(PAGES); do i=$$((i + 1)); \
+	       echo "{\"$$(basename $$file)\", page_$$i, sizeof page_$$i - 1},"; \
+	   done; echo '{0, 0, 0}};'; } >$@
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
 # What was built, for kiln bench: one file is compiled anew when it changes.

@@ -77,6 +77,10 @@ KILN_API enum kiln_status kiln_fail(struct kiln_err *err, enum kiln_status code,
     (kiln_fail((err), (code), __FILE__, __LINE__, __VA_ARGS__), (code))
 #endif
 
+/* What is made under the temporary name `from` will be called `to`: so does the message, from now
+ * on. err may be NULL. */
+KILN_API void kiln_err_rename(struct kiln_err *err, const char *from, const char *to);
+
 /* Forward a failure to the caller. For functions that hold nothing to clean up. */
 #define KILN_TRY(call)                             \
     do {                                           \
