@@ -71,6 +71,7 @@ struct watch {
     bool json, silent;                    /* silent: another process has said it */
     const struct kiln_settings *settings; /* whose steps may change on the way */
     struct screen screen;
+    struct kiln_recorder *recorder; /* of this process's own steps; NULL: not yet */
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
     double stall_ms, overlap_ms;
@@ -118,6 +119,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     if (!watch->silent) {
         tally(watch, record);
         worker_step();
+        kiln_recorder_step(watch->recorder, record);
     }
 }
 
@@ -139,9 +141,12 @@ static void on_sample(void *context, uint64_t step, const char *text) {
     struct watch *watch = context;
     if (!watch->json) {
         screen_event(&watch->screen);
-        printf("--- a sample after step %" PRIu64 "\n%s\n---\n", step, text);
+        printf("--- a sample after step %" PRIu64 "\n", step);
+        output_text(text);
+        printf("\n---\n");
         screen_go_on(&watch->screen);
     }
+    kiln_recorder_sample(watch->recorder, step, text);
 }
 
 static void on_checkpoint(void *context, uint64_t step, const char *path) {
@@ -151,6 +156,7 @@ static void on_checkpoint(void *context, uint64_t step, const char *path) {
         printf("saved step %" PRIu64 ": %s\n", step, path);
         screen_go_on(&watch->screen);
     }
+    kiln_recorder_checkpoint(watch->recorder, step);
 }
 
 static void say_notice(const char *text) {
@@ -361,7 +367,11 @@ static enum kiln_status train_watched(const struct call *call, struct kiln_run *
         const struct kiln_relay relay = {watch, relay_start, relay_wait};
         kiln_run_set_relay(run, &relay);
     }
+    struct kiln_err ignored; /* no memory for a recorder: training does not need it */
+    (void)!kiln_recorder_open(info, on_notice, watch, &watch->recorder, &ignored);
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
+    kiln_recorder_close(watch->recorder, status != KILN_ERESTART);
+    watch->recorder = NULL;
     if (status == KILN_ERESTART) { /* the line goes on in the next process */
         screen_hand_over(&watch->screen);
     } else {

@@ -66,7 +66,8 @@ var kiln = window.kiln || {};
     const two = (n) => String(n).padStart(2, '0');
     if (!finite(s) || s < 0) return '–';
     const whole = Math.floor(s + 0.5);
-    if (s > 0 && s < 0.9995) return (s * 1e3).toFixed(s < 0.00995 ? 1 : 0) + ' ms';
+    if (s === 0) return '0';
+    if (s < 0.9995) return (s * 1e3).toFixed(s < 0.00995 ? 1 : 0) + ' ms';
     if (s < 9.95) return s.toFixed(1) + ' s';
     if (whole < 100) return whole + ' s';
     if (whole < 3600) return Math.floor(whole / 60) + ' min ' + two(whole % 60) + ' s';
@@ -357,7 +358,7 @@ var kiln = window.kiln || {};
           svg('text', {x: inner.left - 8, y: y(value) + 4, 'text-anchor': 'end'}, format(value)));
       }
       const across = this.group.mode === 'seconds' ? timeTicks(low, high, width / 110)
-        : ticks(low, high, width / 90);
+        : ticks(low, high, width / 80);
       for (const value of across) {
         const at = x(value);
         g.append(svg('line', {class: 'tick', x1: at, x2: at, y1: inner.bottom, y2: inner.bottom + 4}),
