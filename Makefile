@@ -6,6 +6,8 @@
 
 VERSION := 0.1.0
 SOVERSION := 0
+# Of the version, for man pages.
+VERSION_DATE := 2026-11-22
 
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
@@ -139,7 +141,7 @@ $(OBJ)/fuzz/fuzz_%: $(OBJ)/fuzz/fuzz_%.o $(OBJ)/libkiln.a
 	$(Q)$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LIBS)
 $(OBJ)/%.o: %.c $(OBJ)/flags
 	@mkdir -p $(@D)
-	$(Q)$(COMPILE) $(isa_flags) $(test_flags) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE) $(isa_flags) $(test_flags) $(own_flags) -MMD -MP -c -o $@ $<
 
 $(OBJ)/%.o: %.m $(OBJ)/flags
 	@mkdir -p $(@D)
@@ -165,6 +167,9 @@ $(MADE)/commit.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define KILN_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define KILN_COMMIT "$(COMMIT)"' >$@
 $(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
+
+# What man pages say of their age.
+$(OBJ)/cmd/manual.o: own_flags := -DKILN_DATE=\"$(VERSION_DATE)\"
 
 # Two small files change when the compiler, its flags or the list of sources do, and only then.
 $(OBJ)/flags: now = $(COMPILE) $(FLAGS_avx2) $(FLAGS_avx512) $(FLAGS_avx512bf16) $(FLAGS_amx) $(FLAGS_neonbf16) $(TEST_FLAGS) $(COMPILE_OBJC)
@@ -204,7 +209,8 @@ Libs.private: $(LIBS)
 endef
 export PKGCONFIG
 ROOT = $(DESTDIR)$(PREFIX)
-## install: program, headers, libraries and kiln.pc under DESTDIR and PREFIX
+SHARE = $(ROOT)/share
+## install: program, headers, libraries, kiln.pc, man pages, completion under DESTDIR and PREFIX
 install: all $(OBJ)/libkiln.a
 	install -d $(ROOT)/bin $(ROOT)/include/kiln $(ROOT)/lib/pkgconfig
 	$(if $(KILN),install $(KILN) $(ROOT)/bin/)
@@ -214,6 +220,12 @@ install: all $(OBJ)/libkiln.a
 	ln -sf libkiln.so.$(VERSION) $(ROOT)/lib/libkiln.so.$(SOVERSION)
 	ln -sf libkiln.so.$(SOVERSION) $(ROOT)/lib/libkiln.so
 	echo "$$PKGCONFIG" >$(ROOT)/lib/pkgconfig/kiln.pc
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+	    $(SHARE)/fish/vendor_completions.d
+	$(KILN) manual --out $(SHARE)/man/man1
+	$(KILN) completion bash >$(SHARE)/bash-completion/completions/kiln
+	$(KILN) completion zsh >$(SHARE)/zsh/site-functions/_kiln
+	$(KILN) completion fish >$(SHARE)/fish/vendor_completions.d/kiln.fish
 
 # ---- to trust it ---------------------------------------------------------------------------------
 

@@ -19,5 +19,10 @@ extern const struct command command_verify;
 extern const struct command command_probe;
 extern const struct command command_bench;
 extern const struct command command_mil;
+extern const struct command command_completion;
+extern const struct command command_manual;
+
+/* All of them, until NULL. */
+extern const struct command *const commands[];
 
 #endif

@@ -247,6 +247,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     return status;
 }
 
+static const struct offer offers[] = {{"dtype", "f32 f16 bf16 q8_0"}, {NULL, NULL}};
+
 const struct command command_convert = {
     .name = "convert",
     .synopsis = "IN OUT [options]",
@@ -266,6 +268,7 @@ const struct command command_convert = {
     .missing = "name what to read and what to write: kiln convert RUN OUT.bin",
     .flags_size = sizeof(struct flags),
     .options = options,
+    .offers = offers,
     .settings = settings,
     .n_settings = sizeof settings / sizeof settings[0],
     .run = run,

@@ -71,6 +71,8 @@ static void finish_line(struct sight *sight) {
 static void on_step(void *context, const struct kiln_step_record *record) {
     struct sight *sight = context;
     char line[512], hashes[BAR + 1], time[32];
+    const size_t columns = terminal_columns();
+    sight->progress.columns = columns > 1 ? columns - 1 : 1;
     kiln_progress_line(&sight->progress, record, sight->total, line, sizeof line);
     if (!isnan(record->val_loss)) {
         sight->first = sight->first > 0 ? sight->first : record->val_loss;
@@ -79,8 +81,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
                  kiln_human_time(demo_now_s() - sight->start, time, sizeof time), record->step,
                  record->val_loss, bar(record->val_loss, sight->first, hashes));
     } else if (sight->terminal) {
-        const size_t columns = terminal_columns();
-        demo_say(sight->demo, "\r%.*s\033[K", (int)(columns > 1 ? columns - 1 : 1), line);
+        demo_say(sight->demo, "\r%s\033[K", line);
         sight->unfinished = true;
     }
 }
@@ -167,7 +168,7 @@ static enum kiln_status train_run(struct demo *demo, struct kiln_run *run,
                                   const volatile sig_atomic_t *stop, struct kiln_err *err) {
     const struct kiln_run_info *info = kiln_run_info(run);
     struct sight sight = {.demo = demo,
-                          .terminal = output_is_terminal() && !demo->flags->json,
+                          .terminal = output_is_live() && !demo->flags->json,
                           .total = info->settings->steps,
                           .start = demo_now_s()};
     const struct kiln_observer observer = {

@@ -165,6 +165,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     return status;
 }
 
+static const struct offer offers[] = {{"", "%models"}, {"tokenizer", "bytes %files"}, {NULL, NULL}};
+
 const struct command command_generate = {
     .name = "generate",
     .synopsis = "MODEL [-p PROMPT] [options]",
@@ -181,6 +183,7 @@ const struct command command_generate = {
     .missing = "name a model: a run or Hugging Face folder, a .gguf, a llama2.c .bin, or a preset",
     .flags_size = sizeof(struct flags),
     .options = options,
+    .offers = offers,
     .settings = settings,
     .n_settings = sizeof settings / sizeof settings[0],
     .run = run,

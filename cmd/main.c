@@ -15,12 +15,12 @@
 #include "output.h"
 #include "stop.h"
 
-static const struct command *const commands[] = {
-    &command_demo,   &command_train,    &command_plan,    &command_generate,
-    &command_eval,   &command_tokenize, &command_convert, &command_inspect,
-    &command_verify, &command_probe,    &command_bench,   &command_mil,
+const struct command *const commands[] = {
+    &command_demo,     &command_train,   &command_plan,       &command_generate, &command_eval,
+    &command_tokenize, &command_convert, &command_inspect,    &command_verify,   &command_probe,
+    &command_bench,    &command_mil,     &command_completion, &command_manual,   NULL,
 };
-#define N_COMMANDS (sizeof commands / sizeof commands[0])
+#define N_COMMANDS (sizeof commands / sizeof commands[0] - 1)
 
 static void print_help(FILE *to) {
     fprintf(to,

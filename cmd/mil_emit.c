@@ -100,6 +100,16 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     return report(flags, &emitted, err);
 }
 
+static const struct offer offers[] = {
+    {"kernel",
+     "attn_fwd ffn_fwd ffn_bwd attn_bwd1 qkv_bwd norm_bwd_attn norm_bwd_ffn final_norm classifier "
+     "attn_bwd2 softmax sdpa_fwd wo_fwd ffn_fused ffn_bwd_w2 ffn_bwd_w13 wo_bwd sdpa_bwd1 "
+     "sdpa_bwd2 "
+     "q_bwd kv_bwd"},
+    {"opset", "ios16 ios17 ios18"},
+    {"program", "1.0 1.3"},
+    {NULL, NULL}};
+
 const struct command command_mil_emit = {
     .name = "mil emit",
     .synopsis = "--model M --layer L --kernel K -o DIR [options]",
@@ -115,6 +125,7 @@ const struct command command_mil_emit = {
     .missing = "",
     .flags_size = sizeof(struct flags),
     .options = options,
+    .offers = offers,
     .settings = settings,
     .n_settings = sizeof settings / sizeof settings[0],
     .run = run,

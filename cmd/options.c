@@ -17,23 +17,12 @@
 
 /* ---- one form for both kinds of flags ------------------------------------------------------- */
 
-struct flag {
-    const char *name;
-    char letter;
-    const char *argument; /* NULL: takes none */
-    const char *initial;
-    const char *help;
-    enum option_group group;
-    const struct option *option; /* NULL: it is a setting */
-    enum kiln_setting_id setting;
-};
-
 /* Where a setting stands in the help. A setting that is new and not listed is still shown. */
 static enum option_group setting_group(enum kiln_setting_id id) {
-    if (id <= KILN_SETTING_seq) {
+    if (id <= KILN_SETTING_rope_theta) {
         return GROUP_MODEL;
     }
-    if (id >= KILN_SETTING_data && id <= KILN_SETTING_blank_lines) {
+    if (id >= KILN_SETTING_data && id <= KILN_SETTING_doc_mask) {
         return GROUP_DATA;
     }
     if (id >= KILN_SETTING_budget && id <= KILN_SETTING_restart) {
@@ -73,11 +62,11 @@ static size_t count_options(const struct command *command) {
     return n;
 }
 
-static size_t count_flags(const struct command *command) {
+size_t count_flags(const struct command *command) {
     return count_options(command) + command->n_settings;
 }
 
-static struct flag flag_at(const struct command *command, size_t at) {
+struct flag flag_at(const struct command *command, size_t at) {
     const size_t own = count_options(command);
     if (at < own) {
         const struct option *o = &command->options[at];
@@ -294,6 +283,12 @@ void call_fini(struct call *call) {
 
 #define HELP_COLUMN 28
 
+/* A derived default stands in the help's own brackets, and a switch is off. */
+bool flag_shows_initial(const struct flag *flag) {
+    return flag->argument != NULL && flag->initial != NULL && flag->initial[0] != '\0' &&
+           strcmp(flag->initial, flag->help) != 0;
+}
+
 static void print_flag(FILE *to, const struct flag *flag) {
     char left[80];
     const char *argument = flag->argument != NULL ? flag->argument : "";
@@ -304,9 +299,7 @@ static void print_flag(FILE *to, const struct flag *flag) {
         snprintf(left, sizeof left, "      --%s%s%s", flag->name, blank, argument);
     }
     fprintf(to, "%-*s %s", HELP_COLUMN, left, flag->help);
-    /* A derived default stands in the help's own brackets, and a switch is off. */
-    if (flag->argument != NULL && flag->initial != NULL && flag->initial[0] != '\0' &&
-        strcmp(flag->initial, flag->help) != 0) {
+    if (flag_shows_initial(flag)) {
         fprintf(to, " (%s)", flag->initial);
     }
     fputc('\n', to);
@@ -320,6 +313,8 @@ static const char *const headings[N_GROUPS] = {
     [GROUP_RUN] = "Run",           [GROUP_MACHINE] = "Machine",
     [GROUP_OUTPUT] = "Output",
 };
+
+const char *group_heading(enum option_group group) { return headings[group]; }
 
 static void print_group(FILE *to, const struct command *command, enum option_group group) {
     const size_t n = count_flags(command);

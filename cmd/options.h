@@ -70,6 +70,13 @@ struct call {
     bool help; /* --help was there: nothing else was looked at after it */
 };
 
+/* What completion offers for a flag's value, or for arguments: words, blanks between them; of these
+ * %models stands for the presets and %files for files, as is usual where nothing is said. */
+struct offer {
+    const char *flag; /* "" for arguments */
+    const char *words;
+};
+
 struct command {
     const char *name;
     const char *synopsis; /* after "kiln NAME": "M -p PROMPT [options]" */
@@ -84,7 +91,27 @@ struct command {
     enum kiln_status (*run)(const struct call *call, struct kiln_err *err);
     /* Until NULL: commands behind this one's name ("mil check"); it takes nothing itself then. */
     const struct command *const *parts;
+    const struct offer *offers; /* until one without a flag; NULL: none */
 };
+
+/* A flag of a command, whether it is its own or a setting: what help, the manual and completion
+ * show. */
+struct flag {
+    const char *name;     /* without dashes */
+    char letter;          /* 0: none */
+    const char *argument; /* NULL: takes none */
+    const char *initial;
+    const char *help; /* NULL: not for people */
+    enum option_group group;
+    const struct option *option; /* NULL: it is a setting */
+    enum kiln_setting_id setting;
+};
+size_t count_flags(const struct command *command);
+struct flag flag_at(const struct command *command, size_t at);
+/* Is its default worth showing behind its help? A derived one stands in the help itself. */
+bool flag_shows_initial(const struct flag *flag);
+/* "Training" */
+const char *group_heading(enum option_group group);
 
 /* The flag every command with figures has; `member` is a bool of its struct. */
 #define OPTION_JSON(flags_struct)                                                                 \

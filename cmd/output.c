@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -21,6 +22,40 @@ size_t terminal_columns(void) {
         return window.ws_col;
     }
     return 80;
+}
+
+size_t terminal_rows(void) {
+    struct winsize window = {0};
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_row > 0) {
+        return window.ws_row;
+    }
+    return 24;
+}
+
+static bool is_live(FILE *stream) {
+    const char *term = getenv("TERM");
+    return isatty(fileno(stream)) == 1 && term != NULL && term[0] != '\0' &&
+           strcmp(term, "dumb") != 0;
+}
+
+bool output_is_live(void) { return is_live(stdout); }
+
+bool output_has_colours(FILE *stream) {
+    const char *no = getenv("NO_COLOR");
+    return is_live(stream) && (no == NULL || no[0] == '\0');
+}
+
+bool output_is_utf8(void) {
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"}; /* POSIX's order */
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *locale = getenv(names[i]);
+        if (locale != NULL && locale[0] != '\0') {
+            const char *set = strchr(locale, '.');
+            return set != NULL &&
+                   (strncasecmp(set, ".utf-8", 6) == 0 || strncasecmp(set, ".utf8", 5) == 0);
+        }
+    }
+    return false;
 }
 
 json_t *json_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }

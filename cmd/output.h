@@ -8,12 +8,20 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "kiln/status.h"
 
 bool output_is_terminal(void); /* stdout */
 bool messages_are_read(void);  /* stderr is a terminal */
 size_t terminal_columns(void); /* of stdout; 80 when unknown */
+size_t terminal_rows(void);    /* 24 when unknown */
+/* Can lines of stdout be rewritten? It is a terminal, and TERM names one that is not dumb. */
+bool output_is_live(void);
+/* May a stream have colours? It is such a terminal, and NO_COLOR is not set (no-color.org). */
+bool output_has_colours(FILE *stream);
+/* Is the locale's character set UTF-8? */
+bool output_is_utf8(void);
 
 /* A real number, or null where it is not finite. */
 json_t *json_number(double value);

@@ -39,7 +39,9 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_val,         KILN_SETTING_tokenizer,    KILN_SETTING_minutes,
     KILN_SETTING_steps,       KILN_SETTING_lr,           KILN_SETTING_min_lr,
     KILN_SETTING_warmup,      KILN_SETTING_weight_decay, KILN_SETTING_lora,
-    KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets};
+    KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets, KILN_SETTING_doc_mask,
+    KILN_SETTING_blank_lines, KILN_SETTING_skip_bad,     KILN_SETTING_chat_template,
+    KILN_SETTING_data_tokens};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -90,28 +92,42 @@ static enum kiln_status plan_minutes(const struct call *call, struct kiln_err *e
     return status;
 }
 
+/* Of sizes alone: no data are read. */
+static enum kiln_status request_of_sizes(const struct call *call, struct kiln_plan_request *request,
+                                         struct kiln_err *err) {
+    const struct kiln_settings *s = &call->settings;
+    struct kiln_dims dims;
+    KILN_TRY(dims_choose(s, &dims, err));
+    KILN_TRY(kiln_plan_request_of(s, &dims, request, err));
+    request->seq = dims.seq;
+    const struct kiln_preset *preset = kiln_preset_find(s->model != NULL ? s->model : "stories15m");
+    if (s->accum == KILN_UNSET && preset != NULL) {
+        request->accum = preset->accum;
+    }
+    return kiln_profile_of(&request->device, s->profile, request->threads, request->precision,
+                           &request->profile, err);
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_settings *s = &call->settings;
     struct kiln_plan_request request;
     struct kiln_estimate result;
-    struct kiln_dims dims;
+    struct kiln_data_facts data;
+    char name[512];
     if (!isnan(s->minutes)) {
         return plan_minutes(call, err);
     }
-    KILN_REQUIRE(s->data == NULL, err, KILN_EUSAGE,
-                 "plan: --data is read for --minutes only; add --minutes N, or leave it out");
-    KILN_TRY(dims_choose(s, &dims, err));
-    KILN_TRY(kiln_plan_request_of(s, &dims, &request, err));
-    request.seq = dims.seq;
-    const struct kiln_preset *preset = kiln_preset_find(s->model != NULL ? s->model : "stories15m");
-    if (s->accum == KILN_UNSET && preset != NULL) {
-        request.accum = preset->accum;
+    if (s->data != NULL) {
+        KILN_TRY(kiln_run_plan(s, &request, name, err));
+        KILN_TRY(kiln_run_data(s, &data, err));
+    } else {
+        KILN_TRY(request_of_sizes(call, &request, err));
+        snprintf(name, sizeof name, "%s", dims_name(s));
     }
-    KILN_TRY(kiln_profile_of(&request.device, s->profile, request.threads, request.precision,
-                             &request.profile, err));
     KILN_TRY(estimate(call, &request, &result, err));
-    const struct plan_shown shown = {dims_name(s), s->device, &request, &result};
+    const struct plan_shown shown = {name, s->device, &request, &result,
+                                     s->data != NULL ? &data : NULL};
     const enum kiln_status status = print(&shown, flags, err);
     kiln_estimate_free(&result);
     return status;
@@ -123,11 +139,11 @@ const struct command command_plan = {
     .summary = "which kernels are compiled when, what is kept, what it takes; nothing runs",
     .details =
         "Without --model: stories15m. Of a file, folder or run only the sizes are read. kiln\n"
-        "train with the same flags does what is printed here; its --dry-run prints it, too. With "
-        "--data and "
-        "--minutes:\n"
+        "train with the same flags does what is printed here; its --dry-run prints it, too. With\n"
+        "--data also how many tokens these are, and how many steps an epoch; with --minutes, too:\n"
         "what would be trained in that time, why, and what other sizes would come to.\n\n"
         "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n"
+        "  kiln plan --data book.txt --model stories15m\n"
         "  kiln plan --data book.txt --minutes 30\n",
     .flags_size = sizeof(struct flags),
     .options = options,

@@ -9,11 +9,13 @@
 #include <stdbool.h>
 
 #include "kiln/plan.h"
+#include "kiln/train.h"
 
 struct plan_shown {
     const char *model, *device;
     const struct kiln_plan_request *request;
     const struct kiln_estimate *estimate;
+    const struct kiln_data_facts *data; /* NULL: none was named */
 };
 
 void plan_print(const struct plan_shown *shown);

@@ -164,6 +164,12 @@ static void add_overlap(json_t *object, const struct kiln_estimate *e) {
                                   "one_process", (int)e->two_sets));
 }
 
+static json_t *data_json(const struct kiln_data_facts *d) {
+    return json_pack("{s:f, s:f, s:b, s:f, s:f, s:f, s:s}", "tokens", d->tokens, "text_bytes",
+                     d->bytes, "counted", (int)d->counted, "held_out", d->held_out, "windows",
+                     d->windows, "epoch_steps", d->epoch_steps, "tokenizer", d->tokenizer);
+}
+
 json_t *plan_json(const struct plan_shown *shown, bool trace) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -184,6 +190,9 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
         add_overlap(object, e);
     }
     add_npu(object, shown);
+    if (object != NULL && shown->data != NULL) {
+        json_object_set_new(object, "data", data_json(shown->data));
+    }
     if (object != NULL && trace) {
         json_object_set_new(object, "trace", trace_json(e));
     }

@@ -157,6 +157,25 @@ static void print_overlap(const struct kiln_estimate *e) {
            e->restart_why != NULL ? ": " : "", e->restart_why != NULL ? e->restart_why : "");
 }
 
+static void print_data(const struct plan_shown *shown) {
+    const struct kiln_data_facts *d = shown->data;
+    const struct kiln_plan_request *r = shown->request;
+    const char *about = d->counted ? "" : "about ";
+    char size[32];
+    printf("\nData\n  %s%.4g M tokens", about, d->tokens * 1e-6);
+    if (d->bytes > 0) {
+        printf(", from %s%s of text, %.3g bytes a token", about,
+               kiln_human_bytes(d->bytes, size, sizeof size), d->bytes / d->tokens);
+    }
+    printf("%s%s\n", d->tokenizer[0] ? "; tokenizer " : "", d->tokenizer);
+    printf("  an epoch is %s%.6g windows of %zu, %.4g steps of %zu x %zu", about, d->windows,
+           r->seq, d->epoch_steps, r->batch, r->accum);
+    if (d->held_out > 0) {
+        printf("; %g %% are held out", 100 * d->held_out);
+    }
+    printf("\n");
+}
+
 void plan_print(const struct plan_shown *shown) {
     const struct kiln_plan_request *r = shown->request;
     const struct kiln_estimate *e = shown->estimate;
@@ -182,6 +201,9 @@ void plan_print(const struct plan_shown *shown) {
     print_flops(&e->flops);
     print_time(e);
     print_surfaces(e);
+    if (shown->data) {
+        print_data(shown);
+    }
 }
 
 /* Is the action a compile for a group that is not reached yet? The next pass is of another. */

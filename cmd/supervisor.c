@@ -293,7 +293,7 @@ static void hear(struct supervisor *s, struct worker *worker) {
  */
 
 static void say_note(const struct supervisor *s, const char *text) {
-    fprintf(stderr, "%skiln: note: %s\n", output_is_terminal() && !s->task.json ? "\n" : "", text);
+    fprintf(stderr, "%skiln: note: %s\n", output_is_live() && !s->task.json ? "\n" : "", text);
 }
 
 static const char *how(int status, char out[80]) {

@@ -130,6 +130,9 @@ static void print_learned(const char *vocabulary, const struct kiln_learned *fac
     printf("%s: %zu ids, learned from %s of text, %.2f bytes a token\n", vocabulary, ids,
            kiln_human_bytes((double)facts->bytes, size, sizeof size),
            (double)facts->bytes / (double)facts->tokens);
+    if (facts->encoding != NULL) {
+        printf("  a text is %s; it was read as plain UTF-8\n", facts->encoding);
+    }
     if (facts->not_utf8 > 0) {
         printf("  %" PRIu64 " bytes of it are not UTF-8; each is a token of its own\n",
                facts->not_utf8);
@@ -168,6 +171,9 @@ static void remarks(const struct kiln_tokenize_report *r) {
     }
     if (r->bad_lines > 0) {
         printf("%" PRIu64 " lines left out, the first: %s\n", r->bad_lines, r->first_bad);
+    }
+    if (r->encoding != NULL) {
+        printf("the text is %s; it was read as plain UTF-8\n", r->encoding);
     }
     if (r->not_utf8 > 0) {
         printf("%" PRIu64 " bytes are not UTF-8; they were taken byte by byte\n", r->not_utf8);

@@ -2,8 +2,8 @@
  *
  * train.c: kiln train: make a run or go on with one, and say how it goes.
  *
- * On a terminal the progress line is rewritten in place, and stays where it has a held-out loss;
- * elsewhere every step is a line of its own. With --json nothing but the last object is printed.
+ * Lines and curve while it trains are screen.c's. With --json nothing but the last object is
+ * printed.
  */
 #include "kiln/train.h"
 
@@ -20,6 +20,7 @@
 #include "minutes.h"
 #include "output.h"
 #include "plan.h"
+#include "screen.h"
 #include "self.h"
 #include "stop.h"
 #include "supervisor.h"
@@ -60,52 +61,15 @@ static const enum kiln_setting_id settings[] = {KILN_SETTINGS(SETTING_ID)};
 /* ---- what is said while it trains ----------------------------------------------------------- */
 
 struct watch {
-    bool json, terminal, silent;
-    bool unfinished; /* a progress line stands on the terminal without its newline */
+    bool json, silent;                    /* silent: another process has said it */
     const struct kiln_settings *settings; /* whose steps may change on the way */
-    struct kiln_progress progress;
+    struct screen screen;
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
     double stall_ms, overlap_ms;
     uint64_t tokens_before;
     double val_loss;
 };
-
-static void finish_line(struct watch *watch) {
-    if (watch->unfinished) {
-        putchar('\n');
-        watch->unfinished = false;
-    }
-}
-
-/* Whoever read stdout has gone, or the disk behind it is full: nobody sees the rest, so save. */
-static void flush_or_stop(void) {
-    if (fflush(stdout) != 0) {
-        stop_now();
-    }
-}
-
-static void print_step(struct watch *watch, const struct kiln_step_record *record) {
-    char line[512];
-    const bool stays = !isnan(record->val_loss) || record->step == watch->settings->steps;
-    kiln_progress_line(&watch->progress, record, watch->settings->steps, line, sizeof line);
-    if (watch->silent) { /* another process printed it; the smoothed loss goes on */
-        watch->unfinished = watch->terminal && !stays;
-        return;
-    }
-    if (!watch->terminal) {
-        puts(line);
-    } else {
-        /* A line that wraps cannot be rewritten. */
-        const size_t columns = terminal_columns();
-        printf("\r%.*s\033[K", (int)(columns > 1 ? columns - 1 : 1), line);
-        watch->unfinished = true;
-        if (stays) {
-            finish_line(watch);
-        }
-    }
-    flush_or_stop();
-}
 
 /* What the end tells of all steps. */
 static void tally(void *context, const struct kiln_step_record *record) {
@@ -142,7 +106,7 @@ static void tally(void *context, const struct kiln_step_record *record) {
 static void on_step(void *context, const struct kiln_step_record *record) {
     struct watch *watch = context;
     if (!watch->json) {
-        print_step(watch, record);
+        screen_step(&watch->screen, record, watch->silent);
     }
     if (!watch->silent) {
         tally(watch, record);
@@ -167,26 +131,33 @@ static enum kiln_status tally_all(const char *folder, uint64_t since, struct wat
 static void on_sample(void *context, uint64_t step, const char *text) {
     struct watch *watch = context;
     if (!watch->json) {
-        finish_line(watch);
+        screen_event(&watch->screen);
         printf("--- a sample after step %" PRIu64 "\n%s\n---\n", step, text);
-        flush_or_stop();
+        screen_go_on(&watch->screen);
     }
 }
 
 static void on_checkpoint(void *context, uint64_t step, const char *path) {
     struct watch *watch = context;
     if (!watch->json) {
-        finish_line(watch);
+        screen_event(&watch->screen);
         printf("saved step %" PRIu64 ": %s\n", step, path);
-        flush_or_stop();
+        screen_go_on(&watch->screen);
     }
+}
+
+static void say_notice(const char *text) {
+    const bool colours = output_has_colours(stderr);
+    fprintf(stderr, "kiln: %snote:%s %s\n", colours ? "\033[33m" : "", colours ? "\033[0m" : "",
+            text);
 }
 
 static void on_notice(void *context, const char *text) {
     struct watch *watch = context;
-    finish_line(watch);
+    screen_event(&watch->screen);
     fflush(stdout);
-    fprintf(stderr, "kiln: note: %s\n", text);
+    say_notice(text);
+    screen_go_on(&watch->screen);
 }
 
 /* ---- a successor that starts early (relay.h) --------------------------------------------------
@@ -326,13 +297,14 @@ static enum kiln_status print_start(const struct kiln_run_info *info, struct kil
     return output_finish(err);
 }
 
-static enum kiln_status print_finish(const struct kiln_run *run, const struct watch *watch,
+static enum kiln_status print_finish(const struct kiln_run *run, struct watch *watch,
                                      struct kiln_err *err) {
     if (watch->end.steps == 0) {
         printf("already at step %" PRIu64 " of %" PRIu64 ": give more --steps\n", watch->end.step,
                watch->settings->steps);
         return output_finish(err);
     }
+    screen_end(&watch->screen);
     char *text = kiln_report_finish(kiln_run_info(run), &watch->end);
     KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "out of memory");
     printf("\n%s", text);
@@ -359,16 +331,13 @@ static enum kiln_status device_failed(const struct kiln_run_info *info, const st
                      words, watch->end.step, info->folder);
 }
 
-static enum kiln_status train(const struct call *call, struct kiln_run *run, double began,
-                              const volatile sig_atomic_t *stop, struct kiln_err *err) {
+/* Training itself, and what is said meanwhile. */
+static enum kiln_status train_watched(const struct call *call, struct kiln_run *run,
+                                      struct watch *watch, const volatile sig_atomic_t *stop,
+                                      struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_run_info *info = kiln_run_info(run);
-    struct watch watch = {.json = flags->json,
-                          .terminal = output_is_terminal(),
-                          .settings = info->settings,
-                          .val_loss = (double)NAN,
-                          .end.step = info->first_step};
-    const struct kiln_observer observer = {.context = &watch,
+    const struct kiln_observer observer = {.context = watch,
                                            .on_step = on_step,
                                            .on_sample = on_sample,
                                            .on_checkpoint = on_checkpoint,
@@ -377,37 +346,65 @@ static enum kiln_status train(const struct call *call, struct kiln_run *run, dou
         KILN_TRY(print_start(info, err));
     }
     if (flags->take_over != KILN_UNSET) { /* what the processes before this one did */
-        watch.silent = true;
+        watch->silent = true;
         KILN_TRY(kiln_run_history(info->folder, flags->since, TAIL, &observer, err));
-        watch.silent = false;
+        watch->silent = false;
     }
     if (worker_is() && kiln_run_relays(run)) {
-        const struct kiln_relay relay = {&watch, relay_start, relay_wait};
+        const struct kiln_relay relay = {watch, relay_start, relay_wait};
         kiln_run_set_relay(run, &relay);
     }
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
-    if (status == KILN_ERESTART) {
-        return status; /* the line goes on in the next process */
+    if (status == KILN_ERESTART) { /* the line goes on in the next process */
+        screen_hand_over(&watch->screen);
+    } else {
+        screen_finish_line(&watch->screen);
     }
-    finish_line(&watch);
+    return status;
+}
+
+/* What is said when no process goes on. */
+static enum kiln_status train_ended(const struct call *call, const struct kiln_run *run,
+                                    struct watch *watch, double began, enum kiln_status status,
+                                    struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const struct kiln_run_info *info = kiln_run_info(run);
     if (flags->take_over != KILN_UNSET) {
         struct kiln_err ignored; /* of a file that somebody took away: then it is these steps */
-        (void)tally_all(info->folder, flags->since, &watch, &ignored);
+        (void)tally_all(info->folder, flags->since, watch, &ignored);
     }
-    complete_end(&watch, now_s() - began);
+    complete_end(watch, now_s() - began);
     if (status == KILN_EDEVICE) {
-        return device_failed(info, &watch, err);
+        return device_failed(info, watch, err);
     }
     if (status != KILN_OK && status != KILN_EINTERRUPTED) {
         return status;
     }
     if (flags->json) {
-        KILN_TRY(print_json(run, &watch, status == KILN_EINTERRUPTED, err));
+        KILN_TRY(print_json(run, watch, status == KILN_EINTERRUPTED, err));
     } else if (status == KILN_OK) {
-        KILN_TRY(print_finish(run, &watch, err));
-        minutes_print_end(info, watch.val_loss);
+        KILN_TRY(print_finish(run, watch, err));
+        minutes_print_end(info, watch->val_loss);
     }
-    return status == KILN_OK ? KILN_OK : stopped(info, &watch, err);
+    return status == KILN_OK ? KILN_OK : stopped(info, watch, err);
+}
+
+static enum kiln_status train(const struct call *call, struct kiln_run *run, double began,
+                              const volatile sig_atomic_t *stop, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const struct kiln_run_info *info = kiln_run_info(run);
+    struct watch watch = {.json = flags->json,
+                          .settings = info->settings,
+                          .val_loss = (double)NAN,
+                          .end.step = info->first_step};
+    const bool first = flags->take_over == KILN_UNSET && info->first_step == 0;
+    screen_open(&watch.screen, info, first, stop);
+    enum kiln_status status = train_watched(call, run, &watch, stop, err);
+    if (status != KILN_ERESTART) {
+        status = train_ended(call, run, &watch, began, status, err);
+    }
+    screen_close(&watch.screen);
+    return status;
 }
 
 /* The run goes on in a fresh process: this program again, told where to go on. */
@@ -445,7 +442,7 @@ static enum kiln_status supervise(const struct call *call, struct kiln_run *run,
         KILN_TRY(print_start(kiln_run_info(run), err));
     }
     if (kiln_run_info(run)->notice[0] != '\0') {
-        fprintf(stderr, "kiln: note: %s\n", kiln_run_info(run)->notice);
+        say_notice(kiln_run_info(run)->notice);
     }
     const struct self_task task = hand_over(call, run, began);
     KILN_TRY(supervisor_run(&task, &code, err));
@@ -485,7 +482,7 @@ static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
     KILN_TRY(minutes ? plan_for_minutes(call, &request, name, err)
                      : kiln_run_plan(&call->settings, &request, name, err));
     KILN_TRY(kiln_estimate(&request, true, &estimate, err));
-    const struct plan_shown shown = {name, call->settings.device, &request, &estimate};
+    const struct plan_shown shown = {name, call->settings.device, &request, &estimate, NULL};
     const struct flags *flags = call->flags;
     enum kiln_status status = KILN_OK;
     if (flags->json) {

@@ -24,9 +24,10 @@ static struct counts {
     atomic_long all, passed[KINDS], deaths[KINDS];
     atomic_long passed_at[SINGLE], deaths_at[SINGLE];
 } * counts;
-static const char *const kinds[KINDS] = {"commit",  "chunk",      "update",    "metrics", "window",
-                                         "durable", "checkpoint", "hand-over", "relay",   "other"};
-enum { OTHER = 9 };
+static const char *const kinds[KINDS] = {"commit", "chunk",   "update",     "metrics",
+                                         "window", "durable", "checkpoint", "hand-over",
+                                         "relay",  "turn",    "other"};
+enum { OTHER = 10 };
 static int wanted = -1; /* kind */
 static long wanted_at;
 static const char *once; /* file that says that a process has died already */

@@ -8,19 +8,52 @@
 #include <stddef.h>
 
 #include "kiln/train.h"
+#include "kiln/view.h"
 
-/* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin. */
+/* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin; `columns` and
+ * `colours` are the caller's to set, before any line. */
 struct kiln_progress {
     double smoothed; /* exponential mean of the loss, weight 0.1 a step */
     double seconds;  /* exponential mean of a step's time */
     uint64_t steps_seen;
+    double best_val; /* least held-out loss seen; evaluations > 0 */
+    uint64_t evaluations;
+    size_t columns; /* most characters of a line; 0: any number */
+    bool colours;   /* with escape sequences (ECMA-48 SGR), which are no characters */
 };
 
-/* The line of a step: step/total, loss, smoothed loss, grad norm, lr, ms, tok/s, TFLOP/s, time to
- * go, peak memory. Returns its length, as snprintf. */
+/* The line of a step: step/total, percent, loss, smoothed loss, held-out loss, grad norm, lr, ms,
+ * tok/s, TFLOP/s, time to go, peak memory. Where it is longer than `columns`, what matters least is
+ * left out; step and loss are cut when nothing else is left. Coloured: a held-out loss better than
+ * all before is green, a skipped step yellow. Returns its length in bytes, as snprintf. */
 KILN_API size_t kiln_progress_line(struct kiln_progress *progress,
                                    const struct kiln_step_record *record, uint64_t total,
                                    char *line, size_t size);
+
+/* ---- the curve ------------------------------------------------------------------------------
+ *
+ * The loss of any number of steps in fixed memory (about 140 kB), and a picture of it in text: what
+ * each step had as dots, smoothed (as in the progress line) as a line, held-out losses as "o".
+ */
+struct kiln_curve;
+KILN_API struct kiln_curve *kiln_curve_create(void); /* NULL: out of memory */
+KILN_API void kiln_curve_destroy(struct kiln_curve *curve);
+KILN_API void kiln_curve_clear(struct kiln_curve *curve);
+/* In the order of steps; allocates nothing. A loss that is no number is left out. */
+KILN_API void kiln_curve_add(struct kiln_curve *curve, const struct kiln_step_record *record);
+struct kiln_curve_look {
+    size_t columns, rows; /* characters of a line, axis included; lines of the picture without its
+                           * three lines of axis and legend. Both are bounded to what can be read */
+    bool log_steps;       /* a logarithmic axis of steps */
+    bool utf8;            /* braille and lines; else ASCII */
+    bool colours;         /* as of kiln_progress */
+};
+/* Lines that end with newlines, on the heap, kiln_report_free; "" while there are fewer than two
+ * steps to draw. NULL: out of memory. */
+KILN_API char *kiln_curve_text(const struct kiln_curve *curve, const struct kiln_curve_look *look);
+
+/* ---- blocks --------------------------------------------------------------------------------- */
+
 /* The settings block at the start of a run, every value with where it came from; heap, free with
  * kiln_report_free. NULL when out of memory. */
 KILN_API char *kiln_report_start(const struct kiln_run_info *info);

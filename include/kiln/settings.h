@@ -161,6 +161,15 @@ struct kiln_turn {
 };
 enum { KILN_TURNS = 16 };
 
+/* Whoever watches a run may change its peak learning rate (src/train/control.h): behind step `at`
+ * (so many are done) the whole schedule is that of --lr times lr over --lr, warm-up and end
+ * included. All are kept, in order, for the same reason. */
+struct kiln_peak {
+    uint64_t at;
+    double lr;
+};
+enum { KILN_PEAKS = 64 };
+
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
     KILN_SETTINGS(KILN_SETTING_MEMBER)
@@ -168,6 +177,8 @@ struct kiln_settings {
     enum kiln_origin origin[KILN_SETTING_COUNT];
     struct kiln_turn turn[KILN_TURNS];
     size_t n_turns;
+    struct kiln_peak peak[KILN_PEAKS];
+    size_t n_peaks;
 };
 
 /* One line of the table, for help and listings. */
@@ -180,6 +191,10 @@ struct kiln_setting {
     double least, most;
     size_t offset;              /* in struct kiln_settings */
     const char *const *choices; /* TEXT: the valid values, NULL at the end; NULL: any text */
+    /* For whoever helps with typing: values of a TEXT that are worth offering where others are
+     * valid, too (NULL: none), and whether it may name a file or a folder. */
+    const char *const *offers;
+    bool path;
 };
 KILN_API const struct kiln_setting *kiln_setting(enum kiln_setting_id id);
 /* The setting with that flag (without dashes), or -1. */

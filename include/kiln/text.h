@@ -66,12 +66,13 @@ struct kiln_learn {
 };
 /* What was read. */
 struct kiln_learned {
-    uint64_t bytes;     /* in documents */
-    uint64_t words;     /* in them */
-    uint64_t different; /* that many were told apart, */
-    uint64_t left_out;  /* for after 128 MiB of different ones new words are not counted */
-    uint64_t not_utf8;  /* bytes of no character, by bytes: each is a word, so is never merged */
-    uint64_t tokens;    /* that the documents become, about */
+    uint64_t bytes;       /* in documents */
+    uint64_t words;       /* in them */
+    uint64_t different;   /* that many were told apart, */
+    uint64_t left_out;    /* for after 128 MiB of different ones new words are not counted */
+    uint64_t not_utf8;    /* bytes of no character, by bytes: each is a word, so is never merged */
+    uint64_t tokens;      /* that the documents become, about */
+    const char *encoding; /* of some text, as in kiln_tokenize_report */
 };
 
 /* Texts are added one after another, then what they teach becomes a tokenizer. Not the texts are
@@ -255,11 +256,13 @@ KILN_API bool kiln_text_is_jsonl(const char *path);
 /* What there is to say about a text that was tokenized. */
 struct kiln_tokenize_report {
     uint64_t documents;
-    uint64_t not_utf8;   /* of no UTF-8 character: taken byte by byte */
-    uint64_t bad_lines;  /* of JSONL, left out */
-    char first_bad[400]; /* what was wrong with the first of them: file, line, reason */
-    uint64_t answers;    /* tokens of chat that count as targets */
-    uint64_t prompts;    /* and those that do not */
+    const char *encoding; /* "UTF-8 with a byte order mark", "UTF-16, little end first", ...: what
+                             was made plain UTF-8; NULL: nothing needed to be */
+    uint64_t not_utf8;    /* of no UTF-8 character: taken byte by byte */
+    uint64_t bad_lines;   /* of JSONL, left out */
+    char first_bad[400];  /* what was wrong with the first of them: file, line, reason */
+    uint64_t answers;     /* tokens of chat that count as targets */
+    uint64_t prompts;     /* and those that do not */
 };
 struct kiln_tokenize_options {
     bool blank_lines;             /* an empty line separates documents, beside <|endoftext|> */
@@ -275,10 +278,12 @@ struct kiln_tokenize_options {
  *
  * The text may be compressed by gzip or zstd. A file named *.jsonl, *.jsonl.gz or *.jsonl.zst has a
  * JSON object a line: with `text`, a document, or with `messages`, a conversation, of which only
- * what the model says counts. Memory does not grow with the file.
+ * what the model says counts. Memory does not grow with the file. A byte order mark is dropped;
+ * UTF-16 and UTF-32, told by their mark or by the zeros of Latin text, are read as the UTF-8 they
+ * stand for.
  *
- * KILN_EINPUT: no text in it, compressed data that is damaged or ends in the middle, a line of
- * JSONL that cannot be used (file, line, reason). */
+ * KILN_EINPUT: no text in it, compressed data that is damaged or ends in the middle, half a
+ * character of UTF-16, a line of JSONL that cannot be used (file, line, reason). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
     const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
     const struct kiln_tokenize_options *options, struct kiln_err *err);

@@ -119,6 +119,19 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_plan_request_of(const struct kiln
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_plan(const struct kiln_settings *settings,
                                                         struct kiln_plan_request *out,
                                                         char name[512], struct kiln_err *err);
+/* What such a run would read of settings->data; nothing is made. */
+struct kiln_data_facts {
+    double bytes;        /* of text; 0: raw ids, nobody knows */
+    double tokens;       /* that they are */
+    bool counted;        /* token files; of texts it is about so many, by their beginnings */
+    double held_out;     /* this share of them, at the end of every file; 0 with --val */
+    double windows;      /* of settings->seq tokens to train on */
+    double epoch_steps;  /* until all of them were read */
+    char tokenizer[256]; /* "": ids that came without */
+};
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_data(const struct kiln_settings *settings,
+                                                        struct kiln_data_facts *out,
+                                                        struct kiln_err *err);
 /* Make a new run. Everything is checked before anything is written; the folder appears under its
  * name when it can be resumed. KILN_EEXISTS when the folder is there already. `settings` is
  * copied; unset values are filled in from the model and the machine. */

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "kiln/cpu.h"
 #include "report/human.h"
@@ -79,6 +80,10 @@ static double follow(double mean, double value, bool first) {
     return first || !isfinite(mean) ? value : mean + SMOOTHING * (value - mean);
 }
 
+double kiln_smoothed(double mean, double loss) {
+    return isfinite(loss) ? follow(mean, loss, false) : mean;
+}
+
 static void follow_step(struct kiln_progress *progress, const struct kiln_step_record *record) {
     const bool first = progress->steps_seen == 0;
     /* The first step also touches memory for the first time: it says little about the next. */
@@ -90,50 +95,140 @@ static void follow_step(struct kiln_progress *progress, const struct kiln_step_r
     progress->steps_seen++;
 }
 
+/* Is its held-out loss the least so far? The first one is compared with nothing. */
+static bool is_better(struct kiln_progress *progress, const struct kiln_step_record *record) {
+    const bool first = progress->evaluations == 0;
+    if (!isfinite(record->val_loss)) {
+        return false;
+    }
+    const bool better = !first && record->val_loss < progress->best_val;
+    progress->best_val = first || better ? record->val_loss : progress->best_val;
+    progress->evaluations++;
+    return better;
+}
+
+/* What a line has room for is decided by worth: the least is left out first. */
+enum { MOST_FIELDS = 16, ALWAYS = 100, ESCAPE = 16 };
+struct field {
+    char text[64];
+    int worth;
+    const char *colour; /* an escape sequence, or NULL */
+};
+struct fields {
+    struct field list[MOST_FIELDS];
+    size_t n;
+};
+
+static struct field *add(struct fields *fields, int worth, const char *fmt, ...) KILN_PRINTF(3, 4);
+static struct field *add(struct fields *fields, int worth, const char *fmt, ...) {
+    struct field *field = &fields->list[fields->n++];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(field->text, sizeof field->text, fmt, args);
+    va_end(args);
+    field->worth = worth;
+    field->colour = NULL;
+    return field;
+}
+
+static int digits_of(uint64_t n) { return snprintf(NULL, 0, "%" PRIu64, n); }
+
+static void add_losses(struct fields *fields, const struct kiln_progress *progress,
+                       const struct kiln_step_record *record, bool better) {
+    add(fields, ALWAYS, "loss %.4f", record->loss);
+    add(fields, 60, "(%.4f)", progress->smoothed);
+    if (isnan(record->val_loss)) {
+        return;
+    }
+    add(fields, 95, "held-out %.4f", record->val_loss)->colour = better ? KILN_GREEN : NULL;
+    if (record->val_generation >= 0) {
+        add(fields, 35, "(of step %" PRId64 ")", record->val_generation);
+    }
+}
+
+static void add_all(struct fields *fields, const struct kiln_progress *progress,
+                    const struct kiln_step_record *record, uint64_t total, bool better) {
+    char buffer[40];
+    add(fields, ALWAYS, "step %*" PRIu64 "/%" PRIu64, digits_of(total), record->step, total);
+    if (total > 0) {
+        const double share = (double)record->step / (double)total;
+        add(fields, 70, "%3.0f %%", floor(100 * (share < 1 ? share : 1)));
+    }
+    add_losses(fields, progress, record, better);
+    if (!record->skipped) {
+        add(fields, 40, "norm %.2f", record->grad_norm);
+    }
+    add(fields, 20, "lr %.2e", record->lr);
+    add(fields, 30, record->ms < 99.95 ? "%.1f ms" : "%.0f ms", record->ms);
+    add(fields, 50, "%s tok/s", human_count(record->tokens_per_s, buffer, sizeof buffer));
+    add(fields, 10, "%s/s", kiln_human_tflop(record->tflops, buffer, sizeof buffer));
+    if (record->step < total) {
+        const double left = progress->seconds * (double)(total - record->step);
+        add(fields, 80, "%s left", kiln_human_time(left, buffer, sizeof buffer));
+    }
+    add(fields, 15, "%s", kiln_human_bytes((double)record->peak_bytes, buffer, sizeof buffer));
+    if (record->skipped) {
+        add(fields, 90, "skipped: the gradient overflowed")->colour = KILN_YELLOW;
+    }
+}
+
+/* What is in brackets belongs to the field before it: one blank between them. */
+static size_t gap(const struct fields *fields, size_t i) {
+    return i == 0 ? 0 : fields->list[i].text[0] == '(' ? 1 : 2;
+}
+
+static size_t width(const struct fields *fields) {
+    size_t columns = 0;
+    for (size_t i = 0; i < fields->n; i++) {
+        columns += gap(fields, i) + strlen(fields->list[i].text);
+    }
+    return columns;
+}
+
+static void leave_out(struct fields *fields, size_t columns) {
+    while (width(fields) > columns) {
+        size_t least = 0;
+        for (size_t i = 1; i < fields->n; i++) {
+            least = fields->list[i].worth < fields->list[least].worth ? i : least;
+        }
+        if (fields->list[least].worth == ALWAYS) {
+            return;
+        }
+        memmove(&fields->list[least], &fields->list[least + 1],
+                (fields->n - least - 1) * sizeof fields->list[0]);
+        fields->n--;
+    }
+}
+
 struct line {
     char *text;
     size_t size, length; /* length: what it would be in enough room */
 };
 
-static void add(struct line *line, const char *fmt, ...) KILN_PRINTF(2, 3);
-static void add(struct line *line, const char *fmt, ...) {
+static void put(struct line *line, const char *text, size_t most) {
     const size_t used = line->length < line->size ? line->length : line->size;
-    va_list args;
-    va_start(args, fmt);
-    const int n = vsnprintf(line->text + used, line->size - used, fmt, args);
-    va_end(args);
+    const int n = snprintf(line->text + used, line->size - used, "%.*s", (int)most, text);
     line->length += n > 0 ? (size_t)n : 0;
 }
 
-static int digits_of(uint64_t n) { return snprintf(NULL, 0, "%" PRIu64, n); }
-
 size_t kiln_progress_line(struct kiln_progress *progress, const struct kiln_step_record *record,
                           uint64_t total, char *text, size_t size) {
-    char buffer[40];
+    struct fields fields = {.n = 0};
     struct line line = {text, size, 0};
+    size_t left = progress->columns > 0 ? progress->columns : SIZE_MAX;
     follow_step(progress, record);
-    add(&line, "step %*" PRIu64 "/%" PRIu64, digits_of(total), record->step, total);
-    add(&line, "  loss %.4f (%.4f)", record->loss, progress->smoothed);
-    if (!isnan(record->val_loss)) {
-        add(&line, "  held-out %.4f", record->val_loss);
-        if (record->val_generation >= 0) {
-            add(&line, " (of step %" PRId64 ")", record->val_generation);
-        }
-    }
-    if (!record->skipped) {
-        add(&line, "  norm %.2f", record->grad_norm);
-    }
-    add(&line, "  lr %.2e", record->lr);
-    add(&line, record->ms < 99.95 ? "  %.1f ms" : "  %.0f ms", record->ms);
-    add(&line, "  %s tok/s", human_count(record->tokens_per_s, buffer, sizeof buffer));
-    add(&line, "  %s/s", kiln_human_tflop(record->tflops, buffer, sizeof buffer));
-    if (record->step < total) {
-        const double left = progress->seconds * (double)(total - record->step);
-        add(&line, "  %s left", kiln_human_time(left, buffer, sizeof buffer));
-    }
-    add(&line, "  %s", kiln_human_bytes((double)record->peak_bytes, buffer, sizeof buffer));
-    if (record->skipped) {
-        add(&line, "  skipped: the gradient overflowed");
+    add_all(&fields, progress, record, total, is_better(progress, record));
+    leave_out(&fields, left);
+    for (size_t i = 0; i < fields.n; i++) {
+        const struct field *field = &fields.list[i];
+        const size_t blanks = gap(&fields, i), n = strlen(field->text);
+        const bool coloured = progress->colours && field->colour && blanks + n <= left;
+        put(&line, "  ", blanks < left ? blanks : left);
+        left -= blanks < left ? blanks : left;
+        put(&line, coloured ? field->colour : "", ESCAPE);
+        put(&line, field->text, n < left ? n : left);
+        put(&line, coloured ? KILN_PLAIN : "", ESCAPE);
+        left -= n < left ? n : left;
     }
     return line.length;
 }

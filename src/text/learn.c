@@ -69,7 +69,7 @@ enum kiln_status kiln_learner_add(struct kiln_learner *l, const char *text, size
     return kiln_word_counter_add(&l->counter, &documents, err);
 }
 
-/* Of a compressed text, or JSONL: its documents as they come. */
+/* Of a compressed text, JSONL, or one that is not plain UTF-8: its documents as they come. */
 static enum kiln_status add_pieces(struct kiln_learner *l, const char *path, struct kiln_err *err) {
     const struct kiln_tokenize_options text = {.blank_lines = l->how.blank_lines};
     const struct kiln_source_options how = {.tokenize = &text};
@@ -84,6 +84,8 @@ static enum kiln_status add_pieces(struct kiln_learner *l, const char *path, str
             status = kiln_learner_add(l, piece.text, piece.size, err);
         }
     }
+    const char *encoding = kiln_source_report(source)->encoding;
+    l->facts.encoding = encoding ? encoding : l->facts.encoding;
     kiln_source_close(source);
     return status;
 }
@@ -107,7 +109,8 @@ enum kiln_status kiln_learner_finish(struct kiln_learner *l, struct kiln_tokeniz
                                      .words = c->counted,
                                      .different = c->all.words.n,
                                      .left_out = c->left_out,
-                                     .not_utf8 = c->all.not_utf8};
+                                     .not_utf8 = c->all.not_utf8,
+                                     .encoding = l->facts.encoding};
     struct kiln_counted words = l->counter.all;
     l->counter.all = (struct kiln_counted){0};
     return l->how.kind == KILN_LEARN_BYTES

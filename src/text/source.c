@@ -41,6 +41,7 @@ enum kiln_status kiln_source_fill(struct kiln_source *s, struct kiln_err *err) {
     KILN_TRY(kiln_stream_read(s->stream, s->buffer + s->n, READ_BYTES, &got, err));
     s->n += got;
     s->ended = got == 0;
+    s->report.encoding = kiln_stream_encoding(s->stream);
     return KILN_OK;
 }
 

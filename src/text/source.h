@@ -59,7 +59,7 @@ const struct kiln_stream *kiln_source_stream(const struct kiln_source *source);
 size_t kiln_source_unread(const struct kiln_source *source);
 void kiln_source_close(struct kiln_source *source);
 
-/* Is it JSONL or compressed, so that its bytes are not its text? */
+/* Is it JSONL, compressed, or not plain UTF-8, so that its bytes are not its text? */
 bool kiln_source_is_packed(const char *path);
 
 /* ---- for its files ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 
 #include "base/crc32c.h"
 #include "base/mem.h"
+#include "text/encoding.h"
 
 enum { INPUT_BYTES = 1 << 16, MAGIC_BYTES = 4, GZIP_WINDOW = 15 + 16 };
 
@@ -28,6 +29,14 @@ struct kiln_stream {
     z_stream gzip;
     bool gzip_open;
     ZSTD_DStream *zstd;
+    bool begun;
+    struct kiln_encoding encoding;
+    /* Bytes that are not text yet: 0..n_bytes of bytes[INPUT_BYTES]; what they became, to be given
+     * out: text_at..n_text of text[2 * INPUT_BYTES]. Of UTF-8 only the beginning goes this way. */
+    unsigned char *bytes;
+    char *text;
+    size_t n_bytes, text_at, n_text;
+    uint64_t converted; /* bytes, the mark included */
     uint64_t size;
     uint32_t crc;
 };
@@ -165,14 +174,99 @@ static enum kiln_status read_packed(struct kiln_stream *s, unsigned char *to, si
     }
 }
 
+/* The next bytes of what is in the file, whatever it is. */
+static enum kiln_status read_unpacked(struct kiln_stream *s, void *to, size_t room, size_t *got,
+                                      struct kiln_err *err) {
+    *got = 0;
+    return s->format == PLAIN ? read_plain(s, to, room, got, err)
+                              : read_packed(s, to, room, got, err);
+}
+
+/* ---- encodings ------------------------------------------------------------------------------ */
+
+/* More bytes behind those that are there, up to `most`; *got is 0 at the end. */
+static enum kiln_status more_bytes(struct kiln_stream *s, size_t most, size_t *got,
+                                   struct kiln_err *err) {
+    KILN_TRY(read_unpacked(s, s->bytes + s->n_bytes, most - s->n_bytes, got, err));
+    s->n_bytes += *got;
+    return KILN_OK;
+}
+
+/* Look at the beginning, and drop the mark. */
+static enum kiln_status begin(struct kiln_stream *s, struct kiln_err *err) {
+    size_t got = 1;
+    while (got > 0 && s->n_bytes < KILN_ENCODING_LOOK) {
+        KILN_TRY(more_bytes(s, KILN_ENCODING_LOOK, &got, err));
+    }
+    s->encoding = kiln_encoding_of(s->bytes, s->n_bytes);
+    s->converted = s->encoding.mark;
+    s->n_bytes -= s->encoding.mark;
+    memmove(s->bytes, s->bytes + s->encoding.mark, s->n_bytes);
+    if (s->encoding.unit == 1) {
+        memcpy(s->text, s->bytes, s->n_bytes);
+        s->n_text = s->n_bytes;
+        s->n_bytes = 0;
+    }
+    s->begun = true;
+    return KILN_OK;
+}
+
+static enum kiln_status not_a_character(const struct kiln_stream *s, const char *what,
+                                        struct kiln_err *err) {
+    return KILN_FAIL(err, KILN_EINPUT,
+                     "text %s: %s%s, and at byte %llu %s; leave such places out: "
+                     "iconv -c -f %s -t UTF-8 TEXT >NEW",
+                     s->path, s->encoding.name,
+                     s->encoding.mark > 0 ? "" : " by its zeros, without a byte order mark",
+                     (unsigned long long)s->converted, what, s->encoding.iconv);
+}
+
+/* Some text from units of 2 or 4 bytes; none at the end. */
+static enum kiln_status convert(struct kiln_stream *s, struct kiln_err *err) {
+    size_t got = 1, taken = 0;
+    s->text_at = s->n_text = 0;
+    while (s->n_text == 0 && got > 0) {
+        if (s->n_bytes < INPUT_BYTES) {
+            KILN_TRY(more_bytes(s, INPUT_BYTES, &got, err));
+        }
+        const bool right =
+            kiln_encoding_convert(&s->encoding, s->bytes, s->n_bytes, &taken, s->text, &s->n_text);
+        s->converted += taken;
+        s->n_bytes -= taken;
+        memmove(s->bytes, s->bytes + taken, s->n_bytes);
+        if (!right && s->n_text == 0) {
+            return not_a_character(
+                s,
+                s->encoding.unit == 2 ? "half a surrogate pair" : "a number that is no character",
+                err);
+        }
+    }
+    return s->n_text == 0 && s->n_bytes > 0
+               ? not_a_character(s, "it ends in the middle of a character", err)
+               : KILN_OK;
+}
+
+static enum kiln_status read_text(struct kiln_stream *s, void *to, size_t room, size_t *got,
+                                  struct kiln_err *err) {
+    KILN_TRY(s->begun ? KILN_OK : begin(s, err));
+    if (s->encoding.unit > 1 && s->text_at == s->n_text) {
+        KILN_TRY(convert(s, err));
+    }
+    *got = s->n_text - s->text_at < room ? s->n_text - s->text_at : room;
+    if (*got == 0 && s->encoding.unit == 1) {
+        return read_unpacked(s, to, room, got, err);
+    }
+    memcpy(to, s->text + s->text_at, *got);
+    s->text_at += *got;
+    return KILN_OK;
+}
+
 /* ---- the stream ----------------------------------------------------------------------------- */
 
 enum kiln_status kiln_stream_read(struct kiln_stream *s, void *buffer, size_t room, size_t *got,
                                   struct kiln_err *err) {
     *got = 0;
-    room = room < INT32_MAX ? room : INT32_MAX;
-    KILN_TRY(s->format == PLAIN ? read_plain(s, buffer, room, got, err)
-                                : read_packed(s, buffer, room, got, err));
+    KILN_TRY(read_text(s, buffer, room < INT32_MAX ? room : INT32_MAX, got, err));
     s->crc = kiln_crc32c(s->crc, buffer, *got);
     s->size += *got;
     return KILN_OK;
@@ -181,7 +275,10 @@ enum kiln_status kiln_stream_read(struct kiln_stream *s, void *buffer, size_t ro
 static enum kiln_status open_file(struct kiln_stream *s, const char *path, struct kiln_err *err) {
     s->path = kiln_strdup(path);
     s->input = kiln_alloc(INPUT_BYTES, 1);
-    KILN_REQUIRE(s->path && s->input, err, KILN_ENOMEM, "text %s: out of memory", path);
+    s->bytes = kiln_alloc(INPUT_BYTES, 1);
+    s->text = kiln_alloc(INPUT_BYTES, 2);
+    KILN_REQUIRE(s->path && s->input && s->bytes && s->text, err, KILN_ENOMEM,
+                 "text %s: out of memory", path);
     s->fd = open(path, O_RDONLY | O_CLOEXEC);
     KILN_REQUIRE(s->fd >= 0, err, KILN_EIO, "text %s: cannot open it: %s", path, strerror(errno));
     return fill(s, err);
@@ -219,7 +316,11 @@ enum kiln_status kiln_stream_open(const char *path, struct kiln_stream **out,
 }
 
 uint64_t kiln_stream_size(const struct kiln_stream *s) { return s->size; }
-bool kiln_stream_packed(const struct kiln_stream *s) { return s->format != PLAIN; }
+const char *kiln_stream_encoding(const struct kiln_stream *s) { return s->encoding.name; }
+bool kiln_stream_packed(const struct kiln_stream *s) {
+    return s->format != PLAIN || s->encoding.name != NULL ||
+           (!s->begun && kiln_encoding_of(s->input, s->n).name != NULL);
+}
 double kiln_stream_share(const struct kiln_stream *s) {
     struct stat st;
     const off_t at = lseek(s->fd, 0, SEEK_CUR);
@@ -240,6 +341,8 @@ void kiln_stream_close(struct kiln_stream *s) {
     if (s->fd >= 0) {
         close(s->fd);
     }
+    kiln_free(s->text);
+    kiln_free(s->bytes);
     kiln_free(s->input);
     kiln_free(s->path);
     kiln_free(s);

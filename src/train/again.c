@@ -178,19 +178,24 @@ static void note_change(struct kiln_again *a, const struct kiln_settings *then,
     }
 }
 
-/* What the run decided after the checkpoint for the sake of its --minutes is part of what it did.
- */
+/* What the run decided after the checkpoint for the sake of its --minutes, and the learning rates
+ * that it was asked for, are part of what it did. */
 static enum kiln_status take_turns(const struct kiln_again *a, struct kiln_settings *then,
                                    const struct description *now, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
     const struct kiln_settings *s = &now->settings;
     const size_t known = then->n_turns;
-    if (s->n_turns <= known || s->turn[known].before != then->steps) {
+    const bool turned = s->n_turns > known && s->turn[known].before == then->steps;
+    if (!turned && s->n_peaks == 0) {
         return KILN_OK;
     }
-    memcpy(then->turn, s->turn, sizeof then->turn);
-    then->n_turns = s->n_turns;
-    then->steps = s->steps;
+    if (turned) {
+        memcpy(then->turn, s->turn, sizeof then->turn);
+        then->n_turns = s->n_turns;
+        then->steps = s->steps;
+    }
+    memcpy(then->peak, s->peak, sizeof then->peak);
+    then->n_peaks = s->n_peaks;
     snprintf(path, sizeof path, "%s/run.json", a->folder);
     return kiln_run_json_write(path, then, &a->start.dims, &now->profile, &now->forecast, err);
 }

@@ -170,6 +170,11 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
     }
     /* A new model takes the vocabulary of its tokens or tokenizer, unless one is asked for. */
     bool free_vocab = !file && s->vocab == KILN_UNSET;
+    char beside[4200];
+    if (!s->tokenizer && learned == NULL && kiln_find_tokenizer(s->data, beside, sizeof beside)) {
+        KILN_TRY(kiln_settings_set(s, KILN_SETTING_tokenizer, beside, KILN_FROM_MODEL, err));
+        out->found = true;
+    }
     struct kiln_dims dims = source->dims;
     KILN_TRY(kiln_settings_sizes(s, file, &dims, err));
     if (free_vocab && kiln_data_is_tokens(s->data)) {

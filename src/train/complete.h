@@ -14,6 +14,7 @@ struct kiln_completed {
     struct kiln_dims dims;
     struct kiln_lora lora;            /* rank 0: the whole model is trained */
     struct kiln_tokenizer *tokenizer; /* the caller destroys it; NULL when tokens come without */
+    bool found;                       /* it lay beside the token file */
 };
 
 /* Fill in what is unset, from the model, its data and tokenizer, and the machine. Reads files,

@@ -208,6 +208,10 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
     const enum kiln_status status = kiln_settings_complete(s, learned, &completed, err);
     run->tokenizer = completed.tokenizer;
     KILN_TRY(status);
+    if (completed.found) {
+        snprintf(run->notice, sizeof run->notice,
+                 "%s: its tokenizer lies beside it, and is taken: %s", s->data, s->tokenizer);
+    }
     kiln_model_source_name(&completed.source, s->seed, run->model_name, sizeof run->model_name);
     if (own) {
         snprintf(run->model_name, sizeof run->model_name,

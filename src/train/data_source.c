@@ -236,6 +236,48 @@ enum kiln_status kiln_open_tokenizer(const char *path, const char *data, size_t 
     return KILN_OK;
 }
 
+/* Is there a tokenizer at `path`, and did it make the ids? */
+static bool made_by(const struct kiln_token_file *file, const char *path) {
+    struct kiln_tokenizer *tok;
+    if (!is_file(path) || kiln_tokenizer_open(path, &tok, NULL) != KILN_OK) {
+        return false;
+    }
+    const bool made = kiln_token_file_of(file, tok);
+    kiln_tokenizer_destroy(tok);
+    return made;
+}
+
+static bool find_beside(const struct kiln_token_file *file, const char *ids, char *path,
+                        size_t size) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer.bin"};
+    const size_t length = strlen(ids), ending = kiln_path_ends(ids, ".tok") ? 4 : 0;
+    const char *slash = strrchr(ids, '/');
+    const int folder = slash ? (int)(slash + 1 - ids) : 0;
+    snprintf(path, size, "%.*s.tokenizer.json", (int)(length - ending), ids);
+    bool found = made_by(file, path);
+    for (size_t i = 0; !found && i < sizeof names / sizeof names[0]; i++) {
+        snprintf(path, size, "%.*s%s", folder, ids, names[i]);
+        found = made_by(file, path);
+    }
+    return found;
+}
+
+bool kiln_find_tokenizer(const char *data, char *path, size_t size) {
+    struct kiln_data_list list;
+    struct kiln_token_file *file = NULL;
+    if (!kiln_data_is_tokens(data) || kiln_data_list_parse(data, &list, NULL) != KILN_OK) {
+        return false;
+    }
+    bool found = false;
+    if (kiln_token_file_open(list.path[0], 0, &file, NULL) == KILN_OK) {
+        const size_t vocab = kiln_token_file_vocab(file);
+        found = vocab > 0 && vocab != BYTES_VOCAB && find_beside(file, list.path[0], path, size);
+        kiln_token_file_close(file);
+    }
+    kiln_data_list_free(&list);
+    return found;
+}
+
 /* ---- token files --------------------------------------------------------------------------------
  */
 
@@ -286,6 +328,9 @@ __attribute__((format(printf, 3, 4))) static void say(char *notice, size_t size,
 /* What is to be said of a text: numbers first, for a notice may be cut. */
 static void tell(const char *path, const struct kiln_tokenize_report *r, char *notice,
                  size_t size) {
+    if (r->encoding != NULL) {
+        say(notice, size, "%s: %s; read as plain UTF-8", path, r->encoding);
+    }
     if (r->not_utf8 > 0) {
         say(notice, size, "%s: %" PRIu64 " bytes are not UTF-8; they are taken byte by byte", path,
             r->not_utf8);

@@ -36,6 +36,10 @@ char *kiln_data_list_text(const struct kiln_data_list *list);
 KILN_MUST_CHECK enum kiln_status kiln_open_tokenizer(const char *path, const char *data,
                                                      size_t vocab, struct kiln_tokenizer **out,
                                                      struct kiln_err *err);
+/* Of token files that say their vocabulary: the tokenizer that lies beside the first and made its
+ * ids: STEM.tokenizer.json, as `kiln tokenize` writes it, or tokenizer.json or tokenizer.bin in the
+ * same folder. False: there is none, or none is needed, for the ids are bytes. */
+bool kiln_find_tokenizer(const char *data, char *path, size_t size);
 /* Are they files that can be read as text or tokens? */
 KILN_MUST_CHECK enum kiln_status kiln_check_data(const char *data, struct kiln_err *err);
 /* What is evaluated, by flag `flag`, is read once and has no weights: KILN_EUSAGE where it has. */

@@ -3,7 +3,6 @@
  * metrics.c: a step's line in metrics.jsonl. Others rely on the keys: add, never rename.
  */
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "train/metrics_read.h"
 #include "train/trainer.h"
 
 /* Text is made here and not by a library: a step allocates nothing. */
@@ -94,56 +94,6 @@ void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_L
 /* ---- read back ---------------------------------------------------------------------------------
  */
 
-static double real(const json_t *line, const char *key) {
-    const json_t *value = json_object_get(line, key);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
-}
-
-static int64_t generation(const json_t *line, const char *key) {
-    const json_t *value = json_object_get(line, key);
-    return json_is_integer(value) ? (int64_t)json_integer_value(value) : -1;
-}
-
-static uint64_t count(const json_t *line, const char *key) {
-    return (uint64_t)json_integer_value(json_object_get(line, key));
-}
-
-/* What a progress line or a summary shows of a step. */
-static struct kiln_step_record record_of(const json_t *line) {
-    return (struct kiln_step_record){
-        .step = count(line, "step"),
-        .loss = real(line, "loss"),
-        .grad_norm = real(line, "grad_norm"),
-        .lr = real(line, "lr"),
-        .tokens = count(line, "tokens"),
-        .staleness = count(line, "staleness"),
-        .ms = real(line, "ms"),
-        .ms_per_micro_batch = real(line, "ms_per_micro_batch"),
-        .tokens_per_s = real(line, "tokens_per_s"),
-        .tflops = real(line, "tflops"),
-        .utilization = real(line, "utilization"),
-        .compile_ms = real(line, "compile_ms"),
-        .stall_ms = real(line, "stall_ms"),
-        .overlap_ms = real(line, "overlap_ms"),
-        .device_ms = real(line, "device_ms"),
-        .host_ms = real(line, "host_ms"),
-        .io_ms = real(line, "io_ms"),
-        .dw_wait_ms = real(line, "dw_wait_ms"),
-        .update_ms = real(line, "update_ms"),
-        .restart_ms = real(line, "restart_ms"),
-        .compiles = count(line, "compiles"),
-        .restarts = count(line, "restarts"),
-        .peak_bytes = count(line, "peak_bytes"),
-        .layer_forwards = count(line, "layer_forwards"),
-        .surfaces = json_object_get(line, "surface_read_bytes") != NULL,
-        .surface_written_bytes = count(line, "surface_written_bytes"),
-        .surface_read_bytes = count(line, "surface_read_bytes"),
-        .loss_scale = json_number_value(json_object_get(line, "loss_scale")),
-        .skipped = json_is_true(json_object_get(line, "skipped")),
-        .val_loss = real(line, "val_loss"),
-        .val_generation = generation(line, "val_generation")};
-}
-
 enum kiln_status kiln_run_history(const char *folder, uint64_t after, size_t tail,
                                   const struct kiln_observer *observer, struct kiln_err *err) {
     char path[4200], *text = NULL, *rest = NULL;
@@ -153,12 +103,10 @@ enum kiln_status kiln_run_history(const char *folder, uint64_t after, size_t tai
     KILN_TRY(kiln_read_file(path, &text, &size, err));
     char *from = tail > 0 && size > tail ? text + size - tail : text; /* mostly inside a line */
     for (char *one = strtok_r(from, "\n", &rest); one; one = strtok_r(NULL, "\n", &rest)) {
-        json_t *line = json_loads(one, 0, NULL); /* the last one may be cut */
-        const struct kiln_step_record record = record_of(line);
-        if (line && record.step > after) {
+        struct kiln_step_record record;
+        if (kiln_metrics_read(one, strlen(one), &record) && record.step > after) {
             observer->on_step(observer->context, &record);
-        }
-        json_decref(line);
+        } /* else the last one, which may be cut */
     }
     kiln_free(text);
     return KILN_OK;

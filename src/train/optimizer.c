@@ -254,7 +254,8 @@ static double progress(const struct kiln_settings *s, uint64_t step) {
     return on_the_way(done, from, next < s->n_turns ? s->turn[next].before : s->steps, step);
 }
 
-double kiln_learning_rate(const struct kiln_settings *s, uint64_t step) {
+/* Of the settings that the run began with. */
+static double scheduled_rate(const struct kiln_settings *s, uint64_t step) {
     if (step < s->warmup) {
         return s->lr * (double)(step + 1) / (double)s->warmup;
     }
@@ -264,4 +265,13 @@ double kiln_learning_rate(const struct kiln_settings *s, uint64_t step) {
     const double at = progress(s, step);
     double share = strcmp(s->decay, "linear") == 0 ? 1.0 - at : 0.5 * (1.0 + cos(acos(-1.0) * at));
     return s->min_lr + (s->lr - s->min_lr) * share;
+}
+
+double kiln_learning_rate(const struct kiln_settings *s, uint64_t step) {
+    const double lr = scheduled_rate(s, step);
+    size_t n = 0;
+    while (n < s->n_peaks && s->peak[n].at <= step) {
+        n++;
+    }
+    return n > 0 ? lr * (s->peak[n - 1].lr / s->lr) : lr;
 }

@@ -232,6 +232,16 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
     return KILN_OK;
 }
 
+/* What was asked of a process that is gone; said behind what else there is to say. */
+static void forget_control(struct kiln_run *run) {
+    char said[KILN_CONTROL_TEXT];
+    kiln_control_forget(run->folder, said);
+    const size_t n = strlen(run->notice);
+    if (said[0]) {
+        snprintf(run->notice + n, sizeof run->notice - n, "%s%s", n > 0 ? "; " : "", said);
+    }
+}
+
 static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
                                struct kiln_err *err) {
     char path[4200];
@@ -255,6 +265,7 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     }
     run->resumed = true;
     if (!run->trainer.handed_over) {
+        forget_control(run);
         KILN_TRY(kiln_run_write_settings(run, run->folder, err));
     }
     KILN_TRY(kiln_run_open_metrics(run, err));
@@ -327,6 +338,24 @@ static void catch_up(struct kiln_run *run, uint64_t opened_at) {
     }
 }
 
+/* The owner may have been asked for another learning rate since our settings were read. */
+static enum kiln_status read_peaks_again(struct kiln_run *run, struct kiln_err *err) {
+    char path[4200];
+    struct kiln_settings now;
+    struct kiln_dims dims;
+    struct kiln_profile profile;
+    struct kiln_forecast forecast;
+    kiln_run_file(run, "run.json", path, sizeof path);
+    KILN_TRY(kiln_settings_init(&now, err));
+    const enum kiln_status status = kiln_run_json_read(path, &now, &dims, &profile, &forecast, err);
+    if (status == KILN_OK) {
+        memcpy(run->settings.peak, now.peak, sizeof now.peak);
+        run->settings.n_peaks = now.n_peaks;
+    }
+    kiln_settings_free(&now);
+    return status;
+}
+
 enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err) {
     char notice[160];
     const uint64_t opened_at = kiln_state_cursor(run->trainer.state)->step;
@@ -334,6 +363,7 @@ enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err) {
     if (notice[0]) {
         snprintf(run->notice, sizeof run->notice, "%s", notice);
     }
+    KILN_TRY(read_peaks_again(run, err));
     run->successor = false;
     run->resumed = true;
     catch_up(run, opened_at);

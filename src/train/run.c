@@ -74,7 +74,8 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
                                   const struct kiln_chat *chat, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_trainer *t = &run->trainer;
-    char said[sizeof run->notice] = "";
+    char said[sizeof run->notice];
+    snprintf(said, sizeof said, "%s", run->notice); /* more comes behind it */
     bool too_short;
     const bool limited = s->data_tokens != KILN_UNSET;
     struct kiln_data_wish wish = {
@@ -102,9 +103,7 @@ static enum kiln_status open_data(struct kiln_run *run, const char *folder,
         wish.tokens = limited ? VALIDATION_MARGIN * s->eval_windows * (s->seq + 1) : 0;
         KILN_TRY(kiln_open_data(&wish, &t->val_data, said, sizeof said, &too_short, err));
     }
-    if (said[0]) {
-        memcpy(run->notice, said, sizeof said);
-    }
+    memcpy(run->notice, said, sizeof said);
     return KILN_OK;
 }
 
@@ -164,6 +163,21 @@ static enum kiln_status turn(void *context, uint64_t at, uint64_t steps, struct 
     return KILN_OK;
 }
 
+/* The same for a learning rate. Of steps that are taken once more, behind a checkpoint that was gone
+ * back to, what was asked for before is given up. */
+static enum kiln_status change_rate(void *context, uint64_t at, double lr, struct kiln_err *err) {
+    struct kiln_run *run = context;
+    struct kiln_settings *s = &run->settings;
+    while (s->n_peaks > 0 && s->peak[s->n_peaks - 1].at >= at) {
+        s->n_peaks--;
+    }
+    s->peak[s->n_peaks++] = (struct kiln_peak){.at = at, .lr = lr};
+    kiln_kill_point("turn: before a rate");
+    KILN_TRY(kiln_run_write_settings(run, run->folder, err));
+    kiln_kill_point("turn: rate written");
+    return KILN_OK;
+}
+
 double kiln_run_deadline(const struct kiln_run *run) { return run->trainer.clock.deadline; }
 
 void kiln_run_set_deadline(struct kiln_run *run, double deadline) {
@@ -181,6 +195,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->tokenizer = run->tokenizer;
     t->clock.context = run;
     t->clock.turn = turn;
+    t->control.context = run;
+    t->control.rate = change_rate;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(

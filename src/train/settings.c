@@ -27,6 +27,11 @@ static const char *const schedules[] = {"whole", "split", NULL};
 static const char *const overlaps[] = {"off", "exact", "delayed", NULL};
 static const char *const restarts[] = {"exec", "relay", NULL};
 static const char *const on_spikes[] = {"record", "skip", "rollback", "stop", NULL};
+/* What is worth offering where more is valid. */
+static const char *const activations[] = {"all",    "boundary", "sqrt", "every:2", "every:4",
+                                          "inputs", "none",     "auto", NULL};
+static const char *const lora_targets[] = {"q,v", "q,k,v,o", "all", NULL};
+static const char *const profiles[] = {"m1-pro", "m3-max", "m4", "m5", NULL};
 
 #define SETTING_LINE(kind, name, flag_text, start, low, high, help_text) \
     {                                                                    \
@@ -53,6 +58,18 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     [KILN_SETTING_overlap].choices = overlaps,
     [KILN_SETTING_restart].choices = restarts,
     [KILN_SETTING_on_spike].choices = on_spikes,
+    [KILN_SETTING_activations].offers = activations,
+    [KILN_SETTING_lora_targets].offers = lora_targets,
+    [KILN_SETTING_profile].offers = profiles,
+    [KILN_SETTING_profile].path = true,
+    [KILN_SETTING_model].path = true,
+    [KILN_SETTING_adapter].path = true,
+    [KILN_SETTING_data].path = true,
+    [KILN_SETTING_val].path = true,
+    [KILN_SETTING_tokenizer].path = true,
+    [KILN_SETTING_chat_template].path = true,
+    [KILN_SETTING_out].path = true,
+    [KILN_SETTING_state].path = true,
 };
 /* clang-format on */
 
@@ -444,6 +461,37 @@ static enum kiln_status read_turns(struct kiln_settings *s, const json_t *list,
     return KILN_OK;
 }
 
+/* [[at, lr], ...]; *digits: as many as all of them need. */
+static json_t *peaks_json(const struct kiln_settings *settings, int *digits) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < settings->n_peaks; i++) {
+        const int needs = digits_of(settings->peak[i].lr);
+        *digits = needs > *digits ? needs : *digits;
+        json_array_append_new(
+            list, json_pack("[I, f]", (json_int_t)settings->peak[i].at, settings->peak[i].lr));
+    }
+    return list;
+}
+
+static enum kiln_status read_peaks(struct kiln_settings *s, const json_t *list,
+                                   struct kiln_err *err) {
+    s->n_peaks = 0;
+    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= KILN_PEAKS, err, KILN_EINPUT,
+                 "settings: \"peaks\": not a list of at most %d", KILN_PEAKS);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *peak = json_array_get(list, i), *lr = json_array_get(peak, 1);
+        const json_int_t at = json_integer_value(json_array_get(peak, 0));
+        KILN_REQUIRE(json_is_integer(json_array_get(peak, 0)) && at >= 0 && json_is_number(lr) &&
+                         json_number_value(lr) >= 0 && s->lr > 0 &&
+                         (i == 0 || (uint64_t)at > s->peak[i - 1].at),
+                     err, KILN_EINPUT,
+                     "settings: \"peaks\": entry %zu is not [step, learning rate], in order", i);
+        s->peak[i] = (struct kiln_peak){.at = (uint64_t)at, .lr = json_number_value(lr)};
+        s->n_peaks = i + 1;
+    }
+    return KILN_OK;
+}
+
 char *kiln_settings_to_json(const struct kiln_settings *settings) {
     json_t *object = json_object();
     int digits = 1;
@@ -460,6 +508,11 @@ char *kiln_settings_to_json(const struct kiln_settings *settings) {
     }
     if (object != NULL && settings->n_turns > 0 &&
         json_object_set_new(object, "turns", turns_json(settings)) != 0) {
+        json_decref(object);
+        object = NULL;
+    }
+    if (object != NULL && settings->n_peaks > 0 &&
+        json_object_set_new(object, "peaks", peaks_json(settings, &digits)) != 0) {
         json_decref(object);
         object = NULL;
     }
@@ -519,6 +572,10 @@ enum kiln_status kiln_settings_from_json(struct kiln_settings *settings, const c
     const json_t *turns = json_object_get(object, "turns");
     if (status == KILN_OK && turns != NULL) {
         status = read_turns(settings, turns, err);
+    }
+    const json_t *peaks = json_object_get(object, "peaks");
+    if (status == KILN_OK && peaks != NULL) {
+        status = read_peaks(settings, peaks, err);
     }
     json_decref(object);
     return status;

@@ -13,6 +13,7 @@
 #include "kiln/train.h"
 #include "state/state.h"
 #include "train/clock.h"
+#include "train/control.h"
 #include "train/engine.h"
 #include "train/save.h"
 #include "train/trace.h"
@@ -37,6 +38,7 @@ struct kiln_trainer {
     bool called;                 /* the successor has been started */
     double ahead_since;          /* when a successor began to compile */
     struct kiln_clock clock;     /* of a run that shall end at a time */
+    struct kiln_control control; /* what a person asks for from outside */
     struct kiln_process scratch; /* of the schedule */
     double since;                /* up to when the cursor knows what the step cost ... */
     struct {

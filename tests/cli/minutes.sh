@@ -118,7 +118,6 @@ mkdir bare
 cp long/model.bin bare/model.bin
 expect 2 "$KILN" train --data text.txt --minutes 1 --model bare/model.bin
 says stderr --tokenizer
-expect 2 "$KILN" plan --data text.txt
 expect 2 "$KILN" train --resume run --minutes 1 --steps 5
 expect 1 "$KILN" train --data text.txt --minutes 1 --memory 1M
 says stderr --memory

@@ -82,6 +82,25 @@ size=$(stat -c %s run/state.kiln)
 expect 0 "$KILN" plan "${tiny[@]}" --json
 holds "\"state_file\":$size,"
 
+# with data: what they are in tokens, windows and steps; of token files it is counted
+expect 0 "$KILN" plan --data text.txt "${tiny[@]}" --accum 2
+says stdout 'an epoch is about '
+says stdout ' of text, 1 bytes a token; tokenizer bytes'
+says stdout '5 % are held out'
+for i in $(seq 400); do echo "The $i birds sang to the $((i * 7 % 100)) old trees."; done >words.txt
+expect 0 "$KILN" tokenize words.txt -o text.tok --train-bpe 270
+expect 0 "$KILN" plan --data text.tok --dim 16 --hidden 32 --heads 2 --kv-heads 2 --layers 2 --seq 32 --batch 1 --accum 2 --json
+holds '"counted":true'
+holds '"vocab":270'
+expect 0 "$KILN" train --data text.tok --dim 16 --hidden 32 --heads 2 --kv-heads 2 --layers 2 --seq 32 --batch 1 --steps 1 --out tokens
+windows=$(sed -n 's/.* \([0-9,]*\) windows to train on.*/\1/p' stdout | tr -d ,)
+holds_windows=$("$KILN" plan --data text.tok --dim 16 --hidden 32 --heads 2 --kv-heads 2 --layers 2 --seq 32 --batch 1 --accum 2 --json |
+    tr -d ' \n' | sed -n 's/.*"windows":\([0-9]*\).*/\1/p')
+[ $((windows - holds_windows)) -ge -2 ] && [ $((windows - holds_windows)) -le 2 ] ||
+    fail "training has $windows windows, the plan $holds_windows"
+expect 1 "$KILN" plan --data missing.txt
+says stderr missing.txt
+
 refuses() { # CODE WORDS ARGUMENTS...
     local code=$1 words=$2
     shift 2

@@ -47,6 +47,15 @@ cmp two.bin llama2.bin || fail 'two texts teach characters otherwise'
 expect 0 "$KILN" tokenize --train-bpe 280 broken.txt -o broken.json
 says stdout '3 bytes of it are not UTF-8'
 
+# a byte order mark is dropped, UTF-16 is read, and it is said once
+printf '\357\273\277' | cat - text.txt >marked.txt
+{ printf '\377\376'; iconv -f UTF-8 -t UTF-16LE text.txt; } >wide.txt
+for text in marked wide; do
+    expect 0 "$KILN" tokenize --train-bpe 280 $text.txt -o $text.json
+    [ "$(grep -c 'read as plain UTF-8' stdout)" = 1 ] || { cat stdout; fail "$text: not said once"; }
+    cmp own.tokenizer.json $text.json || fail "$text: another vocabulary is learned"
+done
+
 # a run keeps the vocabulary, and what it generates is text of it
 expect 0 "$KILN" train --data text.txt --tokenizer tokenizer.json --model stories15m --dim 32 \
     --hidden 64 --heads 2 --kv-heads 2 --layers 1 --seq 32 --batch 4 --steps 120 --lr 1e-2 --out run
@@ -54,6 +63,21 @@ cmp tokenizer.json run/tokenizer.json || fail 'the run keeps another vocabulary'
 expect 0 "$KILN" generate run -p 'The 7 birds sang' -n 40 --temperature 0
 says stdout 'The 7 birds sang to the'
 says stdout 'old trees'
+
+# ids without a word about their tokenizer: it lies beside them, by either name; another's is not taken
+tiny=(--model stories15m --dim 32 --hidden 64 --heads 2 --kv-heads 2 --layers 1 --seq 32 --batch 4 --steps 1)
+mkdir ids
+cp own.tok own.tokenizer.json ids
+expect 0 "$KILN" train --data ids/own.tok "${tiny[@]}" --out beside
+says stderr 'ids/own.tok: its tokenizer lies beside it, and is taken: ids/own.tokenizer.json'
+cmp own.tokenizer.json beside/tokenizer.json || fail 'the run has another tokenizer'
+mv ids/own.tokenizer.json ids/tokenizer.json
+expect 0 "$KILN" train --data ids/own.tok "${tiny[@]}" --out named
+cmp own.tokenizer.json named/tokenizer.json || fail 'tokenizer.json beside the ids is not found'
+cp llama2.bin ids/tokenizer.bin
+mv ids/tokenizer.json .
+expect 0 "$KILN" train --data ids/own.tok "${tiny[@]}" --out none
+[ ! -e none/tokenizer.bin ] && [ ! -e none/tokenizer.json ] || fail 'the tokenizer of other ids is taken'
 
 # bytes that are no UTF-8 are kept, and said
 printf 'a \377\376 b\303\n' >bad.txt

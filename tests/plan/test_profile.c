@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "device/sim/sim.h"
+#include "kiln/settings.h"
 #include "kiln_test.h"
 
 static struct kiln_profile_file shipped(const char *name) {
@@ -217,4 +218,21 @@ TEST(a_wrong_profile_is_named_with_its_figure) {
     CHECK_FAILS(kiln_profile_read("m9", &out, &err), KILN_EUSAGE, &err);
     CHECK_FAILS(kiln_profile_read("/tmp", &out, &err), KILN_EINPUT, &err);
     CHECK_FAILS(kiln_profile_read("no/such.json", &out, &err), KILN_EINPUT, &err);
+}
+
+TEST(every_shipped_profile_is_offered_by_its_setting) {
+    const char *const *offers = kiln_setting(KILN_SETTING_profile)->offers;
+    size_t n = 0;
+    for (const struct kiln_shipped_profile *p = kiln_shipped_profiles; p->name != NULL; p++) {
+        bool offered = false;
+        for (size_t i = 0; offers[i] != NULL; i++) {
+            offered = offered || strcmp(offers[i], p->name) == 0;
+        }
+        if (!offered) {
+            FAIL("--profile does not offer %s (src/train/settings.c)", p->name);
+        }
+        n++;
+    }
+    CHECK(n > 0);
+    CHECK(offers[n] == NULL);
 }

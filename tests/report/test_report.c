@@ -39,9 +39,9 @@ TEST(a_progress_line_holds_what_people_look_for) {
     struct kiln_progress progress = {0};
     char line[512];
     kiln_progress_line(&progress, &record, 112, line, sizeof line);
-    const char *const parts[] = {
-        "step  12/112", "loss 2.5000 (2.5000)", "norm 0.75",    "lr 3.00e-04",
-        "120 ms",       "17.1k tok/s",          "1.25 TFLOP/s", "12 s left"};
+    const char *const parts[] = {"step  12/112", " 10 %",        "loss 2.5000 (2.5000)",
+                                 "norm 0.75",    "lr 3.00e-04",  "120 ms",
+                                 "17.1k tok/s",  "1.25 TFLOP/s", "12 s left"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         CHECK_CONTAINS(line, parts[i]);
     }
@@ -76,6 +76,60 @@ TEST(a_progress_line_fits_any_buffer) {
         CHECK_EQ(strlen(small), size - 1);
         CHECK(memcmp(small, line, size - 1) == 0);
     }
+}
+
+/* Characters of a line: an escape sequence is none. */
+static size_t width_of(const char *line) {
+    size_t n = 0;
+    for (const char *c = line; *c != '\0'; c++) {
+        if (*c == '\033') {
+            c += strcspn(c, "m");
+        } else {
+            n++;
+        }
+    }
+    return n;
+}
+
+TEST(a_progress_line_fits_any_width_by_leaving_out) {
+    struct kiln_step_record step = record;
+    char line[512], whole[512];
+    struct kiln_progress free = {.columns = 0};
+    step.val_loss = 2.25;
+    const size_t longest = kiln_progress_line(&free, &step, 112, whole, sizeof whole);
+    for (size_t columns = 1; columns <= longest + 1; columns++) {
+        struct kiln_progress progress = {.columns = columns, .colours = columns % 2 == 0};
+        kiln_progress_line(&progress, &step, 112, line, sizeof line);
+        CHECK(width_of(line) <= columns);
+        CHECK(memcmp(line, whole, columns < 11 ? columns : 11) == 0);
+        if (columns >= 25) { /* whole fields: what is shown is a part of the whole line */
+            CHECK_CONTAINS(line, "loss 2.5000");
+        }
+        if (columns >= 60) {
+            CHECK_CONTAINS(line, "held-out 2.2500");
+            CHECK_CONTAINS(line, " 10 %");
+            CHECK_CONTAINS(line, "12 s left");
+        }
+    }
+    CHECK_STRING(line, whole);
+}
+
+TEST(a_better_held_out_loss_is_green_where_colours_are_wanted) {
+    struct kiln_step_record step = record;
+    struct kiln_progress progress = {.colours = true}, plain = {.colours = false};
+    const double losses[] = {3, 2, 2.5, 1.5};
+    char line[512];
+    for (int i = 0; i < 4; i++) {
+        step.val_loss = losses[i];
+        kiln_progress_line(&progress, &step, 100, line, sizeof line);
+        /* The first is better than nothing, the third is worse. */
+        CHECK_EQ(strstr(line, "\033[32mheld-out") != NULL, i % 2 == 1);
+        kiln_progress_line(&plain, &step, 100, line, sizeof line);
+        CHECK(strchr(line, '\033') == NULL);
+    }
+    step.skipped = true;
+    kiln_progress_line(&progress, &step, 100, line, sizeof line);
+    CHECK_CONTAINS(line, "\033[33mskipped");
 }
 
 static struct kiln_run_info run_of(const struct kiln_table *table,

@@ -8,60 +8,16 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include "base/io.h"
 #include "base/mem.h"
 #include "kiln_test.h"
 #include "text/source.h"
 #include "text/text_int.h"
+#include "text_files.h"
 
 /* ---- compressed files
  * ---------------------------------------------------------------------------- */
-
-struct bytes {
-    unsigned char *at;
-    size_t n;
-};
-
-static struct bytes gzipped(const char *text, size_t size) {
-    struct bytes out = {kiln_alloc(size + 1000, 1), 0};
-    z_stream z = {.next_in = (unsigned char *)(uintptr_t)text, .avail_in = (uInt)size};
-    CHECK_EQ(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    z.next_out = out.at;
-    z.avail_out = (uInt)(size + 1000);
-    CHECK_EQ(deflate(&z, Z_FINISH), Z_STREAM_END);
-    out.n = z.total_out;
-    deflateEnd(&z);
-    return out;
-}
-
-static struct bytes zstandard(const char *text, size_t size) {
-    struct bytes out = {kiln_alloc(ZSTD_compressBound(size), 1), 0};
-    out.n = ZSTD_compress(out.at, ZSTD_compressBound(size), text, size, 3);
-    CHECK(!ZSTD_isError(out.n));
-    return out;
-}
-
-typedef struct bytes pack_fn(const char *text, size_t size);
-static pack_fn *const packers[] = {gzipped, zstandard};
-
-/* The text of a file, as the stream gives it, some bytes at a time. */
-static struct bytes stream_text(const char *path, size_t step) {
-    struct kiln_stream *stream;
-    struct kiln_err err;
-    struct bytes out = {kiln_alloc(1 << 20, 1), 0};
-    size_t got = 1;
-    CHECK_OK(kiln_stream_open(path, &stream, &err), &err);
-    while (got > 0) {
-        CHECK_OK(kiln_stream_read(stream, out.at + out.n, step, &got, &err), &err);
-        out.n += got;
-    }
-    CHECK_EQ(kiln_stream_size(stream), out.n);
-    kiln_stream_close(stream);
-    return out;
-}
 
 static char *some_text(size_t size) {
     char *text = kiln_alloc(size + 1, 1);
@@ -74,14 +30,14 @@ static char *some_text(size_t size) {
 TEST(compressed_texts_are_read_whatever_their_names) {
     char *text = some_text(300000);
     for (size_t p = 0; p < 2; p++) {
-        struct bytes one = packers[p](text, 300000), two = packers[p]("behind", 6);
-        struct bytes both = {kiln_alloc(one.n + two.n, 1), one.n + two.n};
+        struct test_bytes one = test_packers[p](text, 300000), two = test_packers[p]("behind", 6);
+        struct test_bytes both = {kiln_alloc(one.n + two.n, 1), one.n + two.n};
         memcpy(both.at, one.at, one.n);
         memcpy(both.at + one.n, two.at, two.n);
         const char *path = test_file("text.txt", both.at, both.n);
         const size_t steps[] = {1 << 16, 7777};
         for (int i = 0; i < 2; i++) {
-            struct bytes got = stream_text(path, steps[i]);
+            struct test_bytes got = test_stream(path, steps[i]);
             CHECK_EQ(got.n, 300006);
             CHECK_BYTES(got.at, text, 300000);
             CHECK_BYTES(got.at + 300000, "behind", 6);
@@ -94,26 +50,14 @@ TEST(compressed_texts_are_read_whatever_their_names) {
     kiln_free(text);
 }
 
-static void check_damaged(const struct bytes *file, size_t n, const char *part) {
-    struct kiln_tokenizer *tok;
-    struct kiln_err err;
-    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
-    const char *path = test_file("damaged.txt", file->at, n);
-    CHECK_FAILS(kiln_tokenize_file(tok, path, test_path("out.tok"), NULL, &err), KILN_EINPUT, &err);
-    CHECK_CONTAINS(err.message, "damaged.txt");
-    CHECK_CONTAINS(err.message, part);
-    CHECK(!kiln_path_exists(test_path("out.tok")));
-    kiln_tokenizer_destroy(tok);
-}
-
 TEST(a_compressed_text_that_ends_in_the_middle_is_refused) {
     char *text = some_text(50000);
     for (size_t p = 0; p < 2; p++) {
-        struct bytes file = packers[p](text, 50000);
+        struct test_bytes file = test_packers[p](text, 50000);
         for (size_t cut = 4; cut < file.n; cut += 1 + file.n / 40) {
-            check_damaged(&file, cut, "ends in the middle");
+            test_damaged(&file, cut, "ends in the middle");
         }
-        check_damaged(&file, file.n - 1, "ends in the middle");
+        test_damaged(&file, file.n - 1, "ends in the middle");
         file.at[file.n / 2] ^= 0x55;
         struct kiln_stream *stream;
         struct kiln_err err;
@@ -131,11 +75,11 @@ TEST(a_compressed_text_that_ends_in_the_middle_is_refused) {
 }
 
 TEST(what_follows_compressed_data_must_be_such_data) {
-    struct bytes file = gzipped("text", 4);
-    struct bytes more = {kiln_alloc(file.n + 20, 1), file.n + 20};
+    struct test_bytes file = test_gzipped("text", 4);
+    struct test_bytes more = {kiln_alloc(file.n + 20, 1), file.n + 20};
     memcpy(more.at, file.at, file.n);
     memcpy(more.at + file.n, "something else here.", 20);
-    check_damaged(&more, more.n, "bytes that are none");
+    test_damaged(&more, more.n, "bytes that are none");
     kiln_free(file.at);
     kiln_free(more.at);
 }
@@ -288,7 +232,7 @@ static size_t resident_peak(void) {
 /* 96 MB of one document: memory is that of the buffers. */
 static void check_memory(const char *text, size_t size) {
     enum { BLOCKS = 96 };
-    struct bytes block = zstandard(text, size);
+    struct test_bytes block = test_zstandard(text, size);
     FILE *f = fopen(test_path("large.txt"), "wb");
     CHECK(f != NULL);
     for (int i = 0; i < BLOCKS; i++) {

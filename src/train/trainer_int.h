@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * trainer_int.h: the trainer, for the files that it is made of.
+ *
+ *   trainer.c     a step, phase by phase
+ *   batches.c     what a window and an evaluation read
+ *   window.c      their micro-batches, action by action
+ *   hand_over.c   left by one process, taken up by another
+ *   outputs.c     samples, checkpoints, models
+ */
+#ifndef KILN_TRAIN_TRAINER_INT_H
+#define KILN_TRAIN_TRAINER_INT_H
+
+#include "train/trainer.h"
+
+/* Tell the observer. */
+void kiln_trainer_notice(const struct kiln_trainer *t, const char *text);
+/* Does somebody want the run to stop? */
+bool kiln_trainer_stopping(const struct kiln_trainer *t);
+/* Are windows computed one update behind? */
+bool kiln_trainer_delayed(const struct kiln_trainer *t);
+/* Compute with what is due when `step` steps are done. */
+void kiln_trainer_generation(struct kiln_trainer *t, uint64_t step);
+/* Add a span of the step where the cursor stands: until `end`, or until now. */
+void kiln_trainer_span_of(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name,
+                          double start, double end);
+void kiln_trainer_span(struct kiln_trainer *t, enum kiln_span_kind kind, const char *name,
+                       double start);
+
+/* ---- batches.c: the callbacks of an executor (its context is the trainer) ---------------------
+ */
+
+/* Micro-batch `index` of the window at the cursor. */
+void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                        uint32_t *starts);
+/* Micro-batch `index` of an evaluation. A set smaller than a micro-batch is read round and round.
+ */
+void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                           uint32_t *starts);
+/* Targets of the window that count: what its loss is averaged over; and all its tokens. */
+double kiln_batches_targets(const struct kiln_trainer *t);
+double kiln_batches_tokens(const struct kiln_trainer *t);
+/* What this window's loss is scaled by, where one whose targets all count has `scale`. Of the data
+ * and the cursor alone: a process that finishes an update finds the same. */
+double kiln_batches_scale(const struct kiln_trainer *t, double scale);
+/* Targets of the first `windows` held-out windows, read as kiln_batches_held_out does, that count.
+ */
+double kiln_batches_held_out_targets(const struct kiln_trainer *t, size_t windows);
+/* Micro-batches of an evaluation: whole ones, the rest of the division is left out; 0 where nothing
+ * is held out. */
+size_t kiln_batches_evaluated(const struct kiln_trainer *t);
+
+/* ---- window.c --------------------------------------------------------------------------------
+ */
+
+/* All micro-batches; the executor's loss_sum has their losses. */
+KILN_MUST_CHECK enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate,
+                                                 uint64_t micro_batches, struct kiln_err *err);
+/* Mean loss over the first settings->eval_windows held-out windows; NaN when there are none. */
+KILN_MUST_CHECK enum kiln_status kiln_window_evaluate(struct kiln_trainer *t, double *loss,
+                                                      struct kiln_err *err);
+/* For a state larger than memory: what has been worked through leaves it. */
+void kiln_window_layer_done(void *context, enum kiln_pass pass, size_t layer);
+
+/* ---- hand_over.c -----------------------------------------------------------------------------
+ */
+
+/* At a restart: is the successor ready to go on? */
+bool kiln_hand_over_ready(struct kiln_trainer *t);
+/* May the window be left here and taken up at this place? Its gradients lie in the state; what is
+ * held from forward to backward does where the plan says so. */
+bool kiln_hand_over_can_leave(const struct kiln_trainer *t);
+/* What the cursor says of a place: a window's is none of an evaluation, which may never come. */
+uint64_t kiln_hand_over_mid(bool evaluate);
+/* Leave it: the cursor knows the place and what it took to get there. */
+KILN_MUST_CHECK enum kiln_status kiln_hand_over_leave(struct kiln_trainer *t, struct kiln_err *err);
+/* Begin a window or evaluation, or take up the one that was left. */
+void kiln_hand_over_take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches);
+
+/* ---- outputs.c -------------------------------------------------------------------------------
+ */
+
+/* A sample text, for the observer. */
+KILN_MUST_CHECK enum kiln_status kiln_outputs_sample(struct kiln_trainer *t, uint64_t step,
+                                                     struct kiln_err *err);
+/* Before weights or moments change, and at the end: the checkpoint under way is on the disk. */
+KILN_MUST_CHECK enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err);
+/* model.bin, and the adapters of a run that trains them. */
+KILN_MUST_CHECK enum kiln_status kiln_outputs_model(struct kiln_trainer *t, struct kiln_err *err);
+
+#endif

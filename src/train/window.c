@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * window.c: the micro-batches of a window or an evaluation, action by action (trainer_int.h).
+ */
+#include <inttypes.h>
+#include <math.h>
+
+#include "base/machine.h"
+#include "train/trainer_int.h"
+
+/* ---- a state larger than memory
+ * ------------------------------------------------------------------
+ */
+
+/* First float and number of floats of a layer's parameters; they lie side by side. */
+static size_t layer_range(const struct kiln_table *table, size_t layer, size_t *first) {
+    const size_t layers = table->dims.layers;
+    *first = kiln_table_find(table, KILN_ATTN_NORM, layer)->offset;
+    return (layer + 1 < layers ? kiln_table_find(table, KILN_ATTN_NORM, layer + 1)->offset
+                               : kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER)->offset) -
+           *first;
+}
+
+void kiln_window_layer_done(void *context, enum kiln_pass pass, size_t layer) {
+    const struct kiln_trainer *t = context;
+    const struct kiln_table *table = t->table;
+    const enum kiln_region region = pass == KILN_FORWARD ? KILN_WEIGHTS : KILN_GRADIENTS;
+    size_t first;
+    if (layer != KILN_NO_LAYER) {
+        const size_t n = layer_range(table, layer, &first);
+        kiln_state_behind(t->state, region, first, n);
+        return;
+    }
+    const size_t layers_at = kiln_table_find(table, KILN_ATTN_NORM, 0)->offset;
+    const size_t n = layer_range(table, table->dims.layers - 1, &first);
+    kiln_state_behind(t->state, region, 0, layers_at);
+    kiln_state_behind(t->state, region, first + n, table->size - first - n);
+    if (pass == KILN_BACKWARD && table->dims.tied && table->trained == 0) {
+        kiln_state_behind(t->state, KILN_GRADIENT_EMBEDDING, 0,
+                          table->dims.vocab * table->dims.dim);
+    }
+}
+
+/* ---- windows and evaluations -------------------------------------------------------------------
+ */
+
+/* May it only be begun again? A round of many micro-batches may take long, and whoever stops does
+ * not want to wait: the cursor still stands at the window's start. */
+static bool can_drop(const struct kiln_trainer *t) { return t->engine.plan.schedule.held > 1; }
+
+enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches,
+                                 struct kiln_err *err) {
+    struct kiln_executor *x = &t->engine.executor;
+    kiln_hand_over_take_up(t, evaluate, micro_batches);
+    for (;;) {
+        const struct kiln_plan_action a = kiln_executor_next(x);
+        const size_t resident = kiln_memory_resident();
+        t->peak_bytes = resident > t->peak_bytes ? resident : t->peak_bytes;
+        if (a.what == KILN_UPDATE || a.what == KILN_STEP_DONE) {
+            return KILN_OK;
+        }
+        KILN_REQUIRE(a.what != KILN_ERROR, err, KILN_EINTERNAL,
+                     "a group of %zu kernels fits no process", a.kernels);
+        if (a.what == KILN_RESTART) {
+            const double start = kiln_now_s();
+            KILN_TRY(kiln_outputs_wait(t, err)); /* its thread would not survive */
+            kiln_trainer_span(t, KILN_SPAN_RESTART, "checkpoint wait", start);
+            (void)kiln_hand_over_ready(t); /* or none: whoever we return to knows */
+            KILN_TRY(kiln_hand_over_leave(t, err));
+            return KILN_FAIL(err, KILN_ERESTART,
+                             "%zu kernels do not fit the %zu left of this process", a.kernels,
+                             a.left);
+        }
+        if (kiln_trainer_stopping(t) && (kiln_hand_over_can_leave(t) || can_drop(t))) {
+            KILN_TRY(kiln_hand_over_can_leave(t) ? kiln_hand_over_leave(t, err) : KILN_OK);
+            return KILN_FAIL(err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
+                             kiln_state_cursor(t->state)->step);
+        }
+        KILN_TRY(kiln_executor_do(x, &a, err));
+    }
+}
+
+enum kiln_status kiln_window_evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {
+    const struct kiln_micro_batch *shape = &t->engine.plan.shape;
+    const size_t batches = kiln_batches_evaluated(t);
+    const double start = kiln_now_s();
+    *loss = (double)NAN;
+    if (batches == 0) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_window_run(t, true, batches, err));
+    kiln_clock_evaluated(&t->clock, kiln_now_s() - start);
+    *loss = t->engine.executor.loss_sum /
+            fmax(kiln_batches_held_out_targets(t, batches * shape->batch), 1);
+    return KILN_OK;
+}
