@@ -64,17 +64,19 @@ static json_t *sequence_json(const struct kiln_explain_sequence *s) {
             json_array_append_new(reasons, json_string(names[i]));
         }
     }
-    return json_pack("{s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "sample",
+    return json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "sample",
                      (json_int_t)s->sample, "loss", json_number(s->loss), "z", json_number(s->z),
-                     "targets", (json_int_t)s->targets, "misfits", (json_int_t)s->misfits,
-                     "repeated", (json_int_t)s->repeated, "times", (json_int_t)s->times, "worst",
-                     json_number(s->worst), "reasons", reasons, "text", around_json(&s->text));
+                     "ordinary_z", json_number(s->ordinary_z), "targets", (json_int_t)s->targets,
+                     "misfits", (json_int_t)s->misfits, "repeated", (json_int_t)s->repeated,
+                     "times", (json_int_t)s->times, "worst", json_number(s->worst), "reasons",
+                     reasons, "text", around_json(&s->text));
 }
 
 static json_t *token_json(const struct kiln_explain_token *t) {
-    return json_pack("{s:o, s:o, s:I, s:o, s:o, s:o}", "loss", json_number(t->loss), "target_text", text_json(t->target_piece), "likeliest",
-                     (json_int_t)t->said, "likeliest_text", text_json(t->said_piece), "chance",
-                     json_number(t->chance), "text", around_json(&t->text));
+    return json_pack("{s:o, s:o, s:I, s:o, s:o, s:o}", "loss", json_number(t->loss), "target_text",
+                     text_json(t->target_piece), "likeliest", (json_int_t)t->said, "likeliest_text",
+                     text_json(t->said_piece), "chance", json_number(t->chance), "text",
+                     around_json(&t->text));
 }
 
 static json_t *gradient_json(const struct kiln_explain_gradient *g) {

@@ -10,6 +10,7 @@
 
 #include "explain.h"
 #include "kiln/text.h"
+#include "output.h"
 
 enum { MOST_LINES = 8 };
 
@@ -19,20 +20,26 @@ static const char *figure(const char *format, double value, char out[32]) {
     return out;
 }
 
-/* Text of the data, on one line: what would break it is written as in C. */
+/* Text of the data, on one line: what would break it, or is a command to a terminal, is written as
+ * in C; what is not UTF-8 as U+FFFD. */
 static void print_text(const char *text) {
-    for (; *text; text++) {
-        const unsigned char c = (unsigned char)*text;
+    json_t *clean = json_bytes(text, strlen(text));
+    for (const char *at = clean ? json_string_value(clean) : ""; *at; at++) {
+        const unsigned char c = (unsigned char)*at, next = (unsigned char)at[1];
         if (c == '\n') {
             fputs("\\n", stdout);
         } else if (c == '\t') {
             fputs("\\t", stdout);
         } else if (c < ' ' || c == 0x7f) {
             printf("\\x%02x", c);
+        } else if (c == 0xc2 && next < 0xa0) { /* U+0080 to U+009F */
+            printf("\\x%02x", next);
+            at++;
         } else {
             putchar(c);
         }
     }
+    json_decref(clean);
 }
 
 /* The token in brackets, in what surrounds it; ids where there is no tokenizer. */
@@ -99,9 +106,10 @@ static void print_head(const char *run, const struct kiln_explanation *w) {
 }
 
 static void print_verdict(const struct kiln_explanation *w) {
-    printf("\n%c%s.\n", w->verdict[0] >= 'a' ? w->verdict[0] - 'a' + 'A' : w->verdict[0],
-           w->verdict + 1);
-    printf("%s\n", w->advice);
+    const char first = w->verdict[0];
+    printf("\n%c", first >= 'a' && first <= 'z' ? first - 'a' + 'A' : first);
+    print_text(w->verdict + 1);
+    printf(".\n%s\n", w->advice);
 }
 
 /* ---- the walk ---------------------------------------------------------------------------------

@@ -93,13 +93,15 @@ enum {
     KILN_EXPLAIN_ABOVE_CHANCE = 1 << 0, /* its loss is above ln V, that of saying nothing */
     KILN_EXPLAIN_REPEATED = 1 << 1,     /* most of its tokens, or of its targets, are one id */
     KILN_EXPLAIN_TARGETS = 1 << 2,      /* targets are not the tokens that come next */
-    KILN_EXPLAIN_OUTLIER = 1 << 3,      /* its loss is far above the others' */
+    KILN_EXPLAIN_OUTLIER = 1 << 3,      /* its loss is far above that of others: a z above 8 */
 };
 
 struct kiln_explain_sequence {
     uint64_t sample;
-    double loss;             /* mean over its targets; NaN where it has none or is not finite */
-    double z;                /* deviations above the mean of the window's others; NaN: too few */
+    double loss; /* mean over its targets; NaN where it has none or is not finite */
+    /* Deviations above the mean of the window's other sequences, and of those of the ordinary
+     * window; at least a 32nd of the mean is taken for the deviation. NaN: too few, or none. */
+    double z, ordinary_z;
     size_t targets, misfits; /* that count; that are not the token behind */
     uint32_t repeated;
     size_t times;     /* the id that is there most often, among targets or tokens */
@@ -150,6 +152,7 @@ struct kiln_explanation {
     double loss, norm; /* in double precision; norm NaN where no gradient was taken */
     bool backward;     /* one was: everything forward is finite */
     double ordinary_loss, ordinary_norm; /* of the window held against; NaN: none was taken */
+    double ordinary_deviation;           /* of its sequences' losses */
     uint64_t ordinary_sample;
 
     struct kiln_explain_tensor *walk; /* [n_walk] */

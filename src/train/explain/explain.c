@@ -218,6 +218,25 @@ static enum kiln_status look_at_weights(struct job *job, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* How the losses of its sequences are spread. */
+static double deviation_of(const struct kiln_evidence_window *w,
+                           const struct kiln_explain_pass *pass) {
+    double sum = 0, squares = 0, count = 0;
+    for (size_t s = 0; s < w->sequences; s++) {
+        double loss = 0, targets = 0;
+        for (size_t i = s * w->seq; i < (s + 1) * w->seq; i++) {
+            loss += pass->losses[i];
+            targets += w->targets[i] != KILN_NO_TARGET;
+        }
+        if (targets > 0) {
+            sum += loss / targets;
+            squares += loss / targets * (loss / targets);
+            count++;
+        }
+    }
+    return sqrt(fmax(squares / count - sum / count * (sum / count), 0));
+}
+
 /* The window beside it, on the same weights. */
 static enum kiln_status run_other(struct job *job, double **norms, struct kiln_err *err) {
     struct kiln_evidence_window w;
@@ -228,6 +247,7 @@ static enum kiln_status run_other(struct job *job, double **norms, struct kiln_e
     KILN_TRY(kiln_evidence_other(&job->evidence, &w, err));
     out->ordinary_sample = w.sample;
     const enum kiln_status status = run_pass(job, &w, false, &job->other, &back, err);
+    out->ordinary_deviation = status == KILN_OK ? deviation_of(&w, &job->other) : (double)NAN;
     kiln_evidence_window_free(&w);
     KILN_TRY(status);
     out->ordinary_loss = job->other.loss;
@@ -283,7 +303,7 @@ static void describe(struct job *job) {
     out->seq = e->window.seq;
     out->vocab = e->run->table->dims.vocab;
     out->chance = log((double)out->vocab);
-    out->norm = out->ordinary_loss = out->ordinary_norm = (double)NAN;
+    out->norm = out->ordinary_loss = out->ordinary_norm = out->ordinary_deviation = (double)NAN;
 }
 
 /* A word before the first sequence: how much there is to do. */

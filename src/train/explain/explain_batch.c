@@ -97,6 +97,14 @@ static void score(struct kiln_explain_sequence *list, size_t n) {
     }
 }
 
+/* The same beside the sequences of another window: two bad ones of a few hide each other. */
+static void score_beside(struct kiln_explanation *out) {
+    const double deviation = fmax(out->ordinary_deviation, out->ordinary_loss * DEVIATION_FLOOR);
+    for (size_t s = 0; s < out->sequences; s++) {
+        out->sequence[s].ordinary_z = (out->sequence[s].loss - out->ordinary_loss) / deviation;
+    }
+}
+
 /* The loss of other windows, or of the other sequences: is this model better than chance? */
 static bool better_than_chance(const struct kiln_explanation *out, size_t s, double usual) {
     double sum = 0, count = 0;
@@ -124,11 +132,13 @@ enum kiln_status kiln_explain_batch(const struct kiln_evidence *e,
         measure(e, pass->losses, s, &out->sequence[s]);
     }
     score(out->sequence, w->sequences);
+    score_beside(out);
     for (size_t s = 0; s < w->sequences; s++) {
         struct kiln_explain_sequence *one = &out->sequence[s];
         one->reasons = repeats(w, s, scratch, one) ? KILN_EXPLAIN_REPEATED : 0;
         one->reasons |= one->misfits > 0 ? KILN_EXPLAIN_TARGETS : 0;
-        one->reasons |= one->z > OUTLIER_Z ? KILN_EXPLAIN_OUTLIER : 0;
+        one->reasons |=
+            one->z > OUTLIER_Z || one->ordinary_z > OUTLIER_Z ? KILN_EXPLAIN_OUTLIER : 0;
         one->reasons |= one->loss > out->chance && better_than_chance(out, s, usual)
                             ? KILN_EXPLAIN_ABOVE_CHANCE
                             : 0;

@@ -39,10 +39,12 @@ static void say_weight(struct kiln_explanation *out) {
     if (out->token[0]) {
         snprintf(row, sizeof row, " (the row of token %zu, \"%.60s\")", t->first.token, out->token);
     }
-    SAY("weight %s [%zu, %zu]%s is %s before the step is taken: %" PRIu64 " of its %" PRIu64
-        " numbers %s not finite, so all that is computed from it is not",
-        t->name, t->first.token, t->first.element, row, number_name(t->first.value), t->not_finite,
-        t->values, t->not_finite == 1 ? "is" : "are");
+    SAY("weight %s [%zu, %zu]%s is %s before the step is taken; of the %" PRIu64
+        " numbers that are read of it %" PRIu64
+        " %s not finite, and what is computed from them "
+        "is not either",
+        t->name, t->first.token, t->first.element, row, number_name(t->first.value), t->values,
+        t->not_finite, t->not_finite == 1 ? "is" : "are");
     ADVISE(
         "An update whose gradient is not finite is never made, so the weight was damaged where "
         "it lay: look at the machine's memory and disk, and at programs that write to the run "
@@ -165,8 +167,10 @@ static void reasons_text(const struct kiln_explanation *out, const struct kiln_e
                  out->chance);
     }
     if (s->reasons & KILN_EXPLAIN_OUTLIER) {
-        snprintf(part[n++], sizeof part[0], "its loss %.3f is %.1f deviations above the others'",
-                 s->loss, s->z);
+        const bool beside = !(s->z > s->ordinary_z);
+        snprintf(part[n++], sizeof part[0], "its loss %.3f is %.1f deviations above that of %s",
+                 s->loss, beside ? s->ordinary_z : s->z,
+                 beside ? "the window beside it" : "the others");
     }
     text[0] = '\0';
     for (size_t i = 0; i < n; i++) {
@@ -196,11 +200,13 @@ static void say_batch(struct kiln_explanation *out) {
            s->sample);
 }
 
-/* Sequences that are bad in a way that matters: repetition alone is some texts' nature. */
+/* Sequences that are bad in a way that matters: repetition, and being harder than others, are some
+ * texts' nature as long as nothing went wrong. */
 static bool bad_batch(const struct kiln_explanation *out) {
+    const unsigned always = KILN_EXPLAIN_TARGETS | KILN_EXPLAIN_ABOVE_CHANCE;
     for (size_t i = 0; i < out->sequences; i++) {
         const unsigned reasons = out->sequence[i].reasons;
-        if ((reasons & ~(unsigned)KILN_EXPLAIN_REPEATED) != 0 || (reasons && out->incident)) {
+        if ((reasons & always) != 0 || (reasons != 0 && out->incident)) {
             return true;
         }
     }
