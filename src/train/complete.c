@@ -98,6 +98,11 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
     if (s->budget == KILN_UNSET && strcmp(s->device, "cpu") != 0) {
         KILN_TRY(set_count(s, KILN_SETTING_budget, KILN_NPU_BUDGET, KILN_FROM_DEFAULT, err));
     }
+    if (s->warmup == KILN_UNSET) {
+        const uint64_t tenth = s->steps / 10;
+        KILN_TRY(
+            set_count(s, KILN_SETTING_warmup, tenth > 100 ? 100 : tenth, KILN_FROM_DEFAULT, err));
+    }
     if (s->eval_every == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
                            KILN_FROM_DEFAULT, err));
