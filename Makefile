@@ -91,6 +91,7 @@ PLAIN_SRC := $(filter src/base/% src/kernel/%,$(LIB_SRC)) $(patsubst %,src/model
              $(filter-out %_amx_block.c,$(wildcard tests/kernel/*.c)) \
              $(patsubst %,tests/base/test_%.c,crc32c random sizes) tests/kiln_checks.c tests/plain_runner.c
 BENCH_SRC := $(wildcard bench/*.c)
+EXAMPLE_SRC := $(wildcard examples/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
 LIB_SRC   += $(APPLE_SRC)
@@ -197,7 +198,7 @@ FORCE:
 
 # ---- to use it -----------------------------------------------------------------------------------
 
-.PHONY: demo bench install
+.PHONY: demo bench install install-files
 ## demo: install what is missing, build, train a small model, read its stories
 demo:
 	@scripts/setup
@@ -224,6 +225,9 @@ ROOT = $(DESTDIR)$(PREFIX)
 SHARE = $(ROOT)/share
 ## install: program, headers, libraries, kiln.pc, man pages, completion under DESTDIR and PREFIX
 install: all $(OBJ)/libkiln.a
+	@$(MAKE) install-files
+# What is built already.
+install-files:
 	install -d $(ROOT)/bin $(ROOT)/include/kiln $(ROOT)/lib/pkgconfig
 	$(if $(KILN),install $(KILN) $(ROOT)/bin/)
 	install -m 644 include/kiln/*.h $(ROOT)/include/kiln/
@@ -278,7 +282,7 @@ check:
 	@scripts/setup --lint
 	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style

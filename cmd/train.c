@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "dashboard.h"
 #include "kiln/report.h"
 #include "minutes.h"
 #include "output.h"
@@ -30,7 +31,8 @@ struct flags {
     const char *resume, *successor;
     uint64_t take_over, since, worker;
     double began, deadline;
-    bool dry_run, json;
+    bool dry_run, json, dashboard;
+    uint64_t port;
 };
 
 static const struct option options[] = {
@@ -38,6 +40,11 @@ static const struct option options[] = {
      GROUP_RUN, 0, 0, offsetof(struct flags, resume)},
     {"dry-run", 0, OPTION_SWITCH, NULL, NULL, "print the plan, every action of a window; train not",
      GROUP_PLANNING, 0, 0, offsetof(struct flags, dry_run)},
+    {"dashboard", 0, OPTION_SWITCH, NULL, NULL,
+     "a live page of the run, at an address that is printed (kiln dashboard)", GROUP_RUN, 0, 0,
+     offsetof(struct flags, dashboard)},
+    {"port", 0, OPTION_COUNT, "N", NULL, "of --dashboard (7860, or the next free one)", GROUP_RUN,
+     0, 65535, offsetof(struct flags, port)},
     {"take-over", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 0, INT32_MAX,
      offsetof(struct flags, take_over)}, /* of a process that replaced itself */
     {"since", 0, OPTION_COUNT, "STEP", NULL, NULL, GROUP_RUN, 0, 1e15,
@@ -506,12 +513,36 @@ static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
     return status;
 }
 
+/* Whether it can be had is known before a run is made for it. */
+static enum kiln_status check_dashboard(const struct flags *flags, struct kiln_err *err) {
+    KILN_REQUIRE(flags->dashboard || flags->port == KILN_UNSET, err, KILN_EUSAGE,
+                 "train: --port is of --dashboard; give both, or neither");
+    return flags->dashboard ? dashboard_may(flags->port, err) : KILN_OK;
+}
+
+/* Started once, by the first process of the run; training goes on without it, too. */
+static void start_dashboard(const struct flags *flags, const struct kiln_run *run) {
+    char address[DASHBOARD_ADDRESS];
+    struct kiln_err err;
+    FILE *to = flags->json ? stderr : stdout;
+    if (!flags->dashboard) {
+        return;
+    }
+    if (dashboard_beside(kiln_run_info(run)->folder, flags->port, address, &err) != KILN_OK) {
+        fprintf(stderr, "kiln: note: %s\n", err.message);
+        return;
+    }
+    fprintf(to, "dashboard: %s\n", address);
+    fflush(to);
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_run *run_now = NULL;
     if (flags->dry_run) {
         return dry_run(call, err);
     }
+    KILN_TRY(check_dashboard(flags, err));
     KILN_TRY(self_open(err));
     if (flags->worker != KILN_UNSET) {
         stop_quietly();
@@ -520,6 +551,9 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const double started = now_s();
     KILN_TRY(open_run(call, started, &run_now, err));
     const double began = isnan(flags->began) ? now_s() : flags->began;
+    if (flags->take_over == KILN_UNSET) {
+        start_dashboard(flags, run_now);
+    }
     if (flags->take_over == KILN_UNSET && kiln_run_relays(run_now)) {
         return supervise(call, run_now, began, err);
     }

@@ -10,6 +10,10 @@
 #include "kiln/train.h"
 #include "kiln/view.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin; `columns` and
  * `colours` are the caller's to set, before any line. */
 struct kiln_progress {
@@ -141,5 +145,9 @@ KILN_API void kiln_recorder_sample(struct kiln_recorder *recorder, uint64_t step
 KILN_API void kiln_recorder_checkpoint(struct kiln_recorder *recorder, uint64_t step);
 /* Ends it; `last`: training ends here, so the page is written whatever the time. NULL is fine. */
 KILN_API void kiln_recorder_close(struct kiln_recorder *recorder, bool last);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -3,10 +3,12 @@
  * train.h: runs: make one, train it, resume it, read its model.
  *
  *   struct kiln_settings s;            kiln_settings_init(&s, &err);
- *   kiln_settings_set(&s, KILN_SETTING_data, "book.txt", KILN_FROM_FLAG, &err); ...
+ *   kiln_settings_set_all(&s, &err, "data", "book.txt", "steps", "200", (char *)NULL);
  *   struct kiln_run *run;              kiln_run_create(&s, &run, &err);
  *   kiln_run_train(run, &observer, &err);
- *   kiln_run_close(run);
+ *   kiln_run_close(run);               kiln_settings_free(&s);
+ *
+ * examples/finetune.c is a whole program.
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
  * metrics.jsonl, samples.jsonl (what the model said on the way), trace.json, checkpoints/step-N/
@@ -29,6 +31,10 @@
 #include "kiln/settings.h"
 #include "kiln/status.h"
 #include "kiln/text.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* What a step was like: a line of metrics.jsonl. Times in milliseconds. The cpu device takes new
  * weights in place where it has no budget: it compiles in the first step only. The times of I/O and
@@ -54,8 +60,10 @@ struct kiln_step_record {
     bool surfaces;           /* of sim and ane: bytes that the host moved to and from surfaces */
     uint64_t surface_written_bytes, surface_read_bytes;
     double loss_scale; /* of a window whose targets all count; 0: the device wants none */
-    bool skipped;      /* the update was left out: the gradient overflowed */
-    double val_loss;   /* NaN where the step was not followed by an evaluation */
+    bool skipped;      /* the update was left out: the gradient overflowed, or --on-spike skip */
+    /* Deviations from the recent steps (docs/flight-recorder.md); NaN where too few are known. */
+    double loss_z, grad_norm_z;
+    double val_loss; /* NaN where the step was not followed by an evaluation */
     /* --overlap delayed: updates in the weights that val_loss is of; else -1 */
     int64_t val_generation;
 };
@@ -352,5 +360,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_eval(const struct kiln_model *mod
                                                     const struct kiln_eval_options *options,
                                                     struct kiln_eval_result *out,
                                                     struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -28,6 +28,7 @@
 #include "state/checkpoint.h"
 #include "state/inspect.h"
 #include "train/data_source.h"
+#include "train/rollback.h"
 #include "train/run_json.h"
 
 enum { PATH_ROOM = 4400, MOST_LINES = 10 };
@@ -45,6 +46,7 @@ struct replay {
     size_t room; /* of result->checks */
     char checkpoints[PATH_ROOM], folder[PATH_ROOM], from[PATH_ROOM];
     struct kiln_checkpoint_info start;
+    uint64_t sample;        /* where the data goes on there: the run may have come back later */
     struct target *targets; /* ascending by step */
     size_t n_targets;
     volatile sig_atomic_t stop; /* read by the training thread, set by our observer on it */
@@ -271,6 +273,9 @@ static enum kiln_status restore_state(const struct replay *r, struct kiln_err *e
     enum kiln_status status = kiln_state_create(path, table, r->start.snapshots, &state, err);
     if (status == KILN_OK) {
         status = kiln_checkpoint_restore(r->from, state, err);
+        struct kiln_cursor cursor = *kiln_state_cursor(state);
+        cursor.sample = r->sample;
+        kiln_state_commit(state, &cursor);
         kiln_state_close(state);
     }
     kiln_table_destroy(table);
@@ -305,7 +310,7 @@ static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
         KILN_TRY(
             copy_file(r, r->options->run, "metrics.jsonl", r->start.cursor.metrics_bytes, err));
     }
-    return restore_state(r, err);
+    return KILN_OK;
 }
 
 /* ---- settings that changed ------------------------------------------------------------------ */
@@ -366,24 +371,29 @@ static void note_change(struct replay *r, const struct kiln_settings *then,
     }
 }
 
-/* What the run decided after the checkpoint for the sake of its --minutes, and the learning rates
- * that it was asked for, are part of what it did. */
-static enum kiln_status take_turns(const struct replay *r, struct kiln_settings *then,
-                                   const struct description *now, struct kiln_err *err) {
+/* What the run decided after the checkpoint is part of what it did: turns, for the sake of its
+ * --minutes, learning rates that it was asked for, and jumps over what was read when it was rolled
+ * back. Nothing can be compared behind a step at which it stopped but how it went on. */
+static enum kiln_status take_decisions(struct replay *r, struct kiln_settings *then,
+                                       const struct description *now, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
     const struct kiln_settings *s = &now->settings;
     const size_t known = then->n_turns;
-    const bool turned = s->n_turns > known && s->turn[known].before == then->steps;
-    if (!turned && s->n_peaks == 0) {
-        return KILN_OK;
-    }
-    if (turned) {
+    if (s->n_turns > known && s->turn[known].before == then->steps) {
         memcpy(then->turn, s->turn, sizeof then->turn);
         then->n_turns = s->n_turns;
         then->steps = s->steps;
     }
     memcpy(then->peak, s->peak, sizeof then->peak);
     then->n_peaks = s->n_peaks;
+    memcpy(then->jump, s->jump, sizeof then->jump);
+    then->n_jumps = s->n_jumps;
+    if (strcmp(then->on_spike, "stop") == 0) {
+        then->spike_z = s->spike_z;
+        KILN_TRY(kiln_settings_set(then, KILN_SETTING_on_spike, s->on_spike, KILN_FROM_RUN, err));
+    }
+    r->sample =
+        s->n_jumps > 0 ? kiln_rollback_sample(then, r->start.cursor.step) : r->start.cursor.sample;
     snprintf(path, sizeof path, "%s/run.json", r->folder);
     return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, NULL,
                                err);
@@ -397,7 +407,7 @@ static enum kiln_status note_changes(struct replay *r, struct kiln_err *err) {
     if (status == KILN_OK) {
         status = describe(r->folder, &then, err);
         status = status == KILN_OK ? describe(r->options->run, &now, err) : status;
-        status = status == KILN_OK ? take_turns(r, &then.settings, &now, err) : status;
+        status = status == KILN_OK ? take_decisions(r, &then.settings, &now, err) : status;
         if (status == KILN_OK) {
             note_change(r, &then.settings, &now.settings);
         }
@@ -613,7 +623,8 @@ static enum kiln_status take_all(struct replay *r, struct kiln_err *err) {
     KILN_TRY(choose_end(r, err));
     KILN_TRY(make_folder(r, err));
     KILN_TRY(fill_folder(r, err));
-    return note_changes(r, err);
+    KILN_TRY(note_changes(r, err));
+    return restore_state(r, err);
 }
 
 static enum kiln_status replay(struct replay *r, struct kiln_err *err) {

@@ -16,6 +16,7 @@
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
+#include "train/rollback.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
 
@@ -24,22 +25,32 @@ char *kiln_run_file(const struct kiln_run *run, const char *name, char *out, siz
     return out;
 }
 
-void kiln_run_close(struct kiln_run *run) {
-    if (!run) {
-        return;
-    }
-    struct kiln_trainer *t = &run->trainer;
+/* What was made of the state and of metrics.jsonl. */
+static void close_trainer(struct kiln_trainer *t) {
     kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
     kiln_free(t->scratch.has);
     kiln_trace_destroy(t->trace);
-    kiln_data_destroy(t->data);
-    kiln_data_destroy(t->val_data);
-    kiln_state_close(t->state);
     if (t->metrics) {
         fclose(t->metrics);
     }
+    t->saver = NULL;
+    t->session = NULL;
+    t->scratch.has = NULL;
+    t->trace = NULL;
+    t->metrics = NULL;
+}
+
+void kiln_run_close(struct kiln_run *run) {
+    if (!run) {
+        return;
+    }
+    struct kiln_trainer *t = &run->trainer;
+    close_trainer(t);
+    kiln_data_destroy(t->data);
+    kiln_data_destroy(t->val_data);
+    kiln_state_close(t->state);
     kiln_tokenizer_destroy(run->tokenizer);
     kiln_table_destroy(run->table);
     kiln_settings_free(&run->settings);
@@ -180,6 +191,10 @@ static enum kiln_status change_rate(void *context, uint64_t at, double lr, struc
     return KILN_OK;
 }
 
+static enum kiln_status begin_rollback(void *context, uint64_t next, struct kiln_err *err) {
+    return kiln_rollback_begin(context, next, err);
+}
+
 double kiln_run_deadline(const struct kiln_run *run) { return run->trainer.clock.deadline; }
 
 void kiln_run_set_deadline(struct kiln_run *run, double deadline) {
@@ -199,6 +214,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->clock.turn = turn;
     t->control.context = run;
     t->control.rate = change_rate;
+    t->rollback.context = run;
+    t->rollback.begin = begin_rollback;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
@@ -223,7 +240,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
             .weight_decay = s->weight_decay,
             .clip = s->clip}};
     const struct kiln_memory *m = &t->engine.plan.memory;
-    if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients) {
+    if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients &&
+        !kiln_state_walks(t->state)) {
         KILN_TRY(kiln_state_walk(t->state, err));
         kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
     }
@@ -416,6 +434,27 @@ static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err)
     return kiln_state_finish(run->trainer.state, err);
 }
 
+/* From a rollback that is decided to a run that stands where the checkpoint does: all that was made
+ * of the state is made again, where kernels are counted by a fresh process. */
+static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    const bool counted = t->engine.plan.schedule.limits.compile != SIZE_MAX;
+    const uint64_t first_step = run->info.first_step;
+    t->rolled_back = false;
+    close_trainer(t);
+    KILN_TRY(kiln_rollback_complete(run, err));
+    if (counted) {
+        return KILN_FAIL(err, KILN_ERESTART, "rolled back: a fresh process goes on");
+    }
+    KILN_TRY(kiln_run_trim_metrics(run, err));
+    KILN_TRY(kiln_run_make_plan(run, err));
+    KILN_TRY(kiln_run_open_trainer(run, err));
+    KILN_TRY(kiln_run_open_metrics(run, err));
+    KILN_TRY(kiln_run_describe(run, err));
+    run->info.first_step = first_step;
+    return KILN_OK;
+}
+
 enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
                                 const volatile sig_atomic_t *stop, struct kiln_err *err) {
     run->trainer.observer = observer;
@@ -423,8 +462,11 @@ enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer
     if (run->notice[0] && observer && observer->on_notice) {
         observer->on_notice(observer->context, run->notice);
     }
-    KILN_TRY(begin_training(run, err));
-    enum kiln_status status = kiln_trainer_run(&run->trainer, err);
+    enum kiln_status status;
+    do {
+        KILN_TRY(begin_training(run, err));
+        status = kiln_trainer_run(&run->trainer, err);
+    } while (run->trainer.rolled_back && (status = go_back(run, err)) == KILN_OK);
     if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
         struct kiln_err second; /* the first message is the one to read */
         enum kiln_status finished = end_training(run, status == KILN_OK ? err : &second);

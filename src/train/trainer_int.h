@@ -6,8 +6,10 @@
  *   batches.c     what a window and an evaluation read
  *   window.c      their micro-batches, action by action
  *   hand_over.c   left by one process, taken up by another
+ *   judge.c       is there an update, and what becomes of a run whose numbers are off
  *   samples.c     what the model says on the way (samples.h)
  *   outputs.c     checkpoints, models
+ *   plant.c       faults, for tests
  */
 #ifndef KILN_TRAIN_TRAINER_INT_H
 #define KILN_TRAIN_TRAINER_INT_H
@@ -34,6 +36,9 @@ void kiln_trainer_span(struct kiln_trainer *t, enum kiln_span_kind kind, const c
 /* Micro-batch `index` of the window at the cursor. */
 void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                         uint32_t *starts);
+/* The same of the window that begins at that sample. */
+void kiln_batches_at(const struct kiln_trainer *t, uint64_t sample, uint64_t index,
+                     uint32_t *tokens, uint32_t *targets, uint32_t *starts);
 /* Micro-batch `index` of an evaluation. A set smaller than a micro-batch is read round and round.
  */
 void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
@@ -77,6 +82,28 @@ uint64_t kiln_hand_over_mid(bool evaluate);
 KILN_MUST_CHECK enum kiln_status kiln_hand_over_leave(struct kiln_trainer *t, struct kiln_err *err);
 /* Begin a window or evaluation, or take up the one that was left. */
 void kiln_hand_over_take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches);
+
+/* ---- judge.c ---------------------------------------------------------------------------------
+ */
+
+/* Behind a window: loss, norm and loss scale go to *cursor, which is not committed, and whether its
+ * update is skipped. `scale` is that of windows whose targets all count. KILN_EDIVERGED: the run
+ * ends here, before the step. KILN_ERESTART, with t->rolled_back: it goes on from a checkpoint. */
+KILN_MUST_CHECK enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor,
+                                            double scale, struct kiln_err *err);
+
+/* A device that compiles weights has refused them, KILN_EINPUT, wherever in a step. `status` and
+ * *err as they are where the weights are not to blame; else as kiln_judge. */
+KILN_MUST_CHECK enum kiln_status kiln_judge_refusal(struct kiln_trainer *t, enum kiln_status status,
+                                                    struct kiln_err *err);
+
+/* ---- plant.c (plant.h) -----------------------------------------------------------------------
+ */
+
+/* Before the update behind which step `step` comes. */
+void kiln_plant_weight(struct kiln_trainer *t, uint64_t step);
+/* The n targets of a micro-batch of the window that begins at that sample. */
+void kiln_plant_targets(const struct kiln_trainer *t, uint64_t sample, uint32_t *targets, size_t n);
 
 /* ---- outputs.c -------------------------------------------------------------------------------
  */

@@ -19,6 +19,8 @@ var kiln = window.kiln || {};
     for (const [name, value] of Object.entries(attributes || {})) {
       if (typeof value === 'function') {
         node.addEventListener(name, value);
+      } else if (name === 'style') {
+        node.style.cssText = value; // what the dashboard's Content-Security-Policy allows
       } else if (value !== null && value !== undefined && value !== false) {
         node.setAttribute(name, value === true ? '' : value);
       }

@@ -106,7 +106,7 @@
       const s = run.summary;
       return el('tr', {},
         el('th', {scope: 'row'}, el('label', {},
-          el('input', {type: 'checkbox', checked: true, change: (event) => toggle(run, event.target.checked)}),
+          toggle && el('input', {type: 'checkbox', checked: true, change: (event) => toggle(run, event.target.checked)}),
           kiln.swatch({colour: colour(run), dash: dashes[run.index % 8]}), el('span', {}, run.name))),
         [grouped(s.step), loss(s.smoothed), loss(s.best_val), short(s.tokens_per_s), time(s.step_s),
           time(s.seconds), bytes(s.peak_bytes)].map((text) => el('td', {}, text)));
@@ -249,7 +249,8 @@
 
   // ---- the page ------------------------------------------------------------------------------------
 
-  kiln.runs = function (root, runs) {
+  // live: the page has a list of runs of its own, and what has the focus stays.
+  kiln.runs = function (root, runs, live) {
     const group = kiln.group();
     const hidden = new Set();
     runs.forEach((run, i) => { run.index = i; run.alone = runs.length === 1; });
@@ -262,7 +263,8 @@
     const stacks = runs.map((run) => ({run, drawn: kiln.stack(grid, run, group)}));
     const empty = el('p', {class: 'note'}, 'No step is done yet.');
     const look = () => {
-      glance.replaceChildren(runs.length === 1 ? tiles(runs[0]) : comparison(runs, toggle), ...runs.map(facts).filter(Boolean));
+      if (live && glance.contains(document.activeElement)) return;
+      glance.replaceChildren(runs.length === 1 ? tiles(runs[0]) : comparison(runs, live ? null : toggle), ...runs.map(facts).filter(Boolean));
       empty.hidden = runs.some((run) => run.summary.steps > 0);
     };
     const curves = () => {
