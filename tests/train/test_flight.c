@@ -29,7 +29,7 @@
 #define LONG  "steps=40 eval-every=0 save-every=10 spike-z=5 min-lr=3e-3 "
 #define SHORT "steps=8 save-every=3 "
 /* A simulated process that compiles more than a test has processes. */
-#define SIM "device=sim sim=compile-budget=100000 "
+#define SIM "device=sim budget=100000 load-budget=100000 "
 
 static bool window_35(uint64_t window) { return window == 35; }
 static bool from_45(uint64_t window) { return window >= 45; }
@@ -431,11 +431,11 @@ TEST_WITHIN(restarts_around_a_rollback_change_nothing, 300) {
     plant(NULL, weight_at_6);
     for (size_t i = 0; i < 2; i++) {
         char changes[200], name[16];
-        snprintf(changes, sizeof changes, SHORT SIM "on-spike=rollback overlap=%s", overlaps[i]);
+        snprintf(changes, sizeof changes, SHORT "on-spike=rollback overlap=%s", overlaps[i]);
         snprintf(name, sizeof name, "whole%zu", i);
         struct outcome whole = train(name, changes);
-        snprintf(changes, sizeof changes,
-                 SHORT SIM "on-spike=rollback overlap=%s budget=30 headroom=0", overlaps[i]);
+        snprintf(changes, sizeof changes, SHORT "on-spike=rollback overlap=%s budget=7 headroom=0",
+                 overlaps[i]);
         snprintf(name, sizeof name, "parts%zu", i);
         struct outcome parts = train(name, changes);
         check_same(&parts, &whole);
@@ -540,7 +540,7 @@ TEST_WITHIN(deaths_around_a_delayed_rollback_change_nothing, 600) {
 }
 TEST_WITHIN(deaths_around_a_rollback_in_fp16_change_nothing, 600) {
     plant(NULL, weight_at_6);
-    deaths_change_nothing(SHORT SIM "on-spike=rollback budget=30 headroom=0", 97);
+    deaths_change_nothing(SHORT SIM "on-spike=rollback", 97);
 }
 
 /* The last of them dies, too, while it completes what the one before began. */
