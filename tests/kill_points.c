@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/kill_point.h"
+#include "train/plant.h"
 
 enum { KINDS = 16 };
 
@@ -24,10 +25,10 @@ static struct counts {
     atomic_long all, passed[KINDS], deaths[KINDS];
     atomic_long passed_at[SINGLE], deaths_at[SINGLE];
 } * counts;
-static const char *const kinds[KINDS] = {"commit", "chunk",   "update",     "metrics",
-                                         "window", "durable", "checkpoint", "hand-over",
-                                         "relay",  "turn",    "other"};
-enum { OTHER = 10 };
+static const char *const kinds[KINDS] = {
+    "commit",    "chunk", "update",   "metrics",  "window", "durable", "checkpoint",
+    "hand-over", "relay", "incident", "rollback", "turn",   "other"};
+enum { OTHER = 12 };
 static int wanted = -1; /* kind */
 static long wanted_at;
 static const char *once; /* file that says that a process has died already */
@@ -144,7 +145,39 @@ static void arm_as_asked(void) {
     }
 }
 
+/* ---- faults ------------------------------------------------------------------------------------
+ */
+
+static char bad_weight[64];
+static uint64_t bad_weight_step, bad_window;
+
+static const char *weight_to_plant(uint64_t step) {
+    return step == bad_weight_step ? bad_weight : NULL;
+}
+
+static bool is_bad_window(uint64_t window) { return window == bad_window; }
+
+/* A wrong word is a wrong test: it ends here. */
+static void plant_as_asked(const char *text) {
+    const char *at = strchr(text, '@');
+    const uint64_t step = at ? strtoull(at + 1, NULL, 10) : 0;
+    if (strncmp(text, "weight:", 7) == 0 && step > 1) {
+        snprintf(bad_weight, sizeof bad_weight, "%.*s", (int)(at - text - 7), text + 7);
+        bad_weight_step = step;
+        kiln_bad_weight_instead = weight_to_plant;
+    } else if (strncmp(text, "batch@", 6) == 0 && step > 0) {
+        bad_window = step - 1;
+        kiln_bad_batch_instead = is_bad_window;
+    } else {
+        fprintf(stderr, "KILN_PLANT=%s is neither weight:NAME@STEP nor batch@STEP\n", text);
+        _exit(2);
+    }
+}
+
 __attribute__((constructor)) static void read_environment(void) {
+    if (getenv("KILN_PLANT")) {
+        plant_as_asked(getenv("KILN_PLANT"));
+    }
     if (!getenv("KILN_KILL_ROLE")) {
         arm_as_asked();
     }

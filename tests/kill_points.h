@@ -10,6 +10,11 @@
  *                                         (cmd/relay.h), from when it becomes one
  *   KILN_KILL_ONCE=file                   only where there is no such file, which is made then: of
  *                                         many processes one dies
+ *   KILN_PLANT=weight:NAME@STEP           the first element of that tensor of the table, wq.3, is
+ *                                         infinity from that step on (2 at least); one that is
+ *                                         trained; not any more behind a rollback
+ *   KILN_PLANT=batch@STEP                 the window that a run without rollbacks reads in that
+ *                                         step has one token as all its targets
  */
 #ifndef KILL_POINTS_H
 #define KILL_POINTS_H

@@ -18,6 +18,10 @@
 #include "kiln/lora.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* How rotation frequencies are bent for sequences longer than those of the pre-training. Names and
  * formulas as `rope_scaling` in Hugging Face's configurations (modeling_rope_utils.py there). */
 enum kiln_rope_kind {
@@ -317,5 +321,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_run(const char *p
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
                                                               const float *data, size_t count,
                                                               float *weights, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

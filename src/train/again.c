@@ -15,6 +15,7 @@
 #include "base/leftovers.h"
 #include "base/mem.h"
 #include "train/data_source.h"
+#include "train/rollback.h"
 #include "train/run_json.h"
 
 enum { PATH_ROOM = 4400 };
@@ -84,6 +85,9 @@ static enum kiln_status restore_state(const struct kiln_again *a, struct kiln_er
     enum kiln_status status = kiln_state_create(path, table, a->start.snapshots, &state, err);
     if (status == KILN_OK) {
         status = kiln_checkpoint_restore(a->from, state, err);
+        struct kiln_cursor cursor = *kiln_state_cursor(state);
+        cursor.sample = a->sample;
+        kiln_state_commit(state, &cursor);
         kiln_state_close(state);
     }
     kiln_table_destroy(table);
@@ -117,7 +121,7 @@ static enum kiln_status fill_folder(struct kiln_again *a, struct kiln_err *err) 
     if (kiln_path_exists(path)) {
         KILN_TRY(copy_file(a, a->run, "metrics.jsonl", a->start.cursor.metrics_bytes, err));
     }
-    return restore_state(a, err);
+    return KILN_OK;
 }
 
 /* ---- settings that changed ------------------------------------------------------------------ */
@@ -178,26 +182,32 @@ static void note_change(struct kiln_again *a, const struct kiln_settings *then,
     }
 }
 
-/* What the run decided after the checkpoint for the sake of its --minutes, and the learning rates
- * that it was asked for, are part of what it did. */
-static enum kiln_status take_turns(const struct kiln_again *a, struct kiln_settings *then,
-                                   const struct description *now, struct kiln_err *err) {
+/* What the run decided after the checkpoint is part of what it did: turns, for the sake of its
+ * --minutes, learning rates that it was asked for, and jumps over what was read when it was rolled
+ * back. Nothing can be compared behind a step at which it stopped but how it went on. */
+static enum kiln_status take_decisions(struct kiln_again *a, struct kiln_settings *then,
+                                       const struct description *now, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
     const struct kiln_settings *s = &now->settings;
     const size_t known = then->n_turns;
-    const bool turned = s->n_turns > known && s->turn[known].before == then->steps;
-    if (!turned && s->n_peaks == 0) {
-        return KILN_OK;
-    }
-    if (turned) {
+    if (s->n_turns > known && s->turn[known].before == then->steps) {
         memcpy(then->turn, s->turn, sizeof then->turn);
         then->n_turns = s->n_turns;
         then->steps = s->steps;
     }
     memcpy(then->peak, s->peak, sizeof then->peak);
     then->n_peaks = s->n_peaks;
+    memcpy(then->jump, s->jump, sizeof then->jump);
+    then->n_jumps = s->n_jumps;
+    if (strcmp(then->on_spike, "stop") == 0) {
+        then->spike_z = s->spike_z;
+        KILN_TRY(kiln_settings_set(then, KILN_SETTING_on_spike, s->on_spike, KILN_FROM_RUN, err));
+    }
+    a->sample =
+        s->n_jumps > 0 ? kiln_rollback_sample(then, a->start.cursor.step) : a->start.cursor.sample;
     snprintf(path, sizeof path, "%s/run.json", a->folder);
-    return kiln_run_json_write(path, then, &a->start.dims, &now->profile, &now->forecast, err);
+    return kiln_run_json_write(path, then, &a->start.dims, &now->profile, &now->forecast, NULL,
+                               err);
 }
 
 /* A run that was resumed with other --steps has other learning rates from there on. */
@@ -208,7 +218,7 @@ static enum kiln_status note_changes(struct kiln_again *a, struct kiln_err *err)
     if (status == KILN_OK) {
         status = describe(a->folder, &then, err);
         status = status == KILN_OK ? describe(a->run, &now, err) : status;
-        status = status == KILN_OK ? take_turns(a, &then.settings, &now, err) : status;
+        status = status == KILN_OK ? take_decisions(a, &then.settings, &now, err) : status;
         if (status == KILN_OK) {
             note_change(a, &then.settings, &now.settings);
         }
@@ -221,7 +231,8 @@ static enum kiln_status note_changes(struct kiln_again *a, struct kiln_err *err)
 enum kiln_status kiln_again_make(struct kiln_again *a, struct kiln_err *err) {
     KILN_TRY(make_folder(a, err));
     KILN_TRY(fill_folder(a, err));
-    return note_changes(a, err);
+    KILN_TRY(note_changes(a, err));
+    return restore_state(a, err);
 }
 
 enum kiln_status kiln_again_remove(struct kiln_again *a, struct kiln_err *err) {

@@ -16,6 +16,7 @@ void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_
             kiln_data_train_starts(t->data, first + b, starts + b * shape->seq);
         }
     }
+    kiln_plant_targets(t, targets, shape->batch * shape->seq);
 }
 
 double kiln_batches_targets(const struct kiln_trainer *t) {

@@ -67,7 +67,9 @@ enum kiln_status kiln_clock_tick(struct kiln_clock *clock, const struct kiln_set
     /* Not before enough was seen, lest a hiccup counts as the machine. */
     const uint64_t wait = patience(s);
     const bool late = now > clock->deadline;
-    if (s->n_turns == KILN_TURNS || step >= s->steps ||
+    /* A run that was rolled back may stand in front of its last turn. */
+    const bool behind = s->n_turns > 0 && step < s->turn[s->n_turns - 1].at;
+    if (s->n_turns == KILN_TURNS || behind || step >= s->steps ||
         (!late && clock->seen < clock->turned + wait)) {
         return KILN_OK;
     }

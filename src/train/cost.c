@@ -97,6 +97,8 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
                                  .peak_bytes = c->peak_bytes,
                                  .loss_scale = c->loss_scale,
                                  .skipped = c->skip > 0,
+                                 .loss_z = (double)NAN,
+                                 .grad_norm_z = (double)NAN,
                                  .val_loss = (double)NAN,
                                  .val_generation = -1};
     r.overlap_ms = r.compile_ms > r.stall_ms ? r.compile_ms - r.stall_ms : 0.0;

@@ -2,6 +2,7 @@
  *
  * metrics.c: a step's line in metrics.jsonl. Others rely on the keys: add, never rename.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -79,6 +80,12 @@ void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_L
     if (r->loss_scale > 0) {
         set_real(line, "loss_scale", r->loss_scale);
     }
+    if (isfinite(r->loss_z)) {
+        set_real(line, "loss_z", r->loss_z);
+    }
+    if (isfinite(r->grad_norm_z)) {
+        set_real(line, "grad_norm_z", r->grad_norm_z);
+    }
     if (!isnan(r->val_loss)) {
         set_real(line, "val_loss", r->val_loss);
         if (r->val_generation >= 0) {
@@ -94,15 +101,36 @@ void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_L
 /* ---- read back ---------------------------------------------------------------------------------
  */
 
+/* The last `tail` bytes, or all: mostly from inside a line on, which no reader takes for one. */
+static enum kiln_status read_tail(const char *path, size_t tail, char **out, struct kiln_err *err) {
+    FILE *file = fopen(path, "rbe");
+    KILN_REQUIRE(file, err, KILN_EINPUT, "%s: %s", path, strerror(errno));
+    char *text = kiln_alloc(tail + 1, 1);
+    if (text != NULL && fseek(file, -(long)tail, SEEK_END) != 0) {
+        rewind(file); /* it is shorter */
+    }
+    const size_t n = text != NULL ? fread(text, 1, tail, file) : 0;
+    const bool whole = ferror(file) == 0;
+    fclose(file);
+    if (text == NULL || !whole) {
+        kiln_free(text);
+        return whole ? KILN_FAIL(err, KILN_ENOMEM, "read %s: not enough memory", path)
+                     : KILN_FAIL(err, KILN_EIO, "read %s: the disk refuses", path);
+    }
+    text[n] = '\0';
+    *out = text;
+    return KILN_OK;
+}
+
 enum kiln_status kiln_run_history(const char *folder, uint64_t after, size_t tail,
                                   const struct kiln_observer *observer, struct kiln_err *err) {
     char path[4200], *text = NULL, *rest = NULL;
     size_t size;
     KILN_REQUIRE(strlen(folder) < 4096, err, KILN_EUSAGE, "run folder: the path is too long");
     snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
-    KILN_TRY(kiln_read_file(path, &text, &size, err));
-    char *from = tail > 0 && size > tail ? text + size - tail : text; /* mostly inside a line */
-    for (char *one = strtok_r(from, "\n", &rest); one; one = strtok_r(NULL, "\n", &rest)) {
+    KILN_TRY(tail > 0 ? read_tail(path, tail, &text, err)
+                      : kiln_read_file(path, &text, &size, err));
+    for (char *one = strtok_r(text, "\n", &rest); one; one = strtok_r(NULL, "\n", &rest)) {
         struct kiln_step_record record;
         if (kiln_metrics_read(one, strlen(one), &record) && record.step > after) {
             observer->on_step(observer->context, &record);

@@ -15,6 +15,7 @@
 #include "state/checkpoint.h"
 #include "train/data_source.h"
 #include "train/minutes.h"
+#include "train/rollback.h"
 #include "train/run_json.h"
 
 /* Settings that may change from one process of a run to the next. */
@@ -29,6 +30,8 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_keep_checkpoints:
         case KILN_SETTING_prompt:
         case KILN_SETTING_trace_steps:
+        case KILN_SETTING_on_spike:
+        case KILN_SETTING_spike_z:
         case KILN_SETTING_log_every:
         case KILN_SETTING_curve:
         case KILN_SETTING_tensorboard:
@@ -112,8 +115,7 @@ static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) 
     return kiln_run_open_data(run, run->folder, err);
 }
 
-/* metrics.jsonl may hold more than the cursor knows: cut it to the cursor's length. */
-static enum kiln_status trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
+enum kiln_status kiln_run_trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     struct stat st;
     kiln_run_file(run, "metrics.jsonl", path, sizeof path);
@@ -171,6 +173,7 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
     KILN_TRY(kiln_checkpoint_peek(checkpoint, &info, err));
     KILN_TRY(kiln_state_renew(state, run->table, info.snapshots, &run->trainer.state, err));
     KILN_TRY(kiln_checkpoint_restore(checkpoint, run->trainer.state, err));
+    kiln_rollback_settle(run);
     KILN_TRY(kiln_sync_dir(run->folder, err));
     int n =
         snprintf(run->notice, sizeof run->notice,
@@ -207,6 +210,20 @@ static enum kiln_status reopen_state(struct kiln_run *run, const char *path, str
         *err = own;
     }
     return status;
+}
+
+/* A process that died may have decided to go back to a checkpoint, and not come there. */
+static enum kiln_status complete_rollback(struct kiln_run *run, struct kiln_err *err) {
+    if (!kiln_rollback_is_due(run)) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_state_begin(run->trainer.state, err));
+    KILN_TRY(kiln_rollback_complete(run, err));
+    snprintf(run->notice, sizeof run->notice,
+             "the last process ended while it went back to the checkpoint of step %" PRIu64
+             "; training goes on from there",
+             kiln_state_cursor(run->trainer.state)->step);
+    return KILN_OK;
 }
 
 /* Settings, table and tokenizer. */
@@ -254,7 +271,8 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(reopen_parts(run, changes, err));
     kiln_run_file(run, "state.kiln", path, sizeof path);
     KILN_TRY(reopen_state(run, path, err));
-    KILN_TRY(trim_metrics(run, err));
+    KILN_TRY(complete_rollback(run, err));
+    KILN_TRY(kiln_run_trim_metrics(run, err));
     KILN_TRY(kiln_run_make_plan(run, err));
     if (changes && changes->origin[KILN_SETTING_minutes] == KILN_FROM_FLAG) {
         KILN_REQUIRE(changes->origin[KILN_SETTING_steps] != KILN_FROM_FLAG, err, KILN_EUSAGE,
@@ -392,7 +410,7 @@ enum kiln_status kiln_run_go(struct kiln_run *run, struct kiln_err *err) {
     run->successor = false;
     run->resumed = true;
     catch_up(run, opened_at);
-    KILN_TRY(trim_metrics(run, err));
+    KILN_TRY(kiln_run_trim_metrics(run, err));
     KILN_TRY(kiln_run_open_saver(run, err));
     KILN_TRY(kiln_run_open_metrics(run, err));
     return kiln_run_describe(run, err);

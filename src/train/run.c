@@ -11,9 +11,12 @@
 #include "base/io.h"
 #include "base/io_hook.h"
 #include "base/kill_point.h"
+#include "base/mem.h"
+#include "text/first_words.h"
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
+#include "train/rollback.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
 
@@ -22,22 +25,32 @@ char *kiln_run_file(const struct kiln_run *run, const char *name, char *out, siz
     return out;
 }
 
-void kiln_run_close(struct kiln_run *run) {
-    if (!run) {
-        return;
-    }
-    struct kiln_trainer *t = &run->trainer;
+/* What was made of the state and of metrics.jsonl. */
+static void close_trainer(struct kiln_trainer *t) {
     kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
     kiln_free(t->scratch.has);
     kiln_trace_destroy(t->trace);
-    kiln_data_destroy(t->data);
-    kiln_data_destroy(t->val_data);
-    kiln_state_close(t->state);
     if (t->metrics) {
         fclose(t->metrics);
     }
+    t->saver = NULL;
+    t->session = NULL;
+    t->scratch.has = NULL;
+    t->trace = NULL;
+    t->metrics = NULL;
+}
+
+void kiln_run_close(struct kiln_run *run) {
+    if (!run) {
+        return;
+    }
+    struct kiln_trainer *t = &run->trainer;
+    close_trainer(t);
+    kiln_data_destroy(t->data);
+    kiln_data_destroy(t->val_data);
+    kiln_state_close(t->state);
     kiln_tokenizer_destroy(run->tokenizer);
     kiln_table_destroy(run->table);
     kiln_settings_free(&run->settings);
@@ -163,8 +176,8 @@ static enum kiln_status turn(void *context, uint64_t at, uint64_t steps, struct 
     return KILN_OK;
 }
 
-/* The same for a learning rate. Of steps that are taken once more, behind a checkpoint that was gone
- * back to, what was asked for before is given up. */
+/* The same for a learning rate. Of steps that are taken once more, behind a checkpoint that was
+ * gone back to, what was asked for before is given up. */
 static enum kiln_status change_rate(void *context, uint64_t at, double lr, struct kiln_err *err) {
     struct kiln_run *run = context;
     struct kiln_settings *s = &run->settings;
@@ -176,6 +189,10 @@ static enum kiln_status change_rate(void *context, uint64_t at, double lr, struc
     KILN_TRY(kiln_run_write_settings(run, run->folder, err));
     kiln_kill_point("turn: rate written");
     return KILN_OK;
+}
+
+static enum kiln_status begin_rollback(void *context, struct kiln_err *err) {
+    return kiln_rollback_begin(context, err);
 }
 
 double kiln_run_deadline(const struct kiln_run *run) { return run->trainer.clock.deadline; }
@@ -197,6 +214,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->clock.turn = turn;
     t->control.context = run;
     t->control.rate = change_rate;
+    t->rollback.context = run;
+    t->rollback.begin = begin_rollback;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
@@ -221,7 +240,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
             .weight_decay = s->weight_decay,
             .clip = s->clip}};
     const struct kiln_memory *m = &t->engine.plan.memory;
-    if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients) {
+    if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients &&
+        !kiln_state_walks(t->state)) {
         KILN_TRY(kiln_state_walk(t->state, err));
         kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
     }
@@ -231,8 +251,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes &&
-        run->table->trained == 0) {
+    if (s->sample_every > 0 && s->sample_every != KILN_UNSET && run->tokenizer && packed &&
+        t->engine.plan.schedule.refreshes && run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
@@ -245,6 +265,62 @@ enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err)
     struct kiln_trainer *t = &run->trainer;
     KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, t->settings, &t->saver, err));
     kiln_saver_tell(t->saver, t->engine.spans);
+    return KILN_OK;
+}
+
+/* ---- what is told of it ------------------------------------------------------------------------
+ */
+
+struct window {
+    uint32_t *inputs, *targets, *starts; /* [seq] */
+    size_t seq;
+};
+
+/* Where a document begins inside the window, not too near its end; 0: nowhere. */
+static size_t document_in(const struct window *w) {
+    for (size_t i = 1; i + w->seq / 4 < w->seq; i++) {
+        if (w->starts[i] == i) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+static void say_prompt(const struct kiln_tokenizer *tok, const struct window *w,
+                       struct kiln_run_info *info) {
+    char text[1024];
+    size_t n = 0, size;
+    const bool whole = w->inputs[0] == kiln_tokenizer_begin(tok);
+    const size_t first = whole ? 0 : document_in(w);
+    for (size_t i = first; i < w->seq; i++) {
+        const uint32_t before = i > first ? w->inputs[i - 1] : kiln_tokenizer_begin(tok);
+        const char *piece = kiln_tokenizer_decode(tok, before, w->inputs[i], &size);
+        if (n + size > sizeof text) {
+            break;
+        }
+        memcpy(text + n, piece, size);
+        n += size;
+        info->conversations |= w->targets[i] == KILN_NO_TARGET;
+    }
+    kiln_first_words(text, n, whole || first > 0, info->prompt);
+}
+
+/* The first held-out window shows what the model may be asked to go on with. */
+static enum kiln_status find_prompt(struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_trainer *t = &run->trainer;
+    const enum kiln_split split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
+    const struct kiln_data *data = t->val_data ? t->val_data : t->data;
+    const size_t seq = (size_t)run->settings.seq;
+    if (run->tokenizer == NULL || kiln_data_windows(data, split) == 0) {
+        return KILN_OK;
+    }
+    uint32_t *ids = kiln_alloc(3 * seq, sizeof *ids);
+    KILN_REQUIRE(ids, err, KILN_ENOMEM, "no memory for a window");
+    const struct window w = {ids, ids + seq, ids + 2 * seq, seq};
+    kiln_data_window(data, split, 0, w.inputs, w.targets);
+    kiln_data_window_starts(data, split, 0, w.starts);
+    say_prompt(run->tokenizer, &w, &run->info);
+    kiln_free(ids);
     return KILN_OK;
 }
 
@@ -283,6 +359,7 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
     info->says = t->engine.device->caps.description;
     info->gpu = t->engine.device->caps.gpu;
     info->precision = kiln_precision_resolve(t->engine.request.precision);
+    KILN_TRY(find_prompt(run, err));
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }
 
@@ -297,9 +374,11 @@ enum kiln_status kiln_run_open_metrics(struct kiln_run *run, struct kiln_err *er
 enum kiln_status kiln_run_write_settings(const struct kiln_run *run, const char *folder,
                                          struct kiln_err *err) {
     char path[4300];
+    const struct kiln_plan *plan = &run->trainer.engine.plan;
+    const struct kiln_run_planned planned = {plan->memory, kiln_plan_seconds(plan)};
     snprintf(path, sizeof path, "%s/run.json", folder);
     return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile,
-                               &run->forecast, err);
+                               &run->forecast, &planned, err);
 }
 
 /* ---- training ------------------------------------------------------------------------------- */
@@ -355,6 +434,27 @@ static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err)
     return kiln_state_finish(run->trainer.state, err);
 }
 
+/* From a rollback that is decided to a run that stands where the checkpoint does: all that was made
+ * of the state is made again, where kernels are counted by a fresh process. */
+static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    const bool counted = t->engine.plan.schedule.limits.compile != SIZE_MAX;
+    const uint64_t first_step = run->info.first_step;
+    t->rolled_back = false;
+    close_trainer(t);
+    KILN_TRY(kiln_rollback_complete(run, err));
+    if (counted) {
+        return KILN_FAIL(err, KILN_ERESTART, "rolled back: a fresh process goes on");
+    }
+    KILN_TRY(kiln_run_trim_metrics(run, err));
+    KILN_TRY(kiln_run_make_plan(run, err));
+    KILN_TRY(kiln_run_open_trainer(run, err));
+    KILN_TRY(kiln_run_open_metrics(run, err));
+    KILN_TRY(kiln_run_describe(run, err));
+    run->info.first_step = first_step;
+    return KILN_OK;
+}
+
 enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
                                 const volatile sig_atomic_t *stop, struct kiln_err *err) {
     run->trainer.observer = observer;
@@ -362,8 +462,11 @@ enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer
     if (run->notice[0] && observer && observer->on_notice) {
         observer->on_notice(observer->context, run->notice);
     }
-    KILN_TRY(begin_training(run, err));
-    enum kiln_status status = kiln_trainer_run(&run->trainer, err);
+    enum kiln_status status;
+    do {
+        KILN_TRY(begin_training(run, err));
+        status = kiln_trainer_run(&run->trainer, err);
+    } while (run->trainer.rolled_back && (status = go_back(run, err)) == KILN_OK);
     if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
         struct kiln_err second; /* the first message is the one to read */
         enum kiln_status finished = end_training(run, status == KILN_OK ? err : &second);

@@ -34,12 +34,12 @@ double kiln_scale_share(double targets, double tokens) {
     return share;
 }
 
-void kiln_scale_next(struct kiln_cursor *cursor) {
+void kiln_scale_next(struct kiln_cursor *cursor, bool overflowed) {
     const double scale = cursor->loss_scale;
     if (scale <= 0) {
         return;
     }
-    if (cursor->skip > 0) {
+    if (overflowed) {
         cursor->loss_scale = fmax(scale / 2, 1);
         cursor->loss_scale_good = 0;
     } else if (++cursor->loss_scale_good == KILN_SCALE_GOOD) {

@@ -37,8 +37,8 @@ double kiln_scale_of(const struct kiln_cursor *cursor, enum kiln_precision preci
  * one answer of a word would overflow, and with it all the others would be scaled less. What a
  * target's gradient is scaled by differs by less than a factor of 2 between windows. */
 double kiln_scale_share(double targets, double tokens);
-/* The window is over: the scale of the next. */
-void kiln_scale_next(struct kiln_cursor *cursor);
+/* The window is over, and did its gradient overflow? The scale of the next. */
+void kiln_scale_next(struct kiln_cursor *cursor, bool overflowed);
 
 /* Tests set it: losses are scaled on every device, and the gradient of a window for which it is
  * true overflows. Steps count from 0. */

@@ -15,8 +15,12 @@
 #include "base/io.h"
 #include "base/kill_point.h"
 #include "base/machine.h"
+#include "base/mem.h"
+#include "state/checkpoint.h"
 #include "train/cost.h"
 #include "train/generation.h"
+#include "train/rollback.h"
+#include "train/samples.h"
 #include "train/scale.h"
 #include "train/trainer_int.h"
 
@@ -87,8 +91,8 @@ static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    if (t->tokenizer && every(step, t->settings->sample_every)) {
-        KILN_TRY(kiln_outputs_sample(t, step, err));
+    if (kiln_sample_due(t, step, evaluates(t, step))) {
+        KILN_TRY(kiln_sample_take(t, step, err));
     }
     if (every(step, t->settings->save_every) && step != t->settings->steps) {
         kiln_saver_begin(t->saver);
@@ -127,12 +131,16 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
         cursor.best_val_step =
             record.val_generation >= 0 ? (uint64_t)record.val_generation : cursor.step;
     }
+    record.loss_z = kiln_spikes_loss(&t->spikes, record.loss).z;
+    record.grad_norm_z = kiln_spikes_grad_norm(&t->spikes, record.grad_norm).z;
     KILN_TRY(write_metrics(t, &record, &cursor, err));
+    kiln_spikes_add(&t->spikes, &record);
     kiln_cost_nothing(&cursor);
     KILN_TRY(kiln_cost_spend(t, &cursor, true, err));
     cursor.phase = KILN_PHASE_WINDOW;
     cursor.mid = 0; /* a place in an evaluation that did not come */
-    kiln_scale_next(&cursor);
+    kiln_scale_next(&cursor,
+                    record.skipped && !(isfinite(record.loss) && isfinite(record.grad_norm)));
     kiln_state_commit(t->state, &cursor);
     kiln_cost_begin(t);
     if (t->observer && t->observer->on_step) {
@@ -202,6 +210,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     kiln_kill_point("update: before");
+    kiln_plant_weight(t, cursor.step + 2);
     if (kiln_trainer_delayed(t)) {
         KILN_TRY(update_delayed(t, &cursor, err));
     } else if (cursor.skip == 0) {
@@ -213,7 +222,8 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     const size_t samples = shape->batch * t->settings->accum;
     cursor.phase = KILN_PHASE_FINISH;
     cursor.step++;
-    cursor.sample += samples;
+    cursor.sample = t->settings->n_jumps > 0 ? kiln_rollback_sample(t->settings, cursor.step)
+                                             : cursor.sample + samples;
     cursor.tokens += samples * shape->seq;
     cursor.last_loss = cursor.loss;
     if (cursor.step == 1) {
@@ -225,40 +235,6 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     if (t->table->dims.tied && t->table->trained == 0) {
         kiln_state_forget(t->state, KILN_GRADIENT_EMBEDDING);
     }
-    return KILN_OK;
-}
-
-/* The norm, and whether there is an update. `scale` is that of windows whose targets all count. A
- * window whose scaled loss overflows is
- * skipped, as long as a smaller scale may help. */
-static enum kiln_status judge(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale,
-                              struct kiln_err *err) {
-    const bool scaled = kiln_scale_wanted(t->engine.request.precision);
-    if (kiln_overflow_instead && kiln_overflow_instead(cursor->step)) {
-        kiln_state_region(t->state, KILN_GRADIENTS)[0] = INFINITY;
-    }
-    cursor->loss = t->engine.executor.loss_sum / fmax(kiln_batches_targets(t), 1);
-    const double start = kiln_now_s();
-    cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, kiln_batches_scale(t, scale));
-    kiln_trainer_span(t, KILN_SPAN_NORM, NULL, start);
-    cursor->loss_scale = scaled ? scale : 0;
-    if (isfinite(cursor->loss) && isfinite(cursor->grad_norm)) {
-        cursor->skip = 0;
-        return KILN_OK;
-    }
-    cursor->skip++;
-    char also[80] = "";
-    if (scaled) {
-        snprintf(also, sizeof also, " at loss scale %g, %" PRIu64 " windows in a row", scale,
-                 cursor->skip);
-    }
-    KILN_REQUIRE(scale > 1 && cursor->skip < KILN_SCALE_SKIPS, err, KILN_EDIVERGED,
-                 "step %" PRIu64
-                 ": loss %g, gradient norm %g are no numbers to train on%s; the weights of step "
-                 "%" PRIu64
-                 " are kept in model.bin: start a new run from them (--model RUN) with a "
-                 "lower --lr or a longer --warmup",
-                 cursor->step + 1, cursor->loss, cursor->grad_norm, also, cursor->step);
     return KILN_OK;
 }
 
@@ -296,10 +272,31 @@ static enum kiln_status look_at_control(struct kiln_trainer *t, struct kiln_err 
     return KILN_OK;
 }
 
+/* Who may have to go back needs a checkpoint to go back to, also before the first one is due. */
+static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err *err) {
+    char path[4200];
+    uint64_t *steps = NULL;
+    size_t n = 0;
+    if (t->rollback.ready || strcmp(t->settings->on_spike, "rollback") != 0 ||
+        kiln_state_cursor(t->state)->mid) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_outputs_wait(t, err));
+    snprintf(path, sizeof path, "%s/checkpoints", t->folder);
+    KILN_TRY(kiln_checkpoint_list(path, &steps, &n, err));
+    kiln_free(steps);
+    if (n == 0) {
+        kiln_saver_begin(t->saver);
+    }
+    t->rollback.ready = true;
+    return KILN_OK;
+}
+
 /* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(look_at_the_clock(t, err));
     KILN_TRY(look_at_control(t, err));
+    KILN_TRY(keep_a_way_back(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double scale =
         kiln_scale_of(&cursor, t->engine.request.precision, kiln_batches_tokens(t));
@@ -310,7 +307,7 @@ static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     kiln_spans_at(t->engine.spans,
                   (int64_t)kiln_generation_of(cursor.step, kiln_trainer_delayed(t)), -1);
     cursor = *kiln_state_cursor(t->state);
-    KILN_TRY(judge(t, &cursor, scale, err));
+    KILN_TRY(kiln_judge(t, &cursor, scale, err));
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
     const double judged = kiln_now_s();
     KILN_TRY(kiln_outputs_wait(t, err));
@@ -365,6 +362,7 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     kiln_cost_counted(t);
     KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
     kiln_cost_begin(t);
+    KILN_TRY(kiln_spikes_read(t->folder, &t->spikes, err));
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {
         return KILN_OK; /* nothing was being changed */
     }

@@ -16,6 +16,7 @@
 #include "train/control.h"
 #include "train/engine.h"
 #include "train/save.h"
+#include "train/spike.h"
 #include "train/trace.h"
 
 struct kiln_trainer {
@@ -28,6 +29,11 @@ struct kiln_trainer {
     struct kiln_engine engine;
     struct kiln_data *data, *val_data; /* val_data NULL: the validation split of data, if any */
     struct kiln_session *session;      /* for samples, from the device's kernels; or NULL */
+    struct {
+        double ended, took; /* when the last sample was done (monotonic clock), and its seconds */
+        bool known;         /* those of processes before this one were looked at */
+        bool none;          /* there are none, or they are not kept: it was said why */
+    } samples;
     FILE *metrics;
     struct kiln_trace *trace;
     double ceiling_tflops; /* of products, for utilization */
@@ -40,7 +46,14 @@ struct kiln_trainer {
     struct kiln_clock clock;     /* of a run that shall end at a time */
     struct kiln_control control; /* what a person asks for from outside */
     struct kiln_process scratch; /* of the schedule */
-    double since;                /* up to when the cursor knows what the step cost ... */
+    struct kiln_spikes spikes;   /* of the steps that metrics.jsonl has */
+    struct {
+        void *context;
+        enum kiln_status (*begin)(void *context, struct kiln_err *err); /* rollback.h */
+        bool ready; /* there is a checkpoint to go back to, or one is being written */
+    } rollback;
+    bool rolled_back; /* to a checkpoint: all but the state is of before */
+    double since;     /* up to when the cursor knows what the step cost ... */
     struct {
         uint64_t surface_written, surface_read, layer_forwards;
     } counted;           /* ... and how much of what the device has done */
@@ -48,7 +61,8 @@ struct kiln_trainer {
 };
 
 /* Train from the state's cursor to settings->steps. KILN_ERESTART: the budget of this process is
- * spent and the state is ready for a successor. KILN_EINTERRUPTED: stopped, ready to be resumed. */
+ * spent and the state is ready for a successor; or, with rolled_back, that a rollback is to be
+ * completed (rollback.h). KILN_EINTERRUPTED: stopped, ready to be resumed. */
 KILN_MUST_CHECK enum kiln_status kiln_trainer_run(struct kiln_trainer *trainer,
                                                   struct kiln_err *err);
 

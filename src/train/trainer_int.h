@@ -6,7 +6,10 @@
  *   batches.c     what a window and an evaluation read
  *   window.c      their micro-batches, action by action
  *   hand_over.c   left by one process, taken up by another
- *   outputs.c     samples, checkpoints, models
+ *   judge.c       is there an update, and what becomes of a run whose numbers are off
+ *   samples.c     what the model says on the way (samples.h)
+ *   outputs.c     checkpoints, models
+ *   plant.c       faults, for tests
  */
 #ifndef KILN_TRAIN_TRAINER_INT_H
 #define KILN_TRAIN_TRAINER_INT_H
@@ -77,12 +80,26 @@ KILN_MUST_CHECK enum kiln_status kiln_hand_over_leave(struct kiln_trainer *t, st
 /* Begin a window or evaluation, or take up the one that was left. */
 void kiln_hand_over_take_up(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches);
 
+/* ---- judge.c ---------------------------------------------------------------------------------
+ */
+
+/* Behind a window: loss, norm and loss scale go to *cursor, which is not committed, and whether its
+ * update is skipped. `scale` is that of windows whose targets all count. KILN_EDIVERGED: the run
+ * ends here, before the step. KILN_ERESTART, with t->rolled_back: it goes on from a checkpoint. */
+KILN_MUST_CHECK enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor,
+                                            double scale, struct kiln_err *err);
+
+/* ---- plant.c (plant.h) -----------------------------------------------------------------------
+ */
+
+/* Before the update behind which step `step` comes. */
+void kiln_plant_weight(struct kiln_trainer *t, uint64_t step);
+/* The n targets of a micro-batch of the window at the cursor. */
+void kiln_plant_targets(const struct kiln_trainer *t, uint32_t *targets, size_t n);
+
 /* ---- outputs.c -------------------------------------------------------------------------------
  */
 
-/* A sample text, for the observer. */
-KILN_MUST_CHECK enum kiln_status kiln_outputs_sample(struct kiln_trainer *t, uint64_t step,
-                                                     struct kiln_err *err);
 /* Before weights or moments change, and at the end: the checkpoint under way is on the disk. */
 KILN_MUST_CHECK enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err);
 /* model.bin, and the adapters of a run that trains them. */

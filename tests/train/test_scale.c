@@ -53,28 +53,28 @@ TEST(a_window_of_few_targets_has_a_smaller_scale) {
 TEST(a_scale_doubles_after_good_windows_and_halves_at_once) {
     struct kiln_cursor c = {.loss_scale = 0x1p20};
     for (int i = 0; i < KILN_SCALE_GOOD - 1; i++) {
-        kiln_scale_next(&c);
+        kiln_scale_next(&c, c.skip > 0);
     }
     CHECK_CLOSE(c.loss_scale, 0x1p20, 0);
-    kiln_scale_next(&c);
+    kiln_scale_next(&c, c.skip > 0);
     CHECK_CLOSE(c.loss_scale, 0x1p21, 0);
     CHECK_EQ(c.loss_scale_good, 0);
-    kiln_scale_next(&c);
+    kiln_scale_next(&c, c.skip > 0);
     c.skip = 1;
-    kiln_scale_next(&c);
+    kiln_scale_next(&c, c.skip > 0);
     CHECK_CLOSE(c.loss_scale, 0x1p20, 0);
     CHECK_EQ(c.loss_scale_good, 0); /* 200 in a row, from here */
     c.skip = 0;
     c.loss_scale = KILN_SCALE_MOST;
     for (int i = 0; i < 2 * KILN_SCALE_GOOD; i++) {
-        kiln_scale_next(&c);
+        kiln_scale_next(&c, c.skip > 0);
     }
     CHECK_CLOSE(c.loss_scale, KILN_SCALE_MOST, 0);
     c.loss_scale = c.skip = 1;
-    kiln_scale_next(&c);
+    kiln_scale_next(&c, c.skip > 0);
     CHECK_CLOSE(c.loss_scale, 1, 0);
     c.loss_scale = 0; /* none is wanted */
-    kiln_scale_next(&c);
+    kiln_scale_next(&c, c.skip > 0);
     CHECK_CLOSE(c.loss_scale, 0, 0);
 }
 

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * judge.c: a window's loss and gradient norm, and what becomes of its update (trainer_int.h).
+ *
+ * A gradient that overflows by its loss scale is no incident: the window is skipped, and the next
+ * has half the scale (scale.h). What else is no finite number, or far above the steps before
+ * (spike.h), is one: it is recorded, and --on-spike says how training goes on. All is a function of
+ * the state, the metrics and the settings: a death anywhere in here, and whoever takes the window
+ * again decides the same.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/machine.h"
+#include "train/incident.h"
+#include "train/optimizer.h"
+#include "train/scale.h"
+#include "train/trainer_int.h"
+
+enum { SKIPS = KILN_SCALE_SKIPS };
+
+struct judgement {
+    struct kiln_cursor *cursor;
+    struct kiln_incident incident;
+    bool finite; /* a spike of finite numbers */
+};
+
+/* "step 60: loss 9.1, gradient norm 3.2 (loss spike, z 12.3)". */
+static const char *words(const struct judgement *j, char out[200]) {
+    const struct kiln_incident *in = &j->incident;
+    const int n = snprintf(out, 200, "step %" PRIu64 ": loss %.6g, gradient norm %.6g", in->step,
+                           in->loss, in->grad_norm);
+    if (j->finite) {
+        snprintf(out + n, 200 - (size_t)n, " (%s, z %.1f over %zu steps)", in->why, in->score.z,
+                 in->score.window);
+    }
+    return out;
+}
+
+/* A recorder that cannot write keeps nobody from training. */
+static void record(struct kiln_trainer *t, struct judgement *j, const char *action) {
+    struct kiln_err err;
+    char text[400];
+    j->incident.action = action;
+    if (kiln_incident_write(t, &j->incident, &err) != KILN_OK) {
+        snprintf(text, sizeof text, "the incident at step %" PRIu64 " is not recorded: %.300s",
+                 j->incident.step, err.message);
+        kiln_trainer_notice(t, text);
+    }
+}
+
+static void tell(const struct kiln_trainer *t, const struct judgement *j, const char *what) {
+    char text[600], seen[200];
+    snprintf(text, sizeof text, "%s: %s; kiln explain %.200s@%" PRIu64 " tells more",
+             words(j, seen), what, t->folder, j->incident.step);
+    kiln_trainer_notice(t, text);
+}
+
+/* No update, no further step: the state before the window stays. `why`: of the policy. */
+static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const char *why,
+                             struct kiln_err *err) {
+    const struct kiln_cursor *cursor = j->cursor;
+    char seen[200], also[80] = "";
+    if (!j->finite && cursor->loss_scale > 0) {
+        snprintf(also, sizeof also, " at loss scale %g, %" PRIu64 " windows in a row",
+                 cursor->loss_scale, cursor->skip + 1);
+    }
+    record(t, j, "stopped");
+    return KILN_FAIL(err, KILN_EDIVERGED,
+                     "%s%s%s; %s; kiln explain %.120s@%" PRIu64
+                     " tells more. The weights of step %" PRIu64 " are kept in model.bin",
+                     words(j, seen), j->finite ? "" : " are no numbers to train on", also, why,
+                     t->folder, j->incident.step, cursor->step);
+}
+
+static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
+    if (!kiln_incident_weights_finite(t)) {
+        return stop(t, j,
+                    "the weights themselves are not finite, and to skip this window mends nothing: "
+                    "go on with --resume RUN --on-spike rollback",
+                    err);
+    }
+    if (j->cursor->skip + 1 >= SKIPS) {
+        return stop(t, j,
+                    "20 windows in a row are too many to skip: go on with --resume RUN "
+                    "--on-spike rollback",
+                    err);
+    }
+    record(t, j, "skipped");
+    j->cursor->skip++;
+    tell(t, j, "its update is left out");
+    return KILN_OK;
+}
+
+static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
+                                  struct kiln_err *err) {
+    struct kiln_err why;
+    char text[200];
+    KILN_TRY(kiln_outputs_wait(t, err)); /* the newest checkpoint is that under way */
+    const enum kiln_status status = t->rollback.begin(t->rollback.context, &why);
+    if (status == KILN_EDIVERGED || status == KILN_EINPUT) {
+        char reason[320];
+        snprintf(reason, sizeof reason, "%.200s: start a new run with a lower --lr", why.message);
+        return stop(t, j, reason, err);
+    }
+    if (status != KILN_OK) {
+        return KILN_FAIL(err, status, "%s", why.message);
+    }
+    record(t, j, "rolled back");
+    const struct kiln_settings *s = t->settings;
+    snprintf(text, sizeof text,
+             "back to the checkpoint of step %" PRIu64 ", past what was read since",
+             s->jump[s->n_jumps - 1].at);
+    tell(t, j, text);
+    t->rolled_back = true;
+    return KILN_FAIL(err, KILN_ERESTART, "rolled back");
+}
+
+static enum kiln_status decide(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
+    const char *policy = t->settings->on_spike;
+    if (strcmp(policy, "skip") == 0) {
+        return skip(t, j, err);
+    }
+    if (strcmp(policy, "rollback") == 0) {
+        return roll_back(t, j, err);
+    }
+    if (strcmp(policy, "stop") == 0) {
+        return stop(t, j,
+                    "--on-spike stop: the state before it is saved; go on with --resume RUN "
+                    "--on-spike record, skip or rollback",
+                    err);
+    }
+    if (!j->finite) {
+        return stop(t, j,
+                    "go on with --resume RUN --on-spike skip or rollback, or start a new run from "
+                    "an earlier checkpoint (--model RUN) with a lower --lr or a longer --warmup",
+                    err);
+    }
+    record(t, j, "recorded");
+    j->cursor->skip = 0;
+    tell(t, j, "recorded, and trained on");
+    return KILN_OK;
+}
+
+/* What went wrong, or NULL. */
+static const char *fault(const struct kiln_trainer *t, struct judgement *j) {
+    struct kiln_incident *in = &j->incident;
+    in->score = kiln_spikes_loss(&t->spikes, in->loss);
+    if (!isfinite(in->loss)) {
+        return "loss is not finite";
+    }
+    if (in->score.z > t->settings->spike_z && isfinite(in->grad_norm)) {
+        return "loss spike";
+    }
+    in->score = kiln_spikes_grad_norm(&t->spikes, in->grad_norm);
+    if (!isfinite(in->grad_norm)) {
+        return "gradient is not finite";
+    }
+    return in->score.z > t->settings->spike_z ? "gradient spike" : NULL;
+}
+
+/* The norm, as if the loss were not scaled. `scale` is that of windows whose targets all count. */
+static void measure(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale) {
+    if (kiln_overflow_instead && kiln_overflow_instead(cursor->step)) {
+        kiln_state_region(t->state, KILN_GRADIENTS)[0] = INFINITY;
+    }
+    cursor->loss = t->engine.executor.loss_sum / fmax(kiln_batches_targets(t), 1);
+    const double start = kiln_now_s();
+    cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, kiln_batches_scale(t, scale));
+    kiln_trainer_span(t, KILN_SPAN_NORM, NULL, start);
+    cursor->loss_scale = kiln_scale_wanted(t->engine.request.precision) ? scale : 0;
+}
+
+enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale,
+                            struct kiln_err *err) {
+    measure(t, cursor, scale);
+    struct judgement j = {.cursor = cursor,
+                          .incident = {.step = cursor->step + 1,
+                                       .loss = cursor->loss,
+                                       .grad_norm = cursor->grad_norm,
+                                       .lr = kiln_learning_rate(t->settings, cursor->step),
+                                       .scale = kiln_batches_scale(t, scale)},
+                          .finite = isfinite(cursor->loss) && isfinite(cursor->grad_norm)};
+    j.incident.why = fault(t, &j);
+    if (!j.incident.why) {
+        cursor->skip = 0;
+        return KILN_OK;
+    }
+    /* A smaller loss scale may help, unless the weights are to blame. */
+    if (!j.finite && scale > 1 && cursor->skip + 1 < SKIPS && kiln_incident_weights_finite(t)) {
+        cursor->skip++;
+        return KILN_OK;
+    }
+    return decide(t, &j, err);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+#include "train/rollback.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/kill_point.h"
+#include "base/mem.h"
+#include "state/checkpoint.h"
+
+enum { PATH_ROOM = 4300 };
+
+uint64_t kiln_rollback_sample(const struct kiln_settings *s, uint64_t step) {
+    uint64_t sample = step * s->batch * s->accum;
+    for (size_t i = 0; i < s->n_jumps && s->jump[i].at <= step; i++) {
+        sample += s->jump[i].samples;
+    }
+    return sample;
+}
+
+bool kiln_rollback_is_due(const struct kiln_run *run) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(run->trainer.state);
+    return run->settings.n_jumps > 0 &&
+           cursor->sample != kiln_rollback_sample(&run->settings, cursor->step);
+}
+
+/* ---- which checkpoint --------------------------------------------------------------------------
+ */
+
+static bool all_finite(const unsigned char *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        float value;
+        memcpy(&value, bytes + i * sizeof value, sizeof value);
+        if (!isfinite(value)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The fault may be older than the checkpoint: are the weights and moments in it numbers? Those of
+ * model.bin lie at its end, whatever header it has. */
+static bool usable(const char *checkpoint, struct kiln_checkpoint_info *info) {
+    static const enum kiln_checkpoint_part parts[] = {
+        KILN_CHECKPOINT_MOMENT1, KILN_CHECKPOINT_MOMENT2, KILN_CHECKPOINT_ADAPTERS};
+    struct kiln_err why;
+    struct kiln_map map;
+    char path[PATH_ROOM + 64];
+    snprintf(path, sizeof path, "%s/model.bin", checkpoint);
+    if (kiln_checkpoint_verify(checkpoint, info, &why) != KILN_OK ||
+        kiln_map_open(&map, path, &why) != KILN_OK) {
+        return false;
+    }
+    bool finite = all_finite(map.data + map.size % sizeof(float), map.size / sizeof(float));
+    kiln_map_close(&map);
+    snprintf(path, sizeof path, "%s/resume.kiln", checkpoint);
+    if (!finite || kiln_map_open(&map, path, &why) != KILN_OK) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && finite; i++) {
+        finite = all_finite(map.data + info->offset[parts[i]], info->bytes[parts[i]] / 4);
+    }
+    kiln_map_close(&map);
+    return finite;
+}
+
+/* The newest up to the step that is done. */
+static enum kiln_status choose(const struct kiln_run *run, uint64_t *chosen, struct kiln_err *err) {
+    const uint64_t done = kiln_state_cursor(run->trainer.state)->step;
+    char folder[PATH_ROOM], path[PATH_ROOM + 32];
+    uint64_t *steps;
+    size_t n;
+    bool found = false;
+    kiln_run_file(run, "checkpoints", folder, sizeof folder);
+    KILN_TRY(kiln_checkpoint_list(folder, &steps, &n, err));
+    for (size_t i = n; i-- > 0 && !found;) {
+        struct kiln_checkpoint_info info;
+        snprintf(path, sizeof path, "%s/step-%" PRIu64, folder, steps[i]);
+        *chosen = steps[i];
+        found = steps[i] <= done && usable(path, &info) && info.cursor.step == steps[i];
+    }
+    kiln_free(steps);
+    KILN_REQUIRE(found, err, KILN_EINPUT,
+                 "roll back at step %" PRIu64
+                 ": of %zu checkpoints in %s none is whole and has only finite numbers",
+                 done + 1, n, folder);
+    return KILN_OK;
+}
+
+/* ---- the decision ------------------------------------------------------------------------------
+ */
+
+enum kiln_status kiln_rollback_begin(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    const struct kiln_cursor *cursor = kiln_state_cursor(run->trainer.state);
+    const struct kiln_settings before = *s;
+    uint64_t to = 0;
+    KILN_REQUIRE(s->n_jumps < KILN_JUMPS, err, KILN_EDIVERGED,
+                 "it was rolled back %d times already", KILN_JUMPS);
+    KILN_TRY(choose(run, &to, err));
+    /* Where it goes back behind an earlier jump, that was of data that are not read again either.
+     */
+    for (size_t i = 0; i < s->n_jumps; i++) {
+        s->jump[i].at = s->jump[i].at < to ? s->jump[i].at : to;
+    }
+    const uint64_t next = cursor->sample + s->batch * s->accum; /* behind the window */
+    s->jump[s->n_jumps].at = to;
+    s->jump[s->n_jumps].samples = next - kiln_rollback_sample(s, to);
+    s->n_jumps++;
+    kiln_kill_point("rollback: before");
+    const enum kiln_status status = kiln_run_write_settings(run, run->folder, err);
+    if (status != KILN_OK) {
+        *s = before;
+        return status;
+    }
+    kiln_kill_point("rollback: written");
+    return KILN_OK;
+}
+
+/* ---- and what it means -------------------------------------------------------------------------
+ */
+
+/* They hold what is behind the fault. */
+static enum kiln_status remove_later(const char *folder, uint64_t to, struct kiln_err *err) {
+    char path[PATH_ROOM + 32];
+    uint64_t *steps;
+    size_t n;
+    KILN_TRY(kiln_checkpoint_list(folder, &steps, &n, err));
+    enum kiln_status status = KILN_OK;
+    for (size_t i = 0; i < n && status == KILN_OK; i++) {
+        snprintf(path, sizeof path, "%s/step-%" PRIu64, folder, steps[i]);
+        status = steps[i] > to ? kiln_remove_tree(path, err) : KILN_OK;
+    }
+    kiln_free(steps);
+    return status;
+}
+
+void kiln_rollback_settle(struct kiln_run *run) {
+    struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
+    if (run->settings.n_jumps > 0) {
+        cursor.sample = kiln_rollback_sample(&run->settings, cursor.step);
+        kiln_state_commit(run->trainer.state, &cursor);
+    }
+}
+
+enum kiln_status kiln_rollback_complete(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_state *state = run->trainer.state;
+    const struct kiln_cursor before = *kiln_state_cursor(state);
+    char folder[PATH_ROOM], path[PATH_ROOM + 64];
+    uint64_t step;
+    size_t damaged;
+    kiln_run_file(run, "checkpoints", folder, sizeof folder);
+    KILN_TRY(remove_later(folder, run->settings.jump[run->settings.n_jumps - 1].at, err));
+    kiln_kill_point("rollback: cleared");
+    KILN_TRY(kiln_checkpoint_find(folder, &step, path, sizeof path, &damaged, err));
+    kiln_state_sweep(state, true);
+    const enum kiln_status status = kiln_checkpoint_restore(path, state, err);
+    kiln_state_sweep(state, false);
+    KILN_TRY(status);
+    kiln_kill_point("rollback: restored");
+    struct kiln_cursor cursor = *kiln_state_cursor(state);
+    cursor.sample = kiln_rollback_sample(&run->settings, cursor.step);
+    cursor.restarts = before.restarts;
+    cursor.peak_bytes = before.peak_bytes;
+    cursor.owner_epoch = before.owner_epoch + 2; /* no successor waits for this one */
+    memcpy(cursor.numerics, before.numerics, sizeof cursor.numerics);
+    kiln_state_commit(state, &cursor);
+    kiln_kill_point("rollback: done");
+    return KILN_OK;
+}
