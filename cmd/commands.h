@@ -22,6 +22,7 @@ extern const struct command command_probe;
 extern const struct command command_bench;
 extern const struct command command_mil;
 extern const struct command command_dashboard;
+extern const struct command command_doctor;
 extern const struct command command_completion;
 extern const struct command command_manual;
 

@@ -226,7 +226,7 @@
       shownNames = names;
       const zoom = page && page.group.view, mode = page && page.group.mode;
       if (shown.length > 0) {
-        page = kiln.runs($('view'), shown);
+        page = kiln.runs($('view'), shown, true);
         if (mode && mode !== 'step') page.group.setMode(mode);
         if (zoom) page.group.zoom(zoom[0], zoom[1]);
       } else {
