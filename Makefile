@@ -91,6 +91,7 @@ PLAIN_SRC := $(filter src/base/% src/kernel/%,$(LIB_SRC)) $(patsubst %,src/model
              $(filter-out %_amx_block.c,$(wildcard tests/kernel/*.c)) \
              $(patsubst %,tests/base/test_%.c,crc32c random sizes) tests/kiln_checks.c tests/plain_runner.c
 BENCH_SRC := $(wildcard bench/*.c)
+EXAMPLE_SRC := $(wildcard examples/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
 LIB_SRC   += $(APPLE_SRC)
@@ -107,7 +108,7 @@ SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(patsubst %.m,$(OBJ)/%.o,$(1:%.c=$(OBJ)/%.o))
-LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c)
+LIB_OBJ := $(call objects,$(LIB_SRC) $(MADE)/profiles.c $(MADE)/pages.c)
 
 # The release build is what people use: it lies in build/ itself.
 BIN   := $(if $(filter release,$(MODE)),$(BUILD),$(OBJ))
@@ -159,6 +160,18 @@ $(MADE)/profiles.c: $(wildcard profiles/*.json) Makefile
 $(MADE)/m4_times.h: profiles/m4.json Makefile
 	@mkdir -p $(@D)
 	@sed -nE 's/^ *"(compile_s|compile_gb_s|load_s|dispatch_s|tflops|beside)": \{"value": ([0-9.e-]+),.*/#define M4_\1 \2/p' $< >$@
+# What browsers are given, as bytes (src/report/page.h).
+PAGES := $(sort $(wildcard src/report/page/*))
+$(MADE)/pages.c: $(PAGES) Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "report/page.h"'; i=0; \
+	   for file in $(PAGES); do i=$$((i + 1)); \
+	       echo "static const unsigned char page_$$i[] = {"; \
+	       od -An -v -tu1 $$file | sed -E 's/[0-9]+/&,/g'; echo '0};'; \
+	   done; i=0; echo 'const struct kiln_page_file kiln_page_files[] = {'; \
+	   for file in $(PAGES); do i=$$((i + 1)); \
+	       echo "{\"$$(basename $$file)\", page_$$i, sizeof page_$$i - 1},"; \
+	   done; echo '{0, 0, 0}};'; } >$@
 $(OBJ)/src/device/sim/options.o $(BUILD)/lint/src/device/sim/options.c.ok: $(MADE)/m4_times.h
 
 # What was built, for kiln bench: one file is compiled anew when it changes.
@@ -185,7 +198,7 @@ FORCE:
 
 # ---- to use it -----------------------------------------------------------------------------------
 
-.PHONY: demo bench install
+.PHONY: demo bench install install-files
 ## demo: install what is missing, build, train a small model, read its stories
 demo:
 	@scripts/setup
@@ -212,6 +225,9 @@ ROOT = $(DESTDIR)$(PREFIX)
 SHARE = $(ROOT)/share
 ## install: program, headers, libraries, kiln.pc, man pages, completion under DESTDIR and PREFIX
 install: all $(OBJ)/libkiln.a
+	@$(MAKE) install-files
+# What is built already.
+install-files:
 	install -d $(ROOT)/bin $(ROOT)/include/kiln $(ROOT)/lib/pkgconfig
 	$(if $(KILN),install $(KILN) $(ROOT)/bin/)
 	install -m 644 include/kiln/*.h $(ROOT)/include/kiln/
@@ -230,13 +246,15 @@ install: all $(OBJ)/libkiln.a
 # ---- to trust it ---------------------------------------------------------------------------------
 
 .PHONY: test run-tests coverage torture check check-format check-lint check-shell check-build san fuzz test-fresh
-## test: install what is missing, build, run every test (T=part of a name runs some)
+# Tests that run at once.
+JOBS ?= 2
+## test: install what is missing, build, run every test (T=part of a name runs some; JOBS=2 at once)
 test:
 	@scripts/setup
 	@$(MAKE) all
 	@$(MAKE) run-tests
 run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
-	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
+	@KILN_TEST_JOBS=$(JOBS) ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
 ARM64_CC   ?= aarch64-linux-gnu-gcc
 ARM64_QEMU ?= qemu-aarch64
@@ -266,7 +284,7 @@ check:
 	@scripts/setup --lint
 	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC))
+C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC))
 ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style

@@ -27,8 +27,9 @@ static const struct option options[] = {
     {"tokens", 'n', OPTION_COUNT, "N", "256",
      "tokens in all, the prompt's included; with --chat, of the answer", GROUP_TEXT, 1, 1 << 24,
      offsetof(struct flags, tokens)},
-    {"temperature", 't', OPTION_REAL, "X", "1.0", "0 takes the likeliest token each time",
-     GROUP_TEXT, 0, 100, offsetof(struct flags, temperature)},
+    {"temperature", 't', OPTION_REAL, "X", "1.0",
+     "0 takes the likeliest token each time; to compare with others: --precision fp32", GROUP_TEXT,
+     0, 100, offsetof(struct flags, temperature)},
     {"top-p", 0, OPTION_REAL, "X", "0.9", "draw among the likeliest that sum to this; 1 is all",
      GROUP_TEXT, 0, 1, offsetof(struct flags, top_p)},
     {"seed", 0, OPTION_COUNT, "N", "1", "another seed gives another text", GROUP_TEXT, 0, 1e18,
@@ -174,7 +175,9 @@ const struct command command_generate = {
     .details =
         "MODEL is a run folder, a Hugging Face folder, a .gguf, a llama2.c .bin or a preset\n"
         "(random weights).\n"
-        "The same flags give the same text on the same machine.\n\n"
+        "The same flags give the same text on the same machine. Products are in bf16 where the\n"
+        "processor has it, so -t 0 may choose another token than transformers or llama.cpp where\n"
+        "two are almost as likely; --precision fp32 computes as transformers does in float32.\n\n"
         "  kiln generate runs/demo/run -p \"Once upon a time\"\n"
         "  kiln generate stories260K.bin --tokenizer tok512.bin -t 0\n"
         "  kiln generate runs/helper --chat -p \"What is a kiln?\"\n",

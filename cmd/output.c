@@ -93,6 +93,25 @@ json_t *json_bytes(const char *text, size_t size) {
     return whole;
 }
 
+/* C0 and DEL, and C1 (U+0080 to U+009F), which some terminals take as escape sequences. */
+static bool is_control(const char *c, size_t size) {
+    const unsigned char first = (unsigned char)c[0];
+    const bool c1 = size == 2 && first == 0xc2 && (unsigned char)c[1] < 0xa0;
+    return c1 || first == 0x7f || (first < ' ' && first != '\n' && first != '\t');
+}
+
+void output_text(const char *text) {
+    for (const char *c = text; *c != '\0';) {
+        const size_t n = utf8_length(c, strlen(c));
+        if (n == 0 || is_control(c, n)) {
+            fputs("\xef\xbf\xbd", stdout);
+        } else {
+            fwrite(c, 1, n, stdout);
+        }
+        c += n > 0 ? n : 1;
+    }
+}
+
 enum kiln_status json_print(json_t *object, struct kiln_err *err) {
     char *text = object != NULL ? json_dumps(object, JSON_REAL_PRECISION(9)) : NULL;
     json_decref(object);

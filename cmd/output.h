@@ -23,6 +23,10 @@ bool output_has_colours(FILE *stream);
 /* Is the locale's character set UTF-8? */
 bool output_is_utf8(void);
 
+/* Print text that a model made: what is not UTF-8, and what a terminal would take as a command, is
+ * U+FFFD; newlines and tabs are themselves. */
+void output_text(const char *text);
+
 /* A real number, or null where it is not finite. */
 json_t *json_number(double value);
 /* Any bytes as a JSON string; what is not UTF-8 becomes U+FFFD. */

@@ -157,22 +157,35 @@ enum kiln_status self_spawn(const struct self_task *task, pid_t *pid, struct kil
     return KILN_OK;
 }
 
-enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
-                              struct kiln_err *err) {
-    posix_spawn_file_actions_t actions;
+static int prepare_beside(posix_spawn_file_actions_t *files, posix_spawnattr_t *attributes, int out,
+                          bool own_group) {
+    int failed = posix_spawn_file_actions_adddup2(files, out, STDOUT_FILENO);
+    if (own_group) {
+        failed = failed ? failed
+                        : posix_spawn_file_actions_addopen(files, STDIN_FILENO, "/dev/null",
+                                                           O_RDONLY, 0);
+        failed = failed ? failed : posix_spawnattr_setpgroup(attributes, 0);
+        failed = failed ? failed : posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETPGROUP);
+    }
+    return failed;
+}
+
+static enum kiln_status start_and_read(char *const arguments[], bool own_group, pid_t *child,
+                                       int *out, struct kiln_err *err) {
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
     int ends[2];
     KILN_TRY(self_open(err));
     KILN_REQUIRE(pipe(ends) == 0, err, KILN_EIO, "no pipe: %s", strerror(errno));
     (void)fcntl(ends[0], F_SETFD, FD_CLOEXEC);
     (void)fcntl(ends[1], F_SETFD, FD_CLOEXEC);
-    int why = posix_spawn_file_actions_init(&actions);
-    if (why == 0) {
-        why = posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-        if (why == 0) {
-            why = posix_spawn(child, path, &actions, NULL, arguments, environ);
-        }
-        posix_spawn_file_actions_destroy(&actions);
-    }
+    fflush(NULL);
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attributes);
+    int why = prepare_beside(&files, &attributes, ends[1], own_group);
+    why = why ? why : posix_spawn(child, path, &files, &attributes, arguments, environ);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attributes);
     close(ends[1]);
     if (why != 0) {
         close(ends[0]);
@@ -181,4 +194,14 @@ enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
     }
     *out = ends[0];
     return KILN_OK;
+}
+
+enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
+                              struct kiln_err *err) {
+    return start_and_read(arguments, false, child, out, err);
+}
+
+enum kiln_status self_beside(char *const arguments[], pid_t *child, int *out,
+                             struct kiln_err *err) {
+    return start_and_read(arguments, true, child, out, err);
 }

@@ -42,5 +42,9 @@ int self_aside(int descriptor);
  * closes it and waits for the child. */
 KILN_MUST_CHECK enum kiln_status self_capture(char *const arguments[], pid_t *child, int *out,
                                               struct kiln_err *err);
+/* The same for one that stays: without our input, in a process group of its own, so that what is
+ * typed at the terminal does not reach it. */
+KILN_MUST_CHECK enum kiln_status self_beside(char *const arguments[], pid_t *child, int *out,
+                                             struct kiln_err *err);
 
 #endif

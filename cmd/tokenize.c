@@ -169,6 +169,12 @@ static void remarks(const struct kiln_tokenize_report *r) {
         printf("chat: %" PRIu64 " tokens of answers count, %" PRIu64 " of prompts do not\n",
                r->answers, r->prompts);
     }
+    if (r->unanswered > 0) {
+        printf("%" PRIu64 " of %" PRIu64
+               " documents are conversations without an answer; nothing "
+               "of them counts\n",
+               r->unanswered, r->documents);
+    }
     if (r->bad_lines > 0) {
         printf("%" PRIu64 " lines left out, the first: %s\n", r->bad_lines, r->first_bad);
     }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "dashboard.h"
 #include "kiln/report.h"
 #include "minutes.h"
 #include "output.h"
@@ -30,7 +31,8 @@ struct flags {
     const char *resume, *successor;
     uint64_t take_over, since, worker;
     double began, deadline;
-    bool dry_run, json;
+    bool dry_run, json, dashboard;
+    uint64_t port;
 };
 
 static const struct option options[] = {
@@ -38,6 +40,11 @@ static const struct option options[] = {
      GROUP_RUN, 0, 0, offsetof(struct flags, resume)},
     {"dry-run", 0, OPTION_SWITCH, NULL, NULL, "print the plan, every action of a window; train not",
      GROUP_PLANNING, 0, 0, offsetof(struct flags, dry_run)},
+    {"dashboard", 0, OPTION_SWITCH, NULL, NULL,
+     "a live page of the run, at an address that is printed (kiln dashboard)", GROUP_RUN, 0, 0,
+     offsetof(struct flags, dashboard)},
+    {"port", 0, OPTION_COUNT, "N", NULL, "of --dashboard (7860, or the next free one)", GROUP_RUN,
+     0, 65535, offsetof(struct flags, port)},
     {"take-over", 0, OPTION_COUNT, "FD", NULL, NULL, GROUP_RUN, 0, INT32_MAX,
      offsetof(struct flags, take_over)}, /* of a process that replaced itself */
     {"since", 0, OPTION_COUNT, "STEP", NULL, NULL, GROUP_RUN, 0, 1e15,
@@ -64,6 +71,7 @@ struct watch {
     bool json, silent;                    /* silent: another process has said it */
     const struct kiln_settings *settings; /* whose steps may change on the way */
     struct screen screen;
+    struct kiln_recorder *recorder; /* of this process's own steps; NULL: not yet */
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
     double stall_ms, overlap_ms;
@@ -111,6 +119,7 @@ static void on_step(void *context, const struct kiln_step_record *record) {
     if (!watch->silent) {
         tally(watch, record);
         worker_step();
+        kiln_recorder_step(watch->recorder, record);
     }
 }
 
@@ -132,9 +141,12 @@ static void on_sample(void *context, uint64_t step, const char *text) {
     struct watch *watch = context;
     if (!watch->json) {
         screen_event(&watch->screen);
-        printf("--- a sample after step %" PRIu64 "\n%s\n---\n", step, text);
+        printf("--- a sample after step %" PRIu64 "\n", step);
+        output_text(text);
+        printf("\n---\n");
         screen_go_on(&watch->screen);
     }
+    kiln_recorder_sample(watch->recorder, step, text);
 }
 
 static void on_checkpoint(void *context, uint64_t step, const char *path) {
@@ -144,6 +156,7 @@ static void on_checkpoint(void *context, uint64_t step, const char *path) {
         printf("saved step %" PRIu64 ": %s\n", step, path);
         screen_go_on(&watch->screen);
     }
+    kiln_recorder_checkpoint(watch->recorder, step);
 }
 
 static void say_notice(const char *text) {
@@ -354,7 +367,11 @@ static enum kiln_status train_watched(const struct call *call, struct kiln_run *
         const struct kiln_relay relay = {watch, relay_start, relay_wait};
         kiln_run_set_relay(run, &relay);
     }
+    struct kiln_err ignored; /* no memory for a recorder: training does not need it */
+    (void)!kiln_recorder_open(info, on_notice, watch, &watch->recorder, &ignored);
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
+    kiln_recorder_close(watch->recorder, status != KILN_ERESTART);
+    watch->recorder = NULL;
     if (status == KILN_ERESTART) { /* the line goes on in the next process */
         screen_hand_over(&watch->screen);
     } else {
@@ -496,12 +513,36 @@ static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
     return status;
 }
 
+/* Whether it can be had is known before a run is made for it. */
+static enum kiln_status check_dashboard(const struct flags *flags, struct kiln_err *err) {
+    KILN_REQUIRE(flags->dashboard || flags->port == KILN_UNSET, err, KILN_EUSAGE,
+                 "train: --port is of --dashboard; give both, or neither");
+    return flags->dashboard ? dashboard_may(flags->port, err) : KILN_OK;
+}
+
+/* Started once, by the first process of the run; training goes on without it, too. */
+static void start_dashboard(const struct flags *flags, const struct kiln_run *run) {
+    char address[DASHBOARD_ADDRESS];
+    struct kiln_err err;
+    FILE *to = flags->json ? stderr : stdout;
+    if (!flags->dashboard) {
+        return;
+    }
+    if (dashboard_beside(kiln_run_info(run)->folder, flags->port, address, &err) != KILN_OK) {
+        fprintf(stderr, "kiln: note: %s\n", err.message);
+        return;
+    }
+    fprintf(to, "dashboard: %s\n", address);
+    fflush(to);
+}
+
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_run *run_now = NULL;
     if (flags->dry_run) {
         return dry_run(call, err);
     }
+    KILN_TRY(check_dashboard(flags, err));
     KILN_TRY(self_open(err));
     if (flags->worker != KILN_UNSET) {
         stop_quietly();
@@ -510,6 +551,9 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const double started = now_s();
     KILN_TRY(open_run(call, started, &run_now, err));
     const double began = isnan(flags->began) ? now_s() : flags->began;
+    if (flags->take_over == KILN_UNSET) {
+        start_dashboard(flags, run_now);
+    }
     if (flags->take_over == KILN_UNSET && kiln_run_relays(run_now)) {
         return supervise(call, run_now, began, err);
     }

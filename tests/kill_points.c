@@ -25,9 +25,9 @@ static struct counts {
     atomic_long all, passed[KINDS], deaths[KINDS];
     atomic_long passed_at[SINGLE], deaths_at[SINGLE];
 } * counts;
-static const char *const kinds[KINDS] = {"commit",   "chunk",      "update",    "metrics", "window",
-                                         "durable",  "checkpoint", "hand-over", "relay",   "turn",
-                                         "incident", "rollback",   "other"};
+static const char *const kinds[KINDS] = {
+    "commit",    "chunk", "update",   "metrics",  "window", "durable", "checkpoint",
+    "hand-over", "relay", "incident", "rollback", "turn",   "other"};
 enum { OTHER = 12 };
 static int wanted = -1; /* kind */
 static long wanted_at;

@@ -11,6 +11,10 @@
 #include "kiln/model.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct kiln_bench_options {
     struct kiln_dims dims;
     struct kiln_lora lora; /* of kiln_bench_step; rank 0: the whole model is trained */
@@ -85,5 +89,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_bench_step(const struct kiln_benc
                                                           double seconds,
                                                           struct kiln_bench_step *out,
                                                           struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -21,6 +21,10 @@
 #include "kiln/plan.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What is known of the text. */
 struct kiln_choose_text {
     double bytes; /* to train on; what is held out is not counted */
@@ -112,5 +116,9 @@ KILN_API double kiln_flops_per_token(const struct kiln_dims *dims, size_t seq);
 /* Models to measure: the ladder's shapes, rising, whose rates tell those of all. Returns how many,
  * at most KILN_RATES. */
 KILN_API size_t kiln_choose_probes(size_t vocab, size_t seq, struct kiln_dims *out, size_t room);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -10,6 +10,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What matrix products read. Sums, master weights, moments and gradients are fp32 in any case; on
  * the cpu norms and the residual stream, too. */
 enum kiln_precision {
@@ -40,5 +44,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_cpu_describe(enum kiln_precision 
 
 /* The most bytes of memory that the process has held so far. */
 KILN_API size_t kiln_machine_resident_peak(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -9,6 +9,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Kernels that a process may compile on sim and ane where nothing else is said: of the published
  * trainers. */
 enum { KILN_NPU_BUDGET = 119 };
@@ -48,5 +52,9 @@ KILN_API const char *kiln_device_name(enum kiln_device_id id);
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_device_parse(const char *name,
                                                             enum kiln_device_id *out,
                                                             struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

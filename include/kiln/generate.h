@@ -14,6 +14,10 @@
 #include "kiln/status.h"
 #include "kiln/text.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct kiln_generate_options {
     const char *prompt; /* "" or NULL: begin with BOS alone */
     size_t tokens;      /* positions in all, prompt and BOS included, as llama2.c's -n counts; of
@@ -44,5 +48,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_generate(
     const struct kiln_table *table, const float *weights, const struct kiln_tokenizer *tokenizer,
     const struct kiln_generate_options *options, kiln_piece_fn piece, void *context,
     struct kiln_generate_result *result, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

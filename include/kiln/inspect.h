@@ -15,6 +15,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum kiln_fact_type {
     KILN_FACT_TEXT,  /* text */
     KILN_FACT_COUNT, /* count */
@@ -54,5 +58,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_inspect_checkpoint(const char *pa
                                                                   struct kiln_facts *out,
                                                                   struct kiln_err *err);
 KILN_API void kiln_facts_free(struct kiln_facts *facts);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -27,6 +27,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Matrices that may have adapters, as bits, in the order of the table. */
 enum {
     KILN_LORA_Q = 1 << 0,
@@ -98,5 +102,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_peek(const char *folder, str
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_lora_load(const char *folder,
                                                          const struct kiln_table *table,
                                                          float *weights, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

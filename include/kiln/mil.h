@@ -22,6 +22,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A limit of the hardware. */
 struct kiln_mil_limit {
     const char *name, *help;
@@ -139,5 +143,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_mil_run_file(
     const char *path, const struct kiln_mil_options *options, const struct kiln_mil_file *inputs,
     size_t n_inputs, const struct kiln_mil_file *outputs, size_t n_outputs,
     struct kiln_mil_report *out, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

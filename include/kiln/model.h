@@ -18,6 +18,10 @@
 #include "kiln/lora.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* How rotation frequencies are bent for sequences longer than those of the pre-training. Names and
  * formulas as `rope_scaling` in Hugging Face's configurations (modeling_rope_utils.py there). */
 enum kiln_rope_kind {
@@ -261,7 +265,8 @@ struct kiln_gguf_pairs; /* src/model/gguf.h */
 struct kiln_save_options {
     enum kiln_dtype dtype; /* of the matrices; norms and biases are F32 in GGUF */
     bool replace;          /* an existing file, or folder of a model, is replaced whole */
-    const char *name;      /* the model's, for GGUF; NULL: "kiln" */
+    const char *name;      /* the model's, for GGUF, which takes the last part of a path, without
+                              .bin or .gguf; NULL: "kiln" */
     /* Ids that begin and end a text, as config.json tells them. */
     bool has_bos, has_eos;
     uint32_t bos, eos;
@@ -317,5 +322,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_checkpoint_save_run(const char *p
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_llama2c_unpack(const struct kiln_table *table,
                                                               const float *data, size_t count,
                                                               float *weights, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -29,6 +29,10 @@
 #include "kiln/model.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* budget * (10^6 - headroom) / 10^6 in integers: 119 at 100000 is 107. Headroom is in [0, 10^6);
  * more counts as 10^6: nothing is usable. */
 KILN_API size_t kiln_usable_budget(size_t budget, uint64_t headroom_millionths);
@@ -320,5 +324,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_estimate(const struct kiln_plan_r
                                                         bool trace, struct kiln_estimate *out,
                                                         struct kiln_err *err);
 KILN_API void kiln_estimate_free(struct kiln_estimate *estimate);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

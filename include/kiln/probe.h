@@ -13,6 +13,10 @@
 
 #include "kiln/plan.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What a process does until the device refuses. */
 enum kiln_probe_limit {
     KILN_PROBE_START,    /* opens the device, and nothing more */
@@ -65,5 +69,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_probe_count(const struct kiln_pro
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_probe_write(const struct kiln_probe *probe,
                                                            const char *folder,
                                                            struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

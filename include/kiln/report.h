@@ -10,6 +10,10 @@
 #include "kiln/train.h"
 #include "kiln/view.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Follows a run for its progress line: smoothed loss, time to go. Zero it to begin; `columns` and
  * `colours` are the caller's to set, before any line. */
 struct kiln_progress {
@@ -78,5 +82,72 @@ struct kiln_report_end {
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);
+
+/* ---- for other programs -----------------------------------------------------------------------
+ *
+ * Both leave out no key of metrics.jsonl, whatever there are.
+ */
+
+/* An event file for TensorBoard in the folder `to`, which is made where it is not there: every
+ * number of a step's line as a scalar (a float: the format has no more), samples as texts. What is
+ * in the folder already from an earlier call is brought up to date, never written twice. Errors:
+ * KILN_EINPUT: no run; KILN_EBUSY: another process writes it; KILN_EIO, KILN_ENOMEM. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_tensorboard(const char *folder,
+                                                                  const char *to,
+                                                                  struct kiln_err *err);
+/* CSV (RFC 4180, lines end with CRLF): a header with all keys that occur, in the order in which
+ * they do, "step" first; a line for every step, numbers as metrics.jsonl writes them, nothing where
+ * the step has no such key or it is not finite. Errors: KILN_EINPUT: no run; KILN_EIO, KILN_ENOMEM;
+ * the file is whole or not there. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_csv(const char *folder, const char *path,
+                                                          struct kiln_err *err);
+
+/* ---- report.html (docs/report.md) --------------------------------------------------------------
+ * One page with everything of one or several runs: no network, no other file. The same folders give
+ * the same bytes. */
+
+/* Points of a curve: what a page of 100 000 steps needs to stay well under 3 MB. */
+enum { KILN_REPORT_POINTS = 4000 };
+
+/* The page's text on the heap (kiln_report_free). KILN_EUSAGE: no view; KILN_ENOMEM. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_page(const struct kiln_view *const *views,
+                                                           size_t n, char **out, size_t *size,
+                                                           struct kiln_err *err);
+/* The page as a file: under a temporary name, then renamed, so that whoever opens it finds the old
+ * one or the new one. Not synced: it can be made again at any time. KILN_EINPUT: the path is no
+ * regular file; KILN_EIO. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_write(const char *path,
+                                                            const struct kiln_view *const *views,
+                                                            size_t n, struct kiln_err *err);
+
+/* What a training process writes beside training: report.html in the run's folder, at evaluations,
+ * checkpoints and samples, and at the end. Nothing of it stops training: what cannot be written is
+ * told once, and tried again later.
+ *
+ * It costs at most about a hundredth of the time: after a page that took t it writes the next one
+ * when max(30 s, 100 t) have passed. The time of the last one is that of the file, so that this
+ * holds for a run of many short processes, too. In between nothing is held or read.
+ *
+ * With the setting `tensorboard` an event file in the run's folder, too: every two seconds what was
+ * added, and at the end; the first time of a process, when all of it is compared with the run, at
+ * the pace of the page. */
+struct kiln_recorder;
+/* notice may be NULL. KILN_ENOMEM. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_recorder_open(
+    const struct kiln_run_info *info, void (*notice)(void *context, const char *text),
+    void *context, struct kiln_recorder **out, struct kiln_err *err);
+/* Behind a step, a sample, a checkpoint: the moment to write, if it is time. recorder NULL:
+ * nothing.
+ */
+KILN_API void kiln_recorder_step(struct kiln_recorder *recorder,
+                                 const struct kiln_step_record *record);
+KILN_API void kiln_recorder_sample(struct kiln_recorder *recorder, uint64_t step, const char *text);
+KILN_API void kiln_recorder_checkpoint(struct kiln_recorder *recorder, uint64_t step);
+/* Ends it; `last`: training ends here, so the page is written whatever the time. NULL is fine. */
+KILN_API void kiln_recorder_close(struct kiln_recorder *recorder, bool last);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

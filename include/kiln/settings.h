@@ -21,6 +21,10 @@
 #include "kiln/lora.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define KILN_UNSET UINT64_MAX
 
 /* type, member, flag, default, least, most, help. Defaults are written as on the command line;
@@ -63,7 +67,8 @@
     XX(COUNT, accum, "accum", "", 1, 1 << 20, "micro-batches in a window (of the preset, or 10)") \
     XX(REAL, lr, "lr", "3e-4", 0, 1e3, "peak learning rate")                                      \
     XX(REAL, min_lr, "min-lr", "", 0, 1e3, "learning rate at the end (lr/10)")                    \
-    XX(COUNT, warmup, "warmup", "100", 0, 1000000000, "steps of linear warm-up")                  \
+    XX(COUNT, warmup, "warmup", "", 0, 1000000000,                                                \
+       "steps of linear warm-up (a tenth of steps, 100 at most)")                                 \
     XX(TEXT, decay, "decay", "cosine", 0, 0, "constant, linear or cosine after the warm-up")      \
     XX(REAL, weight_decay, "weight-decay", "0.1", 0, 1e3, "decoupled decay of rank-2 tensors")    \
     XX(REAL, beta1, "beta1", "0.9", 0, 0.999999, "AdamW's decay of the first moment")             \
@@ -74,8 +79,8 @@
     XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                        \
        "steps between evaluations (a tenth of steps)")                                            \
     XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")      \
-    XX(COUNT, sample_every, "sample-every", "0", 0, 1000000000,                                   \
-       "steps between samples; 0 is never")                                                       \
+    XX(COUNT, sample_every, "sample-every", "", 0, 1000000000,                                    \
+       "steps between samples; 0 is never (at evaluations, 1 % of the time)")                     \
     XX(TEXT, prompt, "prompt", "", 0, 0, "prompt of the samples")                                 \
     XX(COUNT, save_every, "save-every", "", 0, 1000000000,                                        \
        "steps between checkpoints (a fifth of steps)")                                            \
@@ -161,14 +166,6 @@ struct kiln_turn {
 };
 enum { KILN_TURNS = 16 };
 
-/* --on-spike rollback: at step `at` (so many are done) the state was put back to the checkpoint
- * there, and the data was not: from there on its position is `samples` further than steps say. All
- * are kept, in order, so that it stays a pure function of settings and step. */
-struct kiln_jump {
-    uint64_t at, samples;
-};
-enum { KILN_JUMPS = 16 };
-
 /* Whoever watches a run may change its peak learning rate (src/train/control.h): behind step `at`
  * (so many are done) the whole schedule is that of --lr times lr over --lr, warm-up and end
  * included. All are kept, in order, for the same reason. */
@@ -178,6 +175,14 @@ struct kiln_peak {
 };
 enum { KILN_PEAKS = 64 };
 
+/* --on-spike rollback: at step `at` (so many are done) the state was put back to the checkpoint
+ * there, and the data was not: from there on its position is `samples` further than steps say. All
+ * are kept, in order, so that it stays a pure function of settings and step. */
+struct kiln_jump {
+    uint64_t at, samples;
+};
+enum { KILN_JUMPS = 16 };
+
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;
     KILN_SETTINGS(KILN_SETTING_MEMBER)
@@ -185,10 +190,10 @@ struct kiln_settings {
     enum kiln_origin origin[KILN_SETTING_COUNT];
     struct kiln_turn turn[KILN_TURNS];
     size_t n_turns;
-    struct kiln_jump jump[KILN_JUMPS];
-    size_t n_jumps;
     struct kiln_peak peak[KILN_PEAKS];
     size_t n_peaks;
+    struct kiln_jump jump[KILN_JUMPS];
+    size_t n_jumps;
 };
 
 /* One line of the table, for help and listings. */
@@ -224,6 +229,14 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_set(struct kiln_settings
                                                             const char *text,
                                                             enum kiln_origin origin,
                                                             struct kiln_err *err);
+/* Set several, each as a flag: pairs of a flag's name without dashes and its value, then NULL.
+ *
+ *   kiln_settings_set_all(&s, &err, "data", "book.txt", "steps", "200", (char *)NULL);
+ *
+ * KILN_EUSAGE also for a name that no setting has; those before it are set then. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_settings_set_all(struct kiln_settings *settings,
+                                                                struct kiln_err *err,
+                                                                ...) KILN_NULL_AT_END;
 /* The value as text; buffer of at least 512 bytes. Unset values give "". */
 KILN_API const char *kiln_settings_text(const struct kiln_settings *settings,
                                         enum kiln_setting_id id, char *buffer, size_t size);
@@ -268,5 +281,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_real(const char *flag, cons
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_parse_size(const char *flag, const char *text,
                                                           uint64_t least, uint64_t most,
                                                           uint64_t *out, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

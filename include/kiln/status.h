@@ -10,14 +10,20 @@
 #ifndef KILN_STATUS_H
 #define KILN_STATUS_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #if defined(__GNUC__)
 #define KILN_API                     __attribute__((visibility("default")))
 #define KILN_PRINTF(fmt_at, args_at) __attribute__((format(printf, fmt_at, args_at)))
 #define KILN_MUST_CHECK              __attribute__((warn_unused_result))
+#define KILN_NULL_AT_END             __attribute__((sentinel))
 #else
 #define KILN_API
 #define KILN_PRINTF(fmt_at, args_at)
 #define KILN_MUST_CHECK
+#define KILN_NULL_AT_END
 #endif
 
 /* name, value, what it means for the caller */
@@ -71,6 +77,10 @@ KILN_API enum kiln_status kiln_fail(struct kiln_err *err, enum kiln_status code,
     (kiln_fail((err), (code), __FILE__, __LINE__, __VA_ARGS__), (code))
 #endif
 
+/* What is made under the temporary name `from` will be called `to`: so does the message, from now
+ * on. err may be NULL. */
+KILN_API void kiln_err_rename(struct kiln_err *err, const char *from, const char *to);
+
 /* Forward a failure to the caller. For functions that hold nothing to clean up. */
 #define KILN_TRY(call)                             \
     do {                                           \
@@ -87,5 +97,9 @@ KILN_API enum kiln_status kiln_fail(struct kiln_err *err, enum kiln_status code,
             return KILN_FAIL((err), (code), __VA_ARGS__); \
         }                                                 \
     } while (0)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -17,6 +17,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define KILN_STORY_ROOM         4096 /* bytes that hold any story with its terminating zero */
 #define KILN_STORY_SENTENCE_MAX 256  /* no sentence of a story is longer */
 
@@ -41,5 +45,9 @@ KILN_API bool kiln_story_sentence(const char *sentence, size_t size);
  * counts and does not parse), and so do KILN_STORY_SENTENCE_MAX bytes without an end. Half a
  * sentence at the end of the text is a story cut off and does not count. Any bytes are allowed. */
 KILN_API void kiln_story_check(const char *text, size_t size, size_t *sentences, size_t *parsed);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

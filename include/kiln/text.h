@@ -13,6 +13,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* No such id. */
 #define KILN_NO_ID UINT32_MAX
 
@@ -263,6 +267,7 @@ struct kiln_tokenize_report {
     char first_bad[400];  /* what was wrong with the first of them: file, line, reason */
     uint64_t answers;     /* tokens of chat that count as targets */
     uint64_t prompts;     /* and those that do not */
+    uint64_t unanswered;  /* conversations, among the documents, without an answer */
 };
 struct kiln_tokenize_options {
     bool blank_lines;             /* an empty line separates documents, beside <|endoftext|> */
@@ -282,8 +287,9 @@ struct kiln_tokenize_options {
  * UTF-16 and UTF-32, told by their mark or by the zeros of Latin text, are read as the UTF-8 they
  * stand for.
  *
- * KILN_EINPUT: no text in it, compressed data that is damaged or ends in the middle, half a
- * character of UTF-16, a line of JSONL that cannot be used (file, line, reason). */
+ * KILN_EINPUT: no text in it, nothing but conversations without an answer, compressed data that is
+ * damaged or ends in the middle, half a character of UTF-16, a line of JSONL that cannot be used
+ * (file, line, reason). */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_tokenize_file(
     const struct kiln_tokenizer *tok, const char *text_path, const char *token_path,
     const struct kiln_tokenize_options *options, struct kiln_err *err);
@@ -355,9 +361,16 @@ KILN_API void kiln_data_train_starts(const struct kiln_data *data, uint64_t samp
                                      uint32_t *starts);
 KILN_API void kiln_data_window_starts(const struct kiln_data *data, enum kiln_split split,
                                       size_t window, uint32_t *starts);
+/* Where sample number `sample` lies: the number of its file, and in *at the token of that file that
+ * its inputs begin with. */
+KILN_API size_t kiln_data_train_place(const struct kiln_data *data, uint64_t sample, size_t *at);
 /* How many of the same two's targets count. */
 KILN_API size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample);
 KILN_API size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,
                                          size_t window);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

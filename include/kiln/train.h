@@ -3,15 +3,17 @@
  * train.h: runs: make one, train it, resume it, read its model.
  *
  *   struct kiln_settings s;            kiln_settings_init(&s, &err);
- *   kiln_settings_set(&s, KILN_SETTING_data, "book.txt", KILN_FROM_FLAG, &err); ...
+ *   kiln_settings_set_all(&s, &err, "data", "book.txt", "steps", "200", (char *)NULL);
  *   struct kiln_run *run;              kiln_run_create(&s, &run, &err);
  *   kiln_run_train(run, &observer, &err);
- *   kiln_run_close(run);
+ *   kiln_run_close(run);               kiln_settings_free(&s);
+ *
+ * examples/finetune.c is a whole program.
  *
  * A run lives in a folder: run.json (every setting), state.kiln (weights, moments, cursor),
- * metrics.jsonl, trace.json, checkpoints/step-N/ (model.bin and what a resume needs), model.bin at
- * the end, tokenizer.bin or tokenizer.json when the run has one, data.tok and val.tok (the tokens
- * it reads).
+ * metrics.jsonl, samples.jsonl (what the model said on the way), trace.json, checkpoints/step-N/
+ * (model.bin and what a resume needs), model.bin at the end, tokenizer.bin or tokenizer.json when
+ * the run has one, data.tok and val.tok (the tokens it reads).
  */
 #ifndef KILN_TRAIN_H
 #define KILN_TRAIN_H
@@ -29,6 +31,10 @@
 #include "kiln/settings.h"
 #include "kiln/status.h"
 #include "kiln/text.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* What a step was like: a line of metrics.jsonl. Times in milliseconds. The cpu device takes new
  * weights in place where it has no budget: it compiles in the first step only. The times of I/O and
@@ -68,7 +74,7 @@ struct kiln_run_info {
     const char *model; /* "stories15m (random weights, seed 1)", "stories260K.bin" */
     const struct kiln_table *table;
     const struct kiln_tokenizer *tokenizer; /* NULL when data came as raw tokens without one */
-    const struct kiln_settings *settings;   /* complete: nothing unset */
+    const struct kiln_settings *settings;   /* complete: what is unset means something unset */
     struct kiln_cpu cpu;
     const char *says; /* what the device says of itself; "" on the cpu */
     const char *gpu;  /* where weight gradients are computed: an OpenCL device; "": on the CPU */
@@ -86,6 +92,8 @@ struct kiln_run_info {
     size_t full_layers;            /* layers that are not run forward again */
     double flops_per_step;         /* model FLOPs of one step */
     struct kiln_forecast forecast; /* of a run that was chosen for its --minutes; bits 0: none */
+    char prompt[48];               /* how a held-out text begins: to be tried; "" where unknown */
+    bool conversations;            /* what is held out are conversations */
     const char *notice; /* what the user should know before training, "" for nothing: told to an
                          * observer when training begins, by whoever has none then otherwise */
 };
@@ -352,5 +360,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_eval(const struct kiln_model *mod
                                                     const struct kiln_eval_options *options,
                                                     struct kiln_eval_result *out,
                                                     struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -24,6 +24,10 @@
 #include "kiln/settings.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct kiln_verify_options {
     const char *reference; /* folder */
     enum kiln_precision precision;
@@ -98,5 +102,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_verify_run(const struct kiln_repl
                                                           struct kiln_replay_result *out,
                                                           struct kiln_err *err);
 KILN_API void kiln_replay_free(struct kiln_replay_result *result);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -27,6 +27,10 @@
 #include "kiln/status.h"
 #include "kiln/train.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct kiln_view;
 
 /* Errors: KILN_EINPUT the folder is no run: neither run.json nor metrics.jsonl is in it; KILN_EIO,
@@ -175,5 +179,9 @@ KILN_API void kiln_view_json_free(char *text);
 /* A step as the JSON that a live page appends: {"step":..,"loss":..,"smoothed":..,...}, the keys of
  * "series". Returns its length, as snprintf; 700 bytes are enough. */
 KILN_API size_t kiln_view_step_json(const struct kiln_view *view, size_t i, char *out, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

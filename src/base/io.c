@@ -207,7 +207,7 @@ enum kiln_status kiln_durable_open(struct kiln_durable *file, const char *path,
     snprintf(file->temporary, room, "%s.tmp-%ld", path, (long)getpid());
     file->stream = KILN_IO(KILN_IO_CREATE, file->temporary, NULL, 0, fopen(file->temporary, "we"));
     if (file->stream == NULL) {
-        enum kiln_status status = io_failed(err, "create", file->temporary);
+        enum kiln_status status = io_failed(err, "create", file->path);
         kiln_durable_abort(file);
         return status;
     }
@@ -220,7 +220,7 @@ enum kiln_status kiln_durable_write(struct kiln_durable *file, const void *data,
     kiln_kill_point("durable: before a write");
     if (size > 0 && KILN_IO(KILN_IO_WRITE, file->temporary, NULL, size,
                             fwrite(data, 1, size, file->stream)) != size) {
-        return io_failed(err, "write", file->temporary);
+        return io_failed(err, "write", file->path);
     }
     return KILN_OK;
 }
@@ -231,10 +231,10 @@ static enum kiln_status flush_and_close(struct kiln_durable *file, struct kiln_e
     errno = EIO; /* what a stream that failed earlier reports: its own reason is gone */
     if (ferror(file->stream) || fflush(file->stream) != 0 ||
         KILN_IO(KILN_IO_SYNC, file->temporary, NULL, 0, fsync(fileno(file->stream))) != 0) {
-        status = io_failed(err, "write", file->temporary);
+        status = io_failed(err, "write", file->path);
     }
     if (fclose(file->stream) != 0 && status == KILN_OK) {
-        status = io_failed(err, "close", file->temporary);
+        status = io_failed(err, "close", file->path);
     }
     file->stream = NULL;
     kiln_kill_point("durable: on the disk");

@@ -49,3 +49,28 @@ void kiln_leftovers_remove(const char *stem) {
         closedir(dir);
     }
 }
+
+static bool is_own(const char *name, const char *const *own, size_t n) {
+    bool found = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+    for (size_t i = 0; !found && i < n; i++) {
+        found = strcmp(name, own[i]) == 0;
+    }
+    return found;
+}
+
+bool kiln_folder_has_others(const char *folder, const char *const *own, size_t n, char *other,
+                            size_t size) {
+    DIR *dir = opendir(folder);
+    bool others = dir == NULL;
+    snprintf(other, size, "%s", ".");
+    for (struct dirent *e; !others && (e = readdir(dir)) != NULL;) {
+        others = !is_own(e->d_name, own, n);
+        if (others) {
+            snprintf(other, size, "%s", e->d_name);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    return others;
+}

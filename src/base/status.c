@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 const char *kiln_status_text(enum kiln_status status) {
     switch (status) {
@@ -44,4 +45,21 @@ enum kiln_status kiln_fail(struct kiln_err *err, enum kiln_status code, const ch
         snprintf(err->message, sizeof(err->message), "%s", written < 0 ? fmt : message);
     }
     return code;
+}
+
+void kiln_err_rename(struct kiln_err *err, const char *from, const char *to) {
+    char message[sizeof err->message] = "";
+    size_t n = 0;
+    if (err == NULL || from[0] == '\0') {
+        return;
+    }
+    const char *at = err->message, *found;
+    while (n < sizeof message && (found = strstr(at, from)) != NULL) {
+        n += (size_t)snprintf(message + n, sizeof message - n, "%.*s%s", (int)(found - at), at, to);
+        at = found + strlen(from);
+    }
+    if (n < sizeof message) {
+        snprintf(message + n, sizeof message - n, "%s", at);
+    }
+    memcpy(err->message, message, sizeof message);
 }

@@ -53,6 +53,10 @@ struct kiln_save_format {
     /* In a folder: the name of the weights file, and what else kiln itself writes; NULL for
      * formats of one file. */
     const char *weights_file;
+    /* Every name that kiln may have written there, `add` included: a folder that holds others is
+     * not replaced. */
+    const char *const *own;
+    size_t n_own;
     enum kiln_status (*describe)(const char *folder, const struct kiln_dims *dims,
                                  const struct kiln_save_options *options, struct kiln_err *err);
 };

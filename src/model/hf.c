@@ -374,6 +374,22 @@ static enum kiln_status hf_describe(const char *folder, const struct kiln_dims *
     return status;
 }
 
+/* The model's, and what goes along of a tokenizer (cmd/convert.c). */
+static const char *const own[] = {
+    CONFIG,
+    WEIGHTS,
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer.bin",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+};
+
 const struct kiln_save_format kiln_save_hf = {
     .name = "Hugging Face",
     .check = hf_check,
@@ -381,4 +397,6 @@ const struct kiln_save_format kiln_save_hf = {
     .write = hf_write,
     .weights_file = WEIGHTS,
     .describe = hf_describe,
+    .own = own,
+    .n_own = sizeof own / sizeof own[0],
 };

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/leftovers.h"
 #include "base/mem.h"
 #include "kiln/lora.h"
 #include "model/exchange.h"
@@ -131,13 +132,25 @@ static enum kiln_status may_replace(const char *folder, bool replace, struct kil
     return KILN_OK;
 }
 
+static enum kiln_status write_both(const char *folder, const struct kiln_table *table,
+                                   const float *weights, const char *base, struct kiln_err *err) {
+    KILN_TRY(write_weights(folder, table, weights, err));
+    KILN_TRY(write_config(folder, &table->lora, base, err));
+    return kiln_sync_dir(folder, err);
+}
+
 static enum kiln_status fill(const char *folder, const struct kiln_table *table,
                              const float *weights, const char *base, struct kiln_err *err) {
     KILN_TRY(kiln_remove_tree(folder, err));
     KILN_TRY(kiln_make_dirs(folder, err));
-    KILN_TRY(write_weights(folder, table, weights, err));
-    KILN_TRY(write_config(folder, &table->lora, base, err));
-    return kiln_sync_dir(folder, err);
+    return write_both(folder, table, weights, base, err);
+}
+
+/* Of files that others put beside ours nothing is lost: ours are replaced one by one. */
+static bool is_shared(const char *folder) {
+    static const char *const own[] = {CONFIG, WEIGHTS};
+    char other[300];
+    return kiln_path_exists(folder) && kiln_folder_has_others(folder, own, 2, other, sizeof other);
 }
 
 enum kiln_status kiln_lora_save(const char *folder, const struct kiln_table *table,
@@ -154,10 +167,14 @@ enum kiln_status kiln_lora_save(const char *folder, const struct kiln_table *tab
     KILN_REQUIRE(n < sizeof temporary - 32, err, KILN_EINPUT, "%.200s...: path too long", folder);
     snprintf(final, sizeof final, "%.*s", (int)n, folder);
     snprintf(temporary, sizeof temporary, "%.*s.tmp-%ld", (int)n, folder, (long)getpid());
+    if (is_shared(final)) {
+        return write_both(final, table, weights, base, err);
+    }
     enum kiln_status status = fill(temporary, table, weights, base, err);
     status = status == KILN_OK ? kiln_durable_replace(temporary, final, err) : status;
     if (status != KILN_OK) {
         struct kiln_err second; /* the first message is the one to read */
+        kiln_err_rename(err, temporary, final);
         return kiln_remove_tree(temporary, &second) == KILN_OK ? status : second.code;
     }
     return status;

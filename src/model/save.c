@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/io.h"
+#include "base/leftovers.h"
 #include "model/checkpoint.h"
 #include "model/numbers.h"
 
@@ -74,6 +75,7 @@ static enum kiln_status save_file(const struct kiln_save_format *format, const c
         status = prove(&file, options, file.temporary, err);
     }
     if (status != KILN_OK) {
+        kiln_err_rename(err, file.temporary, path);
         kiln_durable_abort(&file);
         return status;
     }
@@ -100,7 +102,7 @@ static enum kiln_status fill_folder(const struct kiln_save_format *format, const
     return kiln_sync_dir(folder, err);
 }
 
-/* Only a model's folder is replaced: nobody's home. */
+/* Only a model's folder is replaced, with nothing of others in it: nobody's home. */
 static enum kiln_status check_target(const struct kiln_save_format *format, const char *path,
                                      const struct kiln_save_options *options,
                                      struct kiln_err *err) {
@@ -115,9 +117,16 @@ static enum kiln_status check_target(const struct kiln_save_format *format, cons
         char *config = kiln_path_join(path, "config.json");
         const bool model = config != NULL && kiln_path_exists(config);
         kiln_free(config);
+        char other[300];
         KILN_REQUIRE(model, err, KILN_EEXISTS,
                      "write %s: a folder without config.json is no model's and is not replaced",
                      path);
+        KILN_REQUIRE(
+            !kiln_folder_has_others(path, format->own, format->n_own, other, sizeof other), err,
+            KILN_EEXISTS,
+            "write %s: it holds %s, which kiln does not write and would be lost: move it away, or "
+            "choose another name",
+            path, other);
     }
     return KILN_OK;
 }
@@ -131,6 +140,9 @@ static enum kiln_status make_folder(const struct kiln_save_format *format, const
     enum kiln_status status = fill_folder(format, temporary, table, weights, options, err);
     if (status == KILN_OK) {
         status = kiln_durable_replace(temporary, path, err);
+    }
+    if (status != KILN_OK) {
+        kiln_err_rename(err, temporary, path);
     }
     struct kiln_err why; /* the first failure is what is told */
     if (status != KILN_OK && kiln_remove_tree(temporary, &why) != KILN_OK) {

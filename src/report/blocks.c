@@ -188,7 +188,9 @@ static void setting_text(const struct kiln_settings *settings, enum kiln_setting
                          size_t size) {
     char value[512];
     kiln_settings_text(settings, id, value, sizeof value);
-    const char *shown = value[0] != '\0' ? value : "none";
+    /* Unset is no number here, but a rule (train/samples.h). */
+    const char *unset = id == KILN_SETTING_sample_every ? "evaluations" : "none";
+    const char *shown = value[0] != '\0' ? value : unset;
     const bool bare = strpbrk(shown, " \t\n\"") == NULL;
     snprintf(out, size, bare ? "%s=%s" : "%s=\"%s\"", kiln_setting(id)->flag, shown);
 }
@@ -273,6 +275,20 @@ static void say_losses(struct text *text, const struct kiln_report_end *end) {
     add(text, "\n");
 }
 
+/* What the data holds, so that the model is asked for what it has learned. */
+static void say_prompt(struct text *text, const struct kiln_run_info *info) {
+    const char *own = info->settings->prompt;
+    if (info->conversations) {
+        add(text, " --chat -p \"Hello\"\n");
+    } else if (own != NULL && own[0] != '\0') {
+        add(text, " -p ");
+        add_word(text, own);
+        add(text, "\n");
+    } else {
+        add(text, " -p \"%s\"\n", info->prompt[0] ? info->prompt : "Once upon a time");
+    }
+}
+
 static void say_next(struct text *text, const struct kiln_run_info *info,
                      const struct kiln_report_end *end) {
     const uint64_t done = end->step;
@@ -280,7 +296,7 @@ static void say_next(struct text *text, const struct kiln_run_info *info,
     if (info->tokenizer != NULL) {
         add(text, "  kiln generate ");
         add_word(text, info->folder);
-        add(text, " -p \"Once upon a time\"\n");
+        say_prompt(text, info);
     }
     add(text, "  kiln train --resume ");
     add_word(text, info->folder);

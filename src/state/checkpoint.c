@@ -224,6 +224,7 @@ enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table
     }
     if (status != KILN_OK) {
         struct kiln_err ignored; /* the first message is the one to read */
+        kiln_err_rename(err, temporary, path);
         (void)!kiln_remove_tree(temporary, &ignored);
     }
     return status;

@@ -143,6 +143,7 @@ enum kiln_status kiln_source_next_line(struct kiln_source *s, struct kiln_piece 
         }
         if (status == KILN_OK) {
             s->report.documents++;
+            s->report.unanswered += piece->chat && piece->n_counted == 0;
             return KILN_OK;
         }
         if (status != KILN_EINPUT || !s->options.tokenize || !s->options.tokenize->skip_bad) {

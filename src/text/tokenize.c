@@ -197,6 +197,12 @@ static enum kiln_status write_documents(struct job *job, struct kiln_err *err) {
         "text %s: %llu bytes and no text in them (%s)", job->text_path,
         (unsigned long long)kiln_stream_size(stream),
         report->bad_lines > 0 ? "every line was left out" : "nothing but blanks and separators");
+    KILN_REQUIRE(
+        report->unanswered == 0 || report->unanswered < report->documents, err, KILN_EINPUT,
+        "text %s: %llu conversations, and no answer in them: nothing says what the model is to "
+        "learn; answers are messages of the role that the chat template takes for the model's, "
+        "mostly \"assistant\"",
+        job->text_path, (unsigned long long)report->unanswered);
     job->header.text_size = kiln_stream_size(stream) - kiln_source_unread(job->source);
     job->header.text_crc = more ? 0 : kiln_stream_crc(stream);
     return write_ids(job, err);

@@ -71,14 +71,21 @@ static size_t default_threads(void) {
 static enum kiln_status complete(struct kiln_settings *s, const struct kiln_model_source *source,
                                  const struct kiln_dims *dims, struct kiln_err *err) {
     const enum kiln_origin model = KILN_FROM_MODEL;
-    KILN_TRY(set_count(s, KILN_SETTING_dim, dims->dim, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_hidden, dims->hidden, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_heads, dims->heads, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_kv_heads, dims->kv_heads, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_layers, dims->layers, model, err));
-    KILN_TRY(set_count(s, KILN_SETTING_vocab, dims->vocab, model, err));
-    if (s->seq == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_seq, dims->seq, model, err));
+    const struct {
+        enum kiln_setting_id id;
+        uint64_t given;
+        size_t is;
+    } sizes[] = {{KILN_SETTING_dim, s->dim, dims->dim},
+                 {KILN_SETTING_hidden, s->hidden, dims->hidden},
+                 {KILN_SETTING_heads, s->heads, dims->heads},
+                 {KILN_SETTING_kv_heads, s->kv_heads, dims->kv_heads},
+                 {KILN_SETTING_layers, s->layers, dims->layers},
+                 {KILN_SETTING_vocab, s->vocab, dims->vocab},
+                 {KILN_SETTING_seq, s->seq, dims->seq}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (sizes[i].given == KILN_UNSET) { /* what was given is what the model has by now */
+            KILN_TRY(set_count(s, sizes[i].id, sizes[i].is, model, err));
+        }
     }
     if (s->accum == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_accum,
@@ -90,6 +97,11 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
     }
     if (s->budget == KILN_UNSET && strcmp(s->device, "cpu") != 0) {
         KILN_TRY(set_count(s, KILN_SETTING_budget, KILN_NPU_BUDGET, KILN_FROM_DEFAULT, err));
+    }
+    if (s->warmup == KILN_UNSET) {
+        const uint64_t tenth = s->steps / 10;
+        KILN_TRY(
+            set_count(s, KILN_SETTING_warmup, tenth > 100 ? 100 : tenth, KILN_FROM_DEFAULT, err));
     }
     if (s->eval_every == KILN_UNSET) {
         KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,

@@ -166,6 +166,7 @@ static enum kiln_status make_folder(struct kiln_run *run, const struct kiln_mode
     }
     if (status != KILN_OK) {
         struct kiln_err ignored;
+        kiln_err_rename(err, temporary, run->folder);
         if (run->trainer.state && run->state_path[0]) {
             unlink(run->state_path);
         }

@@ -335,6 +335,13 @@ static void tell(const char *path, const struct kiln_tokenize_report *r, char *n
         say(notice, size, "%s: %" PRIu64 " bytes are not UTF-8; they are taken byte by byte", path,
             r->not_utf8);
     }
+    if (r->unanswered > 0) {
+        say(notice, size,
+            "%s: %" PRIu64 " of %" PRIu64
+            " documents are conversations without an answer; nothing "
+            "of them counts",
+            path, r->unanswered, r->documents);
+    }
     if (r->bad_lines > 0) {
         say(notice, size, "%s: %" PRIu64 " lines left out, the first: %s", path, r->bad_lines,
             r->first_bad);
@@ -431,6 +438,9 @@ enum kiln_status kiln_open_data(const struct kiln_data_wish *wish, struct kiln_d
         status = mix(wish, &list, files, out, too_short, err);
     }
     for (size_t i = 0; status != KILN_OK && files && i < list.n; i++) {
+        char made[4300]; /* what it was tokenized into: nobody can look for it any more */
+        kiln_token_path(wish->folder, wish->name, i, made, sizeof made);
+        kiln_err_rename(err, made, list.path[i]);
         kiln_token_file_close(files[i]);
     }
     kiln_free(files);

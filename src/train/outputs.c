@@ -1,66 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * outputs.c: what training writes beside its state: samples, checkpoints, models (trainer_int.h).
+ * outputs.c: what training writes beside its state: checkpoints, models (trainer_int.h).
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "train/merged.h"
 #include "train/trainer_int.h"
-
-/* ---- samples and models ------------------------------------------------------------------------
- */
-
-struct sample_text {
-    char *text;
-    size_t n, room;
-};
-
-static bool add_piece(void *context, const char *piece, size_t size) {
-    struct sample_text *s = context;
-    if (s->n + size + 1 > s->room) {
-        size = s->room - s->n - 1;
-    }
-    memcpy(s->text + s->n, piece, size);
-    s->n += size;
-    s->text[s->n] = '\0';
-    return s->n + 1 < s->room;
-}
-
-enum kiln_status kiln_outputs_sample(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    char text[8192] = "";
-    struct sample_text out = {text, 0, sizeof text};
-    struct kiln_generate_options options = {.prompt = t->settings->prompt,
-                                            .tokens = t->table->dims.seq,
-                                            .temperature = 0.8,
-                                            .top_p = 0.95,
-                                            .seed = t->settings->seed + step};
-    struct kiln_generate_result result;
-    struct kiln_session *session = t->session, *own = NULL;
-    struct kiln_merged merged = {.table = NULL};
-    enum kiln_status status = KILN_OK;
-    if (session) {
-        KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
-    } else {
-        /* Kernels come and go, or adapters are beside them: pack the weights for this sample. */
-        const struct kiln_session_options packs = {.packed = NULL};
-        KILN_TRY(
-            kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
-        status = kiln_session_open(merged.table, merged.weights, t->engine.pool, &packs, &own, err);
-        session = own;
-    }
-    if (status == KILN_OK) {
-        status =
-            kiln_session_generate(session, t->tokenizer, &options, add_piece, &out, &result, err);
-    }
-    kiln_session_close(own);
-    kiln_merged_free(&merged);
-    KILN_TRY(status);
-    if (t->observer && t->observer->on_sample) {
-        t->observer->on_sample(t->observer->context, step, text);
-    }
-    return KILN_OK;
-}
 
 /* ---- checkpoints --------------------------------------------------------------------------------
  */

@@ -11,6 +11,8 @@
 #include "base/io.h"
 #include "base/io_hook.h"
 #include "base/kill_point.h"
+#include "base/mem.h"
+#include "text/first_words.h"
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
@@ -210,10 +212,10 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->tokenizer = run->tokenizer;
     t->clock.context = run;
     t->clock.turn = turn;
-    t->rollback.context = run;
-    t->rollback.begin = begin_rollback;
     t->control.context = run;
     t->control.rate = change_rate;
+    t->rollback.context = run;
+    t->rollback.begin = begin_rollback;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
@@ -249,8 +251,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (s->sample_every > 0 && run->tokenizer && packed && t->engine.plan.schedule.refreshes &&
-        run->table->trained == 0) {
+    if (s->sample_every > 0 && s->sample_every != KILN_UNSET && run->tokenizer && packed &&
+        t->engine.plan.schedule.refreshes && run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
@@ -263,6 +265,62 @@ enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err)
     struct kiln_trainer *t = &run->trainer;
     KILN_TRY(kiln_saver_create(run->folder, run->table, t->state, t->settings, &t->saver, err));
     kiln_saver_tell(t->saver, t->engine.spans);
+    return KILN_OK;
+}
+
+/* ---- what is told of it ------------------------------------------------------------------------
+ */
+
+struct window {
+    uint32_t *inputs, *targets, *starts; /* [seq] */
+    size_t seq;
+};
+
+/* Where a document begins inside the window, not too near its end; 0: nowhere. */
+static size_t document_in(const struct window *w) {
+    for (size_t i = 1; i + w->seq / 4 < w->seq; i++) {
+        if (w->starts[i] == i) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+static void say_prompt(const struct kiln_tokenizer *tok, const struct window *w,
+                       struct kiln_run_info *info) {
+    char text[1024];
+    size_t n = 0, size;
+    const bool whole = w->inputs[0] == kiln_tokenizer_begin(tok);
+    const size_t first = whole ? 0 : document_in(w);
+    for (size_t i = first; i < w->seq; i++) {
+        const uint32_t before = i > first ? w->inputs[i - 1] : kiln_tokenizer_begin(tok);
+        const char *piece = kiln_tokenizer_decode(tok, before, w->inputs[i], &size);
+        if (n + size > sizeof text) {
+            break;
+        }
+        memcpy(text + n, piece, size);
+        n += size;
+        info->conversations |= w->targets[i] == KILN_NO_TARGET;
+    }
+    kiln_first_words(text, n, whole || first > 0, info->prompt);
+}
+
+/* The first held-out window shows what the model may be asked to go on with. */
+static enum kiln_status find_prompt(struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_trainer *t = &run->trainer;
+    const enum kiln_split split = t->val_data ? KILN_TRAIN : KILN_VALIDATION;
+    const struct kiln_data *data = t->val_data ? t->val_data : t->data;
+    const size_t seq = (size_t)run->settings.seq;
+    if (run->tokenizer == NULL || kiln_data_windows(data, split) == 0) {
+        return KILN_OK;
+    }
+    uint32_t *ids = kiln_alloc(3 * seq, sizeof *ids);
+    KILN_REQUIRE(ids, err, KILN_ENOMEM, "no memory for a window");
+    const struct window w = {ids, ids + seq, ids + 2 * seq, seq};
+    kiln_data_window(data, split, 0, w.inputs, w.targets);
+    kiln_data_window_starts(data, split, 0, w.starts);
+    say_prompt(run->tokenizer, &w, &run->info);
+    kiln_free(ids);
     return KILN_OK;
 }
 
@@ -301,6 +359,7 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
     info->says = t->engine.device->caps.description;
     info->gpu = t->engine.device->caps.gpu;
     info->precision = kiln_precision_resolve(t->engine.request.precision);
+    KILN_TRY(find_prompt(run, err));
     return kiln_cpu_describe(info->precision, &info->cpu, err);
 }
 
@@ -315,9 +374,11 @@ enum kiln_status kiln_run_open_metrics(struct kiln_run *run, struct kiln_err *er
 enum kiln_status kiln_run_write_settings(const struct kiln_run *run, const char *folder,
                                          struct kiln_err *err) {
     char path[4300];
+    const struct kiln_plan *plan = &run->trainer.engine.plan;
+    const struct kiln_run_planned planned = {plan->memory, kiln_plan_seconds(plan)};
     snprintf(path, sizeof path, "%s/run.json", folder);
     return kiln_run_json_write(path, &run->settings, &run->table->dims, &run->profile,
-                               &run->forecast, err);
+                               &run->forecast, &planned, err);
 }
 
 /* ---- training ------------------------------------------------------------------------------- */

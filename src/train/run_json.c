@@ -67,38 +67,118 @@ static int forecast_text(const struct kiln_forecast *forecast, char *out, size_t
     return n;
 }
 
-enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
-                                     const struct kiln_dims *dims,
-                                     const struct kiln_profile *profile,
-                                     const struct kiln_forecast *forecast, struct kiln_err *err) {
-    char sizes[3200];
-    char *json = kiln_settings_to_json(settings);
-    KILN_REQUIRE(json, err, KILN_ENOMEM, "write %s: not enough memory", path);
-    int n = write_sizes(dims, sizes, sizeof sizes);
-    n += snprintf(sizes + n, sizeof sizes - (size_t)n, ",\n  \"figures\": {");
+/* "figures": {...} */
+static int write_figures(const struct kiln_profile *profile, char *out, size_t size) {
     struct kiln_profile figures = *profile;
+    int n = snprintf(out, size, ",\n  \"figures\": {");
     for (size_t i = 0; i < NUMBERS; i++) {
         const char *name;
         const double value = *number(&figures, i, &name);
-        n += snprintf(sizes + n, sizeof sizes - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "",
-                      name, value);
+        n += snprintf(out + n, size - (size_t)n, "%s\"%s\": %.9g", i > 0 ? ", " : "", name, value);
     }
-    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "}");
-    n += forecast_text(forecast, sizes + n, sizeof sizes - (size_t)n);
-    n += snprintf(sizes + n, sizeof sizes - (size_t)n, "\n}");
-    /* In front of the brace that ends the settings. */
-    size_t kept = strlen(json);
+    return n + snprintf(out + n, size - (size_t)n, "}");
+}
+
+/* ---- for who looks at the run ------------------------------------------------------------------
+ */
+
+/* As `plan --json` has it. */
+static json_t *planned_json(const struct kiln_run_planned *planned) {
+    const struct kiln_memory *m = &planned->memory;
+    const struct kiln_plan_time *t = &planned->time;
+    return json_pack(
+        "{s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, "
+        "s:{s:f, s:f, s:f, s:f, s:f}}",
+        "memory_bytes", "weights", (json_int_t)m->weights, "moments", (json_int_t)m->moments,
+        "gradients", (json_int_t)m->gradients, "kernels", (json_int_t)m->kernels, "snapshots",
+        (json_int_t)m->snapshots, "journal", (json_int_t)m->journal, "activations_kept",
+        (json_int_t)m->activations_kept, "activations_live", (json_int_t)m->activations_live,
+        "workspace", (json_int_t)m->workspace, "gpu", (json_int_t)m->gpu, "process",
+        (json_int_t)m->process, "state_file", (json_int_t)m->state_file, "total",
+        (json_int_t)m->total, "time_s", "compile", t->compile, "compute", t->compute, "stall",
+        t->stall, "restart", t->restart, "step", t->step);
+}
+
+/* Of settings that are no defaults. */
+static json_t *origins_json(const struct kiln_settings *settings, const json_t *before) {
+    const json_t *known = json_object_get(before, "origins");
+    json_t *origins = json_object();
+    for (int id = 0; id < KILN_SETTING_COUNT; id++) {
+        const char *member = kiln_setting(id)->member;
+        const enum kiln_origin origin = settings->origin[id];
+        const char *kept = json_string_value(json_object_get(known, member));
+        /* What an older kiln wrote has no origins: then it is the run's. */
+        const char *name = origin != KILN_FROM_RUN         ? kiln_origin_name(origin)
+                           : kept != NULL || known != NULL ? kept
+                                                           : kiln_origin_name(origin);
+        if (name != NULL && strcmp(name, kiln_origin_name(KILN_FROM_DEFAULT)) != 0) {
+            json_object_set_new(origins, member, json_string(name));
+        }
+    }
+    return origins;
+}
+
+/* What the file has that is there. NULL: there is none, or it is no JSON. */
+static json_t *before(const char *path) {
+    char *text = NULL;
+    size_t size;
+    struct kiln_err ignored;
+    if (!kiln_path_exists(path) || kiln_read_file(path, &text, &size, &ignored) != KILN_OK) {
+        return NULL;
+    }
+    json_t *json = json_loadb(text, size, 0, NULL);
+    kiln_free(text);
+    return json;
+}
+
+/* {"plan": {...}, "origins": {...}}; free it. NULL: no memory. */
+static char *looks_text(const char *path, const struct kiln_settings *settings,
+                        const struct kiln_run_planned *planned) {
+    json_t *old = before(path), *looks = json_object();
+    json_t *plan =
+        planned != NULL ? planned_json(planned) : json_incref(json_object_get(old, "plan"));
+    if (plan != NULL) {
+        json_object_set_new(looks, "plan", plan);
+    }
+    json_object_set_new(looks, "origins", origins_json(settings, old));
+    char *text = json_dumps(looks, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_decref(looks);
+    json_decref(old);
+    return text;
+}
+
+/* The settings' object without the brace that ends it. */
+static char *settings_text(const struct kiln_settings *settings) {
+    char *json = kiln_settings_to_json(settings);
+    size_t kept = json != NULL ? strlen(json) : 0;
     while (kept > 0 && (json[kept - 1] == '}' || json[kept - 1] == '\n')) {
-        kept--;
+        json[--kept] = '\0';
     }
-    char *text = kiln_alloc(kept + sizeof sizes, 1);
-    if (text != NULL) {
-        memcpy(text, json, kept);
-        memcpy(text + kept, sizes, (size_t)n);
+    return json;
+}
+
+enum kiln_status kiln_run_json_write(const char *path, const struct kiln_settings *settings,
+                                     const struct kiln_dims *dims,
+                                     const struct kiln_profile *profile,
+                                     const struct kiln_forecast *forecast,
+                                     const struct kiln_run_planned *planned, struct kiln_err *err) {
+    char sizes[3200];
+    int n = write_sizes(dims, sizes, sizeof sizes);
+    n += write_figures(profile, sizes + n, sizeof sizes - (size_t)n);
+    forecast_text(forecast, sizes + n, sizeof sizes - (size_t)n);
+    char *json = settings_text(settings), *looks = looks_text(path, settings, planned),
+         *text = NULL;
+    if (json != NULL && looks != NULL) {
+        const size_t room = strlen(json) + strlen(sizes) + strlen(looks) + 16;
+        text = kiln_alloc(room, 1);
+        if (text != NULL) {
+            snprintf(text, room, "%s%s,%s", json, sizes, looks + 1); /* in one object */
+        }
     }
     kiln_settings_json_free(json);
+    free(looks);
     KILN_REQUIRE(text, err, KILN_ENOMEM, "write %s: not enough memory", path);
-    enum kiln_status status = kiln_write_file(path, text, kept + (size_t)n, err);
+    const enum kiln_status status = kiln_write_file(path, text, strlen(text), err);
     kiln_free(text);
     return status;
 }

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,6 +298,24 @@ enum kiln_status kiln_settings_set(struct kiln_settings *settings, enum kiln_set
     return KILN_OK;
 }
 
+enum kiln_status kiln_settings_set_all(struct kiln_settings *settings, struct kiln_err *err, ...) {
+    enum kiln_status status = KILN_OK;
+    const char *flag;
+    va_list pairs;
+    va_start(pairs, err);
+    while (status == KILN_OK && (flag = va_arg(pairs, const char *)) != NULL) {
+        const int id = kiln_setting_find(flag);
+        const char *value = va_arg(pairs, const char *);
+        status =
+            id >= 0 && value != NULL
+                ? kiln_settings_set(settings, (enum kiln_setting_id)id, value, KILN_FROM_FLAG, err)
+                : KILN_FAIL(err, KILN_EUSAGE, "--%s: %s", flag,
+                            id < 0 ? "no setting has this name" : "a value is missing");
+    }
+    va_end(pairs);
+    return status;
+}
+
 /* The fewest digits that read back as the same number: 0.0003, not 0.00029999999999999997. */
 static int digits_of(double value) {
     char text[40];
@@ -461,16 +480,6 @@ static enum kiln_status read_turns(struct kiln_settings *s, const json_t *list,
     return KILN_OK;
 }
 
-/* [[at, samples], ...] */
-static json_t *jumps_json(const struct kiln_settings *settings) {
-    json_t *list = json_array();
-    for (size_t i = 0; i < settings->n_jumps; i++) {
-        json_array_append_new(list, json_pack("[I, I]", (json_int_t)settings->jump[i].at,
-                                              (json_int_t)settings->jump[i].samples));
-    }
-    return list;
-}
-
 /* [[at, lr], ...]; *digits: as many as all of them need. */
 static json_t *peaks_json(const struct kiln_settings *settings, int *digits) {
     json_t *list = json_array();
@@ -483,23 +492,14 @@ static json_t *peaks_json(const struct kiln_settings *settings, int *digits) {
     return list;
 }
 
-static enum kiln_status read_jumps(struct kiln_settings *s, const json_t *list,
-                                   struct kiln_err *err) {
-    s->n_jumps = 0;
-    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= KILN_JUMPS, err, KILN_EINPUT,
-                 "settings: \"jumps\": not a list of at most %d", KILN_JUMPS);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *jump = json_array_get(list, i);
-        const json_int_t at = json_integer_value(json_array_get(jump, 0));
-        const json_int_t samples = json_integer_value(json_array_get(jump, 1));
-        KILN_REQUIRE(at >= 0 && samples > 0 && (i == 0 || (uint64_t)at >= s->jump[i - 1].at), err,
-                     KILN_EINPUT,
-                     "settings: \"jumps\": entry %zu is not [step, number of samples], in order",
-                     i);
-        s->jump[i] = (struct kiln_jump){.at = (uint64_t)at, .samples = (uint64_t)samples};
-        s->n_jumps = i + 1;
+/* [[at, samples], ...] */
+static json_t *jumps_json(const struct kiln_settings *settings) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < settings->n_jumps; i++) {
+        json_array_append_new(list, json_pack("[I, I]", (json_int_t)settings->jump[i].at,
+                                              (json_int_t)settings->jump[i].samples));
     }
-    return KILN_OK;
+    return list;
 }
 
 static enum kiln_status read_peaks(struct kiln_settings *s, const json_t *list,
@@ -521,14 +521,33 @@ static enum kiln_status read_peaks(struct kiln_settings *s, const json_t *list,
     return KILN_OK;
 }
 
+static enum kiln_status read_jumps(struct kiln_settings *s, const json_t *list,
+                                   struct kiln_err *err) {
+    s->n_jumps = 0;
+    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= KILN_JUMPS, err, KILN_EINPUT,
+                 "settings: \"jumps\": not a list of at most %d", KILN_JUMPS);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *jump = json_array_get(list, i);
+        const json_int_t at = json_integer_value(json_array_get(jump, 0));
+        const json_int_t samples = json_integer_value(json_array_get(jump, 1));
+        KILN_REQUIRE(at >= 0 && samples > 0 && (i == 0 || (uint64_t)at >= s->jump[i - 1].at), err,
+                     KILN_EINPUT,
+                     "settings: \"jumps\": entry %zu is not [step, number of samples], in order",
+                     i);
+        s->jump[i] = (struct kiln_jump){.at = (uint64_t)at, .samples = (uint64_t)samples};
+        s->n_jumps = i + 1;
+    }
+    return KILN_OK;
+}
+
 /* Lists that only some runs have. */
 static bool add_lists(json_t *object, const struct kiln_settings *settings, int *digits) {
     return (settings->n_turns == 0 ||
             json_object_set_new(object, "turns", turns_json(settings)) == 0) &&
-           (settings->n_peaks == 0 ||
-            json_object_set_new(object, "peaks", peaks_json(settings, digits)) == 0) &&
            (settings->n_jumps == 0 ||
-            json_object_set_new(object, "jumps", jumps_json(settings)) == 0);
+            json_object_set_new(object, "jumps", jumps_json(settings)) == 0) &&
+           (settings->n_peaks == 0 ||
+            json_object_set_new(object, "peaks", peaks_json(settings, digits)) == 0);
 }
 
 char *kiln_settings_to_json(const struct kiln_settings *settings) {
@@ -606,13 +625,13 @@ enum kiln_status kiln_settings_from_json(struct kiln_settings *settings, const c
     if (status == KILN_OK && turns != NULL) {
         status = read_turns(settings, turns, err);
     }
-    const json_t *jumps = json_object_get(object, "jumps");
-    if (status == KILN_OK && jumps != NULL) {
-        status = read_jumps(settings, jumps, err);
-    }
     const json_t *peaks = json_object_get(object, "peaks");
     if (status == KILN_OK && peaks != NULL) {
         status = read_peaks(settings, peaks, err);
+    }
+    const json_t *jumps = json_object_get(object, "jumps");
+    if (status == KILN_OK && jumps != NULL) {
+        status = read_jumps(settings, jumps, err);
     }
     json_decref(object);
     return status;

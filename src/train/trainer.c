@@ -20,6 +20,7 @@
 #include "train/cost.h"
 #include "train/generation.h"
 #include "train/rollback.h"
+#include "train/samples.h"
 #include "train/scale.h"
 #include "train/trainer_int.h"
 
@@ -90,8 +91,8 @@ static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    if (t->tokenizer && every(step, t->settings->sample_every)) {
-        KILN_TRY(kiln_outputs_sample(t, step, err));
+    if (kiln_sample_due(t, step, evaluates(t, step))) {
+        KILN_TRY(kiln_sample_take(t, step, err));
     }
     if (every(step, t->settings->save_every) && step != t->settings->steps) {
         kiln_saver_begin(t->saver);
@@ -259,6 +260,18 @@ static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_er
     return KILN_OK;
 }
 
+/* Does somebody ask for something? A rate is of this window's update, wherever in the window its
+ * processes are: a successor reads the rates when it takes over (kiln_run_go). */
+static enum kiln_status look_at_control(struct kiln_trainer *t, struct kiln_err *err) {
+    char said[KILN_CONTROL_TEXT];
+    KILN_TRY(kiln_control_look(&t->control, t->folder, t->settings,
+                               kiln_state_cursor(t->state)->step, said, err));
+    if (said[0]) {
+        kiln_trainer_notice(t, said);
+    }
+    return KILN_OK;
+}
+
 /* Who may have to go back needs a checkpoint to go back to, also before the first one is due. */
 static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
@@ -276,18 +289,6 @@ static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err 
         kiln_saver_begin(t->saver);
     }
     t->rollback.ready = true;
-    return KILN_OK;
-}
-
-/* Does somebody ask for something? A rate is of this window's update, wherever in the window its
- * processes are: a successor reads the rates when it takes over (kiln_run_go). */
-static enum kiln_status look_at_control(struct kiln_trainer *t, struct kiln_err *err) {
-    char said[KILN_CONTROL_TEXT];
-    KILN_TRY(kiln_control_look(&t->control, t->folder, t->settings,
-                               kiln_state_cursor(t->state)->step, said, err));
-    if (said[0]) {
-        kiln_trainer_notice(t, said);
-    }
     return KILN_OK;
 }
 

@@ -29,6 +29,11 @@ struct kiln_trainer {
     struct kiln_engine engine;
     struct kiln_data *data, *val_data; /* val_data NULL: the validation split of data, if any */
     struct kiln_session *session;      /* for samples, from the device's kernels; or NULL */
+    struct {
+        double ended, took; /* when the last sample was done (monotonic clock), and its seconds */
+        bool known;         /* those of processes before this one were looked at */
+        bool none;          /* there are none, or they are not kept: it was said why */
+    } samples;
     FILE *metrics;
     struct kiln_trace *trace;
     double ceiling_tflops; /* of products, for utilization */

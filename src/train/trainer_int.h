@@ -7,7 +7,8 @@
  *   window.c      their micro-batches, action by action
  *   hand_over.c   left by one process, taken up by another
  *   judge.c       is there an update, and what becomes of a run whose numbers are off
- *   outputs.c     samples, checkpoints, models
+ *   samples.c     what the model says on the way (samples.h)
+ *   outputs.c     checkpoints, models
  *   plant.c       faults, for tests
  */
 #ifndef KILN_TRAIN_TRAINER_INT_H
@@ -107,9 +108,6 @@ void kiln_plant_targets(const struct kiln_trainer *t, uint64_t sample, uint32_t 
 /* ---- outputs.c -------------------------------------------------------------------------------
  */
 
-/* A sample text, for the observer. */
-KILN_MUST_CHECK enum kiln_status kiln_outputs_sample(struct kiln_trainer *t, uint64_t step,
-                                                     struct kiln_err *err);
 /* Before weights or moments change, and at the end: the checkpoint under way is on the disk. */
 KILN_MUST_CHECK enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err);
 /* model.bin, and the adapters of a run that trains them. */

@@ -76,3 +76,16 @@ TEST(a_message_may_wrap_the_one_it_replaces) {
     CHECK_EQ(KILN_FAIL(&err, KILN_EINPUT, "run a: %s", err.message), KILN_EINPUT);
     CHECK_STRING(err.message, "run a: disk full");
 }
+
+TEST(a_message_tells_the_final_name) {
+    struct kiln_err err;
+    (void)!KILN_FAIL(&err, KILN_EIO, "write run.tmp-7/a: run.tmp-7 is full");
+    kiln_err_rename(&err, "run.tmp-7", "run");
+    CHECK_STRING(err.message, "write run/a: run is full");
+    kiln_err_rename(&err, "other", "run");
+    CHECK_STRING(err.message, "write run/a: run is full");
+    kiln_err_rename(&err, "r", "many more letters than there is room for, for there are many r");
+    kiln_err_rename(&err, "r", "many more letters than there is room for, for there are many r");
+    CHECK_EQ(strlen(err.message), sizeof err.message - 1);
+    kiln_err_rename(NULL, "a", "b");
+}

@@ -26,7 +26,8 @@ seq 2000 >text.txt
 printf '\377\377\377\377%.0s' $(seq 400) >far.u16
 train absent.txt --data absent.txt "${tiny[@]}"
 train empty.txt --data empty.txt "${tiny[@]}"
-train 'window' --data short.txt "${tiny[@]}"
+train 'data short.txt: ' --data short.txt "${tiny[@]}"
+[ ! -e "$KILN_DATA/stories260K.bin" ] || refuses 'data short.txt: ' eval "$KILN_DATA/stories260K.bin" --data short.txt --tokenizer "$KILN_DATA/tok512.bin"
 train far.u16 --data far.u16 "${tiny[@]}"
 
 # models

@@ -43,6 +43,16 @@ expect 0 "$KILN" convert "$small" hf --force
 expect 0 "$KILN" inspect hf
 says stdout 'Hugging Face format'
 says stdout 'vocab 512'
+touch hf/tokenizer.json hf/chat_template.jinja # of names that kiln writes
+expect 0 "$KILN" convert "$small" hf --force
+[ ! -e hf/chat_template.jinja ] || fail 'what was there before lies beside the model'
+for mine in README.md .notes model-00001-of-00002.safetensors; do
+    touch "hf/$mine"
+    expect 1 "$KILN" convert "$small" hf --force
+    says stderr "it holds $mine"
+    [ -e "hf/$mine" ] && [ -s hf/model.safetensors ] || fail "$mine is lost"
+    rm "hf/$mine"
+done
 mkdir home && touch home/diary
 expect 1 "$KILN" convert "$small" home --force
 [ -e home/diary ] || fail 'somebody lost a diary'

@@ -60,9 +60,15 @@ says stderr 'absent.txt'
 expect 2 "$KILN" train --data 'plain.txt:much' "${small[@]}" --steps 2 --out none
 [ ! -e none ] || fail 'a refused run left a folder'
 
-# Where nothing counts there is a loss of 0, and no NaN.
+# Conversations without an answer are told, and refused where there is nothing else.
 for i in $(seq 30); do echo "{\"messages\": [{\"role\": \"user\", \"content\": \"only $i\"}]}"; done >asked.jsonl
+expect 1 "$KILN" train --data asked.jsonl --chat-template chat.jinja "${small[@]}" --steps 2 --out mute
+says stderr 'asked.jsonl: 30 conversations, and no answer in them'
+[ ! -e mute ] || fail 'a refused run left a folder'
+# Where nothing counts there is a loss of 0, and no NaN: what is held out has the only answer.
+echo '{"messages": [{"role": "user", "content": "and"}, {"role": "assistant", "content": "31"}]}' >>asked.jsonl
 expect 0 "$KILN" train --data asked.jsonl --chat-template chat.jinja "${small[@]}" --steps 2 --out mute
+says stderr '30 of 31 documents are conversations without an answer'
 says mute/metrics.jsonl '"loss":0.0,"grad_norm":0.0'
 ! grep -q 'NaN\|nan' mute/metrics.jsonl || fail 'a loss is no number'
 

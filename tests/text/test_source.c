@@ -429,6 +429,28 @@ TEST(what_is_learned_has_a_day_of_its_own) {
     kiln_chat_close(chat);
 }
 
+TEST(conversations_without_an_answer_are_counted_and_alone_refused) {
+    const char asked[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n";
+    char both[sizeof asked + sizeof two_turns];
+    struct kiln_chat *chat = chat_of(plain_template);
+    struct kiln_tokenize_report report;
+    const struct kiln_tokenize_options options = {.chat = chat, .report = &report};
+    struct kiln_tokenizer *tok;
+    struct kiln_err err;
+    const char *path = test_file("asked.jsonl", asked, sizeof asked - 1);
+    CHECK_OK(kiln_tokenizer_bytes(&tok, NULL), NULL);
+    CHECK_FAILS(kiln_tokenize_file(tok, path, test_path("out.tok"), &options, &err), KILN_EINPUT,
+                &err);
+    CHECK_CONTAINS(err.message, "1 conversations, and no answer");
+    CHECK(!kiln_path_exists(test_path("out.tok")));
+    snprintf(both, sizeof both, "%s%s", asked, two_turns);
+    kiln_token_file_close(tokenize("both.jsonl", both, &options));
+    CHECK_EQ(report.unanswered, 1);
+    CHECK(report.documents > 1 && report.answers > 0);
+    kiln_tokenizer_destroy(tok);
+    kiln_chat_close(chat);
+}
+
 TEST(generation_blocks_say_what_counts) {
     struct kiln_chat *chat = chat_of(
         "{% for m in messages %}{% if m.role == 'assistant' %}"

@@ -272,6 +272,11 @@ TEST(a_death_while_adapters_are_replaced_leaves_some) {
     kiln_io_hook = NULL;
     CHECK(moved && has_config(replaced));
     CHECK_FAILS(kiln_lora_save(replaced, table, weights, NULL, false, &err), KILN_EEXISTS, &err);
+    test_file("adapters/README.md", "mine", 4); /* stays */
+    weights[table->size - 1] = 0.5F;
+    CHECK_OK(kiln_lora_save(replaced, table, weights, NULL, true, &err), &err);
+    CHECK(kiln_path_exists(test_path("adapters/README.md")));
+    CHECK(has_config(replaced));
     kiln_free(weights);
     kiln_table_destroy(table);
 }

@@ -258,3 +258,22 @@ TEST(what_a_device_cannot_do_is_refused_with_the_reason) {
         CHECK_CONTAINS(err.message, wrong[i].reason);
     }
 }
+
+TEST(several_settings_are_set_by_pairs) {
+    struct kiln_settings s;
+    struct kiln_err err;
+    CHECK_OK(kiln_settings_init(&s, &err), &err);
+    CHECK_OK(kiln_settings_set_all(&s, &err, "steps", "7", "lr", "0.5", (char *)NULL), &err);
+    CHECK_EQ(s.steps, 7);
+    CHECK_CLOSE(s.lr, 0.5, 0);
+    CHECK_EQ(s.origin[KILN_SETTING_lr], KILN_FROM_FLAG);
+    CHECK_OK(kiln_settings_set_all(&s, &err, (char *)NULL), &err);
+    CHECK_FAILS(kiln_settings_set_all(&s, &err, "batch", "3", "stpes", "7", (char *)NULL),
+                KILN_EUSAGE, &err);
+    CHECK_CONTAINS(err.message, "stpes");
+    CHECK_EQ(s.batch, 3);
+    CHECK_FAILS(kiln_settings_set_all(&s, &err, "decay", "cosin", (char *)NULL), KILN_EUSAGE, &err);
+    CHECK_CONTAINS(err.message, "use constant, linear or cosine");
+    CHECK_FAILS(kiln_settings_set_all(&s, &err, "steps", (char *)NULL), KILN_EUSAGE, &err);
+    kiln_settings_free(&s);
+}
