@@ -21,9 +21,9 @@ struct kiln_again {
     const char *from;                  /* folder of the checkpoint to begin at */
     struct kiln_checkpoint_info start; /* what its header says */
     size_t threads;                    /* 0: as the run */
-    char folder[4400];                 /* the temporary one; "": none was made */
-    uint64_t sample; /* where the data goes on there: the run may have come back later */
-    char note[240];  /* settings that changed since the checkpoint; "" for none */
+    uint64_t sample;   /* where the data goes on there: the run may have come back later */
+    char folder[4400]; /* the temporary one; "": none was made */
+    char note[240];    /* settings that changed since the checkpoint; "" for none */
 };
 
 /* Keep the run from being trained: it would change under our eyes. *lock is a descriptor to close,
