@@ -38,6 +38,10 @@
 
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { KILN_DASHBOARD_PORT = 7860, KILN_DASHBOARD_PORTS = 10 };
 
 struct kiln_dashboard_options {
@@ -72,5 +76,9 @@ KILN_API void kiln_dashboard_finish(struct kiln_dashboard *dashboard);
 
 /* Could a dashboard have that port (-1: one of the ten)? KILN_EBUSY says who else might. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_dashboard_try(int port, struct kiln_err *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
