@@ -17,10 +17,12 @@ extern const struct command command_convert;
 extern const struct command command_inspect;
 extern const struct command command_report;
 extern const struct command command_verify;
+extern const struct command command_explain;
 extern const struct command command_probe;
 extern const struct command command_bench;
 extern const struct command command_mil;
 extern const struct command command_dashboard;
+extern const struct command command_doctor;
 extern const struct command command_completion;
 extern const struct command command_manual;
 

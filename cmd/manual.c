@@ -153,6 +153,7 @@ static void print_environment(FILE *to) {
         {"KILN_CPU",
          "instruction tier to stop at: ref, avx2, avx512, ...; kiln doctor says which "
          "there are"},
+        {"KILN_GEMM", "onednn: products in bf16 by oneDNN, to compare; own is the default"},
         {"KILN_GPU", "part of the name of the OpenCL device that --dw gpu takes"},
         {"KILN_OPENCL, KILN_CLBLAST", "files of these libraries, instead of the system's"},
         {"NO_COLOR", "when it is set to anything, nothing is coloured"},

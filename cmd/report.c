@@ -5,6 +5,7 @@
 #include "kiln/report.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,17 +16,111 @@
 #include "output.h"
 
 struct flags {
-    const char *out;
-    bool json;
+    const char *out, *csv, *tensorboard;
+    bool curve, log_steps, json;
 };
 
 static const struct option options[] = {
     {"out", 'o', OPTION_TEXT, "FILE", NULL,
      "where the page goes (report.html in the run; compare.html for several)", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, out)},
+    {"csv", 0, OPTION_TEXT, "FILE", NULL, "every number of every step of one run as CSV",
+     GROUP_OUTPUT, 0, 0, offsetof(struct flags, csv)},
+    {"tensorboard", 0, OPTION_TEXT, "DIR", NULL,
+     "an event file for TensorBoard; of several runs DIR/NAME each", GROUP_OUTPUT, 0, 0,
+     offsetof(struct flags, tensorboard)},
+    {"curve", 0, OPTION_SWITCH, NULL, NULL, "draw the loss in the terminal", GROUP_OUTPUT, 0, 0,
+     offsetof(struct flags, curve)},
+    {"log-steps", 0, OPTION_SWITCH, NULL, NULL, "--curve with a logarithmic axis of steps",
+     GROUP_OUTPUT, 0, 0, offsetof(struct flags, log_steps)},
     OPTION_JSON(struct flags),
     OPTION_END,
 };
+
+/* ---- instead of a page ------------------------------------------------------------------------
+ */
+
+/* "runs/a/" as "a". */
+static void name_of(const char *folder, char *out, size_t size) {
+    size_t n = strlen(folder), first = 0;
+    for (; n > 1 && folder[n - 1] == '/'; n--) {
+    }
+    for (size_t i = 0; i < n; i++) {
+        first = folder[i] == '/' ? i + 1 : first;
+    }
+    snprintf(out, size, "%.*s", (int)(n - first), folder + first);
+}
+
+static enum kiln_status export_events(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    char name[256], path[4200];
+    for (size_t i = 0; i < call->n_arguments; i++) {
+        name_of(call->arguments[i], name, sizeof name);
+        const bool one = call->n_arguments == 1;
+        const int n = snprintf(path, sizeof path, "%s%s%s", flags->tensorboard, one ? "" : "/",
+                               one ? "" : name);
+        KILN_REQUIRE(n > 0 && (size_t)n < sizeof path, err, KILN_EUSAGE,
+                     "report: --tensorboard: the path is too long");
+        KILN_TRY(kiln_report_tensorboard(call->arguments[i], path, err));
+        if (!flags->json) {
+            printf("events: %s\n", path);
+        }
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status draw_curve(const struct call *call, const char *folder,
+                                   struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const size_t columns = terminal_columns();
+    const struct kiln_curve_look look = {.columns = columns > 101 ? 100 : columns - (columns > 1),
+                                         .rows = 10,
+                                         .log_steps = flags->log_steps,
+                                         .utf8 = output_is_utf8(),
+                                         .colours = output_has_colours(stdout)};
+    struct kiln_view *view;
+    KILN_TRY(kiln_view_open(folder, &view, err));
+    struct kiln_curve *curve = kiln_curve_create();
+    for (size_t i = 0; curve != NULL && i < kiln_view_steps(view); i++) {
+        kiln_curve_add(curve, kiln_view_step(view, i));
+    }
+    char *text = curve != NULL ? kiln_curve_text(curve, &look) : NULL;
+    if (text != NULL) {
+        printf("%s%s%s", call->n_arguments > 1 ? folder : "", call->n_arguments > 1 ? "\n" : "",
+               text[0] != '\0' ? text : "nothing to draw: the run has fewer than two steps\n");
+    }
+    kiln_curve_destroy(curve);
+    kiln_view_close(view);
+    KILN_REQUIRE(text != NULL, err, KILN_ENOMEM, "report: out of memory");
+    kiln_report_free(text);
+    return KILN_OK;
+}
+
+static enum kiln_status export_all(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    KILN_REQUIRE(flags->csv == NULL || call->n_arguments == 1, err, KILN_EUSAGE,
+                 "report: --csv: one file is of one run; name one");
+    KILN_REQUIRE(!flags->log_steps || flags->curve, err, KILN_EUSAGE,
+                 "report: --log-steps is of --curve; add it");
+    KILN_REQUIRE(!flags->curve || !flags->json, err, KILN_EUSAGE,
+                 "report: --curve is for people, --json for programs; leave one out");
+    if (flags->csv != NULL) {
+        KILN_TRY(kiln_report_csv(call->arguments[0], flags->csv, err));
+        if (!flags->json) {
+            printf("csv: %s\n", flags->csv);
+        }
+    }
+    if (flags->tensorboard != NULL) {
+        KILN_TRY(export_events(call, err));
+    }
+    for (size_t i = 0; flags->curve && i < call->n_arguments; i++) {
+        KILN_TRY(draw_curve(call, call->arguments[i], err));
+    }
+    return output_finish(err);
+}
+
+/* ---- the page ---------------------------------------------------------------------------------
+ */
 
 /* What is known of a run at a glance, as the page's data have it. */
 static enum kiln_status summary_json(const struct kiln_view *view, json_t *list,
@@ -50,8 +145,14 @@ static enum kiln_status tell(const struct call *call, struct kiln_view *const *v
     if (!flags->json) {
         for (size_t i = 0; i < n; i++) {
             const struct kiln_view_summary s = kiln_view_summary(views[i]);
-            printf("%s: step %" PRIu64 " of %" PRIu64 ", loss %.4f\n", kiln_view_folder(views[i]),
-                   s.step, s.total, s.smoothed);
+            printf("%s: step %" PRIu64, kiln_view_folder(views[i]), s.step);
+            if (s.total > 0) {
+                printf(" of %" PRIu64, s.total);
+            }
+            if (isfinite(s.smoothed)) {
+                printf(", loss %.4f", s.smoothed);
+            }
+            printf("\n");
         }
         printf("page: %s, %s\n", path, kiln_human_bytes(bytes, buffer, sizeof buffer));
         return KILN_OK;
@@ -97,8 +198,13 @@ static enum kiln_status write_and_tell(const struct call *call, struct kiln_view
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_view *views[MAX_ARGUMENTS] = {NULL};
-    enum kiln_status status = KILN_OK;
+    const struct flags *flags = call->flags;
+    enum kiln_status status = export_all(call, err);
     size_t n = 0;
+    const bool other = flags->csv != NULL || flags->tensorboard != NULL || flags->curve;
+    if (status != KILN_OK || (other && flags->out == NULL && !flags->json)) {
+        return status; /* that is all that was asked for */
+    }
     while (status == KILN_OK && n < call->n_arguments) {
         status = kiln_view_open(call->arguments[n], &views[n], err);
         n += status == KILN_OK;
@@ -121,7 +227,10 @@ const struct command command_report = {
         "writes\nreport.html into its folder as it goes on; this makes it anew, also while a run "
         "is trained\nor after it was killed.\n\n"
         "  kiln report runs/stories15m-book\n"
-        "  kiln report runs/a runs/b --out compare.html\n",
+        "  kiln report runs/a runs/b --out compare.html\n"
+        "  kiln report runs/a --csv a.csv --tensorboard board\n"
+        "  kiln report runs/a --curve\n\n"
+        "With --csv, --tensorboard or --curve and without --out no page is made.\n",
     .least_arguments = 1,
     .most_arguments = MAX_ARGUMENTS,
     .missing = "name a run folder, as runs/stories15m-book",

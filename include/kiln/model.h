@@ -265,7 +265,8 @@ struct kiln_gguf_pairs; /* src/model/gguf.h */
 struct kiln_save_options {
     enum kiln_dtype dtype; /* of the matrices; norms and biases are F32 in GGUF */
     bool replace;          /* an existing file, or folder of a model, is replaced whole */
-    const char *name;      /* the model's, for GGUF; NULL: "kiln" */
+    const char *name;      /* the model's, for GGUF, which takes the last part of a path, without
+                              .bin or .gguf; NULL: "kiln" */
     /* Ids that begin and end a text, as config.json tells them. */
     bool has_bos, has_eos;
     uint32_t bos, eos;

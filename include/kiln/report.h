@@ -83,6 +83,25 @@ struct kiln_report_end {
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);
 
+/* ---- for other programs -----------------------------------------------------------------------
+ *
+ * Both leave out no key of metrics.jsonl, whatever there are.
+ */
+
+/* An event file for TensorBoard in the folder `to`, which is made where it is not there: every
+ * number of a step's line as a scalar (a float: the format has no more), samples as texts. What is
+ * in the folder already from an earlier call is brought up to date, never written twice. Errors:
+ * KILN_EINPUT: no run; KILN_EBUSY: another process writes it; KILN_EIO, KILN_ENOMEM. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_tensorboard(const char *folder,
+                                                                  const char *to,
+                                                                  struct kiln_err *err);
+/* CSV (RFC 4180, lines end with CRLF): a header with all keys that occur, in the order in which
+ * they do, "step" first; a line for every step, numbers as metrics.jsonl writes them, nothing where
+ * the step has no such key or it is not finite. Errors: KILN_EINPUT: no run; KILN_EIO, KILN_ENOMEM;
+ * the file is whole or not there. */
+KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_csv(const char *folder, const char *path,
+                                                          struct kiln_err *err);
+
 /* ---- report.html (docs/report.md) --------------------------------------------------------------
  * One page with everything of one or several runs: no network, no other file. The same folders give
  * the same bytes. */
@@ -107,7 +126,11 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_write(const char *path,
  *
  * It costs at most about a hundredth of the time: after a page that took t it writes the next one
  * when max(30 s, 100 t) have passed. The time of the last one is that of the file, so that this
- * holds for a run of many short processes, too. In between nothing is held or read. */
+ * holds for a run of many short processes, too. In between nothing is held or read.
+ *
+ * With the setting `tensorboard` an event file in the run's folder, too: every two seconds what was
+ * added, and at the end; the first time of a process, when all of it is compared with the run, at
+ * the pace of the page. */
 struct kiln_recorder;
 /* notice may be NULL. KILN_ENOMEM. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_recorder_open(

@@ -174,6 +174,7 @@ struct kiln_peak {
     double lr;
 };
 enum { KILN_PEAKS = 64 };
+
 /* --on-spike rollback: at step `at` (so many are done) the state was put back to the checkpoint
  * there, and the data was not: from there on its position is `samples` further than steps say. All
  * are kept, in order, so that it stays a pure function of settings and step. */

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/mem.h"
 #include "model/hf_config.h"
@@ -395,12 +396,43 @@ static size_t file_type(enum kiln_dtype dtype) {
     return numbers[dtype];
 }
 
+/* "models/story/model.bin" is "story": no folders of this machine, no ending. */
+static void name_model(const char *path, char *out, size_t size) {
+    size_t end = strlen(path), begin;
+    bool named = false;
+    while (!named && end > 0) {
+        while (end > 0 && path[end - 1] == '/') {
+            end--;
+        }
+        begin = end;
+        while (begin > 0 && path[begin - 1] != '/') {
+            begin--;
+        }
+        snprintf(out, size, "%.*s", (int)(end - begin), path + begin);
+        char *dot = strrchr(out, '.');
+        const bool ending = dot != NULL && dot != out &&
+                            (strcasecmp(dot, ".bin") == 0 || strcasecmp(dot, ".gguf") == 0);
+        if (ending) {
+            *dot = '\0';
+        }
+        /* a run's or folder's own file, or a place: the folder above has the name */
+        named = out[0] != '\0' && strcmp(out, ".") != 0 && strcmp(out, "..") != 0 &&
+                !(ending && strcmp(out, "model") == 0 && begin > 0);
+        end = begin;
+    }
+    if (!named) {
+        snprintf(out, size, "kiln");
+    }
+}
+
 static void put_general(struct writer *writer, const struct kiln_save_options *options) {
     struct writer general = *writer;
+    char name[256];
+    name_model(options->name != NULL ? options->name : "kiln", name, sizeof name);
     general.architecture = "general";
     put_text(&general, "architecture", writer->architecture);
     put_text(&general, "type", "model");
-    put_text(&general, "name", options->name != NULL ? options->name : "kiln");
+    put_text(&general, "name", name);
     put_size(&general, "file_type", file_type(options->dtype));
     put_size(&general, "quantization_version", 2); /* of the blocks of Q8_0 and its like */
     writer->status = general.status;

@@ -17,6 +17,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "report/page.h"
+#include "report/tensorboard.h"
 
 /* ---- the page ----------------------------------------------------------------------------------
  */
@@ -119,6 +120,11 @@ struct kiln_recorder {
     void *context;
     double next; /* of kiln_now_s: not before */
     bool told;   /* that it cannot be written */
+    struct {
+        bool wanted, told;
+        double next;
+        struct kiln_tensorboard *file; /* NULL: not yet looked at by this process */
+    } events;
 };
 
 /* Of a run of many processes each would have its first page, and read all steps for it: the file
@@ -139,6 +145,21 @@ static double first_time(const struct kiln_recorder *r) {
     return kiln_now_s() + (age < 0 || age > pause ? 0 : pause - age);
 }
 
+/* Event files are short of work behind the first time, when all of one is compared with the run: a
+ * process that may not live long leaves that to the next. */
+#define EVENTS_LEAST       2.0
+#define EVENTS_BYTES_PER_S 5e7
+
+static double first_events(const struct kiln_recorder *r) {
+    struct stat st;
+    char metrics[4300];
+    snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", r->folder);
+    const double took = stat(metrics, &st) == 0 ? (double)st.st_size / EVENTS_BYTES_PER_S : 0;
+    const double pause = TIMES * took > EVENTS_LEAST ? TIMES * took : EVENTS_LEAST;
+    const double age = kiln_tensorboard_age(r->folder);
+    return kiln_now_s() + (age < 0 || age > pause ? 0 : pause - age);
+}
+
 enum kiln_status kiln_recorder_open(const struct kiln_run_info *info,
                                     void (*notice)(void *context, const char *text), void *context,
                                     struct kiln_recorder **out, struct kiln_err *err) {
@@ -152,7 +173,37 @@ enum kiln_status kiln_recorder_open(const struct kiln_run_info *info,
     r->notice = notice;
     r->context = context;
     r->next = first_time(r);
+    r->events.wanted = info->settings->tensorboard;
+    r->events.next = first_events(r);
     return KILN_OK;
+}
+
+static enum kiln_status bring_events(struct kiln_recorder *r, struct kiln_err *err) {
+    if (r->events.file == NULL) {
+        KILN_TRY(kiln_tensorboard_open(r->folder, r->folder, &r->events.file, err));
+    }
+    return kiln_tensorboard_update(r->events.file, err);
+}
+
+static void events_now(struct kiln_recorder *r) {
+    struct kiln_err err;
+    const double start = kiln_now_s();
+    const enum kiln_status status = bring_events(r, &err);
+    const double end = kiln_now_s(), pause = TIMES * (end - start);
+    r->events.next = end + (pause > EVENTS_LEAST ? pause : EVENTS_LEAST);
+    if (status != KILN_OK && !r->events.told && r->notice != NULL) {
+        char text[900];
+        snprintf(text, sizeof text, "the event file is not written: %s; training goes on",
+                 err.message);
+        r->notice(r->context, text);
+        r->events.told = true;
+    }
+}
+
+static void events_if_time(struct kiln_recorder *r) {
+    if (r->events.wanted && kiln_now_s() >= r->events.next) {
+        events_now(r);
+    }
 }
 
 static enum kiln_status write_page(const struct kiln_recorder *r, struct kiln_err *err) {
@@ -185,6 +236,9 @@ static void write_if_time(struct kiln_recorder *r) {
 }
 
 void kiln_recorder_step(struct kiln_recorder *recorder, const struct kiln_step_record *record) {
+    if (recorder != NULL) {
+        events_if_time(recorder);
+    }
     /* A page shows more where the model was evaluated; one is not waited for without end. */
     if (recorder != NULL && (isfinite(record->val_loss) || kiln_now_s() >= recorder->next + LATE)) {
         write_if_time(recorder);
@@ -206,8 +260,15 @@ void kiln_recorder_checkpoint(struct kiln_recorder *recorder, uint64_t step) {
 }
 
 void kiln_recorder_close(struct kiln_recorder *recorder, bool last) {
-    if (recorder != NULL && last) {
+    if (recorder == NULL) {
+        return;
+    }
+    if (last) {
         write_now(recorder);
     }
+    if (last && recorder->events.wanted) {
+        events_now(recorder);
+    }
+    kiln_tensorboard_close(recorder->events.file);
     kiln_free(recorder);
 }

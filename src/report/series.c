@@ -29,21 +29,23 @@ static double value_loss_scale(const struct kiln_view_row *row) {
 }
 
 /* gaps: a value that is not finite says something, and is a null in the curve. Elsewhere it is one
- * that is not there. */
+ * that is not there. mean: the name of a second curve, of means, for one that goes up and down with
+ * each step. */
 static const struct curve {
     const char *name;
     value_fn value;
     bool gaps;
-} curves[] = {{"loss", value_loss, true},
-              {"smoothed", value_smoothed, false},
-              {"val_loss", value_val_loss, false},
-              {"lr", value_lr, false},
-              {"grad_norm", value_grad_norm, true},
-              {"tokens_per_s", value_tokens_per_s, false},
-              {"tflops", value_tflops, false},
-              {"ms", value_ms, false},
-              {"peak_bytes", value_peak_bytes, false},
-              {"loss_scale", value_loss_scale, false}};
+    const char *mean;
+} curves[] = {{"loss", value_loss, true, NULL},
+              {"smoothed", value_smoothed, false, NULL},
+              {"val_loss", value_val_loss, false, NULL},
+              {"lr", value_lr, false, NULL},
+              {"grad_norm", value_grad_norm, true, "grad_norm_mean"},
+              {"tokens_per_s", value_tokens_per_s, false, "tokens_per_s_mean"},
+              {"tflops", value_tflops, false, NULL},
+              {"ms", value_ms, false, "ms_mean"},
+              {"peak_bytes", value_peak_bytes, false, NULL},
+              {"loss_scale", value_loss_scale, false, NULL}};
 enum { CURVES = sizeof curves / sizeof curves[0] };
 
 /* The step that a value belongs to: a held-out loss of delayed weights is that of earlier ones. */
@@ -156,6 +158,43 @@ static void write_curve(const struct kiln_range *r, const struct curve *curve,
     kiln_text_raw(text, "]}");
 }
 
+/* Means of stretches, at the step in their middle; none of a few steps, which are seen as they are.
+ */
+static void write_mean(const struct kiln_range *r, const struct curve *curve,
+                       struct kiln_text *text) {
+    enum { MEANS = 160 };
+    const size_t n = r->end - r->first;
+    struct kiln_text values = {0};
+    if (n < 2 * (size_t)MEANS) {
+        return;
+    }
+    kiln_text_key(text, curve->mean);
+    kiln_text_raw(text, "{\"steps\":[");
+    kiln_text_raw(&values, "[");
+    for (size_t m = 0; m < MEANS; m++) {
+        const size_t from = r->first + n * m / MEANS, to = r->first + n * (m + 1) / MEANS;
+        double sum = 0;
+        size_t there = 0;
+        for (size_t i = from; i < to; i++) {
+            const double value = curve->value(&r->view->rows[i]);
+            sum += isfinite(value) ? value : 0;
+            there += isfinite(value);
+        }
+        if (there > 0) {
+            kiln_text_comma(text);
+            kiln_text_count(text, r->view->rows[from + (to - from) / 2].record.step);
+            kiln_text_comma(&values);
+            kiln_text_number(&values, sum / (double)there);
+        }
+    }
+    kiln_text_raw(&values, "]");
+    kiln_text_raw(text, "],\"values\":");
+    kiln_text_add(text, values.at, values.length);
+    kiln_text_raw(text, "}");
+    text->failed |= values.failed;
+    kiln_free(values.at);
+}
+
 /* ---- tokens and time beside steps -------------------------------------------------------------
  */
 
@@ -214,10 +253,10 @@ static double value_host_ms(const struct kiln_view_row *row) {
 
 /* The first seven add up to a step. */
 static const struct curve parts[] = {
-    {"device", value_device_ms, false},   {"host", value_host_ms, false},
-    {"dw_wait", value_dw_wait_ms, false}, {"io", value_io_ms, false},
-    {"update", value_update_ms, false},   {"stall", value_stall_ms, false},
-    {"restart", value_restart_ms, false}, {"overlap", value_overlap_ms, false}};
+    {"device", value_device_ms, false, NULL},   {"host", value_host_ms, false, NULL},
+    {"dw_wait", value_dw_wait_ms, false, NULL}, {"io", value_io_ms, false, NULL},
+    {"update", value_update_ms, false, NULL},   {"stall", value_stall_ms, false, NULL},
+    {"restart", value_restart_ms, false, NULL}, {"overlap", value_overlap_ms, false, NULL}};
 enum { PARTS = sizeof parts / sizeof parts[0], COLUMNS = 120 };
 
 /* Means here: what is stacked must add up. "steps" are the last ones of the stretches. */
@@ -285,6 +324,9 @@ void kiln_series_write(const struct kiln_range *range, struct kiln_text *text) {
     kiln_text_raw(text, "{");
     for (size_t c = 0; c < CURVES && range->end > range->first; c++) {
         write_curve(range, &curves[c], &chosen, text);
+        if (curves[c].mean != NULL) {
+            write_mean(range, &curves[c], text);
+        }
     }
     kiln_text_raw(text, "}");
     kiln_free(chosen.at);

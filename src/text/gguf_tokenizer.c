@@ -4,8 +4,8 @@
  *
  *   tokenizer.ggml.model     "llama": pieces with scores, U+2581 for blanks
  *                            "gpt2": byte-level pieces with merges, cut as .pre says
- *   tokenizer.ggml.tokens, .scores, .token_type, .merges; ids of BOS, EOS and unknown; whether BOS
- *   and EOS are added to a text, and a blank before it
+ *   tokenizer.ggml.tokens, .scores, .token_type, .merges; ids of BOS, EOS, unknown and padding;
+ * whether BOS and EOS are added to a text, and a blank before it
  */
 #include <math.h>
 #include <stdio.h>
@@ -258,6 +258,7 @@ static enum kiln_status read_all(struct reader *r, struct kiln_err *err) {
     p->bos = id_at(r, KEY("bos_token_id"));
     p->eos = id_at(r, KEY("eos_token_id"));
     p->unknown = id_at(r, KEY("unknown_token_id"));
+    p->pad = id_at(r, KEY("padding_token_id"));
     p->adds_bos = p->bos != KILN_NO_ID &&
                   flag_at(r, KEY("add_bos_token"), blanks || p->ignore_merges /* as llama.cpp */);
     p->adds_eos = p->eos != KILN_NO_ID && flag_at(r, KEY("add_eos_token"), false);
@@ -486,6 +487,7 @@ static enum kiln_status put_all(struct writer *w, struct kiln_err *err) {
     KILN_TRY(put_id(w, KEY("bos_token_id"), p->bos, err));
     KILN_TRY(put_id(w, KEY("eos_token_id"), p->eos, err));
     KILN_TRY(put_id(w, KEY("unknown_token_id"), p->unknown, err));
+    KILN_TRY(put_id(w, KEY("padding_token_id"), p->pad, err));
     KILN_TRY(kiln_gguf_put_bool(w->pairs, KEY("add_bos_token"), p->adds_bos, err));
     KILN_TRY(kiln_gguf_put_bool(w->pairs, KEY("add_eos_token"), p->adds_eos, err));
     return kiln_gguf_put_bool(w->pairs, KEY("add_space_prefix"), p->prefix != KILN_PREFIX_NONE,

@@ -149,6 +149,7 @@ static enum kiln_status read_config(struct kiln_json_reader *r, struct kiln_err 
     KILN_TRY(load_beside(r, "tokenizer_config.json", &config, err));
     take_name(r, config, "bos_token", &r->parts.bos);
     take_name(r, config, "eos_token", &r->parts.eos);
+    take_name(r, config, "pad_token", &r->parts.pad);
     if (!has_template && r->parts.bos != KILN_NO_ID) {
         r->parts.adds_bos = kiln_json_flag(config, "add_bos_token", false);
     }
@@ -167,10 +168,12 @@ enum kiln_status kiln_json_read_beside(struct kiln_json_reader *r, struct kiln_e
     KILN_TRY(load_beside(r, "special_tokens_map.json", &map, err));
     take_name(r, map, "bos_token", &r->parts.bos);
     take_name(r, map, "eos_token", &r->parts.eos);
+    take_name(r, map, "pad_token", &r->parts.pad);
     json_decref(map);
     KILN_TRY(load_beside(r, "generation_config.json", &generation, err));
     take_number(r, generation, "bos_token_id", &r->parts.bos);
     take_number(r, generation, "eos_token_id", &r->parts.eos);
+    take_number(r, generation, "pad_token_id", &r->parts.pad);
     json_decref(generation);
     take_usual(r, usual_bos, &r->parts.bos);
     take_usual(r, usual_eos, &r->parts.eos);

@@ -422,6 +422,7 @@ enum kiln_status kiln_json_config_text(const struct kiln_tokenizer *tok, char **
                                "clean_up_tokenization_spaces", 0);
     name_mark(config, tok, "bos_token", p->bos, &room);
     name_mark(config, tok, "eos_token", p->eos, &room);
+    name_mark(config, tok, "pad_token", p->pad, &room);
     kiln_bytes_free(&room);
     return dump(config, tok->name, out, size, err);
 }

@@ -17,7 +17,8 @@ const char kiln_pattern_qwen2[] =
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 void kiln_parts_init(struct kiln_parts *parts) {
-    *parts = (struct kiln_parts){.unknown = KILN_NO_ID, .bos = KILN_NO_ID, .eos = KILN_NO_ID};
+    *parts = (struct kiln_parts){
+        .unknown = KILN_NO_ID, .bos = KILN_NO_ID, .eos = KILN_NO_ID, .pad = KILN_NO_ID};
 }
 
 void kiln_parts_fini(struct kiln_parts *parts) {

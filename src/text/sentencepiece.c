@@ -196,6 +196,9 @@ static bool read_trainer(struct model *m, struct wire w) {
             case 42:
                 m->parts.eos = id_of(f.value);
                 break;
+            case 43:
+                m->parts.pad = id_of(f.value);
+                break;
             default:
                 break;
         }
@@ -261,6 +264,7 @@ static enum kiln_status finish(struct model *m, struct kiln_err *err) {
     p->strips_blank = m->dummy_prefix;
     p->bos = p->bos < p->v.n ? p->bos : KILN_NO_ID;
     p->eos = p->eos < p->v.n ? p->eos : KILN_NO_ID;
+    p->pad = p->pad < p->v.n ? p->pad : KILN_NO_ID;
     p->adds_bos = p->bos != KILN_NO_ID;
     bool done = !m->one_blank ||
                 (kiln_parts_add_rewrite(p, KILN_REWRITE_REPLACE, "\\A +| +\\z", false, "") &&

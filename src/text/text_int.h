@@ -168,13 +168,13 @@ struct kiln_parts {
     struct kiln_cut *split;
     size_t n_splits;
     enum kiln_prefix prefix;
-    bool strips_blank;          /* decoding drops the blank that begins a text */
-    bool byte_fallback;         /* BLANKS: a character without a piece becomes its bytes' */
-    bool fuse_unknown;          /* neighbours without pieces become one unknown id */
-    bool ignore_merges;         /* a word that is a piece is that piece */
-    uint32_t unknown, bos, eos; /* KILN_NO_ID: none */
-    bool adds_bos, adds_eos;    /* a text is encoded with it */
-    char *config;               /* tokenizer_config.json beside the tokenizer, as it was; or NULL */
+    bool strips_blank;               /* decoding drops the blank that begins a text */
+    bool byte_fallback;              /* BLANKS: a character without a piece becomes its bytes' */
+    bool fuse_unknown;               /* neighbours without pieces become one unknown id */
+    bool ignore_merges;              /* a word that is a piece is that piece */
+    uint32_t unknown, bos, eos, pad; /* KILN_NO_ID: none; pad is for others */
+    bool adds_bos, adds_eos;         /* a text is encoded with it */
+    char *config; /* tokenizer_config.json beside the tokenizer, as it was; or NULL */
 };
 void kiln_parts_init(struct kiln_parts *parts);
 void kiln_parts_fini(struct kiln_parts *parts);

@@ -129,9 +129,9 @@ static enum kiln_status check(const struct kiln_tokenizer *tok, struct kiln_err 
     for (size_t i = 0; i < p->n_added; i++) {
         KILN_TRY(check_id(p->added[i].id, tok, "added token", i, err));
     }
-    const uint32_t named[] = {p->unknown, p->bos, p->eos};
-    static const char *const what[] = {"the unknown token", "BOS", "EOS"};
-    for (size_t i = 0; i < 3; i++) {
+    const uint32_t named[] = {p->unknown, p->bos, p->eos, p->pad};
+    static const char *const what[] = {"the unknown token", "BOS", "EOS", "the padding token"};
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
         KILN_REQUIRE(named[i] == KILN_NO_ID || named[i] < p->v.n, err, KILN_EINPUT,
                      "tokenizer %s: %s has the id %u, the vocabulary ends at %zu", tok->name,
                      what[i], named[i], p->v.n);

@@ -5,18 +5,23 @@
 #include "train/scale.h"
 #include "train/trainer_int.h"
 
-void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
-                        uint32_t *starts) {
-    const struct kiln_trainer *t = context;
+void kiln_batches_at(const struct kiln_trainer *t, uint64_t sample, uint64_t index,
+                     uint32_t *tokens, uint32_t *targets, uint32_t *starts) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
-    const uint64_t first = kiln_state_cursor(t->state)->sample + index * shape->batch;
+    const uint64_t first = sample + index * shape->batch;
     for (size_t b = 0; b < shape->batch; b++) {
         kiln_data_train(t->data, first + b, tokens + b * shape->seq, targets + b * shape->seq);
         if (starts) {
             kiln_data_train_starts(t->data, first + b, starts + b * shape->seq);
         }
     }
-    kiln_plant_targets(t, targets, shape->batch * shape->seq);
+    kiln_plant_targets(t, sample, targets, shape->batch * shape->seq);
+}
+
+void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
+                        uint32_t *starts) {
+    const struct kiln_trainer *t = context;
+    kiln_batches_at(t, kiln_state_cursor(t->state)->sample, index, tokens, targets, starts);
 }
 
 double kiln_batches_targets(const struct kiln_trainer *t) {

@@ -65,7 +65,7 @@ static json_t *tensors_json(const struct kiln_trainer *t, const float *weights, 
         json_object_set_new(one, "weights", norm_json(weights + tensor->offset, n, 1));
         json_object_set_new(
             one, "gradient",
-            tensor->offset < t->table->trained
+            tensor->offset < t->table->trained || scale <= 0
                 ? json_null()
                 : norm_json(gradients + kiln_trained_at(t->table, tensor->offset), n, scale));
         json_array_append_new(list, one);
@@ -75,16 +75,20 @@ static json_t *tensors_json(const struct kiln_trainer *t, const float *weights, 
     return list;
 }
 
-bool kiln_incident_weights_finite(const struct kiln_trainer *t) {
-    const float *weights = kiln_state_region(t->state, KILN_WEIGHTS);
-    bool finite = true;
-    for (size_t i = 0; i < t->table->n_tensors && finite; i++) {
+static bool all_below(const struct kiln_trainer *t, const float *weights, double most) {
+    bool good = true;
+    for (size_t i = 0; i < t->table->n_tensors && good; i++) {
         const struct kiln_tensor *tensor = &t->table->tensors[i];
         const size_t n = tensor->rows * tensor->cols;
-        finite = sums_of(weights + tensor->offset, n).not_finite == 0;
+        const struct sums s = sums_of(weights + tensor->offset, n);
+        good = s.not_finite == 0 && s.largest <= most;
         kiln_state_behind(t->state, KILN_WEIGHTS, tensor->offset, n);
     }
-    return finite;
+    return good;
+}
+
+bool kiln_incident_weights_below(const struct kiln_trainer *t, double most) {
+    return all_below(t, kiln_state_region(t->state, KILN_WEIGHTS), most);
 }
 
 /* ---- incident.json -----------------------------------------------------------------------------
@@ -133,7 +137,7 @@ static json_t *incident_json(const struct kiln_trainer *t, const struct kiln_inc
     json_object_set_new(out, "deviation", number(in->score.deviation));
     set_count(out, "window", in->score.window);
     json_object_set_new(out, "action", json_string(in->action));
-    set_count(out, "sample", cursor->sample);
+    set_count(out, "sample", in->sample);
     set_count(out, "batch", shape->batch);
     set_count(out, "accum", t->settings->accum);
     set_count(out, "seq", shape->seq);
@@ -165,8 +169,8 @@ static enum kiln_status write_json(const struct kiln_trainer *t, const struct ki
 /* ---- window and weights ------------------------------------------------------------------------
  */
 
-static enum kiln_status write_window(struct kiln_trainer *t, const char *folder,
-                                     struct kiln_err *err) {
+static enum kiln_status write_window(const struct kiln_trainer *t, uint64_t sample,
+                                     const char *folder, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     const size_t micro_batch = shape->batch * shape->seq, accum = (size_t)t->settings->accum;
     const size_t all = micro_batch * accum, parts = t->settings->doc_mask ? 3 : 2;
@@ -176,19 +180,18 @@ static enum kiln_status write_window(struct kiln_trainer *t, const char *folder,
     KILN_REQUIRE(ids, err, KILN_ENOMEM, "write %s: not enough memory", path);
     for (size_t i = 0; i < accum; i++) {
         uint32_t *at = ids + i * micro_batch;
-        kiln_batches_train(t, i, at, at + all, parts == 3 ? at + 2 * all : NULL);
+        kiln_batches_at(t, sample, i, at, at + all, parts == 3 ? at + 2 * all : NULL);
     }
     const enum kiln_status status = kiln_write_file(path, ids, parts * all * sizeof *ids, err);
     kiln_free(ids);
     return status;
 }
 
-/* The weights that the window was computed with, as floats: the master weights themselves, or of a
- * delayed run a copy of its snapshot. */
-static const float *window_weights(struct kiln_trainer *t, float **copy) {
+/* The weights that the window behind `done` steps is computed with, as floats: the master weights
+ * themselves, or of a delayed run a copy of its snapshot. */
+static const float *window_weights(const struct kiln_trainer *t, uint64_t done, float **copy) {
     const struct kiln_table *table = t->table;
-    const uint64_t g =
-        kiln_generation_of(kiln_state_cursor(t->state)->step, kiln_trainer_delayed(t));
+    const uint64_t g = kiln_generation_of(done, kiln_trainer_delayed(t));
     const struct kiln_weights from = kiln_generation_weights(t->state, table, g);
     *copy = NULL;
     if (from.flat) {
@@ -207,6 +210,14 @@ static const float *window_weights(struct kiln_trainer *t, float **copy) {
                           *copy + tensor->offset, wide ? (const void *)wide : narrow, n);
     }
     return *copy;
+}
+
+bool kiln_incident_generation_below(const struct kiln_trainer *t, uint64_t done, double most) {
+    float *copy;
+    const float *weights = window_weights(t, done, &copy);
+    const bool good = !weights || all_below(t, weights, most);
+    kiln_free(copy);
+    return good;
 }
 
 /* ---- the folder --------------------------------------------------------------------------------
@@ -248,12 +259,12 @@ static enum kiln_status fill(struct kiln_trainer *t, const struct kiln_incident 
                              const char *folder, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
     float *copy;
-    const float *weights = window_weights(t, &copy);
+    const float *weights = window_weights(t, in->step - 1, &copy);
     KILN_REQUIRE(weights, err, KILN_ENOMEM, "write %s: not enough memory", folder);
     snprintf(path, sizeof path, "%s/weights.f32", folder);
     enum kiln_status status = write_json(t, in, weights, folder, err);
     if (status == KILN_OK) {
-        status = write_window(t, folder, err);
+        status = write_window(t, in->sample, folder, err);
     }
     if (status == KILN_OK) {
         status = kiln_write_file(path, weights, t->table->size * sizeof *weights, err);

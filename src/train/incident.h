@@ -26,7 +26,8 @@ struct kiln_incident {
     const char *action; /* "recorded", "skipped", "rolled back", "stopped" */
     double loss, grad_norm, lr;
     struct kiln_spike_score score; /* of the loss or the norm that it is about */
-    double scale;                  /* gradients in memory are so many times the true ones */
+    uint64_t sample;               /* first of its window */
+    double scale; /* gradients in memory are so many times the true ones; 0: there are none */
 };
 
 /* Between a window and its update: gradients are in the state, with the norm taken. KILN_EIO,
@@ -34,7 +35,9 @@ struct kiln_incident {
 KILN_MUST_CHECK enum kiln_status kiln_incident_write(struct kiln_trainer *trainer,
                                                      const struct kiln_incident *incident,
                                                      struct kiln_err *err);
-/* Are all weights finite numbers? */
-bool kiln_incident_weights_finite(const struct kiln_trainer *trainer);
+/* Is no weight larger than that, and all are finite numbers? */
+bool kiln_incident_weights_below(const struct kiln_trainer *trainer, double most);
+/* The same of those that the window behind `done` steps is computed with. */
+bool kiln_incident_generation_below(const struct kiln_trainer *trainer, uint64_t done, double most);
 
 #endif

@@ -24,16 +24,21 @@ enum { SKIPS = KILN_SCALE_SKIPS };
 struct judgement {
     struct kiln_cursor *cursor;
     struct kiln_incident incident;
-    bool finite; /* a spike of finite numbers */
+    bool finite;       /* a spike of finite numbers */
+    char refusal[240]; /* instead of loss and norm: what the device says of the weights; or "" */
 };
 
 /* "step 60: loss 9.1, gradient norm 3.2 (loss spike, z 12.3)". */
-static const char *words(const struct judgement *j, char out[200]) {
+static const char *words(const struct judgement *j, char out[300]) {
     const struct kiln_incident *in = &j->incident;
-    const int n = snprintf(out, 200, "step %" PRIu64 ": loss %.6g, gradient norm %.6g", in->step,
+    if (j->refusal[0]) {
+        snprintf(out, 300, "step %" PRIu64 ": %s", in->step, j->refusal);
+        return out;
+    }
+    const int n = snprintf(out, 300, "step %" PRIu64 ": loss %.6g, gradient norm %.6g", in->step,
                            in->loss, in->grad_norm);
     if (j->finite) {
-        snprintf(out + n, 200 - (size_t)n, " (%s, z %.1f over %zu steps)", in->why, in->score.z,
+        snprintf(out + n, 300 - (size_t)n, " (%s, z %.1f over %zu steps)", in->why, in->score.z,
                  in->score.window);
     }
     return out;
@@ -52,7 +57,7 @@ static void record(struct kiln_trainer *t, struct judgement *j, const char *acti
 }
 
 static void tell(const struct kiln_trainer *t, const struct judgement *j, const char *what) {
-    char text[600], seen[200];
+    char text[800], seen[300];
     snprintf(text, sizeof text, "%s: %s; kiln explain %.200s@%" PRIu64 " tells more",
              words(j, seen), what, t->folder, j->incident.step);
     kiln_trainer_notice(t, text);
@@ -62,8 +67,8 @@ static void tell(const struct kiln_trainer *t, const struct judgement *j, const 
 static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const char *why,
                              struct kiln_err *err) {
     const struct kiln_cursor *cursor = j->cursor;
-    char seen[200], also[80] = "";
-    if (!j->finite && cursor->loss_scale > 0) {
+    char seen[300], also[80] = "";
+    if (!j->finite && !j->refusal[0] && cursor->loss_scale > 0) {
         snprintf(also, sizeof also, " at loss scale %g, %" PRIu64 " windows in a row",
                  cursor->loss_scale, cursor->skip + 1);
     }
@@ -71,14 +76,15 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
     return KILN_FAIL(err, KILN_EDIVERGED,
                      "%s%s%s; %s; kiln explain %.120s@%" PRIu64
                      " tells more. The weights of step %" PRIu64 " are kept in model.bin",
-                     words(j, seen), j->finite ? "" : " are no numbers to train on", also, why,
+                     words(j, seen),
+                     j->finite || j->refusal[0] ? "" : " are no numbers to train on", also, why,
                      t->folder, j->incident.step, cursor->step);
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
-    if (!kiln_incident_weights_finite(t)) {
+    if (j->refusal[0] || !kiln_incident_weights_below(t, INFINITY)) {
         return stop(t, j,
-                    "the weights themselves are not finite, and to skip this window mends nothing: "
+                    "the weights themselves are to blame, and to skip this window mends nothing: "
                     "go on with --resume RUN --on-spike rollback",
                     err);
     }
@@ -98,8 +104,9 @@ static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
                                   struct kiln_err *err) {
     struct kiln_err why;
     char text[200];
+    const uint64_t next = j->incident.sample + t->engine.plan.shape.batch * t->settings->accum;
     KILN_TRY(kiln_outputs_wait(t, err)); /* the newest checkpoint is that under way */
-    const enum kiln_status status = t->rollback.begin(t->rollback.context, &why);
+    const enum kiln_status status = t->rollback.begin(t->rollback.context, next, &why);
     if (status == KILN_EDIVERGED || status == KILN_EINPUT) {
         char reason[320];
         snprintf(reason, sizeof reason, "%.200s: start a new run with a lower --lr", why.message);
@@ -181,6 +188,7 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
                                        .loss = cursor->loss,
                                        .grad_norm = cursor->grad_norm,
                                        .lr = kiln_learning_rate(t->settings, cursor->step),
+                                       .sample = cursor->sample,
                                        .scale = kiln_batches_scale(t, scale)},
                           .finite = isfinite(cursor->loss) && isfinite(cursor->grad_norm)};
     j.incident.why = fault(t, &j);
@@ -189,9 +197,36 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
         return KILN_OK;
     }
     /* A smaller loss scale may help, unless the weights are to blame. */
-    if (!j.finite && scale > 1 && cursor->skip + 1 < SKIPS && kiln_incident_weights_finite(t)) {
+    if (!j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
+        kiln_incident_weights_below(t, INFINITY)) {
         cursor->skip++;
         return KILN_OK;
     }
+    return decide(t, &j, err);
+}
+
+enum kiln_status kiln_judge_refusal(struct kiln_trainer *t, enum kiln_status status,
+                                    struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    const double none = (double)NAN;
+    if (cursor.phase == KILN_PHASE_START || kiln_incident_weights_below(t, KILN_SCALE_LARGEST)) {
+        return status;
+    }
+    /* Kernels of a delayed run are compiled a window ahead, or in that window by a process that
+     * begins there. It is the same step that they would have spoilt. */
+    const bool ahead = kiln_trainer_delayed(t) &&
+                       (cursor.phase == KILN_PHASE_UPDATE ||
+                        kiln_incident_generation_below(t, cursor.step, KILN_SCALE_LARGEST));
+    const uint64_t window = t->engine.plan.shape.batch * t->settings->accum;
+    struct judgement j = {.cursor = &cursor,
+                          .incident = {.step = cursor.step + 1 + ahead,
+                                       .sample = cursor.sample + (ahead ? window : 0),
+                                       .why = "loss is not finite",
+                                       .loss = none,
+                                       .grad_norm = none,
+                                       .lr = kiln_learning_rate(t->settings, cursor.step),
+                                       .score = kiln_spikes_loss(&t->spikes, none)}};
+    snprintf(j.refusal, sizeof j.refusal, "%.239s",
+             err ? err->message : "the device takes no such weights");
     return decide(t, &j, err);
 }

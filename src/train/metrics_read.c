@@ -178,6 +178,8 @@ static const struct key {
     KEY(COUNT, surface_read_bytes),
     KEY(COUNT, surface_written_bytes),
     KEY(REAL, loss_scale),
+    KEY(REAL, loss_z),
+    KEY(REAL, grad_norm_z),
     KEY(REAL, val_loss),
     KEY(SIGNED, val_generation),
     KEY(TRUTH, skipped),

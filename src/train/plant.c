@@ -20,10 +20,10 @@ void kiln_plant_weight(struct kiln_trainer *t, uint64_t step) {
     }
 }
 
-void kiln_plant_targets(const struct kiln_trainer *t, uint32_t *targets, size_t n) {
+void kiln_plant_targets(const struct kiln_trainer *t, uint64_t sample, uint32_t *targets,
+                        size_t n) {
     const uint64_t window = t->engine.plan.shape.batch * t->settings->accum;
-    if (!kiln_bad_batch_instead ||
-        !kiln_bad_batch_instead(kiln_state_cursor(t->state)->sample / window)) {
+    if (!kiln_bad_batch_instead || !kiln_bad_batch_instead(sample / window)) {
         return;
     }
     for (size_t i = 0; i < n; i++) {

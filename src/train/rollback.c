@@ -9,6 +9,7 @@
 #include "base/kill_point.h"
 #include "base/mem.h"
 #include "state/checkpoint.h"
+#include "train/scale.h"
 
 enum { PATH_ROOM = 4300 };
 
@@ -29,20 +30,21 @@ bool kiln_rollback_is_due(const struct kiln_run *run) {
 /* ---- which checkpoint --------------------------------------------------------------------------
  */
 
-static bool all_finite(const unsigned char *bytes, size_t n) {
+/* Are all of n numbers finite, and none larger than that? */
+static bool all_below(const unsigned char *bytes, size_t n, double most) {
     for (size_t i = 0; i < n; i++) {
         float value;
         memcpy(&value, bytes + i * sizeof value, sizeof value);
-        if (!isfinite(value)) {
+        if (!(fabs((double)value) <= most) || !isfinite(value)) {
             return false;
         }
     }
     return true;
 }
 
-/* The fault may be older than the checkpoint: are the weights and moments in it numbers? Those of
- * model.bin lie at its end, whatever header it has. */
-static bool usable(const char *checkpoint, struct kiln_checkpoint_info *info) {
+/* The fault may be older than the checkpoint: are the weights and moments in it numbers, and can
+ * the device compute with them? Those of model.bin lie at its end, whatever header it has. */
+static bool usable(const char *checkpoint, double largest, struct kiln_checkpoint_info *info) {
     static const enum kiln_checkpoint_part parts[] = {
         KILN_CHECKPOINT_MOMENT1, KILN_CHECKPOINT_MOMENT2, KILN_CHECKPOINT_ADAPTERS};
     struct kiln_err why;
@@ -53,22 +55,26 @@ static bool usable(const char *checkpoint, struct kiln_checkpoint_info *info) {
         kiln_map_open(&map, path, &why) != KILN_OK) {
         return false;
     }
-    bool finite = all_finite(map.data + map.size % sizeof(float), map.size / sizeof(float));
+    bool good = all_below(map.data + map.size % sizeof(float), map.size / sizeof(float), largest);
     kiln_map_close(&map);
     snprintf(path, sizeof path, "%s/resume.kiln", checkpoint);
-    if (!finite || kiln_map_open(&map, path, &why) != KILN_OK) {
+    if (!good || kiln_map_open(&map, path, &why) != KILN_OK) {
         return false;
     }
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && finite; i++) {
-        finite = all_finite(map.data + info->offset[parts[i]], info->bytes[parts[i]] / 4);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && good; i++) {
+        good = all_below(map.data + info->offset[parts[i]], info->bytes[parts[i]] / 4,
+                         parts[i] == KILN_CHECKPOINT_ADAPTERS ? largest : (double)INFINITY);
     }
     kiln_map_close(&map);
-    return finite;
+    return good;
 }
 
 /* The newest up to the step that is done. */
 static enum kiln_status choose(const struct kiln_run *run, uint64_t *chosen, struct kiln_err *err) {
     const uint64_t done = kiln_state_cursor(run->trainer.state)->step;
+    const double largest = kiln_scale_wanted(run->trainer.engine.request.precision)
+                               ? KILN_SCALE_LARGEST
+                               : (double)INFINITY;
     char folder[PATH_ROOM], path[PATH_ROOM + 32];
     uint64_t *steps;
     size_t n;
@@ -79,22 +85,21 @@ static enum kiln_status choose(const struct kiln_run *run, uint64_t *chosen, str
         struct kiln_checkpoint_info info;
         snprintf(path, sizeof path, "%s/step-%" PRIu64, folder, steps[i]);
         *chosen = steps[i];
-        found = steps[i] <= done && usable(path, &info) && info.cursor.step == steps[i];
+        found = steps[i] <= done && usable(path, largest, &info) && info.cursor.step == steps[i];
     }
     kiln_free(steps);
     KILN_REQUIRE(found, err, KILN_EINPUT,
-                 "roll back at step %" PRIu64
-                 ": of %zu checkpoints in %s none is whole and has only finite numbers",
-                 done + 1, n, folder);
+                 "roll back behind step %" PRIu64
+                 ": of %zu checkpoints in %s none is whole and has only numbers to go on with",
+                 done, n, folder);
     return KILN_OK;
 }
 
 /* ---- the decision ------------------------------------------------------------------------------
  */
 
-enum kiln_status kiln_rollback_begin(struct kiln_run *run, struct kiln_err *err) {
+enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next, struct kiln_err *err) {
     struct kiln_settings *s = &run->settings;
-    const struct kiln_cursor *cursor = kiln_state_cursor(run->trainer.state);
     const struct kiln_settings before = *s;
     uint64_t to = 0;
     KILN_REQUIRE(s->n_jumps < KILN_JUMPS, err, KILN_EDIVERGED,
@@ -105,7 +110,6 @@ enum kiln_status kiln_rollback_begin(struct kiln_run *run, struct kiln_err *err)
     for (size_t i = 0; i < s->n_jumps; i++) {
         s->jump[i].at = s->jump[i].at < to ? s->jump[i].at : to;
     }
-    const uint64_t next = cursor->sample + s->batch * s->accum; /* behind the window */
     s->jump[s->n_jumps].at = to;
     s->jump[s->n_jumps].samples = next - kiln_rollback_sample(s, to);
     s->n_jumps++;

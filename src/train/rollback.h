@@ -25,9 +25,10 @@
 /* The data position when so many steps are done. batch and accum are set. */
 uint64_t kiln_rollback_sample(const struct kiln_settings *settings, uint64_t step);
 
-/* Decide it, while step `cursor->step + 1` is being taken; nothing but run.json changes. No save is
- * under way. KILN_EINPUT: no checkpoint that can be used; KILN_EDIVERGED: too many already. */
-KILN_MUST_CHECK enum kiln_status kiln_rollback_begin(struct kiln_run *run, struct kiln_err *err);
+/* Decide it: what is read next is sample `next`. Nothing but run.json changes. No save is under
+ * way. KILN_EINPUT: no checkpoint that can be used; KILN_EDIVERGED: too many already. */
+KILN_MUST_CHECK enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next,
+                                                     struct kiln_err *err);
 /* Is one decided and not completed? */
 bool kiln_rollback_is_due(const struct kiln_run *run);
 /* Complete it: nothing computes, and nothing is compiled, while it does. The state is owned. */

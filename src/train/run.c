@@ -191,8 +191,8 @@ static enum kiln_status change_rate(void *context, uint64_t at, double lr, struc
     return KILN_OK;
 }
 
-static enum kiln_status begin_rollback(void *context, struct kiln_err *err) {
-    return kiln_rollback_begin(context, err);
+static enum kiln_status begin_rollback(void *context, uint64_t next, struct kiln_err *err) {
+    return kiln_rollback_begin(context, next, err);
 }
 
 double kiln_run_deadline(const struct kiln_run *run) { return run->trainer.clock.deadline; }

@@ -23,7 +23,8 @@ enum {
     KILN_SCALE_GOOD = 200,  /* windows in a row until it doubles */
     KILN_SCALE_SKIPS = 20,  /* windows skipped in a row are too many */
 };
-#define KILN_SCALE_MOST 0x1p40
+#define KILN_SCALE_MOST    0x1p40
+#define KILN_SCALE_LARGEST 65504.0 /* the largest number of fp16: of weights, too */
 
 /* Does a device of that precision want one? */
 bool kiln_scale_wanted(enum kiln_precision precision);

@@ -396,6 +396,7 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
     KILN_TRY(recover(t, err));
     while (status == KILN_OK && !done(t)) {
         status = run_phase(t, err);
+        status = status == KILN_EINPUT ? kiln_judge_refusal(t, status, err) : status;
     }
     struct kiln_err second;
     if (kiln_outputs_wait(t, &second) != KILN_OK) {

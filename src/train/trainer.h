@@ -49,7 +49,8 @@ struct kiln_trainer {
     struct kiln_spikes spikes;   /* of the steps that metrics.jsonl has */
     struct {
         void *context;
-        enum kiln_status (*begin)(void *context, struct kiln_err *err); /* rollback.h */
+        /* rollback.h */
+        enum kiln_status (*begin)(void *context, uint64_t next, struct kiln_err *err);
         bool ready; /* there is a checkpoint to go back to, or one is being written */
     } rollback;
     bool rolled_back; /* to a checkpoint: all but the state is of before */

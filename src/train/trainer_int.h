@@ -36,6 +36,9 @@ void kiln_trainer_span(struct kiln_trainer *t, enum kiln_span_kind kind, const c
 /* Micro-batch `index` of the window at the cursor. */
 void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                         uint32_t *starts);
+/* The same of the window that begins at that sample. */
+void kiln_batches_at(const struct kiln_trainer *t, uint64_t sample, uint64_t index,
+                     uint32_t *tokens, uint32_t *targets, uint32_t *starts);
 /* Micro-batch `index` of an evaluation. A set smaller than a micro-batch is read round and round.
  */
 void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
@@ -89,13 +92,18 @@ void kiln_hand_over_take_up(struct kiln_trainer *t, bool evaluate, uint64_t micr
 KILN_MUST_CHECK enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor,
                                             double scale, struct kiln_err *err);
 
+/* A device that compiles weights has refused them, KILN_EINPUT, wherever in a step. `status` and
+ * *err as they are where the weights are not to blame; else as kiln_judge. */
+KILN_MUST_CHECK enum kiln_status kiln_judge_refusal(struct kiln_trainer *t, enum kiln_status status,
+                                                    struct kiln_err *err);
+
 /* ---- plant.c (plant.h) -----------------------------------------------------------------------
  */
 
 /* Before the update behind which step `step` comes. */
 void kiln_plant_weight(struct kiln_trainer *t, uint64_t step);
-/* The n targets of a micro-batch of the window at the cursor. */
-void kiln_plant_targets(const struct kiln_trainer *t, uint32_t *targets, size_t n);
+/* The n targets of a micro-batch of the window that begins at that sample. */
+void kiln_plant_targets(const struct kiln_trainer *t, uint64_t sample, uint32_t *targets, size_t n);
 
 /* ---- outputs.c -------------------------------------------------------------------------------
  */

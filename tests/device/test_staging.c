@@ -144,6 +144,10 @@ TEST(a_sweep_removes_what_the_dead_left_and_nothing_else) {
 TEST(a_folder_that_cannot_be_staged_is_named_and_leaves_nothing) {
     struct kiln_staging staging;
     struct kiln_err err;
+    CHECK_FAILS(kiln_staging_open(NULL, "digest", &source, &staging, &err), KILN_EIO, &err);
+    CHECK_CONTAINS(err.message, "no folder for temporary files");
+    CHECK(staging.path == NULL);
+    kiln_staging_sweep(NULL);
     CHECK_FAILS(kiln_staging_open(test_path("absent"), "digest", &source, &staging, &err), KILN_EIO,
                 &err);
     CHECK_CONTAINS(err.message, "absent/digest: No such file");

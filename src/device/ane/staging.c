@@ -146,7 +146,12 @@ static enum kiln_status attempt(const char *path, const struct kiln_npu_source *
 enum kiln_status kiln_staging_open(const char *parent, const char *name,
                                    const struct kiln_npu_source *source, struct kiln_staging *out,
                                    struct kiln_err *err) {
-    *out = (struct kiln_staging){.path = kiln_path_join(parent, name), .lock = -1};
+    *out = (struct kiln_staging){.lock = -1};
+    KILN_REQUIRE(
+        parent, err, KILN_EIO,
+        "%s: the system names no folder for temporary files: is the one it is set to there?",
+        source->label);
+    out->path = kiln_path_join(parent, name);
     KILN_REQUIRE(out->path, err, KILN_ENOMEM, "%s: no memory for a path", source->label);
     bool done = false;
     enum kiln_status status = KILN_OK;
@@ -199,6 +204,9 @@ static void sweep_one(const char *path) {
 }
 
 void kiln_staging_sweep(const char *parent) {
+    if (!parent) {
+        return;
+    }
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/" MARKS, parent);
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -24,7 +24,8 @@ struct kiln_staging {
     int lock;   /* the folder, open and locked */
 };
 
-/* Make the folder and write text and weights, or join those who have it. On success close. */
+/* Make the folder and write text and weights, or join those who have it. On success close. KILN_EIO
+ * also where `parent` is NULL: NSTemporaryDirectory found none. */
 KILN_MUST_CHECK enum kiln_status kiln_staging_open(const char *parent, const char *name,
                                                    const struct kiln_npu_source *source,
                                                    struct kiln_staging *out, struct kiln_err *err);
@@ -32,7 +33,7 @@ KILN_MUST_CHECK enum kiln_status kiln_staging_open(const char *parent, const cha
 enum kiln_status kiln_staging_close(struct kiln_staging *staging, struct kiln_err *err);
 
 /* Remove the folders in `parent` that dead processes left. What cannot be removed stays: it is in
- * nobody's way. */
+ * nobody's way. With NULL nothing is done. */
 void kiln_staging_sweep(const char *parent);
 
 /* Give `fresh` what the compiler wrote for `donor`, with fresh's weights in the place of donor's:

@@ -34,7 +34,7 @@
       this.xs = [];
       this.svg = svg('svg', {role: 'img', class: 'drawing'});
       this.plot = el('div', {
-        class: 'plot', tabindex: 0, role: 'group',
+        class: 'plot low', tabindex: 0, role: 'group',
         'aria-label': 'Time by part: chart; arrows move the cursor, plus and minus zoom, 0 shows all',
         keydown: (event) => this.key(event), blur: () => group.point(null),
         pointermove: (event) => this.hover(event), pointerdown: (event) => this.hover(event),
@@ -46,7 +46,7 @@
         this.legend, this.plot);
       parent.append(this.figure);
       group.charts.push(this);
-      new ResizeObserver(() => this.draw()).observe(this.plot);
+      new ResizeObserver(() => group.draw()).observe(this.plot);
       this.set(run);
     }
     set(run) {
@@ -230,7 +230,7 @@
     draw() {
       const width = this.plot.clientWidth, height = this.plot.clientHeight;
       if (width === 0) return;
-      const left = width < 520 ? 58 : 86, right = width - 10, [low, high] = this.view;
+      const left = width < 520 ? 76 : 86, right = width - 10, [low, high] = this.view;
       const x = (s) => left + (s - low) / (high - low) * (right - left);
       this.scale = {x, left, right};
       const nodes = [];

@@ -120,8 +120,10 @@ var kiln = window.kiln || {};
   function along(steps, axis, mode) {
     if (mode === 'step' || !axis || axis.steps.length < 2) return steps;
     const from = axis.steps, to = axis[mode];
+    let i = 1;
     return steps.map((step) => {
-      const i = Math.min(Math.max(find(from, step), 1), from.length - 1);
+      if (step < from[i - 1]) i = 1;
+      while (i < from.length - 1 && from[i] < step) i++;
       const share = (step - from[i - 1]) / (from[i] - from[i - 1]);
       return to[i - 1] + share * (to[i] - to[i - 1]);
     });
@@ -182,7 +184,15 @@ var kiln = window.kiln || {};
       },
       whole() { group.view = null; group.draw(); },
       point(x) { group.cursor = x; group.charts.forEach((chart) => chart.point()); },
-      draw() { group.charts.forEach((chart) => chart.draw()); },
+      // Once a frame, however often it is asked for.
+      draw() {
+        if (group.asked) return;
+        group.asked = true;
+        requestAnimationFrame(() => {
+          group.asked = false;
+          group.charts.forEach((chart) => chart.draw());
+        });
+      },
     };
     return group;
   };
@@ -239,10 +249,18 @@ var kiln = window.kiln || {};
   // The least and greatest value to draw. A few far outliers are left out where they would press
   // everything else flat; what leaves the chart is clipped, and marked at its edge.
   function extremes(lists, outliers) {
-    const all = lists.flat().filter(finite).sort((a, b) => a - b);
-    if (all.length === 0) return [0, 1];
-    let low = all[0], high = all[all.length - 1];
-    if (outliers && all.length > 50) {
+    let low = Infinity, high = -Infinity, n = 0;
+    for (const list of lists) {
+      for (const value of list) {
+        if (!finite(value)) continue;
+        n++;
+        if (value < low) low = value;
+        if (value > high) high = value;
+      }
+    }
+    if (n === 0) return [0, 1];
+    if (outliers && n > 50) {
+      const all = Float64Array.from(lists.flat().filter(finite)).sort();
       const most = all[Math.floor(all.length * 0.99)], middle = all[all.length >> 1];
       if (high - low > 4 * (most - low) && most > middle) high = most + (most - low) * 0.25;
     }
@@ -275,7 +293,7 @@ var kiln = window.kiln || {};
       parent.append(this.figure);
       this.listen();
       group.charts.push(this);
-      new ResizeObserver(() => this.draw()).observe(this.plot);
+      new ResizeObserver(() => group.draw()).observe(this.plot);
     }
 
     set(series) {
@@ -341,7 +359,7 @@ var kiln = window.kiln || {};
       this.selection = svg('rect', {class: 'selection', y: inner.top, height: 0, width: 0});
       this.svg.replaceChildren(
         svg('clipPath', {id: clip}, svg('rect', {
-          x: inner.left, y: inner.top - 1, width: Math.max(inner.right - inner.left, 0),
+          x: inner.left - 5, y: inner.top - 1, width: Math.max(inner.right - inner.left + 10, 0),
           height: Math.max(inner.bottom - inner.top + 2, 0),
         })),
         this.grid(), ...this.marks(), curves, this.selection, this.overlay);
@@ -351,7 +369,7 @@ var kiln = window.kiln || {};
     grid() {
       const {inner, low, high, bottom, top, log, x, y, width} = this.scale;
       const g = svg('g', {class: 'grid'});
-      const values = log ? logTicks(bottom, top) : ticks(bottom, top, 4);
+      const values = log ? logTicks(bottom, top) : ticks(bottom, top, this.options.wide ? 6 : 4);
       const format = this.options.tick || this.options.format;
       for (const value of values) {
         g.append(svg('line', {x1: inner.left, x2: inner.right, y1: y(value), y2: y(value)}),
@@ -455,8 +473,8 @@ var kiln = window.kiln || {};
 
     drawLegend() {
       this.values = this.series.map(() => el('output', {}));
-      this.legend.replaceChildren(...this.series.map((s, i) =>
-        el('span', {class: 'item'}, kiln.swatch(s), el('span', {}, s.label || s.name), this.values[i])));
+      this.legend.replaceChildren(...this.series.map((s, i) => (s.quiet ? '' : el('span',
+        {class: 'item'}, kiln.swatch(s), el('span', {}, s.label || s.name), this.values[i]))));
     }
     point() {
       if (!this.scale || this.series.length === 0) return;

@@ -28,26 +28,39 @@
     },
     {title: 'Learning rate', format: small, zero: true, curves: [{key: 'lr', name: 'rate'}]},
     {title: 'Gradient norm', format: small, log: true, outliers: true,
-      curves: [{key: 'grad_norm', name: 'norm'}]},
+      curves: [{key: 'grad_norm', name: 'norm', mean: 'grad_norm_mean'}]},
     {title: 'Throughput', format: (n) => short(n) + ' tok/s', tick: short, zero: true, most: true,
-      curves: [{key: 'tokens_per_s', name: 'tokens a second'}]},
+      curves: [{key: 'tokens_per_s', name: 'tokens a second', mean: 'tokens_per_s_mean'}]},
     {title: 'Time of a step', format: milliseconds, tick: milliseconds, zero: true, outliers: true,
-      curves: [{key: 'ms', name: 'step'}]},
-    {title: 'Loss scale', format: short, log: true, curves: [{key: 'loss_scale', name: 'scale'}]},
+      curves: [{key: 'ms', name: 'step', mean: 'ms_mean'}]},
+    {title: 'Loss scale', format: short, log: true, onlyIfItChanges: true, curves: [{key: 'loss_scale', name: 'scale'}]},
   ];
+  // Curves of a chart: of one that goes up and down with each step the mean stands before it.
   function curvesOf(chart, runs) {
     const alone = runs.length === 1;
-    return chart.curves.flatMap((curve) => runs.map((run) => ({
-      ...series(run, curve.key), axis: run.axis, kind: curve.kind, line: curve.line,
-      name: alone ? curve.name : `${run.name} ${curve.name}`,
-      label: alone ? curve.name : chart.curves.length > 1 ? `${run.name}, ${curve.name}` : run.name,
-      colour: alone && curve.own ? curve.own : colour(run), dash: alone ? null : dashes[run.index % 8],
-    }))).filter((s) => s.values.some((v) => Number.isFinite(v)) || s.kind === 'faint' && s.steps.length > 0);
+    const all = chart.curves.flatMap((curve) => runs.flatMap((run) => {
+      const mean = curve.mean && run.series[curve.mean];
+      const one = (key, name, kind) => ({
+        ...series(run, key), axis: run.axis, kind, line: curve.line,
+        name: alone ? name : `${run.name} ${name}`,
+        quiet: !alone && kind === 'faint',
+        label: alone ? name : chart.curves.length > 1 || curve.mean ? `${run.name}, ${name}` : run.name,
+        colour: alone && curve.own ? curve.own : colour(run), dash: alone ? null : dashes[run.index % 8],
+      });
+      return mean ? [one(curve.key, curve.name, 'faint'), one(curve.mean, 'mean', 'line')]
+        : [one(curve.key, curve.name, curve.kind)];
+    }));
+    // A value that never changes is no curve (the loss scale, mostly).
+    const still = chart.onlyIfItChanges && all.every((s) => s.values.every((v) => v === s.values[0]));
+    return still ? [] : all.filter((s) => s.values.some((v) => Number.isFinite(v)) ||
+      (s.kind === 'faint' && s.steps.length > 0));
   }
   function marksOf(runs) {
+    // A run that changes its process with every window has no place for marks.
+    const few = (list) => (list.length <= 16 ? list : []);
     return runs.flatMap((run) => [
-      ...run.marks.restarts.map((step) => ({step, kind: 'restart', text: `${run.name}: another process from step ${step}`})),
-      ...run.marks.skipped.map((step) => ({step, kind: 'skipped', text: `${run.name}: step ${step} was skipped`})),
+      ...few(run.marks.restarts).map((step) => ({step, kind: 'restart', text: `${run.name}: another process from step ${step}`})),
+      ...few(run.marks.skipped).map((step) => ({step, kind: 'skipped', text: `${run.name}: step ${step} was skipped`})),
       ...(run.incidents || []).map((i) => ({step: i.step, kind: 'incident', text: `${run.name}: ${i.why} at step ${i.step}, ${i.action}`})),
     ].map((mark) => ({...mark, axis: run.axis})));
   }
@@ -105,24 +118,28 @@
 
   // ---- predicted beside measured -----------------------------------------------------------------
 
-  function prediction(run) {
-    const lines = [
-      ['a step', 'time_s', 'step', time], ['computing', 'time_s', 'compute', time],
-      ['compiling', 'time_s', 'compile', time], ['waiting for compiles', 'time_s', 'stall', time],
-      ['restarts', 'time_s', 'restart', time], ['memory', 'memory_bytes', 'total', bytes],
-    ];
-    const rows = lines.map(([name, group, key, format]) => {
-      const planned = run.plan ? run.plan[group][key] : null, measured = run.measured[group][key];
-      const ratio = planned > 0 && measured > 0 ? measured / planned : null;
-      if (!(planned > 0) && !(measured > 0)) return null;
-      return el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, format(planned ?? NaN)),
-        el('td', {}, format(measured ?? NaN)),
-        el('td', {class: ratio && (ratio > 1.25 || ratio < 0.8) ? 'off' : ''},
-          ratio ? (ratio >= 1 ? '+' : '−') + Math.abs((ratio - 1) * 100).toFixed(ratio > 0.9 && ratio < 1.1 ? 1 : 0) + ' %' : ''));
-    });
-    return el('section', {class: 'card'}, el('h3', {}, run.alone ? 'Predicted beside measured' : 'Predicted, measured: ' + run.name),
-      el('div', {class: 'scroll'}, el('table', {}, el('thead', {}, el('tr', {}, ['', 'planned', 'measured', 'difference'].map((h) => el('th', {scope: 'col'}, h)))),
-        el('tbody', {}, rows))));
+  const quantities = [
+    ['a step', 'time_s', 'step', time], ['computing', 'time_s', 'compute', time],
+    ['compiling', 'time_s', 'compile', time], ['waiting for compiles', 'time_s', 'stall', time],
+    ['restarts', 'time_s', 'restart', time], ['memory', 'memory_bytes', 'total', bytes],
+  ];
+  function predictionRow(run, [name, group, key, format]) {
+    const planned = run.plan ? run.plan[group][key] : NaN, measured = run.measured[group][key];
+    if (!(planned > 0) && !(measured > 0)) return null;
+    const ratio = planned > 0 && measured > 0 ? measured / planned : null;
+    const by = ratio ? Math.abs(ratio - 1) * 100 : 0;
+    const text = !ratio ? '' : ratio > 3 ? short(ratio) + ' times'
+      : (ratio >= 1 ? '+' : '−') + by.toFixed(by < 9.95 ? 1 : 0) + ' %';
+    return el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, format(planned)),
+      el('td', {}, format(measured)), el('td', {class: by > 25 ? 'off' : ''}, text));
+  }
+  function predictions(parent, runs) {
+    const head = ['', 'planned', 'measured', 'difference'].map((h) => el('th', {scope: 'col'}, h));
+    parent.append(el('section', {class: 'card'}, el('h3', {}, 'Predicted beside measured'), runs.map((run) => [
+      run.alone ? null : el('h4', {}, run.name),
+      el('div', {class: 'scroll'}, el('table', {}, el('thead', {}, el('tr', {}, head.map((th) => th.cloneNode(true)))),
+        el('tbody', {}, quantities.map((q) => predictionRow(run, q))))),
+    ]).flat()));
   }
 
   // ---- samples -----------------------------------------------------------------------------------
@@ -226,7 +243,7 @@
     if (run.checkpoints.length > 0) lines.push(`Checkpoints kept: ${run.checkpoints.map((n) => 'step ' + grouped(n)).join(', ')}.`);
     if (s.restarts > 0) lines.push(`${grouped(s.restarts)} process${s.restarts > 1 ? 'es' : ''} before the last one.`);
     if (s.skipped > 0) lines.push(`${grouped(s.skipped)} step${s.skipped > 1 ? 's' : ''} skipped: no update.`);
-    if (s.ms.compile > 0) lines.push(`Kernels were compiled for ${milliseconds(s.ms.compile)}: ${milliseconds(s.ms.overlap)} of it hidden behind computing, ${milliseconds(s.ms.stall)} waited for.`);
+    if (s.ms.compile > s.ms.all / 100) lines.push(`Kernels were compiled for ${milliseconds(s.ms.compile)}: ${milliseconds(s.ms.overlap)} of it hidden behind computing, ${milliseconds(s.ms.stall)} waited for.`);
     return lines.length > 0 ? el('p', {class: 'facts'}, (run.alone ? '' : run.name + ': ') + lines.join(' ')) : null;
   }
 
@@ -240,7 +257,6 @@
     const shown = () => runs.filter((run) => !hidden.has(run));
     const glance = el('div', {});
     const grid = el('div', {class: 'grid-of-charts'});
-    const rest = el('div', {class: 'grid-of-charts'});
     const made = charts.map((chart) => ({
       chart, drawn: kiln.chart(grid, {...chart, marks: () => marksOf(shown())}, group),
     }));
@@ -254,21 +270,30 @@
     const curves = () => {
       made.forEach(({chart, drawn}) => drawn.set(curvesOf(chart, shown())));
       stacks.forEach(({run, drawn}) => { drawn.set(run); drawn.figure.hidden = drawn.figure.hidden || hidden.has(run); });
+      fit();
       group.draw();
     };
+    // Cards of half the width come in pairs: where one would stay alone, time by part is wide.
+    function fit() {
+      stacks.forEach(({drawn}) => drawn.figure.classList.remove('wide'));
+      const halves = [...grid.children].filter((card) => !card.hidden && !card.classList.contains('wide'));
+      const wide = stacks.find(({drawn}) => !drawn.figure.hidden);
+      if (halves.length % 2 === 1 && wide) wide.drawn.figure.classList.add('wide');
+    }
     function toggle(run, on) {
       if (on) hidden.delete(run); else hidden.add(run);
       curves();
     }
-    root.replaceChildren(glance, empty, toolbar(group), grid, rest, group.live);
+    root.replaceChildren(glance, empty, toolbar(group), grid, group.live);
     look();
     curves();
-    runs.filter((run) => run.timeline && run.timeline.spans.length > 0).forEach((run) => kiln.timeline(rest, run));
-    kiln.memory(rest, runs);
-    runs.forEach((run) => rest.append(prediction(run)));
-    samples(rest, runs);
-    incidents(rest, runs);
-    settings(rest, runs);
+    kiln.memory(grid, runs);
+    predictions(grid, runs);
+    runs.filter((run) => run.timeline && run.timeline.spans.length > 0).forEach((run) => kiln.timeline(grid, run));
+    samples(grid, runs);
+    fit();
+    incidents(grid, runs);
+    settings(grid, runs);
     return {group, refresh() { look(); curves(); }};
   };
 
