@@ -43,6 +43,7 @@ lacks() {
     case $1 in
         '') return 1 ;;
         python:*) ! "${KILN_PYTHON:-python3}" -c "import ${1#python:}" 2>/dev/null ;;
+        release) [ "$KILN" != "$ROOT/build/kiln" ] || ! command -v pkg-config >/dev/null ;;
         opencl) [ ! -e "$here/fixtures/opencl" ] ;;
         reference) [ ! -e "$here/fixtures/REF" ] ;;
         *) ! command -v "$1" >/dev/null ;;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What README.md, docs/ and examples/ name is there: links and their anchors, files, tests, flags,
-# variables of the environment, targets of make; and figures that stand in two places are the same.
+# variables of the environment, targets of make.
 . "$ROOT/tests/lib.sh"
 
 here=$PWD
@@ -100,9 +100,5 @@ done < <(sed -nE 's/^## ([a-z0-9-]+): .*/\1/p' Makefile)
 while read -r command; do
     grep -qE "^\| .*\`$command\`.* \|" README.md || wrong "README.md's table of commands lacks $command"
 done <"$here/commands"
-# Figures of README.md are those of docs/performance.md.
-while IFS= read -r line; do
-    grep -qxF -- "$line" docs/performance.md || wrong "docs/performance.md has not: $line"
-done < <(grep -E '^(kiln|PyTorch) [^|]* [0-9.]+ +[0-9.]+ +[0-9.]+' README.md)
 
 [ $failures = 0 ] || fail "$failures things that documents name are not there"

@@ -70,9 +70,16 @@ sandbox() {
     for name in bench scripts profiles; do ln -s "$ROOT/$name" "$1/$name"; done
     for name in bin/kiln build/kiln A B; do ln -s "$PWD/$1/program" "$1/$name"; done
     [ ! -e fixtures/run ] || cp fixtures/run "$1/bin/run"
+    [[ $1 != */examples/* ]] || cp "$ROOT/examples/"*.c "$1"
     # Of make only what it would do: that there is such a target.
     printf '#!/bin/sh\nexec %s -C "%s" -n "$@" >/dev/null\n' "$real_make" "$ROOT" >"$1/bin/make"
     chmod +x "$1/bin/make"
     export PATH=$PWD/$1/bin:$plain_path
 }
+# Programs are built against the library that is here, as if it were installed.
+mkdir installed
+dir=$(dirname "$KILN")
+printf 'Name: kiln\nDescription: kiln\nVersion: 0\nCflags: -I%s\nLibs: -L%s -Wl,-rpath,%s -lkiln\n' \
+    "$ROOT/include" "$dir" "$dir" >installed/kiln.pc
+export PKG_CONFIG_PATH=$PWD/installed
 plain_path=$PATH real_make=$(command -v make)
