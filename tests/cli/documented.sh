@@ -31,7 +31,7 @@ awk -v actions=actions -f "$tools/rules.awk" "$tools/table" all || fail 'the tab
 place() {
     local name
     while read -r name; do
-        [[ $1 =~ (^|[ ,=\'\"])"$name"($|[ ,:/\'\"]) ]] || continue
+        [[ $1 =~ (^|[ ,=\'\"])"$name"($|[ ,:@/\'\"]) ]] || continue
         [ ! -e "$name" ] || continue
         mkdir -p "$(dirname "$name")"
         cp -r "$here/fixtures/$name" "$name"
@@ -60,14 +60,14 @@ wrong() { # what is wrong comes from stdin
 }
 
 # run_one COMMAND: where a document has it a second time, what it printed the first time counts.
-declare -A done
+declare -A seen
 run_one() {
     local text=$1 got=0 said
-    local printed=${done["$document $text"]:-}
+    local printed=${seen["$document $text"]:-}
     if [ -z "$printed" ]; then
         ran=$((ran + 1))
         printed=$here/printed/$ran
-        done["$document $text"]=$printed
+        seen["$document $text"]=$printed
         place "$text"
         timeout 150 bash -c "$text" >"$printed" 2>&1 </dev/null || got=$?
     fi
@@ -94,7 +94,7 @@ while IFS=$sep read -r where kind code program shape any documented text why; do
     if [ "$kind" = not ]; then
         left+=("$where: $documented: $why")
         continue
-    elif lacks "$program" || { [ "$kind" = fakes ] && [ -z "$fakes" ]; }; then
+    elif lacks "$program" || { [ "$kind" = fakes ] && [ ! -e "$here/fixtures/fakes" ]; }; then
         left+=("$where: $documented: ${program:-the program over fakes} is absent")
         continue
     fi

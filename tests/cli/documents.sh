@@ -23,6 +23,7 @@ for document in "${documents[@]}"; do
     anchors "$document" >"$here/anchors.$(basename "$document")"
 done
 links=0
+# shellcheck disable=SC2016
 for document in "${documents[@]}"; do
     while read -r link; do
         case $link in http*) continue ;; esac
@@ -41,9 +42,11 @@ done
 # ---- files and tests in back quotes -------------------------------------------------------------
 # Of other projects: their files.
 others=' run.c train.c '
+# shellcheck disable=SC2016 # back quotes of markdown
 spans() { awk '/^ *```/ { fenced = !fenced; next } !fenced' "$1" | tr '\n' ' ' | grep -oE '`[^`]+`' | tr -d '`' | sort -u; }
-find "${code[@]}" docs -type f -printf '%f\n' | sort -u >"$here/names"
+find "${code[@]}" docs examples -type f -printf '%f\n' | sort -u >"$here/names"
 cat tests/*/*.[chm] tests/*/*/*.[chm] tests/*.[ch] tests/cli/*.sh src/*/*.[chm] src/*/*/*.[chm] include/kiln/*.h cmd/*.[ch] >"$here/sources"
+sed -nE 's/^KERNEL\((.*)\)/\1_is_right_on_every_tier/p' tests/kernel/kernels.inc >>"$here/sources"
 for document in "${documents[@]}"; do
     while read -r span; do
         if [[ $span =~ ^(src|include|cmd|tests|docs|bench|scripts|profiles|examples|fuzz)/[A-Za-z0-9_./*-]*$ ]]; then
