@@ -152,12 +152,13 @@ static bool has_room(const char *picture) {
 
 static void new_picture(struct screen *screen, uint64_t step) {
     char *picture = draw(screen);
-    screen->pictured = step;
     let_go(screen);
     if (!screen->live && picture != NULL) {
         fputs(picture, stdout);
+        screen->pictured = step;
     } else if (screen->live && has_room(picture)) {
         screen->picture = picture;
+        screen->pictured = step;
         put_picture(screen);
         return;
     }

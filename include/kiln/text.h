@@ -361,6 +361,9 @@ KILN_API void kiln_data_train_starts(const struct kiln_data *data, uint64_t samp
                                      uint32_t *starts);
 KILN_API void kiln_data_window_starts(const struct kiln_data *data, enum kiln_split split,
                                       size_t window, uint32_t *starts);
+/* Where sample number `sample` lies: the number of its file, and in *at the token of that file that
+ * its inputs begin with. */
+KILN_API size_t kiln_data_train_place(const struct kiln_data *data, uint64_t sample, size_t *at);
 /* How many of the same two's targets count. */
 KILN_API size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample);
 KILN_API size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,

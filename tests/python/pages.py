@@ -3,7 +3,7 @@
 
 pages.py make FOLDER STEPS      a run folder of so many steps, as kiln train would write it
 pages.py check PAGE [PREFIX]    a report: what it says, keys, zoom, cursor, escapes, contrast, width;
-                                with PREFIX also PREFIX-desktop-light.png and its three siblings
+                                with PREFIX also pictures, as PREFIX-desktop-light.png
 
 Exit status 77: this Python lacks a package, or there is no Chromium.
 """
@@ -204,9 +204,9 @@ def check_escapes(page, path):
         need(shown.startswith("</script><script>"), "a sample is shown as " + shown)
 
 
-def picture(page, path):
+def picture(shot, path):
     from PIL import Image
-    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
     for colours in (128, 64, 32, 16):
         image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
         if os.path.getsize(path) < MOST_BYTES:
@@ -234,7 +234,10 @@ def check(path, prefix):
                 bad = page.evaluate(CONTRAST)
                 need(not bad, f"{name}, {scheme}: too faint: {bad}")
                 if prefix:
-                    picture(page, f"{prefix}-{name}-{scheme}.png")
+                    picture(page.screenshot(), f"{prefix}-{name}-{scheme}.png")
+                    timeline = page.locator("figure:has(.timeline)")
+                    if name == "desktop" and scheme == "light" and timeline.count() > 0:
+                        picture(timeline.screenshot(), f"{prefix}-timeline.png")
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 need(wide <= width, f"{name}: {wide} pixels wide")
                 if scheme == "light":

@@ -359,7 +359,7 @@ var kiln = window.kiln || {};
       this.selection = svg('rect', {class: 'selection', y: inner.top, height: 0, width: 0});
       this.svg.replaceChildren(
         svg('clipPath', {id: clip}, svg('rect', {
-          x: inner.left, y: inner.top - 1, width: Math.max(inner.right - inner.left, 0),
+          x: inner.left - 5, y: inner.top - 1, width: Math.max(inner.right - inner.left + 10, 0),
           height: Math.max(inner.bottom - inner.top + 2, 0),
         })),
         this.grid(), ...this.marks(), curves, this.selection, this.overlay);
