@@ -85,6 +85,7 @@ run_one() {
 
 document=
 while IFS=$sep read -r where kind code program shape any documented text why; do
+    # shellcheck disable=SC2053 # a pattern
     [[ $where == ${KILN_DOCUMENTS:-*} ]] || continue
     if [ "${where%:*}" != "$document" ]; then
         document=${where%:*}
