@@ -113,6 +113,6 @@ while IFS=$sep read -r where kind code program shape any documented text why; do
     [ $SECONDS -lt 5 ] || echo "$SECONDS s: $where: $text"
 done <actions
 
-printf 'not run: %s\n' "${left[@]}"
+[ ${#left[@]} = 0 ] || printf 'not run: %s\n' "${left[@]}"
 echo "$ran commands were run, ${#left[@]} were not"
 [ $failures = 0 ] || fail "$failures commands do not do what is documented"
