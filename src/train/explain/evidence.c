@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "model/stored_dims.h"
 #include "train/generation.h"
+#include "train/rollback.h"
 
 enum { PATH_ROOM = 4400 };
 
@@ -309,11 +310,16 @@ static enum kiln_status find_rest(const struct kiln_explain_options *options,
     struct kiln_cursor cursor = {.step = 0};
     if (!e->weights) {
         KILN_TRY(kiln_evidence_weights(options, e, g, &cursor, err));
+        if (strcmp(kiln_evidence_text(e, "action"), "rolled back") == 0 && !e->note[0]) {
+            snprintf(e->note, sizeof e->note,
+                     "the incident's weights are not kept any more; these are those that the run "
+                     "came to after it was rolled back");
+        }
     }
     if (e->incident) {
         return KILN_OK;
     }
-    e->window.sample = cursor.sample + (done - g) * e->window.sequences;
+    e->window.sample = kiln_rollback_sample(s, done);
     fill_window(e, &e->window);
     snprintf(e->window_from, sizeof e->window_from, "the run's tokens");
     return KILN_OK;
