@@ -104,7 +104,7 @@ endif
 FUZZ_SRC  := $(wildcard fuzz/*.c)
 HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h \
                tests/*/*/*/*.h bench/*.h)
-SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
+SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh tests/documented/*.sh)
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(patsubst %.m,$(OBJ)/%.o,$(1:%.c=$(OBJ)/%.o))

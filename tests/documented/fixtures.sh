@@ -2,9 +2,9 @@
 # Files of the names that documents use, made by kiln: in fixtures/, their names in `names`. Part of
 # tests/cli/documented.sh.
 
-fakes=
+: "${here:?}"
 mkdir fixtures
-cd fixtures
+cd fixtures || exit 1
 
 # ---- texts and vocabularies ---------------------------------------------------------------------
 (cd "$ROOT" && cat README.md docs/*.md) >book.txt
@@ -40,7 +40,7 @@ for name in Qwen2.5-0.5B-Instruct Qwen2.5-0.5B hf-story; do cp -r MODEL $name; d
 expect 0 "$KILN" convert MODEL base.bin
 expect 0 "$KILN" train --model MODEL --data chat.jsonl --lora 8 --lora-alpha 16 --seq 32 --steps 2 --batch 1 --accum 1 --out RUN
 mkdir -p runs/demo
-for name in runs/NAME runs/demo/run runs/helper runs/tuned; do cp -r RUN $name; done
+for name in runs/NAME runs/demo/run runs/helper runs/tuned runs/a runs/b; do cp -r RUN $name; done
 for name in runs/book runs/stories15m-book; do cp -r llama2c $name; done
 cat >anybodys.mil <<'END'
 program(1.3) { func main<ios18>(tensor<fp16, [1,64,1,768]> x) {
@@ -55,13 +55,13 @@ done
 "$KILN" train "${tiny[@]}" --seq 32 --dw gpu --out gpu >stdout 2>&1 && touch opencl
 mkdir -m 700 staged
 TEMP=$PWD/staged "$KILN_TEST_PROGRAM" train "${tiny[@]}" --seq 32 --device ane --out ane >stdout 2>&1 &&
-    fakes=yes
+    touch fakes
 # llama2.c, where LLAMA2C names a checkout of it, as for bench/peers/generate.
 [ ! -e "${LLAMA2C:-}/run.c" ] || gcc -O1 -w -o run "$LLAMA2C/run.c" -lm
 export TEMP=$PWD/staged # GNUstep's NSTemporaryDirectory
-find . -mindepth 1 -printf '%P\n' | grep -vE '^(stdout|stderr|run|runs|runs/demo|staged|.*/.*/.*|(RUN|MODEL|Q|hf|llama2c|learned|gpu|ane|DIR|REF)[^/]*/.*)$' >../names
+find . -mindepth 1 -printf '%P\n' | grep -vE '^(stdout|stderr|run|opencl|fakes|runs|runs/demo|staged|.*/.*/.*|(RUN|MODEL|Q|hf|llama2c|learned|gpu|ane|DIR|REF)[^/]*/.*)$' >../names
 printf '%s\n' runs/demo/run >>../names
-cd ..
+cd "$here" || exit 1
 
 # sandbox FOLDER: with the program, and what a reader has of the repository.
 sandbox() {
