@@ -99,6 +99,7 @@ static json_t *head_json(const char *run, const struct kiln_explanation *w) {
     } numbers[] = {{"recorded_loss", w->recorded_loss},
                    {"recorded_grad_norm", w->recorded_norm},
                    {"lr", w->lr},
+                   {"recorded_z", w->recorded_z},
                    {"z", w->z},
                    {"mean", w->mean},
                    {"deviation", w->deviation},

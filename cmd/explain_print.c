@@ -80,16 +80,19 @@ static void print_head(const char *run, const struct kiln_explanation *w) {
     char a[32], b[32];
     printf("%s@%" PRIu64 ": %s\n", run, w->step, w->incident ? w->why : "no incident");
     if (w->incident) {
-        printf("  recorded    loss %s, gradient norm %s, lr %.3g; action: %s\n",
-               or_none("%.4f", w->recorded_loss, a), or_none("%.4g", w->recorded_norm, b), w->lr,
-               w->action);
+        printf("  recorded    loss %s, gradient norm %s, lr %.3g",
+               or_none("%.4f", w->recorded_loss, a), or_none("%.4g", w->recorded_norm, b), w->lr);
+        if (isfinite(w->recorded_z)) {
+            printf(", z %.1f", w->recorded_z);
+        }
+        printf("; action: %s\n", w->action);
     } else if (isfinite(w->recorded_loss)) {
         printf("  recorded    loss %.4f, gradient norm %s, lr %.3g\n", w->recorded_loss,
                or_none("%.4g", w->recorded_norm, b), w->lr);
     }
     if (isfinite(w->mean)) {
-        printf("  before it   loss %.4f, deviation %.4f: z %s\n", w->mean, w->deviation,
-               figure("%.1f", w->z, a));
+        printf("  before it   loss %.4f, deviation %.4f", w->mean, w->deviation);
+        printf(isfinite(w->z) ? "; its z is %.1f\n" : "\n", w->z);
     }
     printf("  weights     %s\n", w->weights_from);
     printf("  window      %s: samples %" PRIu64 " to %" PRIu64 ", %zu tokens each\n",
@@ -115,17 +118,24 @@ static void print_verdict(const struct kiln_explanation *w) {
 /* ---- the walk ---------------------------------------------------------------------------------
  */
 
+static const char *value_of(double value, char out[32]) {
+    snprintf(out, 32, "%.6g", value);
+    return isfinite(value) ? out : isnan(value) ? "NaN" : value > 0 ? "infinity" : "-infinity";
+}
+
 static void print_tensor(const struct kiln_explain_tensor *t) {
     const struct kiln_explain_place *at = &t->first;
-    const uint64_t bad = t->not_finite > 0 ? t->not_finite : t->beyond;
-    printf("  %-10s  %-20s ", t->what, t->name);
+    const bool none = t->not_finite > 0;
+    char value[32];
+    printf("  %-10s  %-16s ", t->what, t->name);
     if (at->sequence == KILN_EXPLAIN_NO_PLACE) {
         printf("[%zu, %zu]", at->token, at->element);
     } else {
         printf("sequence %zu, token %zu, element %zu", at->sequence, at->token, at->element);
     }
-    printf(" is %g; %s of %" PRIu64 " of %" PRIu64 "\n", at->value,
-           t->not_finite > 0 ? "not finite" : "too large", bad, t->values);
+    printf(" is %s; %" PRIu64 " of %" PRIu64 " %s", value_of(at->value, value),
+           none ? t->not_finite : t->beyond, t->values, none ? "not finite" : "too large");
+    printf(none ? "\n" : ", the limit is %.4g\n", t->limit);
 }
 
 static void print_first(const struct kiln_explanation *w) {
@@ -157,7 +167,7 @@ static void print_largest(const struct kiln_explanation *w) {
         }
     }
     if (near && w->first == KILN_EXPLAIN_NO_PLACE) {
-        printf("\nnearest to what %s holds: %s %s, %.4g of %.4g\n", w->precision, near->what,
+        printf("\nnearest to its limit in %s: %s %s, %.4g of %.4g\n", w->precision, near->what,
                near->name, fabs(near->largest.value), near->limit);
     }
 }
@@ -186,19 +196,19 @@ static void print_reasons(const struct kiln_explain_sequence *s) {
 
 static void print_sequences(const struct kiln_explanation *w) {
     size_t *order = malloc(w->sequences * sizeof *order);
-    char loss[32], z[32];
+    char loss[32], z[32], beside[32];
     for (size_t i = 0; order && i < w->sequences; i++) {
         order[i] = i;
     }
     sorted = w;
     if (order) {
         qsort(order, w->sequences, sizeof *order, harder);
-        printf("\n%-10s %10s %9s %7s\n", "sequence", "sample", "loss", "z");
+        printf("\n%-10s %10s %9s %7s %9s\n", "sequence", "sample", "loss", "z", "z beside");
     }
     for (size_t i = 0; order && i < w->sequences && i < MOST_LINES; i++) {
         const struct kiln_explain_sequence *s = &w->sequence[order[i]];
-        printf("%8zu %12" PRIu64 " %9s %7s", order[i], s->sample, figure("%.4f", s->loss, loss),
-               figure("%.1f", s->z, z));
+        printf("%8zu %12" PRIu64 " %9s %7s %9s", order[i], s->sample, figure("%.4f", s->loss, loss),
+               figure("%.1f", s->z, z), figure("%.1f", s->ordinary_z, beside));
         print_reasons(s);
         if (s->reasons != 0) {
             print_around(&s->text);
@@ -238,8 +248,8 @@ static void print_tokens(const struct kiln_explanation *w) {
 
 static void print_gradients(const struct kiln_explanation *w) {
     char text[4][32];
-    if (!w->incident && !w->backward) {
-        return;
+    if (!w->backward) {
+        return; /* nothing comes back from what is no number */
     }
     printf("\n%-24s %11s %11s %11s %8s\n", "norm of the gradient of", "in double", "recorded",
            "ordinary", "ratio");

@@ -103,10 +103,11 @@ struct kiln_explain_sequence {
      * window; at least a 32nd of the mean is taken for the deviation. NaN: too few, or none. */
     double z, ordinary_z;
     size_t targets, misfits; /* that count; that are not the token behind */
-    uint32_t repeated;
-    size_t times;     /* the id that is there most often, among targets or tokens */
-    unsigned reasons; /* 0: nothing is wrong with it */
-    double worst;     /* largest loss of a token */
+    uint32_t repeated;       /* the id that is there most often, */
+    size_t times;            /* so often, */
+    bool repeated_target;    /* among the targets, or else among the tokens */
+    unsigned reasons;        /* 0: nothing is wrong with it */
+    double worst;            /* largest loss of a token */
     size_t worst_token;
     struct kiln_explain_text text; /* around that token */
 };
@@ -138,9 +139,10 @@ struct kiln_explanation {
     char advice[512];  /* what to do */
 
     bool incident;                           /* the run recorded one */
+    double recorded_z;                       /* of what it was recorded for; NaN: unknown */
     char why[40], action[24];                /* "loss spike", "skipped"; "" without an incident */
     double recorded_loss, recorded_norm, lr; /* by the run; NaN: not finite, or unknown */
-    double z, mean, deviation;               /* NaN: unknown */
+    double z, mean, deviation;               /* of the loss, beside steps before; NaN: unknown */
     char weights_from[80], window_from[80];  /* where they were taken from */
     char note[240];                          /* what else should be known; "" for nothing */
     char precision[8];                       /* of the run: "bf16" */

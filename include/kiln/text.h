@@ -248,7 +248,7 @@ KILN_API uint32_t kiln_token_file_id(const struct kiln_token_file *file, size_t 
 KILN_API size_t kiln_token_file_documents(const struct kiln_token_file *file);
 /* Vocabulary in the header; 0 for a raw file. */
 KILN_API size_t kiln_token_file_vocab(const struct kiln_token_file *file);
-/* Bytes of text the ids came from; 0 when unknown (raw file). */
+/* Bytes of text the ids came from, of JSONL those of its documents; 0 when unknown (raw file). */
 KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file);
 
 /* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */

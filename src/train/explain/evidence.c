@@ -255,7 +255,7 @@ static enum kiln_status read_record(struct kiln_evidence *e, uint64_t step, stru
     e->loss = kiln_evidence_number(e, "loss");
     e->norm = kiln_evidence_number(e, "grad_norm");
     e->lr = kiln_evidence_number(e, "lr");
-    e->z = kiln_evidence_number(e, "z");
+    e->z = norm ? (double)NAN : kiln_evidence_number(e, "z");
     /* Of a spike of the gradient these are the norm's. */
     e->mean = norm ? (double)NAN : kiln_evidence_number(e, "mean");
     e->deviation = norm ? (double)NAN : kiln_evidence_number(e, "deviation");
@@ -266,9 +266,7 @@ static enum kiln_status read_record(struct kiln_evidence *e, uint64_t step, stru
     }
     const uint64_t after = step > HISTORY ? step - 1 - HISTORY : 0;
     KILN_TRY(kiln_run_history(e->run->folder, after, 0, &observer, err));
-    const double z = e->z;
     score(&h);
-    e->z = norm ? z : e->z;
     return KILN_OK;
 }
 

@@ -33,8 +33,8 @@ struct kiln_evidence {
     char weights_from[80], window_from[80];
     char note[240];
     /* As the run recorded them; NaN: not finite, or unknown. */
-    double loss, norm, lr, z, mean, deviation;
-    bool recorded; /* loss and norm were, finite or not */
+    double loss, norm, lr, z, mean, deviation; /* z, ... : of the loss, beside steps before */
+    bool recorded;                             /* loss and norm were, finite or not */
 };
 
 /* Fill it; on failure there is nothing to close. Errors as kiln_explain. */

@@ -296,6 +296,7 @@ static void describe(struct job *job) {
     out->recorded_norm = e->norm;
     out->lr = e->lr;
     out->z = e->z;
+    out->recorded_z = kiln_evidence_number(e, "z");
     out->mean = e->mean;
     out->deviation = e->deviation;
     out->sample = e->window.sample;

@@ -49,6 +49,7 @@ static bool repeats(const struct kiln_evidence_window *w, size_t s, uint32_t *sc
     if (times > out->times) {
         out->times = times;
         out->repeated = id;
+        out->repeated_target = true;
     }
     return tokens || targets;
 }

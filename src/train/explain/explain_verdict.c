@@ -159,14 +159,15 @@ static void reasons_text(const struct kiln_explanation *out, const struct kiln_e
                  s->misfits, s->targets);
     }
     if (s->reasons & KILN_EXPLAIN_REPEATED) {
-        snprintf(part[n++], sizeof part[0], "token %u stands %zu times in %zu",
-                 (unsigned)s->repeated, s->times, out->seq);
+        snprintf(part[n++], sizeof part[0], "%zu of %zu %s are token %u", s->times,
+                 s->repeated_target ? s->targets : out->seq,
+                 s->repeated_target ? "targets" : "tokens", (unsigned)s->repeated);
     }
     if (s->reasons & KILN_EXPLAIN_ABOVE_CHANCE) {
         snprintf(part[n++], sizeof part[0], "its loss %.3f is above ln V = %.3f", s->loss,
                  out->chance);
     }
-    if (s->reasons & KILN_EXPLAIN_OUTLIER) {
+    if ((s->reasons & KILN_EXPLAIN_OUTLIER) && !(s->reasons & KILN_EXPLAIN_ABOVE_CHANCE)) {
         const bool beside = !(s->z > s->ordinary_z);
         snprintf(part[n++], sizeof part[0], "its loss %.3f is %.1f deviations above that of %s",
                  s->loss, beside ? s->ordinary_z : s->z,
