@@ -28,11 +28,12 @@ awk -v actions=actions -f "$tools/rules.awk" "$tools/table" all || fail 'the tab
 # ---- what they find -----------------------------------------------------------------------------
 . "$ROOT/tests/documented/fixtures.sh"
 
-# place COMMAND: files that it names and that nothing before it has made.
+# place COMMAND: files that it names, other than its output, and that nothing before it has made.
 place() {
-    local name
+    local name text
+    text=$(sed -E 's/ (--out|-o) +[^ ]+//g; s/^(.\/finetune .*) [^ ]+$/\1/' <<<"$1")
     while read -r name; do
-        [[ $1 =~ (^|[ ,=\'\"])"$name"($|[ ,:@/\'\"]) ]] || continue
+        [[ $text =~ (^|[ ,=\'\"])"$name"($|[ ,:@/\'\"]) ]] || continue
         [ ! -e "$name" ] || continue
         mkdir -p "$(dirname "$name")"
         cp -r "$here/fixtures/$name" "$name"
@@ -70,7 +71,7 @@ run_one() {
         printed=$here/printed/$ran
         seen["$document $text"]=$printed
         place "$text"
-        timeout 150 bash -c "$text" >"$printed" 2>&1 </dev/null || got=$?
+        timeout -s KILL 150 bash -c "$text" >"$printed" 2>&1 </dev/null || got=$?
     fi
     if [ $got != "$code" ]; then
         wrong < <(echo "exit $got, not $code" && tail -n 12 "$printed")

@@ -40,7 +40,7 @@ for name in Qwen2.5-0.5B-Instruct Qwen2.5-0.5B hf-story; do cp -r MODEL $name; d
 expect 0 "$KILN" convert MODEL base.bin
 expect 0 "$KILN" train --model MODEL --data chat.jsonl --lora 8 --lora-alpha 16 --seq 32 --steps 2 --batch 1 --accum 1 --out RUN
 mkdir -p runs/demo
-for name in runs/NAME runs/demo/run runs/helper runs/tuned runs/a runs/b; do cp -r RUN $name; done
+for name in runs/NAME runs/demo/run runs/helper runs/tuned runs/a runs/b runs/mine; do cp -r RUN $name; done
 for name in runs/book runs/stories15m-book; do cp -r llama2c $name; done
 # Two runs in which something was planted, for docs/explain.md.
 for i in $(seq 600); do
