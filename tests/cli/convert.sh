@@ -50,7 +50,8 @@ for mine in README.md .notes model-00001-of-00002.safetensors; do
     touch "hf/$mine"
     expect 1 "$KILN" convert "$small" hf --force
     says stderr "it holds $mine"
-    [ -e "hf/$mine" ] && [ -s hf/model.safetensors ] || fail "$mine is lost"
+    [ -e "hf/$mine" ] || fail "$mine is lost"
+    [ -s hf/model.safetensors ] || fail 'the model is lost'
     rm "hf/$mine"
 done
 mkdir home && touch home/diary
