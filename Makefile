@@ -104,7 +104,7 @@ endif
 FUZZ_SRC  := $(wildcard fuzz/*.c)
 HEADERS   := $(wildcard include/kiln/*.h src/*/*.h src/*/*/*.h cmd/*.h tests/*.h tests/*/*.h \
                tests/*/*/*/*.h bench/*.h)
-SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh)
+SHELL_SRC := $(shell grep -rlIE '^.!.*(ba)?sh$$' scripts .ci bench tests 2>/dev/null) $(wildcard tests/*.sh tests/documented/*.sh)
 
 OBJ := $(BUILD)/$(MODE)
 objects = $(patsubst %.m,$(OBJ)/%.o,$(1:%.c=$(OBJ)/%.o))
@@ -246,13 +246,15 @@ install-files:
 # ---- to trust it ---------------------------------------------------------------------------------
 
 .PHONY: test run-tests coverage torture check check-format check-lint check-shell check-build san fuzz test-fresh
-## test: install what is missing, build, run every test (T=part of a name runs some)
+# Tests that run at once.
+JOBS ?= 2
+## test: install what is missing, build, run every test (T=part of a name runs some; JOBS=2 at once)
 test:
 	@scripts/setup
 	@$(MAKE) all
 	@$(MAKE) run-tests
 run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
-	@ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
+	@KILN_TEST_JOBS=$(JOBS) ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
 ARM64_CC   ?= aarch64-linux-gnu-gcc
 ARM64_QEMU ?= qemu-aarch64

@@ -17,6 +17,7 @@ extern const struct command command_convert;
 extern const struct command command_inspect;
 extern const struct command command_report;
 extern const struct command command_verify;
+extern const struct command command_explain;
 extern const struct command command_probe;
 extern const struct command command_bench;
 extern const struct command command_mil;

@@ -16,12 +16,25 @@
 #include "stop.h"
 
 const struct command *const commands[] = {
-    &command_demo,       &command_train,    &command_report,
-    &command_dashboard,  &command_plan,     &command_generate,
-    &command_eval,       &command_tokenize, &command_convert,
-    &command_inspect,    &command_verify,   &command_probe,
-    &command_bench,      &command_mil,      &command_doctor,
-    &command_completion, &command_manual,   NULL,
+    &command_demo,
+    &command_train,
+    &command_report,
+    &command_dashboard,
+    &command_plan,
+    &command_generate,
+    &command_eval,
+    &command_tokenize,
+    &command_convert,
+    &command_inspect,
+    &command_verify,
+    &command_explain,
+    &command_probe,
+    &command_bench,
+    &command_mil,
+    &command_doctor,
+    &command_completion,
+    &command_manual,
+    NULL,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0] - 1)
 

@@ -152,12 +152,13 @@ static bool has_room(const char *picture) {
 
 static void new_picture(struct screen *screen, uint64_t step) {
     char *picture = draw(screen);
-    screen->pictured = step;
     let_go(screen);
     if (!screen->live && picture != NULL) {
         fputs(picture, stdout);
+        screen->pictured = step;
     } else if (screen->live && has_room(picture)) {
         screen->picture = picture;
+        screen->pictured = step;
         put_picture(screen);
         return;
     }
@@ -208,6 +209,10 @@ void screen_step(struct screen *screen, const struct kiln_step_record *record, b
     /* A line that wraps cannot be rewritten. */
     screen->progress.columns = !screen->live ? 0 : columns > 1 ? columns - 1 : 1;
     kiln_progress_line(&screen->progress, record, total, screen->line, sizeof screen->line);
+    if (record->step <= screen->last) { /* rolled back: metrics.jsonl knows what is left */
+        screen->whole = false;
+    }
+    screen->last = record->step;
     if (screen->losses != NULL && screen->whole) {
         kiln_curve_add(screen->losses, record);
     }

@@ -33,6 +33,7 @@ struct screen {
     double drawn_at;           /* when, seconds of the monotonic clock */
     struct kiln_curve *losses; /* NULL: none are drawn */
     bool whole;                /* has all steps of the run so far */
+    uint64_t last;             /* the step that was told last */
     uint64_t pictured;         /* the step after which the curve was drawn last */
     char *picture;             /* it, where it stands above the line; NULL */
     size_t rows, columns;      /* of the picture; of the terminal it was drawn on */

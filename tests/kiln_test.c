@@ -14,6 +14,7 @@
 #include <ftw.h>
 #include <glob.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +38,11 @@ static struct word {
     char skipped[512];
 } * word;
 
-/* Folder of this run; in it "work", the folder of the running test, and "output" of a script. */
+/* How many run at once; each may take so many times as long as by itself. */
+static size_t jobs = 1;
+
+/* Folder of this run, or of a place in it (several at once); in it "work", the folder of the
+ * running test, and "output" of a script. */
 static char run_folder[PATH_MAX - 64];
 static const struct kiln_test *running;
 
@@ -201,6 +206,20 @@ static void run_script(void) {
     }
 }
 
+/* Has it a line "# alone: why" among its first? */
+static bool script_is_alone(const char *path) {
+    FILE *file = fopen(path, "rb");
+    char line[256];
+    bool alone = false;
+    for (int i = 0; file != NULL && i < 8 && fgets(line, sizeof line, file) != NULL; i++) {
+        alone = alone || strncmp(line, "# alone:", 8) == 0;
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return alone;
+}
+
 static void register_scripts(void) {
     glob_t found;
     if (glob("tests/cli/*.sh", 0, NULL, &found) != 0) {
@@ -217,6 +236,7 @@ static void register_scripts(void) {
         test->file = path;
         test->body = run_script;
         test->limit_s = SCRIPT_LIMIT_S;
+        test->alone = script_is_alone(path);
         kiln_test_register(test);
     }
     globfree(&found);
@@ -258,7 +278,7 @@ static enum outcome run_test(const struct kiln_test *test, const char *name) {
 
     Suite *suite = suite_create(name);
     TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, test->limit_s);
+    tcase_set_timeout(tcase, test->limit_s * (double)(test->alone ? 1 : jobs));
     const TTest body = {test->name, run_body, test->file, test->line};
     _tcase_add_test(tcase, &body, 0, 0, 0, 1);
     suite_add_tcase(suite, tcase);
@@ -299,6 +319,9 @@ static enum outcome run_test(const struct kiln_test *test, const char *name) {
 
 /* Is a test of this name wanted by the arguments, or by KILN_TEST where there are none? */
 static bool is_wanted(const char *name, int argc, char **argv) {
+    if (strstr(name, "harness: sample_") != NULL && getenv("KILN_HARNESS") == NULL) {
+        return false; /* they fail, for tests/cli/harness.sh to see how */
+    }
     if (argc < 2) {
         const char *part = getenv("KILN_TEST");
         return part == NULL || strstr(name, part) != NULL;
@@ -319,6 +342,10 @@ static bool set_environment(void) {
         return false;
     }
     setenv("ROOT", root, 1);
+    char self[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[length > 0 ? length : 0] = '\0';
+    setenv("KILN_TESTS", self, 1);
     setenv("KILN_DATA", joined(root, "../shared/data"), 0);
     setenv("KILN_REFERENCE", joined(root, "../shared/reference"), 0);
     const char *parent = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
@@ -330,6 +357,176 @@ static bool set_environment(void) {
     return true;
 }
 
+/* ---- several at once ------------------------------------------------------------------------ */
+
+/* A test that is wanted; what it says is kept until those before it have spoken. */
+struct job {
+    const struct kiln_test *test;
+    char *name;
+    FILE *said;
+    pid_t pid; /* 0: not begun */
+    size_t place;
+    bool done;
+    enum outcome outcome;
+};
+
+/* Processes under way, for the handler of signals. */
+enum { MOST_JOBS = 64 };
+static volatile pid_t under_way[MOST_JOBS];
+
+static void pass_on(int signal_number) {
+    for (size_t i = 0; i < MOST_JOBS; i++) {
+        if (under_way[i] > 0) {
+            kill(under_way[i], signal_number);
+        }
+    }
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+/* In a process of its own, with a folder of its own; everything it prints goes into a file. */
+static void begin_job(struct job *job, size_t place) {
+    char folder[sizeof run_folder];
+    snprintf(folder, sizeof folder, "%.*s/%zu", (int)sizeof folder - 24, run_folder, place);
+    job->said = tmpfile();
+    job->place = place;
+    if (job->said == NULL || (mkdir(folder, 0700) != 0 && errno != EEXIST)) {
+        perror("a place for a test");
+        exit(EXIT_FAILURE);
+    }
+    fflush(NULL);
+    job->pid = fork();
+    if (job->pid < 0) {
+        perror("a process for a test");
+        exit(EXIT_FAILURE);
+    }
+    if (job->pid == 0) {
+        setpgid(0, 0); /* Check signals its whole group when it is stopped: that is the job's own */
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        snprintf(run_folder, sizeof run_folder, "%s", folder);
+        word = mmap(NULL, sizeof(*word), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (word == MAP_FAILED || dup2(fileno(job->said), 1) < 0 || dup2(1, 2) < 0) {
+            _exit(FAILED);
+        }
+        const enum outcome outcome = run_test(job->test, job->name);
+        fflush(NULL);
+        _exit((int)outcome);
+    }
+    setpgid(job->pid, job->pid); /* whoever comes first */
+    under_way[place] = job->pid;
+}
+
+/* Wait until one ends. */
+static void end_job(struct job *all, size_t n) {
+    int status = 0;
+    const pid_t pid = wait(&status);
+    for (size_t i = 0; i < n; i++) {
+        if (pid > 0 && all[i].pid == pid && !all[i].done) {
+            const bool told = WIFEXITED(status) && WEXITSTATUS(status) <= SKIPPED;
+            all[i].done = true;
+            all[i].outcome = told ? (enum outcome)WEXITSTATUS(status) : FAILED;
+            under_way[all[i].place] = 0;
+            if (!told) {
+                fprintf(all[i].said, "FAIL  %s\n      its runner died\n", all[i].name);
+            }
+        }
+    }
+}
+
+static void show_job(struct job *job) {
+    char text[4096];
+    size_t n;
+    rewind(job->said);
+    while ((n = fread(text, 1, sizeof text, job->said)) > 0) {
+        fwrite(text, 1, n, stdout);
+    }
+    fflush(stdout);
+    fclose(job->said);
+}
+
+static void run_at_once(struct job *all, size_t n, size_t count[3]) {
+    size_t next = 0, running_now = 0, shown = 0;
+    signal(SIGINT, pass_on);
+    signal(SIGTERM, pass_on);
+    while (shown < n) {
+        while (running_now < jobs && next < n) {
+            size_t place = 0;
+            while (under_way[place] > 0) {
+                place++;
+            }
+            begin_job(&all[next++], place);
+            running_now++;
+        }
+        end_job(all, next);
+        running_now--;
+        while (shown < n && all[shown].done) {
+            count[all[shown].outcome]++;
+            show_job(&all[shown++]);
+        }
+    }
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+}
+
+/* ---- the program ---------------------------------------------------------------------------- */
+
+/* "-j N" in front, or the environment. Returns how many arguments that were. */
+static int read_jobs(int argc, char **argv) {
+    const bool given = argc > 2 && strcmp(argv[1], "-j") == 0;
+    const char *text = given ? argv[2] : getenv("KILN_TEST_JOBS");
+    const char *fork_mode = getenv("CK_FORK");
+    const unsigned long n = text != NULL ? strtoul(text, NULL, 10) : 1;
+    jobs = n < 1 ? 1 : n > MOST_JOBS ? MOST_JOBS : (size_t)n;
+    if (fork_mode != NULL && strcmp(fork_mode, "no") == 0) {
+        jobs = 1;
+    }
+    return given ? 2 : 0;
+}
+
+/* Those that are wanted, in order; alone: those that want the machine for themselves. */
+static size_t collect(struct job *out, bool alone, int argc, char **argv) {
+    size_t n = 0;
+    for (const struct kiln_test *test = first_test; test != NULL; test = test->next) {
+        char name[PATH_MAX];
+        full_name(test, name, sizeof(name));
+        if ((jobs > 1 ? test->alone == alone : !alone) && is_wanted(name, argc, argv)) {
+            out[n++] = (struct job){.test = test, .name = strdup(name)};
+        }
+    }
+    return n;
+}
+
+static void list_all(void) {
+    for (const struct kiln_test *test = first_test; test != NULL; test = test->next) {
+        char name[PATH_MAX];
+        full_name(test, name, sizeof(name));
+        puts(name);
+    }
+}
+
+static void run_all(int argc, char **argv, size_t count[3]) {
+    size_t most = 0;
+    for (const struct kiln_test *test = first_test; test != NULL; test = test->next) {
+        most++;
+    }
+    struct job *all = calloc(most + 1, sizeof *all);
+    for (int alone = 0; all != NULL && alone <= 1; alone++) {
+        const size_t n = collect(all, alone == 1, argc, argv);
+        if (jobs > 1 && alone == 0) {
+            run_at_once(all, n, count);
+        } else {
+            for (size_t i = 0; i < n; i++) {
+                count[run_test(all[i].test, all[i].name)]++;
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            free(all[i].name);
+        }
+    }
+    free(all);
+}
+
 int main(int argc, char **argv) {
     const bool list = argc == 2 && strcmp(argv[1], "--list") == 0;
     word = mmap(NULL, sizeof(*word), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -338,14 +535,11 @@ int main(int argc, char **argv) {
     }
     register_scripts();
     size_t count[3] = {0};
-    for (const struct kiln_test *test = first_test; test != NULL; test = test->next) {
-        char name[PATH_MAX];
-        full_name(test, name, sizeof(name));
-        if (list) {
-            puts(name);
-        } else if (is_wanted(name, argc, argv)) {
-            count[run_test(test, name)]++;
-        }
+    if (list) {
+        list_all();
+    } else {
+        const int read = read_jobs(argc, argv);
+        run_all(argc - read, argv + read, count);
     }
     remove_tree(run_folder);
     if (list) {

@@ -10,8 +10,12 @@
  * own with a time limit; a crash, a leak found by a sanitizer or a time-out fails that test only.
  * Checks end the test at the first failure; call them on the test's own thread.
  *
- * kiln-tests [part of a name]... runs the tests whose name holds one of the parts, as does
- * KILN_TEST=part; --list names them. To debug one: CK_FORK=no gdb --args kiln-tests NAME.
+ * kiln-tests [-j N] [part of a name]... runs the tests whose name holds one of the parts, as does
+ * KILN_TEST=part; --list names them. N of them run at once (or KILN_TEST_JOBS; 1): each has a
+ * folder of its own and N times its limit, and says what it has to say when those before it have.
+ * Tests that measure time or want the machine for themselves are written with TEST_ALONE (a shell
+ * test: a line "# alone: why" near its top) and run one by one behind the others. To debug one:
+ * CK_FORK=no gdb --args kiln-tests NAME.
  */
 #ifndef KILN_TEST_H
 #define KILN_TEST_H
@@ -22,8 +26,10 @@
 #include "kiln/status.h"
 
 /* A test of at most 60 seconds (ten times that under a sanitizer), or of `seconds`. */
-#define TEST(title) TEST_WITHIN(title, 60)
-#define TEST_WITHIN(title, seconds)                                     \
+#define TEST(title)                 TEST_WITHIN(title, 60)
+#define TEST_WITHIN(title, seconds) KILN_TEST_ENTRY(title, seconds, false)
+#define TEST_ALONE(title)           KILN_TEST_ENTRY(title, 60, true)
+#define KILN_TEST_ENTRY(title, seconds, by_itself)                      \
     static void kiln_body_##title(void);                                \
     static struct kiln_test kiln_entry_##title = {                      \
         .name = #title,                                                 \
@@ -31,6 +37,7 @@
         .line = __LINE__,                                               \
         .body = kiln_body_##title,                                      \
         .limit_s = (seconds),                                           \
+        .alone = (by_itself),                                           \
     };                                                                  \
     __attribute__((constructor)) static void kiln_enter_##title(void) { \
         kiln_test_register(&kiln_entry_##title);                        \
@@ -103,6 +110,7 @@ struct kiln_test {
     int line;
     void (*body)(void);
     double limit_s;
+    bool alone;
     struct kiln_test *next;
 };
 void kiln_test_register(struct kiln_test *test);

@@ -2,6 +2,7 @@
  *
  * test_harness.c: what every other test relies on: folders that are fresh, paths that are found.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,3 +29,21 @@ TEST(data_is_found_or_the_test_is_skipped) {
     CHECK(access(test_data("README.md"), R_OK) == 0);
     CHECK(access(test_reference("tiny-mha"), R_OK) == 0);
 }
+
+/* For tests/cli/harness.sh alone: in this order they end in another one. */
+static void end_after_ms(unsigned ms) {
+    printf("said after %u ms\n", ms);
+    leave_a_file_behind();
+    usleep(ms * 1000);
+}
+TEST(sample_late) { end_after_ms(600); }
+TEST(sample_early) { end_after_ms(10); }
+TEST(sample_fails) { FAIL("on purpose"); }
+TEST(sample_skips) { SKIP("on purpose"); }
+TEST(sample_crashes) { raise(SIGKILL); }
+TEST_ALONE(sample_alone) {
+    /* Nobody else is in its folder's folder: places of others are empty by now. */
+    end_after_ms(10);
+}
+TEST(sample_last) { end_after_ms(200); }
+TEST_WITHIN(sample_within_its_limit_times_the_jobs, 1) { usleep(1500000); }

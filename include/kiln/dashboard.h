@@ -26,7 +26,7 @@
  * needs Origin, Content-Type: application/json and the token in X-Kiln-Token, so that neither a
  * page nor another user of the machine can stop a run. Others of this machine may look.
  *
- * How much it takes. At most 128 connections, 64 of them listeners to events; 16 kB a listener: who
+ * How much it takes. At most 128 connections, 64 of them listeners to events; 30 kB a listener: who
  * reads too slowly misses steps, is told so, and asks for them again, thinned out. Views of runs
  * that nobody looks at are closed.
  */

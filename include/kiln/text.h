@@ -248,7 +248,7 @@ KILN_API uint32_t kiln_token_file_id(const struct kiln_token_file *file, size_t 
 KILN_API size_t kiln_token_file_documents(const struct kiln_token_file *file);
 /* Vocabulary in the header; 0 for a raw file. */
 KILN_API size_t kiln_token_file_vocab(const struct kiln_token_file *file);
-/* Bytes of text the ids came from; 0 when unknown (raw file). */
+/* Bytes of text the ids came from, of JSONL those of its documents; 0 when unknown (raw file). */
 KILN_API uint64_t kiln_token_file_text_bytes(const struct kiln_token_file *file);
 
 /* Is this a token file (magic, or named *.bin / *.u16 / *.tok)? Otherwise it is text. */
@@ -361,6 +361,9 @@ KILN_API void kiln_data_train_starts(const struct kiln_data *data, uint64_t samp
                                      uint32_t *starts);
 KILN_API void kiln_data_window_starts(const struct kiln_data *data, enum kiln_split split,
                                       size_t window, uint32_t *starts);
+/* Where sample number `sample` lies: the number of its file, and in *at the token of that file that
+ * its inputs begin with. */
+KILN_API size_t kiln_data_train_place(const struct kiln_data *data, uint64_t sample, size_t *at);
 /* How many of the same two's targets count. */
 KILN_API size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample);
 KILN_API size_t kiln_data_window_targets(const struct kiln_data *data, enum kiln_split split,

@@ -65,12 +65,10 @@ static bool at_start(const struct kiln_position *at) {
 }
 
 /* What must fit the process before the next action runs: the group; at the start of a window that
- * is compiled once, all of it, so that it is never cut in the middle. */
+ * is compiled once, all of it, so that it is never cut in the middle. `group`: what that lacks. */
 static size_t needed(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
-                     const struct kiln_position *at) {
-    return plan->one_batch && at_start(at)
-               ? missing_at_start(plan, p, at->evaluate)
-               : missing(plan, p, &plan->groups.at[at->group], at->evaluate);
+                     const struct kiln_position *at, size_t group) {
+    return plan->one_batch && at_start(at) ? missing_at_start(plan, p, at->evaluate) : group;
 }
 
 static size_t left(const struct kiln_schedule_plan *plan, const struct kiln_process *p) {
@@ -159,7 +157,7 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
     }
     a.group = plan->groups.at[at->group];
     a.kernels = missing(plan, p, &a.group, at->evaluate);
-    const size_t all = needed(plan, p, at);
+    const size_t all = needed(plan, p, at, a.kernels);
     if (leaves(plan, p, at)) {
         a.what = KILN_RESTART;
         a.kernels = all;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * simulate.c: windows through processes in virtual time, action by action, until they repeat.
+ * simulate.c: windows through processes in virtual time, action by action (repeat.c: until they
+ * repeat).
  */
 #include <string.h>
 
 #include "base/mem.h"
-#include "plan/plan.h"
+#include "plan/simulate.h"
 
 /* Programs that a layer evaluates for a sequence where weights are inputs. */
 enum { DYNAMIC_FORWARD = 3, DYNAMIC_BACKWARD = 7 };
@@ -78,18 +79,6 @@ struct kiln_rates kiln_plan_rates(const struct kiln_plan *plan) {
     }
     return r;
 }
-
-struct simulation {
-    struct kiln_plan *plan;
-    struct kiln_timeline time;
-    struct kiln_process process;
-    struct kiln_process scratch; /* of what is to come */
-    unsigned char *before;       /* [L] has, before an action */
-    struct kiln_cost sum;
-    struct kiln_trace *trace; /* NULL: not written */
-    bool ready;  /* what is compiled next this process compiles since it was a successor ... */
-    double from; /* ... which began then */
-};
 
 /* What a kernel's compile waits for, beside the compiler: at the start of a window of EXACT for the
  * update of its layer, else for whoever wants it. A successor has not waited for that. */
@@ -299,7 +288,7 @@ static void act(struct simulation *s, struct kiln_position *at, const struct kil
     }
 }
 
-static void window(struct simulation *s) {
+void kiln_simulate_window(struct simulation *s) {
     const struct kiln_schedule_plan *plan = &s->plan->schedule;
     struct kiln_position at = {
         .micro_batches = s->plan->accum, .next = true, .evaluate = s->plan->request->forward_only};
@@ -316,102 +305,6 @@ static void window(struct simulation *s) {
     }
 }
 
-/* Where a window began: equal places, equal windows. */
-struct place {
-    size_t at;      /* see place_of */
-    size_t windows; /* before it, counted from 1 */
-    size_t times;
-    struct kiln_cost sum;
-};
-
-/* So far, in the order of their first windows. */
-struct places {
-    struct place *list;
-    size_t n, room;
-};
-
-static struct kiln_cost sums(const struct simulation *s) {
-    struct kiln_cost sum = s->sum;
-    sum.compile_s = s->time.compile;
-    sum.compute_s = s->time.compute;
-    sum.update_s = s->time.update;
-    sum.stall_s = s->time.stall;
-    sum.restart_s = s->time.restart;
-    return sum;
-}
-
-static struct kiln_cost mean(const struct kiln_cost *a, const struct kiln_cost *b, double n) {
-    return (struct kiln_cost){.compiles = (b->compiles - a->compiles) / n,
-                              .restarts = (b->restarts - a->restarts) / n,
-                              .compile_s = (b->compile_s - a->compile_s) / n,
-                              .compute_s = (b->compute_s - a->compute_s) / n,
-                              .update_s = (b->update_s - a->update_s) / n,
-                              .stall_s = (b->stall_s - a->stall_s) / n,
-                              .restart_s = (b->restart_s - a->restart_s) / n,
-                              .written = (b->written - a->written) / n,
-                              .read = (b->read - a->read) / n};
-}
-
-/* What a process has done and holds when a window begins. */
-static size_t place_of(const struct simulation *s) {
-    const struct kiln_process *p = &s->process;
-    const bool limited = s->plan->schedule.limits.compile != SIZE_MAX;
-    const size_t compiled = limited ? p->compiled : p->compiled > 0;
-    return 4 * compiled + 2 * (size_t)p->shared + (p->has[0] != 0);
-}
-
-/* The one that is equal, or a new one; NULL: no memory. Budgets may be large and processes long,
- * but within a process only the last place can come again. */
-static struct place *find(struct places *all, size_t at, bool fresh) {
-    for (size_t i = fresh || all->n == 0 ? 0 : all->n - 1; i < all->n; i++) {
-        if (all->list[i].at == at) {
-            return &all->list[i];
-        }
-    }
-    if (all->n == all->room) {
-        const size_t room = 2 * all->room + 16;
-        struct place *more = kiln_alloc(room, sizeof *more);
-        if (more == NULL) {
-            return NULL;
-        }
-        if (all->n > 0) {
-            memcpy(more, all->list, all->n * sizeof *more);
-        }
-        kiln_free(all->list);
-        all->list = more;
-        all->room = room;
-    }
-    all->list[all->n] = (struct place){.at = at};
-    return &all->list[all->n++];
-}
-
-/* Windows until one begins where another did; false: no memory. */
-static bool repeat(struct simulation *s, struct places *all) {
-    /* A successor that the window before has started is not seen in the place: once more around. */
-    const size_t rounds = s->plan->schedule.relay ? 2 : 1;
-    double restarts = 0;
-    for (size_t windows = 1;; windows++) {
-        struct place *place = find(all, place_of(s), s->sum.restarts > restarts || rounds > 1);
-        restarts = s->sum.restarts;
-        const struct kiln_cost sum = sums(s);
-        if (place == NULL) {
-            return false;
-        }
-        if (place->times == rounds) {
-            const size_t forward = s->plan->cost.peak_forward;
-            const size_t backward = s->plan->cost.peak_backward;
-            s->plan->cost = mean(&place->sum, &sum, (double)(windows - place->windows));
-            s->plan->cost.peak_forward = forward;
-            s->plan->cost.peak_backward = backward;
-            return true;
-        }
-        place->windows = windows;
-        place->times++;
-        place->sum = sum;
-        window(s);
-    }
-}
-
 /* The window that is told. Of DELAYED one that compiles the next set, if there is one: all but the
  * last of a process do. */
 static void trace_window(struct simulation *s, struct kiln_trace *trace) {
@@ -420,7 +313,7 @@ static void trace_window(struct simulation *s, struct kiln_trace *trace) {
     for (size_t tries = 0; !told && tries < 2; tries++) {
         told = s->plan->schedule.overlap != KILN_OVERLAP_DELAYED || !s->plan->two_sets;
         trace->n = 0;
-        window(s);
+        kiln_simulate_window(s);
         for (size_t i = 0; i < trace->n; i++) {
             told |= trace->at[i].what == KILN_COMPILE_NEXT;
         }
@@ -439,9 +332,8 @@ enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_ra
         .plan = plan,
         .time = {
             .rates = rates, .layers = layers, .waits = plan->schedule.overlap == KILN_OVERLAP_OFF}};
-    struct places places = {.n = 0};
     double *times = kiln_alloc(3 * layers + 1, sizeof *times);
-    unsigned char *has = kiln_alloc(3 * layers, 1);
+    unsigned char *has = kiln_alloc(4 * layers, 1);
     bool room = times != NULL && has != NULL;
     plan->cost = (struct kiln_cost){0};
     if (room) {
@@ -451,10 +343,10 @@ enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_ra
         s.process.has = has;
         s.scratch.has = has + layers;
         s.before = has + 2 * layers;
-        room = repeat(&s, &places);
+        s.began = has + 3 * layers;
+        room = kiln_simulate_repeat(&s);
         trace_window(&s, room ? trace : NULL);
     }
-    kiln_free(places.list);
     kiln_free(times);
     kiln_free(has);
     KILN_REQUIRE(room, err, KILN_ENOMEM, "planning %zu layers: out of memory", layers);

@@ -150,6 +150,15 @@ static double median_step(const struct kiln_view *view, size_t first) {
     return ms[n / 2] * 1e-3;
 }
 
+/* "12.5 ms", "3.2 s", "2 min". */
+static const char *step_text(double seconds, char buffer[32]) {
+    if (seconds >= 1) {
+        return kiln_human_time(seconds, buffer, 32);
+    }
+    snprintf(buffer, 32, "%.3g ms", seconds * 1e3);
+    return buffer;
+}
+
 static void check_pace(struct doctor *d, const struct kiln_view *view) {
     const size_t n = kiln_view_steps(view);
     struct kiln_memory memory;
@@ -160,25 +169,25 @@ static void check_pace(struct doctor *d, const struct kiln_view *view) {
     if (!isfinite(now)) {
         return;
     }
-    kiln_human_time(now, a, sizeof a);
+    step_text(now, a);
     if (!planned) {
         kiln_doctor_found(d, KILN_DOCTOR_FINE, "steps", "%s each; the run has no plan to compare",
                           a);
     } else if (now > 1.4 * plan.step) {
         kiln_doctor_found(d, KILN_DOCTOR_SLOW, "steps", "%s each; planned were %s", a,
-                          kiln_human_time(plan.step, b, sizeof b));
+                          step_text(plan.step, b));
         kiln_doctor_cost(d, "%.1f times the time", now / plan.step);
         kiln_doctor_advice(d,
                            "the machine is slower than when the run was planned: see load, quota, "
                            "frequency and heat above");
     } else {
         kiln_doctor_found(d, KILN_DOCTOR_FINE, "steps", "%s each; planned were %s", a,
-                          kiln_human_time(plan.step, b, sizeof b));
+                          step_text(plan.step, b));
     }
     const double first = n >= 96 ? median_step(view, 16) : (double)NAN; /* behind its beginning */
     if (isfinite(first) && now > 1.3 * first) {
         kiln_doctor_found(d, KILN_DOCTOR_SLOW, "pace", "a step takes %s now, at first it was %s", a,
-                          kiln_human_time(first, b, sizeof b));
+                          step_text(first, b));
         kiln_doctor_cost(d, "%.1f times the time", now / first);
         kiln_doctor_advice(d,
                            "something came in between: other load, heat, swap, a disk that fills");

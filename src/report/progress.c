@@ -107,11 +107,13 @@ static bool is_better(struct kiln_progress *progress, const struct kiln_step_rec
     return better;
 }
 
-/* What a line has room for is decided by worth: the least is left out first. */
+/* What a line has room for is decided by worth: the least is left out first, or made shorter. */
 enum { MOST_FIELDS = 16, ALWAYS = 100, ESCAPE = 16 };
 struct field {
     char text[64];
     int worth;
+    char brief[32];     /* what it says in less room, "" for nothing less ... */
+    int spared;         /* ... and what the rest of it is worth */
     const char *colour; /* an escape sequence, or NULL */
 };
 struct fields {
@@ -127,8 +129,18 @@ static struct field *add(struct fields *fields, int worth, const char *fmt, ...)
     vsnprintf(field->text, sizeof field->text, fmt, args);
     va_end(args);
     field->worth = worth;
+    field->brief[0] = '\0';
     field->colour = NULL;
     return field;
+}
+
+static void may_be(struct field *field, int spared, const char *fmt, ...) KILN_PRINTF(3, 4);
+static void may_be(struct field *field, int spared, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(field->brief, sizeof field->brief, fmt, args);
+    va_end(args);
+    field->spared = spared;
 }
 
 static int digits_of(uint64_t n) { return snprintf(NULL, 0, "%" PRIu64, n); }
@@ -140,7 +152,9 @@ static void add_losses(struct fields *fields, const struct kiln_progress *progre
     if (isnan(record->val_loss)) {
         return;
     }
-    add(fields, 95, "held-out %.4f", record->val_loss)->colour = better ? KILN_GREEN : NULL;
+    struct field *held_out = add(fields, 95, "held-out %.4f", record->val_loss);
+    held_out->colour = better ? KILN_GREEN : NULL;
+    may_be(held_out, 92, "val %.4f", record->val_loss);
     if (record->val_generation >= 0) {
         add(fields, 35, "(of step %" PRId64 ")", record->val_generation);
     }
@@ -149,7 +163,8 @@ static void add_losses(struct fields *fields, const struct kiln_progress *progre
 static void add_all(struct fields *fields, const struct kiln_progress *progress,
                     const struct kiln_step_record *record, uint64_t total, bool better) {
     char buffer[40];
-    add(fields, ALWAYS, "step %*" PRIu64 "/%" PRIu64, digits_of(total), record->step, total);
+    may_be(add(fields, ALWAYS, "step %*" PRIu64 "/%" PRIu64, digits_of(total), record->step, total),
+           94, "%" PRIu64 "/%" PRIu64, record->step, total);
     if (total > 0) {
         const double share = (double)record->step / (double)total;
         add(fields, 70, "%3.0f %%", floor(100 * (share < 1 ? share : 1)));
@@ -168,7 +183,9 @@ static void add_all(struct fields *fields, const struct kiln_progress *progress,
     }
     add(fields, 15, "%s", kiln_human_bytes((double)record->peak_bytes, buffer, sizeof buffer));
     if (record->skipped) {
-        add(fields, 90, "skipped: the gradient overflowed")->colour = KILN_YELLOW;
+        struct field *skipped = add(fields, 90, "skipped: the gradient overflowed");
+        skipped->colour = KILN_YELLOW;
+        may_be(skipped, 85, "skipped");
     }
 }
 
@@ -185,18 +202,26 @@ static size_t width(const struct fields *fields) {
     return columns;
 }
 
+static int worth_of(const struct field *field) {
+    return field->brief[0] != '\0' ? field->spared : field->worth;
+}
+
 static void leave_out(struct fields *fields, size_t columns) {
     while (width(fields) > columns) {
-        size_t least = 0;
+        size_t at = 0;
         for (size_t i = 1; i < fields->n; i++) {
-            least = fields->list[i].worth < fields->list[least].worth ? i : least;
+            at = worth_of(&fields->list[i]) < worth_of(&fields->list[at]) ? i : at;
         }
-        if (fields->list[least].worth == ALWAYS) {
+        struct field *least = &fields->list[at];
+        if (least->brief[0] != '\0') {
+            snprintf(least->text, sizeof least->text, "%s", least->brief);
+            least->brief[0] = '\0';
+        } else if (least->worth == ALWAYS) {
             return;
+        } else {
+            memmove(least, least + 1, (fields->n - at - 1) * sizeof *least);
+            fields->n--;
         }
-        memmove(&fields->list[least], &fields->list[least + 1],
-                (fields->n - least - 1) * sizeof fields->list[0]);
-        fields->n--;
     }
 }
 

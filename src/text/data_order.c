@@ -291,3 +291,12 @@ void kiln_data_train_starts(const struct kiln_data *data, uint64_t sample, uint3
 size_t kiln_data_train_targets(const struct kiln_data *data, uint64_t sample) {
     return count_targets(data, train_window(data, sample));
 }
+size_t kiln_data_train_place(const struct kiln_data *data, uint64_t sample, size_t *at) {
+    const struct window w = train_window(data, sample);
+    size_t i = 0;
+    while (data->parts[i].file != w.file) {
+        i++;
+    }
+    *at = w.at;
+    return i;
+}

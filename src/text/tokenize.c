@@ -39,6 +39,7 @@ struct job {
     struct bits bits[BITMAPS];
     bool chat; /* some came: there are bitmaps */
     uint64_t answers, prompts;
+    uint64_t bytes; /* of text in the documents, without the markup of JSONL */
     struct kiln_token_header header;
 };
 
@@ -188,6 +189,7 @@ static enum kiln_status write_documents(struct job *job, struct kiln_err *err) {
         if (!more) {
             break;
         }
+        job->bytes += piece.size;
         KILN_TRY(piece.chat ? write_chat(job, &piece, err) : write_text(job, &piece, err));
     }
     const struct kiln_stream *stream = kiln_source_stream(job->source);
@@ -203,7 +205,9 @@ static enum kiln_status write_documents(struct job *job, struct kiln_err *err) {
         "learn; answers are messages of the role that the chat template takes for the model's, "
         "mostly \"assistant\"",
         job->text_path, (unsigned long long)report->unanswered);
-    job->header.text_size = kiln_stream_size(stream) - kiln_source_unread(job->source);
+    job->header.text_size = kiln_text_is_jsonl(job->text_path)
+                                ? job->bytes
+                                : kiln_stream_size(stream) - kiln_source_unread(job->source);
     job->header.text_crc = more ? 0 : kiln_stream_crc(stream);
     return write_ids(job, err);
 }

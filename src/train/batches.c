@@ -51,6 +51,24 @@ static const struct kiln_data *held_out(const struct kiln_trainer *t, enum kiln_
     return t->val_data ? t->val_data : t->data;
 }
 
+size_t kiln_batches_evaluated(const struct kiln_trainer *t) {
+    const size_t windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
+                                       : kiln_data_windows(t->data, KILN_VALIDATION);
+    const size_t most = (size_t)t->settings->eval_windows, batch = t->engine.plan.shape.batch;
+    const size_t wanted = windows < most ? windows : most;
+    return wanted == 0 ? 0 : wanted < batch ? 1 : wanted / batch;
+}
+
+/* Evaluations read windows from all over what is held out: its beginning may go on with what was
+ * trained on, and its end be of another kind. */
+static size_t held_out_window(const struct kiln_trainer *t, size_t i) {
+    enum kiln_split split;
+    const struct kiln_data *data = held_out(t, &split);
+    const size_t windows = kiln_data_windows(data, split);
+    const size_t read = kiln_batches_evaluated(t) * t->engine.plan.shape.batch;
+    return read > windows ? i % windows : i * windows / read;
+}
+
 void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                            uint32_t *starts) {
     const struct kiln_trainer *t = context;
@@ -58,7 +76,7 @@ void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint
     const struct kiln_data *data = held_out(t, &split);
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     for (size_t b = 0; b < shape->batch; b++) {
-        const size_t window = (index * shape->batch + b) % kiln_data_windows(data, split);
+        const size_t window = held_out_window(t, index * shape->batch + b);
         kiln_data_window(data, split, window, tokens + b * shape->seq, targets + b * shape->seq);
         if (starts) {
             kiln_data_window_starts(data, split, window, starts + b * shape->seq);
@@ -71,15 +89,7 @@ double kiln_batches_held_out_targets(const struct kiln_trainer *t, size_t window
     const struct kiln_data *data = held_out(t, &split);
     uint64_t n = 0;
     for (size_t w = 0; w < windows; w++) {
-        n += kiln_data_window_targets(data, split, w % kiln_data_windows(data, split));
+        n += kiln_data_window_targets(data, split, held_out_window(t, w));
     }
     return (double)n;
-}
-
-size_t kiln_batches_evaluated(const struct kiln_trainer *t) {
-    const size_t windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
-                                       : kiln_data_windows(t->data, KILN_VALIDATION);
-    const size_t most = (size_t)t->settings->eval_windows, batch = t->engine.plan.shape.batch;
-    const size_t wanted = windows < most ? windows : most;
-    return wanted == 0 ? 0 : wanted < batch ? 1 : wanted / batch;
 }

@@ -1,35 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * replay.c: train a part of a run again and compare its bits.
- *
- * The replay is a run of its own in a temporary folder: state.kiln restored from a checkpoint, the
- * settings the checkpoint holds, links to the tokens, the lines of metrics.jsonl up to there. It is
- * resumed like any run, so what is verified is what `train --resume` does. The length of the run
- * shapes its learning rates and stays what it was; the replay is stopped where there is nothing
- * more to compare with.
+ * replay.c: train a part of a run again (again.h) and compare its bits.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
-#include "base/leftovers.h"
 #include "base/machine.h"
 #include "base/mem.h"
-#include "kiln/train.h"
 #include "kiln/verify.h"
-#include "state/checkpoint.h"
 #include "state/inspect.h"
-#include "train/data_source.h"
-#include "train/rollback.h"
-#include "train/run_json.h"
+#include "train/again.h"
 
 enum { PATH_ROOM = 4400, MOST_LINES = 10 };
 
@@ -44,9 +29,8 @@ struct replay {
     const struct kiln_replay_options *options;
     struct kiln_replay_result *result;
     size_t room; /* of result->checks */
-    char checkpoints[PATH_ROOM], folder[PATH_ROOM], from[PATH_ROOM];
-    struct kiln_checkpoint_info start;
-    uint64_t sample;        /* where the data goes on there: the run may have come back later */
+    char checkpoints[PATH_ROOM], from[PATH_ROOM];
+    struct kiln_again again;
     struct target *targets; /* ascending by step */
     size_t n_targets;
     volatile sig_atomic_t stop; /* read by the training thread, set by our observer on it */
@@ -137,7 +121,7 @@ static enum kiln_status take_checkpoint(struct replay *r, uint64_t step, struct 
     }
     if (!r->from[0] && (from == KILN_UNSET || from == step)) {
         snprintf(r->from, sizeof r->from, "%s", path);
-        r->start = info;
+        r->again.start = info;
         return KILN_OK;
     }
     const uint32_t crc[3] = {info.weights_crc, info.crc[KILN_CHECKPOINT_MOMENT1],
@@ -185,7 +169,7 @@ static enum kiln_status take_state(struct replay *r, struct kiln_err *err) {
     KILN_TRY(kiln_state_sums(path, &cursor, crc, err));
     kiln_boot_id(boot);
     const bool trusted = cursor.clean || memcmp(boot, cursor.boot_id, sizeof boot) == 0;
-    if (!trusted || cursor.phase == KILN_PHASE_UPDATE || cursor.step < r->start.cursor.step) {
+    if (!trusted || cursor.phase == KILN_PHASE_UPDATE || cursor.step < r->again.start.cursor.step) {
         return KILN_OK;
     }
     return add_target(r, cursor.step, "state.kiln", crc, err);
@@ -193,7 +177,7 @@ static enum kiln_status take_state(struct replay *r, struct kiln_err *err) {
 
 /* Where to stop: at the last target, or after as many steps as are asked for. */
 static enum kiln_status choose_end(struct replay *r, struct kiln_err *err) {
-    const uint64_t from = r->start.cursor.step;
+    const uint64_t from = r->again.start.cursor.step;
     uint64_t to = from;
     for (size_t i = 0; i < r->n_targets; i++) {
         to = r->targets[i].step > to ? r->targets[i].step : to;
@@ -210,213 +194,6 @@ static enum kiln_status choose_end(struct replay *r, struct kiln_err *err) {
     return KILN_OK;
 }
 
-/* ---- the temporary run ---------------------------------------------------------------------- */
-
-/* In the run's folder, where there was room for a state before, or in TMPDIR. */
-static enum kiln_status make_folder(struct replay *r, struct kiln_err *err) {
-    char stem[PATH_ROOM - 32];
-    snprintf(stem, sizeof stem, "%s/verify.tmp-", r->options->run);
-    kiln_leftovers_remove(stem);
-    snprintf(r->folder, sizeof r->folder, "%s%ld", stem, (long)getpid());
-    if (mkdir(r->folder, 0700) == 0) {
-        return KILN_OK;
-    }
-    const char *other = getenv("TMPDIR");
-    snprintf(stem, sizeof stem, "%s/kiln-verify.tmp-", other && *other ? other : "/tmp");
-    kiln_leftovers_remove(stem);
-    snprintf(r->folder, sizeof r->folder, "%s%ld", stem, (long)getpid());
-    if (mkdir(r->folder, 0700) != 0) {
-        const int why = errno;
-        r->folder[0] = '\0';
-        return KILN_FAIL(err, KILN_EIO, "verify: cannot make a folder in %s, nor %s%ld: %s",
-                         r->options->run, stem, (long)getpid(), strerror(why));
-    }
-    return KILN_OK;
-}
-
-/* Link to a file of the run, when it has it. */
-static enum kiln_status link_file(const struct replay *r, const char *name, struct kiln_err *err) {
-    char from[PATH_ROOM], to[PATH_ROOM + 32];
-    snprintf(from, sizeof from, "%s/%s", r->options->run, name);
-    snprintf(to, sizeof to, "%s/%s", r->folder, name);
-    char *whole = realpath(from, NULL);
-    if (!whole && errno == ENOENT) {
-        return KILN_OK;
-    }
-    const bool linked = whole && symlink(whole, to) == 0;
-    const int why = errno;
-    free(whole);
-    KILN_REQUIRE(linked, err, KILN_EIO, "verify: cannot link %s to %s: %s", to, from,
-                 strerror(why));
-    return KILN_OK;
-}
-
-/* At most `size` bytes of FROM/name. */
-static enum kiln_status copy_file(const struct replay *r, const char *from, const char *name,
-                                  uint64_t most, struct kiln_err *err) {
-    char path[PATH_ROOM + 32], *text;
-    size_t size;
-    snprintf(path, sizeof path, "%s/%s", from, name);
-    KILN_TRY(kiln_read_file(path, &text, &size, err));
-    snprintf(path, sizeof path, "%s/%s", r->folder, name);
-    const enum kiln_status status = kiln_write_file(path, text, size < most ? size : most, err);
-    kiln_free(text);
-    return status;
-}
-
-static enum kiln_status restore_state(const struct replay *r, struct kiln_err *err) {
-    char path[PATH_ROOM + 32];
-    struct kiln_table *table;
-    struct kiln_state *state;
-    snprintf(path, sizeof path, "%s/state.kiln", r->folder);
-    KILN_TRY(kiln_table_create_lora(&r->start.dims, &r->start.lora, &table, err));
-    enum kiln_status status = kiln_state_create(path, table, r->start.snapshots, &state, err);
-    if (status == KILN_OK) {
-        status = kiln_checkpoint_restore(r->from, state, err);
-        struct kiln_cursor cursor = *kiln_state_cursor(state);
-        cursor.sample = r->sample;
-        kiln_state_commit(state, &cursor);
-        kiln_state_close(state);
-    }
-    kiln_table_destroy(table);
-    return status;
-}
-
-/* NAME.tok and what may stand beside it. Files between them may be missing: those were tokens. */
-static enum kiln_status link_tokens(struct replay *r, const char *name, struct kiln_err *err) {
-    char file[64];
-    snprintf(file, sizeof file, "%s.tok", name);
-    KILN_TRY(link_file(r, file, err));
-    for (int i = 2; i <= KILN_DATA_FILES; i++) {
-        snprintf(file, sizeof file, "%s-%d.tok", name, i);
-        KILN_TRY(link_file(r, file, err));
-    }
-    return KILN_OK;
-}
-
-static enum kiln_status fill_folder(struct replay *r, struct kiln_err *err) {
-    static const char *const links[] = {"tokenizer.bin", "tokenizer.json", "tokenizer_config.json",
-                                        "chat_template.jinja"};
-    char path[PATH_ROOM];
-    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
-        KILN_TRY(link_file(r, links[i], err));
-    }
-    KILN_TRY(link_tokens(r, "data", err));
-    KILN_TRY(link_tokens(r, "val", err));
-    const bool own = r->start.bytes[KILN_CHECKPOINT_SETTINGS] > 0;
-    KILN_TRY(copy_file(r, own ? r->from : r->options->run, "run.json", UINT64_MAX, err));
-    snprintf(path, sizeof path, "%s/metrics.jsonl", r->options->run);
-    if (kiln_path_exists(path)) {
-        KILN_TRY(
-            copy_file(r, r->options->run, "metrics.jsonl", r->start.cursor.metrics_bytes, err));
-    }
-    return KILN_OK;
-}
-
-/* ---- settings that changed ------------------------------------------------------------------ */
-
-/* Settings whose change leaves the bits alone, or that name files. */
-static bool matters(enum kiln_setting_id id) {
-    switch (id) {
-        case KILN_SETTING_threads:
-        case KILN_SETTING_sample_every:
-        case KILN_SETTING_save_every:
-        case KILN_SETTING_keep_checkpoints:
-        case KILN_SETTING_prompt:
-        case KILN_SETTING_data:
-        case KILN_SETTING_val:
-        case KILN_SETTING_skip_bad:
-        case KILN_SETTING_chat_template:
-        case KILN_SETTING_tokenizer:
-        case KILN_SETTING_out:
-        case KILN_SETTING_state:
-        case KILN_SETTING_sim_time:
-        case KILN_SETTING_log_every:
-        case KILN_SETTING_curve:
-        case KILN_SETTING_tensorboard:
-            return false;
-        default: /* the plan decides no bits */
-            return id < KILN_SETTING_budget || id > KILN_SETTING_restart;
-    }
-}
-
-/* What a run.json holds. */
-struct description {
-    struct kiln_settings settings;
-    struct kiln_dims dims;
-    struct kiln_profile profile;
-    struct kiln_forecast forecast;
-};
-
-static enum kiln_status describe(const char *folder, struct description *out,
-                                 struct kiln_err *err) {
-    char path[PATH_ROOM + 32];
-    snprintf(path, sizeof path, "%s/run.json", folder);
-    return kiln_run_json_read(path, &out->settings, &out->dims, &out->profile, &out->forecast, err);
-}
-
-static void note_change(struct replay *r, const struct kiln_settings *then,
-                        const struct kiln_settings *now) {
-    for (int id = 0; id < KILN_SETTING_COUNT; id++) {
-        char before[512], after[512];
-        kiln_settings_text(then, id, before, sizeof before);
-        kiln_settings_text(now, id, after, sizeof after);
-        if (matters(id) && strcmp(before, after) != 0) {
-            snprintf(r->result->note, sizeof r->result->note,
-                     "--%s was %.60s at that checkpoint and is %.60s now: what was trained after "
-                     "the change differs rightly",
-                     kiln_setting(id)->flag, before, after);
-            return;
-        }
-    }
-}
-
-/* What the run decided after the checkpoint is part of what it did: turns, for the sake of its
- * --minutes, learning rates that it was asked for, and jumps over what was read when it was rolled
- * back. Nothing can be compared behind a step at which it stopped but how it went on. */
-static enum kiln_status take_decisions(struct replay *r, struct kiln_settings *then,
-                                       const struct description *now, struct kiln_err *err) {
-    char path[PATH_ROOM + 32];
-    const struct kiln_settings *s = &now->settings;
-    const size_t known = then->n_turns;
-    if (s->n_turns > known && s->turn[known].before == then->steps) {
-        memcpy(then->turn, s->turn, sizeof then->turn);
-        then->n_turns = s->n_turns;
-        then->steps = s->steps;
-    }
-    memcpy(then->peak, s->peak, sizeof then->peak);
-    then->n_peaks = s->n_peaks;
-    memcpy(then->jump, s->jump, sizeof then->jump);
-    then->n_jumps = s->n_jumps;
-    if (strcmp(then->on_spike, "stop") == 0) {
-        then->spike_z = s->spike_z;
-        KILN_TRY(kiln_settings_set(then, KILN_SETTING_on_spike, s->on_spike, KILN_FROM_RUN, err));
-    }
-    r->sample =
-        s->n_jumps > 0 ? kiln_rollback_sample(then, r->start.cursor.step) : r->start.cursor.sample;
-    snprintf(path, sizeof path, "%s/run.json", r->folder);
-    return kiln_run_json_write(path, then, &r->start.dims, &now->profile, &now->forecast, NULL,
-                               err);
-}
-
-/* A run that was resumed with other --steps has other learning rates from there on. */
-static enum kiln_status note_changes(struct replay *r, struct kiln_err *err) {
-    struct description then, now;
-    KILN_TRY(kiln_settings_init(&then.settings, err));
-    enum kiln_status status = kiln_settings_init(&now.settings, err);
-    if (status == KILN_OK) {
-        status = describe(r->folder, &then, err);
-        status = status == KILN_OK ? describe(r->options->run, &now, err) : status;
-        status = status == KILN_OK ? take_decisions(r, &then.settings, &now, err) : status;
-        if (status == KILN_OK) {
-            note_change(r, &then.settings, &now.settings);
-        }
-        kiln_settings_free(&now.settings);
-    }
-    kiln_settings_free(&then.settings);
-    return status;
-}
-
 /* ---- training ------------------------------------------------------------------------------- */
 
 /* Compare with every target of that step. */
@@ -425,7 +202,7 @@ static void compare_at(struct replay *r, uint64_t step) {
     struct kiln_cursor cursor;
     uint32_t crc[3];
     bool summed = false;
-    snprintf(path, sizeof path, "%s/state.kiln", r->folder);
+    snprintf(path, sizeof path, "%s/state.kiln", r->again.folder);
     for (size_t i = 0; i < r->n_targets && r->failed == KILN_OK; i++) {
         if (r->targets[i].step != step) {
             continue;
@@ -451,65 +228,32 @@ static void on_step(void *context, const struct kiln_step_record *record) {
 static enum kiln_status same_numerics(const struct replay *r, const struct kiln_run *run,
                                       struct kiln_err *err) {
     const char *numerics = kiln_run_info(run)->numerics;
-    KILN_REQUIRE(strcmp(numerics, r->start.cursor.numerics) == 0, err, KILN_EUNSUPPORTED,
+    KILN_REQUIRE(strcmp(numerics, r->again.start.cursor.numerics) == 0, err, KILN_EUNSUPPORTED,
                  "verify %s: trained as %.150s, this machine computes as %.150s: bits cannot be "
                  "compared; verify on a machine like the first, with the same KILN_CPU and "
                  "KILN_GEMM",
-                 r->options->run, r->start.cursor.numerics, numerics);
+                 r->options->run, r->again.start.cursor.numerics, numerics);
     return KILN_OK;
 }
 
-static enum kiln_status train(struct replay *r, struct kiln_run *run, struct kiln_err *err) {
-    const struct kiln_observer observer = {.context = r, .on_step = on_step};
+/* Before the first step of each process. */
+static enum kiln_status begin(void *context, struct kiln_run *run, struct kiln_err *err) {
+    struct replay *r = context;
     KILN_TRY(same_numerics(r, run, err));
     compare_at(r, r->result->from);
-    if (r->failed == KILN_OK && r->result->to > r->result->from) {
-        const enum kiln_status status = kiln_run_train(run, &observer, &r->stop, err);
-        if (status != KILN_OK && (status != KILN_EINTERRUPTED || !r->stop)) {
-            return status;
-        }
-    }
+    r->stop = r->failed != KILN_OK || r->result->to == r->result->from;
+    return KILN_OK;
+}
+
+static enum kiln_status train(struct replay *r, struct kiln_err *err) {
+    const struct kiln_observer observer = {.context = r, .on_step = on_step};
+    KILN_TRY(kiln_again_train(&r->again, begin, &observer, &r->stop, err));
     if (r->failed != KILN_OK && err) {
         *err = r->err;
     }
     KILN_TRY(r->failed);
     KILN_REQUIRE(!r->given_up, err, KILN_EINTERRUPTED, "verify %s: stopped", r->options->run);
     return KILN_OK;
-}
-
-static enum kiln_status resume_and_train(struct replay *r, struct kiln_err *err) {
-    struct kiln_settings changes;
-    struct kiln_run *run = NULL;
-    char threads[24];
-    snprintf(threads, sizeof threads, "%zu", r->options->threads);
-    const enum kiln_origin flag = KILN_FROM_FLAG;
-    const bool simulated = strncmp(r->start.cursor.numerics, "sim/", 4) == 0;
-    KILN_TRY(kiln_settings_init(&changes, err));
-    enum kiln_status status = kiln_settings_set(&changes, KILN_SETTING_save_every, "0", flag, err);
-    if (status == KILN_OK) {
-        status = kiln_settings_set(&changes, KILN_SETTING_sample_every, "0", flag, err);
-    }
-    if (status == KILN_OK && r->options->threads > 0) {
-        status = kiln_settings_set(&changes, KILN_SETTING_threads, threads, flag, err);
-    }
-    /* Budgets decide no bits, and a simulator counts what this one process compiles. */
-    for (int i = 0; i < 2 && status == KILN_OK && simulated; i++) {
-        status = kiln_settings_set(
-            &changes, i == 0 ? KILN_SETTING_budget : KILN_SETTING_load_budget, "100000", flag, err);
-    }
-    if (status == KILN_OK) {
-        status = kiln_run_resume(r->folder, &changes, &run, err);
-    }
-    kiln_settings_free(&changes);
-    KILN_TRY(status);
-    status = train(r, run, err);
-    kiln_run_close(run);
-    while (status == KILN_ERESTART) { /* a budget is spent: the device is opened anew */
-        KILN_TRY(kiln_run_resume(r->folder, NULL, &run, err));
-        status = train(r, run, err);
-        kiln_run_close(run);
-    }
-    return status;
 }
 
 /* ---- metrics.jsonl -------------------------------------------------------------------------- */
@@ -578,7 +322,7 @@ static enum kiln_status compare_lines(struct replay *r, struct kiln_err *err) {
     const struct kiln_replay_result *out = r->result;
     size_t different = 0;
     enum kiln_status status = read_lines(r->options->run, &was, err);
-    status = status == KILN_OK ? read_lines(r->folder, &is, err) : status;
+    status = status == KILN_OK ? read_lines(r->again.folder, &is, err) : status;
     for (uint64_t step = out->from + 1;
          status == KILN_OK && step <= out->to && different < MOST_LINES; step++) {
         char key[32];
@@ -602,40 +346,24 @@ static enum kiln_status compare_lines(struct replay *r, struct kiln_err *err) {
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
-/* Keep the run from being trained: it would change under our eyes. -1 when it has no state. */
-static enum kiln_status lock_run(const struct replay *r, int *fd, struct kiln_err *err) {
-    char path[PATH_ROOM];
-    snprintf(path, sizeof path, "%s/state.kiln", r->options->run);
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*fd >= 0 && flock(*fd, LOCK_SH | LOCK_NB) != 0) {
-        close(*fd);
-        return KILN_FAIL(err, KILN_EBUSY,
-                         "verify %s: another process is training this run; wait or stop it",
-                         r->options->run);
-    }
-    return KILN_OK;
-}
-
 /* All that is needed of the run, into memory and the temporary folder. */
 static enum kiln_status take_all(struct replay *r, struct kiln_err *err) {
     KILN_TRY(take_checkpoints(r, err));
     KILN_TRY(take_state(r, err));
     KILN_TRY(choose_end(r, err));
-    KILN_TRY(make_folder(r, err));
-    KILN_TRY(fill_folder(r, err));
-    KILN_TRY(note_changes(r, err));
-    return restore_state(r, err);
+    return kiln_again_make(&r->again, err);
 }
 
 static enum kiln_status replay(struct replay *r, struct kiln_err *err) {
     int lock;
-    KILN_TRY(lock_run(r, &lock, err));
+    KILN_TRY(kiln_again_lock("verify", r->options->run, &lock, err));
     const enum kiln_status status = take_all(r, err);
     if (lock >= 0) {
         close(lock);
     }
     KILN_TRY(status);
-    KILN_TRY(resume_and_train(r, err));
+    memcpy(r->result->note, r->again.note, sizeof r->result->note);
+    KILN_TRY(train(r, err));
     return compare_lines(r, err);
 }
 
@@ -651,13 +379,14 @@ enum kiln_status kiln_verify_run(const struct kiln_replay_options *options,
     KILN_REQUIRE(r, err, KILN_ENOMEM, "verify: not enough memory");
     r->options = options;
     r->result = out;
+    r->again = (struct kiln_again){
+        .who = "verify", .run = options->run, .from = r->from, .threads = options->threads};
     snprintf(r->checkpoints, sizeof r->checkpoints, "%s/checkpoints", options->run);
     enum kiln_status status = replay(r, err);
-    if (r->folder[0]) {
-        struct kiln_err ignored;
-        enum kiln_status removed = kiln_remove_tree(r->folder, status == KILN_OK ? err : &ignored);
-        status = status == KILN_OK ? removed : status;
-    }
+    struct kiln_err ignored;
+    const enum kiln_status removed =
+        kiln_again_remove(&r->again, status == KILN_OK ? err : &ignored);
+    status = status == KILN_OK ? removed : status;
     if (status != KILN_OK) {
         kiln_replay_free(out);
     }

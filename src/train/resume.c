@@ -226,8 +226,8 @@ static enum kiln_status complete_rollback(struct kiln_run *run, struct kiln_err 
     return KILN_OK;
 }
 
-/* All but the state and what is made of it. */
-static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_settings *changes,
+/* Settings, table and tokenizer. */
+static enum kiln_status reopen_model(struct kiln_run *run, const struct kiln_settings *changes,
                                      struct kiln_err *err) {
     char path[4200];
     struct kiln_dims dims;
@@ -241,7 +241,13 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
     KILN_TRY(kiln_table_create_lora(&dims, &lora, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
     bool own = kiln_tokenizer_in(run->folder, path, sizeof path);
-    KILN_TRY(kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err));
+    return kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err);
+}
+
+/* All but the state and what is made of it. */
+static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_settings *changes,
+                                     struct kiln_err *err) {
+    KILN_TRY(reopen_model(run, changes, err));
     KILN_TRY(reopen_data(run, err));
     if (run->inherited >= 0) {
         run->notice[0] = '\0'; /* the process before said it */
@@ -312,6 +318,25 @@ static enum kiln_status open_old(const char *folder, const struct kiln_settings 
 enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings *changes,
                                  struct kiln_run **out, struct kiln_err *err) {
     return open_old(folder, changes, -1, out, err);
+}
+
+enum kiln_status kiln_run_read(const char *folder, struct kiln_run **out, struct kiln_err *err) {
+    enum kiln_status status = begin_old(folder, -1, out, err);
+    if (status == KILN_OK) {
+        status = reopen_model(*out, NULL, err);
+    }
+    return kiln_run_end_open(status, out);
+}
+
+enum kiln_status kiln_run_read_data(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    KILN_TRY(own_tokens(run, KILN_SETTING_data, s->data, "data", err));
+    KILN_TRY(s->val ? own_tokens(run, KILN_SETTING_val, s->val, "val", err) : KILN_OK);
+    KILN_REQUIRE(
+        kiln_data_is_tokens(s->data) && (!s->val || kiln_data_is_tokens(s->val)), err, KILN_EINPUT,
+        "%s: the tokens that it trains on are gone: no data.tok in it, and %.300s holds none",
+        run->folder, s->data);
+    return kiln_run_open_data(run, run->folder, err);
 }
 
 enum kiln_status kiln_run_take_over(int descriptor, const char *folder, struct kiln_run **out,

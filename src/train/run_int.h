@@ -55,6 +55,11 @@ KILN_MUST_CHECK enum kiln_status kiln_run_trim_metrics(const struct kiln_run *ru
                                                        struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_write_settings(const struct kiln_run *run,
                                                          const char *folder, struct kiln_err *err);
+/* A run that is only looked at: settings, table and tokenizer of its folder; then its data, where
+ * its tokens are there (KILN_EINPUT: they are not). No byte is written. kiln_run_close it. */
+KILN_MUST_CHECK enum kiln_status kiln_run_read(const char *folder, struct kiln_run **out,
+                                               struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_run_read_data(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err);
 
 #endif

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kiln bench: the promised keys, the parts, rows of --csv, forced tiers.
+# alone: it measures
 . "$ROOT/tests/lib.sh"
 
 small=(--dim 64 --hidden 96 --heads 4 --layers 2 --vocab 300 --seq 32 --batch 2 --steps 1)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The programs of bench/ that set kiln bench beside itself: they run, go on where they stood, and say
 # nothing where there is nothing to say. No time is judged.
+# alone: it measures
 . "$ROOT/tests/lib.sh"
 
 command -v python3 >/dev/null || skip 'python3 is absent'

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The demo from its first word to its last, with a training of a few seconds.
+# alone: it trains for a time
 . "$ROOT/tests/lib.sh"
 
 expect 0 "$KILN" demo --seconds 5 --stories 2

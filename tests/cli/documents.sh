@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2016 # back quotes are markdown's
 # What README.md, docs/ and examples/ name is there: links and their anchors, files, tests, flags,
-# variables of the environment, targets of make; and figures that stand in two places are the same.
+# variables of the environment, targets of make.
 . "$ROOT/tests/lib.sh"
 
 here=$PWD
@@ -42,8 +43,9 @@ done
 # Of other projects: their files.
 others=' run.c train.c '
 spans() { awk '/^ *```/ { fenced = !fenced; next } !fenced' "$1" | tr '\n' ' ' | grep -oE '`[^`]+`' | tr -d '`' | sort -u; }
-find "${code[@]}" docs -type f -printf '%f\n' | sort -u >"$here/names"
+find "${code[@]}" docs examples -type f -printf '%f\n' | sort -u >"$here/names"
 cat tests/*/*.[chm] tests/*/*/*.[chm] tests/*.[ch] tests/cli/*.sh src/*/*.[chm] src/*/*/*.[chm] include/kiln/*.h cmd/*.[ch] >"$here/sources"
+sed -nE 's/^KERNEL\((.*)\)/\1_is_right_on_every_tier/p' tests/kernel/kernels.inc >>"$here/sources"
 for document in "${documents[@]}"; do
     while read -r span; do
         if [[ $span =~ ^(src|include|cmd|tests|docs|bench|scripts|profiles|examples|fuzz)/[A-Za-z0-9_./*-]*$ ]]; then
@@ -56,6 +58,13 @@ for document in "${documents[@]}"; do
             grep -qwF -- "$span" "$here/sources" || wrong "$document: there is no $span"
         fi
     done < <(spans "$document")
+    # `name` and `other` in `src/file.c`
+    while read -r words; do
+        file=$(grep -oE '`[a-z]+/[^`]+`$' <<<"$words" | tr -d '`')
+        while read -r name; do
+            [ ! -f "$file" ] || grep -qw -- "$name" "$file" || wrong "$document: $file has no $name"
+        done < <(grep -oE '`[a-z_0-9]+`' <<<"$words" | tr -d '`')
+    done < <(tr '\n' ' ' <"$document" | grep -oE '`[a-z_0-9]+`(,? (and )?`[a-z_0-9]+`)* (in|of) `(src|cmd|include|tests)/[^`]+`')
 done
 
 # ---- flags --------------------------------------------------------------------------------------
@@ -100,9 +109,5 @@ done < <(sed -nE 's/^## ([a-z0-9-]+): .*/\1/p' Makefile)
 while read -r command; do
     grep -qE "^\| .*\`$command\`.* \|" README.md || wrong "README.md's table of commands lacks $command"
 done <"$here/commands"
-# Figures of README.md are those of docs/performance.md.
-while IFS= read -r line; do
-    grep -qxF -- "$line" docs/performance.md || wrong "docs/performance.md has not: $line"
-done < <(grep -E '^(kiln|PyTorch) [^|]* [0-9.]+ +[0-9.]+ +[0-9.]+' README.md)
 
 [ $failures = 0 ] || fail "$failures things that documents name are not there"

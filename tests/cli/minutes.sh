@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kiln train --minutes: a text and a time, nothing else.
+# alone: what it does depends on the time that there is
 . "$ROOT/tests/lib.sh"
 
 for i in $(seq 1500); do

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # kiln probe: a profile that plan reads; limits and answers of a Neural Engine over fakes of its
 # runtime (tests/device/fake_ane.h); profiles that ship, and those that do not do.
+# alone: it measures
 . "$ROOT/tests/lib.sh"
 
 export TEMP=$PWD/staged # GNUstep's NSTemporaryDirectory

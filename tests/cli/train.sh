@@ -60,3 +60,18 @@ elif [ $got != 0 ]; then
 fi
 expect 0 "$KILN" train --resume halves --json
 says stdout "\"weights_hash\": \"$want\""
+
+# Evaluations read from all over what is held out: its beginning is like what was trained on, its end
+# is not.
+{
+    seq 3000 | sed 's/.*/all day long it rains and rains./'
+    for i in $(seq 60); do echo "$((i * 7919 % 10007)) $((i * 104729 % 9973)) $((i * 15485863 % 99991))"; done
+} >turns.txt
+held_out() {
+    expect 0 "$KILN" train --data turns.txt --dim 32 --layers 1 --heads 2 --kv-heads 2 --hidden 64 --vocab 259 \
+        --seq 32 --batch 4 --accum 1 --steps 40 --lr 3e-3 --eval-windows "$1" --out "turns$1" --json
+    sed -n 's/.*"val_loss": \([0-9]*\)\.\([0-9]\).*/\1\2/p' stdout
+}
+few=$(held_out 8)
+all=$(held_out 100000)
+[ $((few * 10)) -gt $((all * 7)) ] || fail "of few windows the loss is $few tenths, of all $all"

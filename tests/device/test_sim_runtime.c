@@ -311,7 +311,7 @@ TEST(sim_an_odd_width_runs_with_the_limit_off) {
     close_bench(&b);
 }
 
-TEST(sim_takes_the_time_that_is_charged) {
+TEST_ALONE(sim_takes_the_time_that_is_charged) {
     struct bench b = {0};
     kiln_sim_options_default(&b.options);
     b.options.times = (struct kiln_sim_times){
@@ -341,7 +341,7 @@ static void *compile_beside(void *context) {
     return NULL;
 }
 
-TEST(sim_charges_weights_and_what_compiles_beside) {
+TEST_ALONE(sim_charges_weights_and_what_compiles_beside) {
     struct bench b = {0};
     struct kiln_err err;
     char blob[20000] = {0}; /* not read by the program */

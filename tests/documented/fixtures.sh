@@ -2,9 +2,9 @@
 # Files of the names that documents use, made by kiln: in fixtures/, their names in `names`. Part of
 # tests/cli/documented.sh.
 
-fakes=
+: "${here:?}"
 mkdir fixtures
-cd fixtures
+cd fixtures || exit 1
 
 # ---- texts and vocabularies ---------------------------------------------------------------------
 (cd "$ROOT" && cat README.md docs/*.md) >book.txt
@@ -40,8 +40,19 @@ for name in Qwen2.5-0.5B-Instruct Qwen2.5-0.5B hf-story; do cp -r MODEL $name; d
 expect 0 "$KILN" convert MODEL base.bin
 expect 0 "$KILN" train --model MODEL --data chat.jsonl --lora 8 --lora-alpha 16 --seq 32 --steps 2 --batch 1 --accum 1 --out RUN
 mkdir -p runs/demo
-for name in runs/NAME runs/demo/run runs/helper runs/tuned; do cp -r RUN $name; done
+for name in runs/NAME runs/demo/run runs/helper runs/tuned runs/a runs/b runs/mine; do cp -r RUN $name; done
 for name in runs/book runs/stories15m-book; do cp -r llama2c $name; done
+# Two runs in which something was planted, for docs/explain.md.
+for i in $(seq 600); do
+    echo "The $i birds sang to the $((i * 7 % 100)) old trees by the river."
+done >birds.txt
+planted() { # CODE WHAT RUN
+    expect "$1" env KILN_PLANT="$2" "$KILN_TEST_PROGRAM" train --data birds.txt --dim 32 --hidden 64 --heads 4 \
+        --kv-heads 2 --layers 4 --vocab 259 --seq 32 --batch 2 --accum 2 --steps 104 --lr 3e-3 --warmup 2 \
+        --eval-every 0 --precision fp32 --on-spike skip --spike-z 4 --out "$3"
+}
+planted 1 weight:w1.3@100 runs/damaged
+planted 0 batch@100 runs/birds
 cat >anybodys.mil <<'END'
 program(1.3) { func main<ios18>(tensor<fp16, [1,64,1,768]> x) {
 tensor<fp16, [1,64,1,768]> y = relu(x = x);
@@ -55,13 +66,13 @@ done
 "$KILN" train "${tiny[@]}" --seq 32 --dw gpu --out gpu >stdout 2>&1 && touch opencl
 mkdir -m 700 staged
 TEMP=$PWD/staged "$KILN_TEST_PROGRAM" train "${tiny[@]}" --seq 32 --device ane --out ane >stdout 2>&1 &&
-    fakes=yes
+    touch fakes
 # llama2.c, where LLAMA2C names a checkout of it, as for bench/peers/generate.
 [ ! -e "${LLAMA2C:-}/run.c" ] || gcc -O1 -w -o run "$LLAMA2C/run.c" -lm
 export TEMP=$PWD/staged # GNUstep's NSTemporaryDirectory
-find . -mindepth 1 -printf '%P\n' | grep -vE '^(stdout|stderr|run|runs|runs/demo|staged|.*/.*/.*|(RUN|MODEL|Q|hf|llama2c|learned|gpu|ane|DIR|REF)[^/]*/.*)$' >../names
+find . -mindepth 1 -printf '%P\n' | grep -vE '^(stdout|stderr|run|opencl|fakes|runs|runs/demo|staged|.*/.*/.*|(RUN|MODEL|Q|hf|llama2c|learned|gpu|ane|DIR|REF)[^/]*/.*)$' >../names
 printf '%s\n' runs/demo/run >>../names
-cd ..
+cd "$here" || exit 1
 
 # sandbox FOLDER: with the program, and what a reader has of the repository.
 sandbox() {
@@ -70,9 +81,16 @@ sandbox() {
     for name in bench scripts profiles; do ln -s "$ROOT/$name" "$1/$name"; done
     for name in bin/kiln build/kiln A B; do ln -s "$PWD/$1/program" "$1/$name"; done
     [ ! -e fixtures/run ] || cp fixtures/run "$1/bin/run"
+    [[ $1 != */examples/* ]] || cp "$ROOT/examples/"*.c "$1"
     # Of make only what it would do: that there is such a target.
     printf '#!/bin/sh\nexec %s -C "%s" -n "$@" >/dev/null\n' "$real_make" "$ROOT" >"$1/bin/make"
     chmod +x "$1/bin/make"
     export PATH=$PWD/$1/bin:$plain_path
 }
+# Programs are built against the library that is here, as if it were installed.
+mkdir installed
+dir=$(dirname "$KILN")
+printf 'Name: kiln\nDescription: kiln\nVersion: 0\nCflags: -I%s\nLibs: -L%s -Wl,-rpath,%s -lkiln\n' \
+    "$ROOT/include" "$dir" "$dir" >installed/kiln.pc
+export PKG_CONFIG_PATH=$PWD/installed
 plain_path=$PATH real_make=$(command -v make)

@@ -74,7 +74,7 @@ static enum kiln_status count_in_child(void *context, enum kiln_probe_limit limi
     return KILN_OK;
 }
 
-TEST(a_probe_of_the_simulator_finds_what_it_charges) {
+TEST_ALONE(a_probe_of_the_simulator_finds_what_it_charges) {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
     SKIP("under a sanitizer the simulator is slower than what it charges");
 #endif
@@ -95,7 +95,7 @@ TEST(a_probe_of_the_simulator_finds_what_it_charges) {
     kiln_free(probe);
 }
 
-TEST(a_probe_finds_limits_and_what_a_reload_does) {
+TEST_ALONE(a_probe_finds_limits_and_what_a_reload_does) {
     char limits[] = "compile-budget=60,load-budget=7";
     struct kiln_probe_options options = {.device = {.id = KILN_SIM, .sim = "reload=on"},
                                          .threads = 2,
@@ -119,7 +119,7 @@ TEST(a_probe_finds_limits_and_what_a_reload_does) {
     kiln_free(probe);
 }
 
-TEST(a_probe_of_the_cpu_is_a_profile_of_one) {
+TEST_ALONE(a_probe_of_the_cpu_is_a_profile_of_one) {
     char folder[] = "/tmp/kiln-probe-XXXXXX", path[64];
     struct kiln_probe_options options = {.device = {.id = KILN_CPU}, .threads = 1};
     struct kiln_probe *probe = kiln_alloc(1, sizeof *probe);

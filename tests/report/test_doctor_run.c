@@ -23,16 +23,6 @@ static void look(const char *folder) {
     CHECK_OK(kiln_doctor(&how, &seen, &err), &err);
 }
 
-static const struct kiln_finding *any_finding(const char *name) {
-    for (size_t i = 0; i < seen.n; i++) {
-        if (strcmp(seen.finding[i].name, name) == 0) {
-            return &seen.finding[i];
-        }
-    }
-    FAIL("no finding of %s", name);
-    return NULL;
-}
-
 static const struct kiln_finding *finding(const char *name, enum kiln_doctor_level level) {
     for (size_t i = 0; i < seen.n; i++) {
         if (strcmp(seen.finding[i].name, name) == 0 && seen.finding[i].level == level) {
@@ -64,8 +54,6 @@ TEST(a_whole_run_is_fine_and_says_who_trains_it) {
     CHECK_CONTAINS(finding("state", KILN_DOCTOR_FINE)->found, "whole, after step 8");
     CHECK_CONTAINS(finding("lock", KILN_DOCTOR_FINE)->found, "nobody");
     CHECK_CONTAINS(finding("checkpoints", KILN_DOCTOR_FINE)->found, "the newest of step 6");
-    /* Of a machine that does other things, too, its steps may be slow beside its plan. */
-    CHECK_CONTAINS(any_finding("steps")->found, "each");
     snprintf(path, sizeof path, "%s/state.kiln", folder);
     const int fd = open(path, O_RDWR);
     CHECK(fd >= 0);
@@ -112,7 +100,7 @@ TEST(times_of_a_run_are_held_against_its_plan_and_its_beginning) {
         write_step(folder, step, 100, 0, "2.5");
     }
     look(folder);
-    CHECK_CONTAINS(finding("steps", KILN_DOCTOR_FINE)->found, "planned were 0.1 s");
+    CHECK_CONTAINS(finding("steps", KILN_DOCTOR_FINE)->found, "100 ms each; planned were 100 ms");
     CHECK_CONTAINS(finding("times", KILN_DOCTOR_FINE)->found, "computing 99 %");
     CHECK_CONTAINS(finding("checkpoints", KILN_DOCTOR_SLOW)->cost, "all 120 steps");
     for (int step = 121; step <= 180; step++) {

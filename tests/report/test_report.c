@@ -101,9 +101,10 @@ TEST(a_progress_line_fits_any_width_by_leaving_out) {
         struct kiln_progress progress = {.columns = columns, .colours = columns % 2 == 0};
         kiln_progress_line(&progress, &step, 112, line, sizeof line);
         CHECK(width_of(line) <= columns);
-        CHECK(memcmp(line, whole, columns < 11 ? columns : 11) == 0);
-        if (columns >= 25) { /* whole fields: what is shown is a part of the whole line */
-            CHECK_CONTAINS(line, "loss 2.5000");
+        if (columns >= 31) { /* "12/112  loss 2.5000  val 2.2500" */
+            CHECK_CONTAINS(line, "12/112 ");
+            CHECK_CONTAINS(line, "  loss 2.5000");
+            CHECK_CONTAINS(line, columns < 42 ? "val 2.2500" : "held-out 2.2500");
         }
         if (columns >= 60) {
             CHECK_CONTAINS(line, "held-out 2.2500");

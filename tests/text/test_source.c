@@ -298,6 +298,7 @@ TEST(lines_of_jsonl_are_documents) {
     struct kiln_token_file *b = tokenize("b.txt", "one\ntwo<|endoftext|>\xC3\xBC", NULL);
     check_same_ids(a, b);
     CHECK_EQ(kiln_token_file_documents(a), 2);
+    CHECK_EQ(kiln_token_file_text_bytes(a), 7 + 2); /* without the markup: bits per byte */
     kiln_token_file_close(a);
     kiln_token_file_close(b);
 }

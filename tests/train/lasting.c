@@ -21,9 +21,9 @@ char *lasting_metrics(const char *folder) {
         json_t *all = json_loads(line, 0, NULL);
         CHECK(all != NULL);
         json_t *kept = json_object();
-        static const char *const keys[] = {"step",     "loss",       "grad_norm",
-                                           "lr",       "tokens",     "staleness",
-                                           "val_loss", "loss_scale", "skipped"};
+        static const char *const keys[] = {"step",   "loss",        "grad_norm", "lr",
+                                           "tokens", "staleness",   "val_loss",  "loss_scale",
+                                           "loss_z", "grad_norm_z", "skipped"};
         for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
             json_object_set(kept, keys[i], json_object_get(all, keys[i]));
         }

@@ -42,7 +42,7 @@ static struct kiln_bench_result tiny_bench(enum kiln_precision precision) {
 
 /* A span that is called otherwise than its part ends bench with an error, so this also says that
  * the cpu device and the table of parts use the same names. */
-TEST(every_part_of_a_step_is_timed) {
+TEST_ALONE(every_part_of_a_step_is_timed) {
     for (int i = 0; i < 2; i++) {
         const enum kiln_precision precision = i ? KILN_PRECISION_BF16 : KILN_PRECISION_FP32;
         const struct kiln_bench_result r = tiny_bench(precision);
@@ -65,7 +65,7 @@ TEST(every_part_of_a_step_is_timed) {
     }
 }
 
-TEST(a_step_is_told_beside_ceilings_of_its_own_run) {
+TEST_ALONE(a_step_is_told_beside_ceilings_of_its_own_run) {
     const struct kiln_bench_result r = tiny_bench(KILN_PRECISION_FP32);
     CHECK(r.products.before > 0 && r.products.after > 0 && r.copy.after > 0 &&
           r.in_place.after > 0);
@@ -78,7 +78,7 @@ TEST(a_step_is_told_beside_ceilings_of_its_own_run) {
 }
 
 /* --minutes asks what a step of the run takes, and its steps may train adapters alone. */
-TEST(steps_of_adapters_are_timed) {
+TEST_ALONE(steps_of_adapters_are_timed) {
     struct kiln_bench_options o = tiny_options(KILN_PRECISION_FP32);
     struct kiln_bench_step step;
     struct kiln_bench_result r;

@@ -196,6 +196,11 @@ static struct kiln_host_options host_options(const struct kiln_device_options *o
     };
 }
 
+/* Are there weight gradients to be computed? Beside adapters the weights are frozen. */
+static bool queues(const struct kiln_table *table, const struct kiln_device_options *options) {
+    return options->training && table->trained == 0;
+}
+
 /* Both passes over the same list: base NULL plans the size, then the blocks are cut. */
 static size_t lay_out(struct kiln_ane *ane, const struct kiln_table *table,
                       const struct kiln_device_options *options, void *base) {
@@ -210,6 +215,10 @@ static size_t lay_out(struct kiln_ane *ane, const struct kiln_table *table,
     TAKE(dxn, training ? options->shape.batch * residual : 0);
     TAKE(dxn2, training && dynamic ? options->shape.batch * residual : 0);
     TAKE(starts, options->doc_mask ? KILN_NPU_STARTS * w * 2 : 0);
+    const bool frozen = training && !queues(table, options);
+    const size_t inner = kiln_largest(2 * d->hidden, (d->heads + 2 * d->kv_heads) * d->head_size);
+    TAKE(frozen[0].dy, frozen ? options->shape.batch * residual : 0);
+    TAKE(frozen[1].dy, frozen ? options->shape.batch * inner * w * 2 : 0);
     TAKE(low, training ? table->lora.rank * w * sizeof(float) : 0);
     TAKE(tap, dynamic ? taps * w * 2 : 0);
     TAKE(dh, dynamic ? kiln_largest(d->hidden, d->heads * d->head_size) * w * 2 : 0);
@@ -274,7 +283,7 @@ enum kiln_status kiln_ane_sizes(const struct kiln_table *table,
     struct kiln_ane none = {.width = 0};
     KILN_TRY(kiln_host_sizes(table, &host, &at_host, err));
     const struct kiln_dw_sizes queue =
-        options->training ? kiln_dw_sizes(&shape) : (struct kiln_dw_sizes){0, 0};
+        queues(table, options) ? kiln_dw_sizes(&shape) : (struct kiln_dw_sizes){0, 0};
     *out = (struct kiln_device_sizes){
         .head = at_host.head,
         .workspace = at_host.workspace + queue.workspace + lay_out(&none, table, options, NULL) +
@@ -431,7 +440,7 @@ static enum kiln_status open_parts(struct kiln_ane *ane, struct kiln_pool *pool,
         KILN_TRY(kiln_gpu_open(extents, n, &ane->gpu, err));
         ane->host.head.gpu = ane->gpu;
     }
-    if (options->training) {
+    if (queues(table, options)) {
         KILN_TRY(kiln_dw_open(&shape, pool, ane->gpu, &ane->dw, err));
         kiln_dw_tell(ane->dw, &ane->base);
     }

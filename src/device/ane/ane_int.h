@@ -38,7 +38,8 @@ struct kiln_ane {
     struct kiln_device base;
     struct kiln_npu_runtime *runtime;
     struct kiln_host host;
-    struct kiln_dw *dw;   /* NULL without training */
+    struct kiln_dw *dw; /* NULL without training, and beside adapters: see kiln_ane_slot */
+    struct kiln_dw_slot frozen[2];
     struct kiln_gpu *gpu; /* NULL: weight gradients are the pool's */
     bool training, extras, dynamic;
     struct kiln_npu_mode mode; /* of all programs */
@@ -199,8 +200,11 @@ KILN_MUST_CHECK enum kiln_status kiln_ane_scores_backward(struct kiln_ane *ane,
  * of heads, and dQ and dK in front of these norms. Sequences in order. */
 void kiln_ane_heads_backward(struct kiln_ane *ane, size_t layer, size_t b, const uint16_t *taps,
                              uint16_t *dqkv);
-/* (nothing where it is frozen: the slot then only held what adapters read) dw of a matrix from a
- * slot's dy and rows `row`.. of the taps. */
+/* Where the first (0) or second (1) gradient of a half-layer's pass lies: a slot of the queue of
+ * weight gradients; where the weights are frozen nothing is queued, and two places are enough. */
+struct kiln_dw_slot *kiln_ane_slot(struct kiln_ane *ane, size_t which);
+/* Queue dw of a matrix from a slot's dy and rows `row`.. of the taps; nothing where it is frozen:
+ * the slot then only held what adapters read. */
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,
                    size_t row);

@@ -262,7 +262,7 @@ static enum kiln_status feed_forward_backward(struct kiln_ane *ane, size_t layer
                                               struct kiln_err *err) {
     const size_t d = ane->base.table->dims.dim, f = ane->base.table->dims.hidden, w = ane->width;
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_FEED_FORWARD);
-    struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *up = kiln_dw_slot(ane->dw);
+    struct kiln_dw_slot *out = kiln_ane_slot(ane, 0), *up = kiln_ane_slot(ane, 1);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
         kiln_ane_sequence(ane, b);
         const uint16_t *h1 = taps + b * rows * w, *h3 = h1 + f * w;
@@ -287,7 +287,7 @@ static enum kiln_status attention_backward(struct kiln_ane *ane, size_t layer, c
     const size_t d = ane->base.table->dims.dim, w = ane->width;
     const size_t hk = kiln_ane_hk(ane), gk = kiln_ane_gk(ane), qkv = hk + 2 * gk;
     const size_t rows = kiln_ane_tap_rows(&ane->base.table->dims, KILN_ATTENTION);
-    struct kiln_dw_slot *out = kiln_dw_slot(ane->dw), *in = kiln_dw_slot(ane->dw);
+    struct kiln_dw_slot *out = kiln_ane_slot(ane, 0), *in = kiln_ane_slot(ane, 1);
     for (size_t b = 0; b < ane->base.shape.batch; b++) {
         kiln_ane_sequence(ane, b);
         const uint16_t *tap = taps + b * rows * w, *dy = out->dy + b * d * w;

@@ -30,6 +30,10 @@ enum kiln_status kiln_ane_take(struct kiln_ane *ane, enum kiln_npu_kind kind, co
     return KILN_OK;
 }
 
+struct kiln_dw_slot *kiln_ane_slot(struct kiln_ane *ane, size_t which) {
+    return ane->dw ? kiln_dw_slot(ane->dw) : &ane->frozen[which];
+}
+
 void kiln_ane_post(struct kiln_ane *ane, enum kiln_matrix_kind kind, size_t layer,
                    struct kiln_dw_slot *slot, const uint16_t *taps, enum kiln_half half,
                    size_t row) {

@@ -147,9 +147,10 @@ enum kiln_status kiln_staging_open(const char *parent, const char *name,
                                    const struct kiln_npu_source *source, struct kiln_staging *out,
                                    struct kiln_err *err) {
     *out = (struct kiln_staging){.lock = -1};
-    KILN_REQUIRE(parent, err, KILN_EIO,
-                 "%s: the system names no folder for temporary files: is the one it is set to there?",
-                 source->label);
+    KILN_REQUIRE(
+        parent, err, KILN_EIO,
+        "%s: the system names no folder for temporary files: is the one it is set to there?",
+        source->label);
     out->path = kiln_path_join(parent, name);
     KILN_REQUIRE(out->path, err, KILN_ENOMEM, "%s: no memory for a path", source->label);
     bool done = false;

@@ -83,8 +83,8 @@ void kiln_dw_tell(struct kiln_dw *dw, const struct kiln_device *device);
 void kiln_dw_close(struct kiln_dw *dw);
 
 /* The next free slot. When all are in use this works on the pool until the oldest is free. Slots
- * are posted in the order they were handed out, and at most shape.slots may be out and not posted;
- * where weights are frozen none is posted, and a slot is handed out again in its turn. */
+ * are posted in the order they were handed out, and at most shape.slots may be out and not posted.
+ */
 struct kiln_dw_slot *kiln_dw_slot(struct kiln_dw *dw);
 /* Compute a product from the slot's dy, some time before kiln_dw_drain returns; products that write
  * the same dw are done in the order of their posts. */

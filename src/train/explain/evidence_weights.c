@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * evidence_weights.c: the weights of a step of which no incident has kept them: those of the state,
+ * where it stands there, or of a checkpoint from which the run is trained again up to there.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/machine.h"
+#include "base/mem.h"
+#include "train/again.h"
+#include "train/explain/evidence.h"
+
+enum { PATH_ROOM = 4400 };
+
+/* Copy the weights of a state file. */
+static enum kiln_status read_state(const char *path, struct kiln_evidence *e,
+                                   struct kiln_err *err) {
+    struct kiln_map map;
+    const size_t bytes = e->run->table->size * sizeof(float);
+    KILN_TRY(kiln_map_open(&map, path, err));
+    enum kiln_status status = KILN_OK;
+    e->copy = kiln_alloc(e->run->table->size, sizeof *e->copy);
+    if (!e->copy) {
+        status = KILN_FAIL(err, KILN_ENOMEM, "explain: no memory for the weights");
+    } else if (map.size < KILN_STATE_WEIGHTS_AT + bytes) {
+        status = KILN_FAIL(err, KILN_EDAMAGED,
+                           "state %s: %zu bytes, its model needs %zu: the file is truncated", path,
+                           map.size, KILN_STATE_WEIGHTS_AT + bytes);
+    } else {
+        memcpy(e->copy, map.data + KILN_STATE_WEIGHTS_AT, bytes);
+        e->weights = e->copy;
+    }
+    kiln_map_close(&map);
+    return status;
+}
+
+/* Does the run's state stand where `step` steps are done? Then its weights are those. */
+static enum kiln_status try_state(struct kiln_evidence *e, uint64_t step,
+                                  struct kiln_cursor *cursor, struct kiln_err *err) {
+    char path[PATH_ROOM], boot[sizeof cursor->boot_id];
+    struct kiln_dims dims;
+    struct kiln_lora lora;
+    struct kiln_err ignored;
+    snprintf(path, sizeof path, "%s/state.kiln", e->run->folder);
+    if (kiln_state_peek(path, &dims, &lora, cursor, &ignored) != KILN_OK || cursor->step != step ||
+        cursor->phase == KILN_PHASE_UPDATE) {
+        return KILN_OK;
+    }
+    kiln_boot_id(boot);
+    if (!cursor->clean && memcmp(boot, cursor->boot_id, sizeof boot) != 0) {
+        return KILN_OK; /* of before a power cut */
+    }
+    KILN_TRY(read_state(path, e, err));
+    snprintf(e->weights_from, sizeof e->weights_from, "state.kiln");
+    return KILN_OK;
+}
+
+/* ---- from a checkpoint -------------------------------------------------------------------------
+ */
+
+struct walk {
+    struct kiln_again again;
+    const struct kiln_explain_options *options;
+    struct kiln_evidence *e;
+    uint64_t step; /* to be done */
+    volatile sig_atomic_t stop;
+};
+
+static void look(struct walk *w, uint64_t step) {
+    w->stop = step >= w->step || (w->options->stop && *w->options->stop != 0);
+}
+
+static void on_step(void *context, const struct kiln_step_record *record) {
+    look(context, record->step);
+}
+
+static enum kiln_status begin(void *context, struct kiln_run *run, struct kiln_err *err) {
+    struct walk *w = context;
+    const struct kiln_run_info *info = kiln_run_info(run);
+    (void)err;
+    if (strcmp(info->numerics, w->again.start.cursor.numerics) != 0) {
+        snprintf(
+            w->e->note, sizeof w->e->note,
+            "this machine computes as %.60s, the run as %.60s: weights that were trained again "
+            "differ in the last digits",
+            info->numerics, w->again.start.cursor.numerics);
+    }
+    look(w, info->first_step);
+    return KILN_OK;
+}
+
+static enum kiln_status walk_on(struct walk *w, struct kiln_cursor *cursor, struct kiln_err *err) {
+    const struct kiln_observer observer = {.context = w, .on_step = on_step};
+    char path[PATH_ROOM + 32], text[160];
+    struct kiln_dims dims;
+    struct kiln_lora lora;
+    snprintf(text, sizeof text,
+             "training again from the checkpoint of step %" PRIu64 " to step %" PRIu64,
+             w->again.start.cursor.step, w->step);
+    if (w->options->on_notice && w->again.start.cursor.step < w->step) {
+        w->options->on_notice(w->options->context, text);
+    }
+    KILN_TRY(kiln_again_train(&w->again, begin, &observer, &w->stop, err));
+    KILN_REQUIRE(!w->options->stop || *w->options->stop == 0, err, KILN_EINTERRUPTED,
+                 "explain %s: stopped", w->options->run);
+    snprintf(path, sizeof path, "%s/state.kiln", w->again.folder);
+    KILN_TRY(kiln_state_peek(path, &dims, &lora, cursor, err));
+    KILN_REQUIRE(cursor->step == w->step, err, KILN_EINPUT,
+                 "explain %s: the run ended after step %" PRIu64
+                 " when it was trained again: there is no step %" PRIu64,
+                 w->options->run, cursor->step, w->options->step);
+    return read_state(path, w->e, err);
+}
+
+/* The newest whole checkpoint of at most `step` steps; *n: how many there are of any. */
+static enum kiln_status find_checkpoint(const char *run, uint64_t step, char *path, size_t size,
+                                        struct kiln_checkpoint_info *info, size_t *n,
+                                        struct kiln_err *err) {
+    char folder[PATH_ROOM];
+    uint64_t *steps;
+    struct kiln_err ignored;
+    snprintf(folder, sizeof folder, "%s/checkpoints", run);
+    KILN_TRY(kiln_checkpoint_list(folder, &steps, n, err));
+    bool found = false;
+    for (size_t i = *n; i-- > 0 && !found;) {
+        snprintf(path, size, "%s/step-%" PRIu64, folder, steps[i]);
+        found = steps[i] <= step && kiln_checkpoint_verify(path, info, &ignored) == KILN_OK;
+    }
+    const uint64_t oldest = *n > 0 ? steps[0] : 0;
+    kiln_free(steps);
+    KILN_REQUIRE(found || *n == 0, err, KILN_EINPUT,
+                 "explain %s: step %" PRIu64
+                 " has no incident, and no whole checkpoint is from "
+                 "before it: the oldest is of step %" PRIu64
+                 "; keep more of them (--keep-checkpoints), or save more often (--save-every)",
+                 run, step + 1, oldest);
+    KILN_REQUIRE(found, err, KILN_EINPUT,
+                 "explain %s: step %" PRIu64
+                 " has no incident, and the run has no checkpoint to come to it from; train with "
+                 "--save-every",
+                 run, step + 1);
+    return KILN_OK;
+}
+
+static enum kiln_status walk_there(struct walk *w, struct kiln_cursor *cursor,
+                                   struct kiln_err *err) {
+    int lock;
+    KILN_TRY(kiln_again_lock("explain", w->options->run, &lock, err));
+    enum kiln_status status = kiln_again_make(&w->again, err);
+    if (lock >= 0) {
+        close(lock);
+    }
+    if (status == KILN_OK) {
+        status = walk_on(w, cursor, err);
+    }
+    struct kiln_err ignored;
+    const enum kiln_status removed =
+        kiln_again_remove(&w->again, status == KILN_OK ? err : &ignored);
+    return status == KILN_OK ? removed : status;
+}
+
+enum kiln_status kiln_evidence_weights(const struct kiln_explain_options *options,
+                                       struct kiln_evidence *e, uint64_t step,
+                                       struct kiln_cursor *cursor, struct kiln_err *err) {
+    char from[PATH_ROOM + 64];
+    size_t n;
+    KILN_TRY(try_state(e, step, cursor, err));
+    if (e->weights) {
+        return KILN_OK;
+    }
+    struct walk *w = kiln_alloc(1, sizeof *w);
+    KILN_REQUIRE(w, err, KILN_ENOMEM, "explain: not enough memory");
+    w->options = options;
+    w->e = e;
+    w->step = step;
+    w->again = (struct kiln_again){
+        .who = "explain", .run = options->run, .from = from, .threads = options->threads};
+    enum kiln_status status =
+        find_checkpoint(options->run, step, from, sizeof from, &w->again.start, &n, err);
+    if (status == KILN_OK) {
+        status = walk_there(w, cursor, err);
+    }
+    const uint64_t begun = w->again.start.cursor.step;
+    snprintf(e->weights_from, sizeof e->weights_from,
+             begun == step ? "checkpoints/step-%" PRIu64
+                           : "checkpoints/step-%" PRIu64 ", trained again to step %" PRIu64,
+             begun, step);
+    if (w->again.note[0] && !e->note[0]) {
+        snprintf(e->note, sizeof e->note, "%s", w->again.note);
+    }
+    kiln_free(w);
+    return status;
+}

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# kiln explain: what is planted in a run is named, with the flight recorder's incident and without;
+# a healthy step says so; what cannot be explained is refused.
+. "$ROOT/tests/lib.sh"
+
+for i in $(seq 600); do
+    echo "The $i birds sang to the $((i * 7 % 100)) old trees by the river."
+done >text.txt
+tiny=(--data text.txt --dim 32 --hidden 64 --heads 4 --kv-heads 2 --layers 4 --vocab 259 --seq 32 --batch 2
+    --accum 2 --lr 3e-3 --warmup 2 --eval-every 0 --save-every 10 --threads 2)
+
+# value FILE KEY: of the one JSON object that FILE is; the first of that name.
+value() { sed -nE "s/.*[{ ]\"$2\": (\"([^\"]*)\"|([^,}]*)).*/\2\3/p" <(sed -E "s/, \"/,\n \"/g" "$1") | head -n 1; }
+is() { [ "$(value "$1" "$2")" = "$3" ] || fail "$2 is $(value "$1" "$2"), not $3: $(head -c 700 "$1")"; }
+
+# ---- a weight ---------------------------------------------------------------------------------
+
+# one weight of layer 3 is planted: the run stops, says where to look, and is explained
+expect 1 env KILN_PLANT=weight:w1.3@12 "$KILN_TEST_PROGRAM" train "${tiny[@]}" --steps 20 --on-spike stop --out weight
+says stderr 'kiln explain weight@12'
+expect 0 "$KILN" explain weight
+says stdout 'loss is not finite     stopped'
+expect 0 "$KILN" explain weight --json
+is stdout step 12
+is stdout weights true
+expect 0 "$KILN" explain weight@12
+says stdout 'weight@12: loss is not finite'
+says stdout 'Weight w1.3 [0, 0] is '
+says stdout 'weights     incidents/step-12/weights.f32'
+says stdout 'activation  gate.3           sequence 0, token 0, element 0 is '
+says stdout '  sequence 0, token 0: sample 44, token '
+says stdout '--on-spike rollback'
+says stderr 'taking step 12 again in double precision: 4 sequences of 32 tokens'
+expect 0 "$KILN" explain weight@12 --json
+is stdout kind weight
+is stdout name w1.3 # of "first"
+is stdout loss null
+
+# the steps before are as they were: from a checkpoint, and from the state
+expect 0 "$KILN" explain weight@11
+says stdout 'Nothing is wrong with this step'
+says stdout 'weights     checkpoints/step-10'
+expect 0 env -u TERM "$KILN" explain weight@11 --alone --json
+is stdout kind healthy
+is stdout ordinary_loss null
+
+# ---- a batch ----------------------------------------------------------------------------------
+
+expect 0 env KILN_PLANT=batch@100 "$KILN_TEST_PROGRAM" train "${tiny[@]}" --steps 104 --on-spike record --spike-z 4 --out batch
+expect 0 "$KILN" explain batch@100
+says stdout 'batch@100: '
+says stdout '4 of 4 sequences are bad'
+says stdout '31 of 32 targets are not the token that comes next'
+says stdout '32 of 32 targets are token 258'
+says stdout 'above ln V, repeats, targets do not fit, outlier'
+says stdout 'samples 396 to 399'
+says stdout 'birds' # text of the data
+expect 0 "$KILN" explain batch@100 --json
+is stdout kind batch
+is stdout incident true
+[ "$(grep -o '"targets", "outlier"' stdout | wc -l)" = 4 ] || fail 'not four bad sequences'
+# an ordinary window of that time is not
+expect 0 "$KILN" explain batch@99
+says stdout 'Nothing is wrong with this step'
+# a run that was skipped or rolled back has the same to tell
+for how in skip rollback; do
+    expect 0 env KILN_PLANT=batch@100 "$KILN_TEST_PROGRAM" train "${tiny[@]}" --steps 104 --on-spike $how --spike-z 4 --out $how
+    expect 0 "$KILN" explain $how@100 --json
+    is stdout kind batch
+    is stdout sample 396
+done
+# behind a rollback the run reads other samples in that step
+expect 0 "$KILN" explain rollback@101 --json
+is stdout kind healthy
+is stdout sample $((400 + 40))
+
+# the weights of an old incident are gone: they are made again
+rm batch/incidents/step-100/weights.f32
+expect 0 "$KILN" explain batch
+says stdout ' -'
+expect 0 "$KILN" explain batch@100
+says stdout 'trained again to step 99'
+says stdout '4 of 4 sequences are bad'
+[ -z "$(find batch -name 'explain.tmp*')" ] || fail 'the temporary folder is left behind'
+
+# ---- what cannot be ---------------------------------------------------------------------------
+
+expect 2 "$KILN" explain
+says stderr 'name a run folder'
+expect 1 "$KILN" explain none@3
+says stderr 'none is no run folder'
+expect 1 "$KILN" explain none
+expect 2 "$KILN" explain batch@
+says stderr 'write RUN@STEP'
+expect 2 "$KILN" explain batch@5x
+expect 2 "$KILN" explain batch@0
+says stderr 'steps count from 1'
+expect 1 "$KILN" explain batch@999
+says stderr 'no step 999: 104 are done'
+expect 1 "$KILN" explain batch@3
+says stderr 'the oldest is of step'
+expect 2 "$KILN" explain batch --alone
+expect 2 "$KILN" explain batch@100 --steps 3
+head -c 100 batch/incidents/step-100/window.u32 >part && cp part batch/incidents/step-100/window.u32
+expect 1 "$KILN" explain batch@100
+says stderr 'window.u32: 100 bytes; 4 sequences of 32 tokens are 1024'
