@@ -98,10 +98,13 @@ static void count_notice(void *context, const char *text) {
 }
 
 static struct kiln_recorder *a_recorder(int *notices) {
-    struct kiln_run_info info = {.folder = test_folder()};
+    struct kiln_settings settings;
     struct kiln_recorder *recorder;
     struct kiln_err err;
+    CHECK_OK(kiln_settings_init(&settings, &err), &err);
+    const struct kiln_run_info info = {.folder = test_folder(), .settings = &settings};
     CHECK_OK(kiln_recorder_open(&info, count_notice, notices, &recorder, &err), &err);
+    kiln_settings_free(&settings); /* it keeps nothing of them */
     return recorder;
 }
 
