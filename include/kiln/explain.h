@@ -27,6 +27,10 @@
 #include "kiln/model.h"
 #include "kiln/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct kiln_explain_options {
     const char *run;                   /* folder */
     uint64_t step;                     /* 1 for the first */
@@ -180,5 +184,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_explain(const struct kiln_explain
                                                        struct kiln_explanation **out,
                                                        struct kiln_err *err);
 KILN_API void kiln_explain_free(struct kiln_explanation *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -147,7 +147,9 @@ static float *write_folder(struct kiln_dims dims, struct kiln_table **table) {
     CHECK_OK(kiln_table_create(&dims, table, &err), &err);
     float *weights = kiln_alloc((*table)->size, sizeof *weights);
     kiln_weights_init(*table, 3, weights);
-    const struct kiln_save_options how = {.replace = true};
+    const struct kiln_save_options how = {.replace = false};
+    /* What a test has put beside the model is not kiln's to replace. */
+    CHECK_OK(kiln_remove_tree(test_path("hf"), &err), &err);
     CHECK_OK(kiln_checkpoint_save(KILN_FORMAT_HF, test_path("hf"), *table, weights, &how, &err),
              &err);
     return weights;
