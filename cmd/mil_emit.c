@@ -35,8 +35,9 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_model, KILN_SETTING_seq,
-                                                KILN_SETTING_seed};
+static const enum kiln_setting_id settings[] = {
+    KILN_SETTING_model, KILN_SETTING_seq,        KILN_SETTING_seed,        KILN_SETTING_doc_mask,
+    KILN_SETTING_lora,  KILN_SETTING_lora_alpha, KILN_SETTING_lora_targets};
 
 static enum kiln_status check_flags(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
@@ -84,6 +85,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_settings *s = &call->settings;
     KILN_TRY(check_flags(call, err));
+    struct kiln_lora lora;
+    KILN_TRY(kiln_settings_lora(s, &lora, err));
     const struct kiln_mil_emit request = {
         .model = s->model,
         .seed = s->seed,
@@ -91,6 +94,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         .layer = (size_t)flags->layer,
         .part = (size_t)flags->part,
         .seq = s->seq == KILN_UNSET ? 0 : (size_t)s->seq,
+        .doc_mask = s->doc_mask,
+        .lora = lora,
         .program = flags->program,
         .opset = flags->opset,
         .folder = flags->folder,
@@ -120,6 +125,8 @@ const struct command command_mil_emit = {
         "softmax.\n"
         "Kernels that get weights as inputs (--weight-mode dynamic): sdpa_fwd, wo_fwd, ffn_fused,\n"
         "ffn_bwd_w2, ffn_bwd_w13, wo_bwd, sdpa_bwd1, sdpa_bwd2, q_bwd, kv_bwd.\n\n"
+        "With --doc-mask attention takes where documents begin, with --lora matrices take their\n"
+        "adapters, as inputs behind the activations.\n\n"
         "  kiln mil emit --model stories15m --layer 3 --kernel attn_fwd -o attn && \\\n"
         "    kiln mil check attn/model.mil\n",
     .missing = "",

@@ -14,8 +14,7 @@
  * run's tokens. Files of the run are only read.
  *
  * Time: about as many operations as the step itself, and again for the window that it is held
- * against, in double precision without any of the kernels: some GFLOP/s a thread. A window of
- * 8192 tokens of 15 million parameters takes a minute on four threads.
+ * against, in double precision without any of the kernels: some 5 GFLOP/s a thread.
  */
 #ifndef KILN_EXPLAIN_H
 #define KILN_EXPLAIN_H
@@ -65,7 +64,8 @@ struct kiln_explain_place {
 
 /* A tensor in the order in which the step computes with it: a weight before what it makes. */
 struct kiln_explain_tensor {
-    char name[24];       /* "w1.3", "gate.3", "logits": the table's names; docs has all others */
+    char name[24]; /* "w1.3", "gate.3", "logits": the table's names; docs/explain.md has the others
+                    */
     const char *what;    /* "weight", "activation", "gradient" (of an activation) */
     size_t layer;        /* KILN_NO_LAYER for those outside of layers */
     uint64_t values;     /* that were looked at */
@@ -179,6 +179,6 @@ struct kiln_explanation {
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_explain(const struct kiln_explain_options *options,
                                                        struct kiln_explanation **out,
                                                        struct kiln_err *err);
-KILN_API void kiln_explain_free(struct kiln_explanation *explanation);
+KILN_API void kiln_explain_free(struct kiln_explanation *out);
 
 #endif

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kiln/lora.h"
 #include "kiln/status.h"
 
 #ifdef __cplusplus
@@ -102,15 +103,17 @@ KILN_API void kiln_mil_weights_free(struct kiln_mil_weights *weights);
 
 /* A program that kiln makes for a layer of a model. */
 struct kiln_mil_emit {
-    const char *model;   /* preset, llama2.c .bin or run folder */
-    uint64_t seed;       /* of a preset's weights */
-    const char *kernel;  /* "attn_fwd"; one that there is not: KILN_EUSAGE lists them */
-    size_t layer;        /* from 0 */
-    size_t part;         /* of the classifier, from 0 */
-    size_t seq;          /* tokens of a sequence; 0: the model's */
-    const char *program; /* "1.3" */
-    const char *opset;   /* "ios18" */
-    const char *folder;  /* gets model.mil and weights/NAME.bin */
+    const char *model;     /* preset, llama2.c .bin or run folder */
+    uint64_t seed;         /* of a preset's weights */
+    const char *kernel;    /* "attn_fwd"; one that there is not: KILN_EUSAGE lists them */
+    size_t layer;          /* from 0 */
+    size_t part;           /* of the classifier, from 0 */
+    size_t seq;            /* tokens of a sequence; 0: the model's */
+    bool doc_mask;         /* attention keeps to documents: their starts are an input */
+    struct kiln_lora lora; /* adapters are inputs, behind the activations; rank 0: none */
+    const char *program;   /* "1.3" */
+    const char *opset;     /* "ios18" */
+    const char *folder;    /* gets model.mil and weights/NAME.bin */
 };
 struct kiln_mil_emitted {
     char model[512];            /* "stories15m (random weights, seed 1)" */

@@ -199,8 +199,8 @@ KILN_API void kiln_run_set_deadline(struct kiln_run *run, double deadline);
 KILN_API const struct kiln_run_info *kiln_run_info(const struct kiln_run *run);
 /* Train to the last step. KILN_EINTERRUPTED when *stop became nonzero: the current action is
  * finished and the state saved, in the middle of a window where that can be.
- * KILN_EDIVERGED when a loss is not finite, and no loss scale is left to lower: the state before
- * that step is kept. KILN_ERESTART: see
+ * KILN_EDIVERGED when a loss or gradient is not finite, or a spike, and --on-spike ends the run
+ * there (docs/flight-recorder.md): the state before that step is kept. KILN_ERESTART: see
  * kiln_run_hand_over. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_run_train(struct kiln_run *run,
                                                          const struct kiln_observer *observer,

@@ -174,10 +174,11 @@ static void set_losses(struct canvas *c, const struct column *column, size_t n) 
 }
 
 static void line(struct canvas *c, double x0, double y0, double x1, double y1) {
-    const double steps = fmax(fmax(fabs(x1 - x0), fabs(y1 - y0)), 1);
-    for (double i = 0; i <= steps; i++) {
-        const size_t x = (size_t)(x0 + (x1 - x0) * i / steps + 0.5);
-        const size_t y = (size_t)(y0 + (y1 - y0) * i / steps + 0.5);
+    const size_t steps = (size_t)fmax(fmax(fabs(x1 - x0), fabs(y1 - y0)), 1);
+    for (size_t i = 0; i <= steps; i++) {
+        const double share = (double)i / (double)steps;
+        const size_t x = (size_t)(x0 + (x1 - x0) * share + 0.5);
+        const size_t y = (size_t)(y0 + (y1 - y0) * share + 0.5);
         c->dots[y][x] |= SMOOTHED;
     }
 }

@@ -107,7 +107,7 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 }
 
 static enum kiln_status start(struct kiln_dashboard *d, struct kiln_err *err) {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t size = sizeof address;
     KILN_REQUIRE(getsockname(d->socket, (struct sockaddr *)&address, &size) == 0, err, KILN_EIO,
                  "dashboard: %s", strerror(errno));

@@ -30,8 +30,7 @@ void kiln_view_path(const struct kiln_view *view, const char *name, char out[430
 
 bool kiln_seen_change(struct kiln_seen *seen, const char *path) {
     struct stat st;
-    struct kiln_seen now;
-    memset(&now, 0, sizeof now); /* compared whole */
+    struct kiln_seen now = {.there = false};
     if (stat(path, &st) == 0) {
         now.device = (uint64_t)st.st_dev;
         now.inode = (uint64_t)st.st_ino;
@@ -40,9 +39,11 @@ bool kiln_seen_change(struct kiln_seen *seen, const char *path) {
         now.nanoseconds = (int64_t)st.st_mtim.tv_nsec;
         now.there = true;
     }
-    const bool change = memcmp(&now, seen, sizeof now) != 0;
+    const bool same = now.there == seen->there && now.device == seen->device &&
+                      now.inode == seen->inode && now.size == seen->size &&
+                      now.seconds == seen->seconds && now.nanoseconds == seen->nanoseconds;
     *seen = now;
-    return change;
+    return !same;
 }
 
 /* ---- metrics.jsonl -----------------------------------------------------------------------------

@@ -31,14 +31,14 @@ struct kiln_again {
 KILN_MUST_CHECK enum kiln_status kiln_again_lock(const char *who, const char *run, int *lock,
                                                  struct kiln_err *err);
 /* Make the folder, in the run's or in TMPDIR. */
-KILN_MUST_CHECK enum kiln_status kiln_again_make(struct kiln_again *again, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_again_make(struct kiln_again *a, struct kiln_err *err);
 /* Train. `begin` is called with the run before its first step, and again after each time that a
  * budget was spent; what it returns other than KILN_OK ends training. Stopping is KILN_OK. */
 KILN_MUST_CHECK enum kiln_status kiln_again_train(
-    struct kiln_again *again,
+    struct kiln_again *a,
     enum kiln_status (*begin)(void *context, struct kiln_run *run, struct kiln_err *err),
     const struct kiln_observer *observer, const volatile sig_atomic_t *stop, struct kiln_err *err);
 /* Remove the folder, where one was made. */
-KILN_MUST_CHECK enum kiln_status kiln_again_remove(struct kiln_again *again, struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_again_remove(struct kiln_again *a, struct kiln_err *err);
 
 #endif

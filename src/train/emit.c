@@ -67,7 +67,9 @@ static enum kiln_status emit(const struct kiln_mil_emit *request, enum kiln_npu_
     struct kiln_npu_port in, to;
     const struct kiln_weights weights = kiln_weights_flat(model->table, model->weights);
     KILN_TRY(check_request(request, kind, dims, err));
-    const struct kiln_npu_mode mode = {.seq = request->seq ? request->seq : dims->seq};
+    const struct kiln_npu_mode mode = {.seq = request->seq ? request->seq : dims->seq,
+                                       .doc_mask = request->doc_mask,
+                                       .lora = request->lora};
     KILN_TRY(kiln_npu_make(kind, model->table, &mode, request->layer, request->part, &weights, 0,
                            &target, &made, err));
     kiln_npu_ports(kind, dims, &mode, request->part, &in, &to);

@@ -272,9 +272,11 @@ static enum kiln_status look_at_control(struct kiln_trainer *t, struct kiln_err 
     return KILN_OK;
 }
 
-/* Who may have to go back needs a checkpoint to go back to, also before the first one is due. */
+/* Who may have to go back needs a checkpoint to go back to, also before the first one is due. One
+ * that was due is made up for: where a run goes back to must not depend on who died. */
 static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err *err) {
-    char path[4200];
+    char path[4200], due[4300];
+    const uint64_t step = kiln_state_cursor(t->state)->step;
     uint64_t *steps = NULL;
     size_t n = 0;
     if (t->rollback.ready || strcmp(t->settings->on_spike, "rollback") != 0 ||
@@ -285,7 +287,8 @@ static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err 
     snprintf(path, sizeof path, "%s/checkpoints", t->folder);
     KILN_TRY(kiln_checkpoint_list(path, &steps, &n, err));
     kiln_free(steps);
-    if (n == 0) {
+    snprintf(due, sizeof due, "%s/step-%" PRIu64, path, step);
+    if (n == 0 || (every(step, t->settings->save_every) && !kiln_path_exists(due))) {
         kiln_saver_begin(t->saver);
     }
     t->rollback.ready = true;

@@ -101,6 +101,6 @@ expect 1 "$KILN" explain batch@3
 says stderr 'the oldest is of step'
 expect 2 "$KILN" explain batch --alone
 expect 2 "$KILN" explain batch@100 --steps 3
-head -c 100 batch/incidents/step-100/window.u32 >cut && cp cut batch/incidents/step-100/window.u32
+head -c 100 batch/incidents/step-100/window.u32 >part && cp part batch/incidents/step-100/window.u32
 expect 1 "$KILN" explain batch@100
 says stderr 'window.u32: 100 bytes; 4 sequences of 32 tokens are 1024'

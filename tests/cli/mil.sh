@@ -42,6 +42,16 @@ expect 2 "$KILN" mil
 says stderr 'what to do is missing; use one of check'
 expect 2 "$KILN" mil chek
 says stderr 'chek is unknown; use one of check'
+# Document masks and adapters are inputs: more columns behind the activations.
+for kernel in attn_fwd ffn_bwd sdpa_fwd; do
+    emit=(mil emit --model stories15m --layer 1 --kernel $kernel --seq 64 -o made)
+    expect 0 "$KILN" "${emit[@]}"
+    mv stdout plain
+    expect 0 "$KILN" "${emit[@]}" --doc-mask --lora 4 --lora-targets all
+    ! cmp -s stdout plain || fail "$kernel: neither mask nor adapters"
+    expect 0 "$KILN" mil check made/model.mil
+done
+expect 2 "$KILN" mil emit --model stories15m --kernel attn_fwd -o made --lora-targets q
 expect 0 "$KILN" mil limits
 says stdout 'width-multiple             16  the last axis of an input or output divides by it'
 for part in check emit run limits; do

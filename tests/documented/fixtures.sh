@@ -42,6 +42,17 @@ expect 0 "$KILN" train --model MODEL --data chat.jsonl --lora 8 --lora-alpha 16 
 mkdir -p runs/demo
 for name in runs/NAME runs/demo/run runs/helper runs/tuned runs/a runs/b runs/mine; do cp -r RUN $name; done
 for name in runs/book runs/stories15m-book; do cp -r llama2c $name; done
+# Two runs in which something was planted, for docs/explain.md.
+for i in $(seq 600); do
+    echo "The $i birds sang to the $((i * 7 % 100)) old trees by the river."
+done >birds.txt
+planted() { # CODE WHAT RUN
+    expect "$1" env KILN_PLANT="$2" "$KILN_TEST_PROGRAM" train --data birds.txt --dim 32 --hidden 64 --heads 4 \
+        --kv-heads 2 --layers 4 --vocab 259 --seq 32 --batch 2 --accum 2 --steps 104 --lr 3e-3 --warmup 2 \
+        --eval-every 0 --precision fp32 --on-spike skip --spike-z 4 --out "$3"
+}
+planted 1 weight:w1.3@100 runs/damaged
+planted 0 batch@100 runs/birds
 cat >anybodys.mil <<'END'
 program(1.3) { func main<ios18>(tensor<fp16, [1,64,1,768]> x) {
 tensor<fp16, [1,64,1,768]> y = relu(x = x);

@@ -41,16 +41,16 @@ struct kiln_evidence {
 KILN_MUST_CHECK enum kiln_status kiln_evidence_open(const struct kiln_explain_options *options,
                                                     struct kiln_evidence *out,
                                                     struct kiln_err *err);
-void kiln_evidence_close(struct kiln_evidence *evidence);
+void kiln_evidence_close(struct kiln_evidence *e);
 /* The window of the same size beside this one, the one before or else the one behind; KILN_EINPUT
  * where the run's tokens are gone. kiln_evidence_window_free it. */
-KILN_MUST_CHECK enum kiln_status kiln_evidence_other(const struct kiln_evidence *evidence,
+KILN_MUST_CHECK enum kiln_status kiln_evidence_other(const struct kiln_evidence *e,
                                                      struct kiln_evidence_window *out,
                                                      struct kiln_err *err);
-void kiln_evidence_window_free(struct kiln_evidence_window *window);
+void kiln_evidence_window_free(struct kiln_evidence_window *w);
 /* A string or number of the incident: "" and NaN where it has none. */
-const char *kiln_evidence_text(const struct kiln_evidence *evidence, const char *key);
-double kiln_evidence_number(const struct kiln_evidence *evidence, const char *key);
+const char *kiln_evidence_text(const struct kiln_evidence *e, const char *key);
+double kiln_evidence_number(const struct kiln_evidence *e, const char *key);
 
 /* Weights as they were when `step` steps were done (evidence_weights.c): e->weights, _from, and in
  * *cursor where training stood. */

@@ -8,7 +8,7 @@
 
 #include "base/mem.h"
 
-static const char weight[] = "weight", activation[] = "activation", gradient[] = "gradient";
+static const char weight[] = "weight", activation[] = "activation", backward[] = "gradient";
 
 /* The name of a stage, and whether it is an operand of products, which are of the run's precision;
  * all else is fp32. */
@@ -85,7 +85,7 @@ static void add_stage(struct kiln_walk *w, bool back, enum kiln_stage stage, siz
     const bool inside = kiln_stage_of_layer(stage);
     *index_of(w, back, stage, layer) = w->n;
     struct kiln_explain_tensor *t =
-        add(w, back ? gradient : activation, inside ? layer : KILN_NO_LAYER, stages[stage].operand);
+        add(w, back ? backward : activation, inside ? layer : KILN_NO_LAYER, stages[stage].operand);
     if (inside) {
         snprintf(t->name, sizeof t->name, "%s.%zu", stages[stage].name, layer);
     } else {
@@ -196,10 +196,10 @@ static void look(struct kiln_explain_tensor *t, size_t sequence, size_t row, siz
     }
 }
 
-void kiln_walk_see(void *context, enum kiln_stage stage, size_t layer, bool back,
+void kiln_walk_see(void *context, enum kiln_stage stage, size_t layer, bool gradient,
                    struct kiln_float64_values values) {
     struct kiln_walk *w = context;
-    struct kiln_explain_tensor *t = &w->items[*index_of(w, back, stage, layer)];
+    struct kiln_explain_tensor *t = &w->items[*index_of(w, gradient, stage, layer)];
     for (size_t i = 0; i < values.rows; i++) {
         for (size_t j = 0; j < values.width; j++) {
             look(t, w->sequence, i, j, values.at[i * values.apart + j]);

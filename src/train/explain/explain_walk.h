@@ -22,21 +22,20 @@ struct kiln_walk {
 };
 
 /* An empty one. KILN_ENOMEM. */
-KILN_MUST_CHECK enum kiln_status kiln_walk_open(struct kiln_walk *walk,
-                                                const struct kiln_table *table,
+KILN_MUST_CHECK enum kiln_status kiln_walk_open(struct kiln_walk *w, const struct kiln_table *table,
                                                 enum kiln_precision precision,
                                                 struct kiln_err *err);
 /* items too, unless they were taken away. */
-void kiln_walk_close(struct kiln_walk *walk);
+void kiln_walk_close(struct kiln_walk *w);
 /* Look at the weights. `used` [V]: ids that the window looks up in the embedding; the other rows
  * are looked at where the classifier reads them. */
-void kiln_walk_weights(struct kiln_walk *walk, const float *weights, const bool *used);
+void kiln_walk_weights(struct kiln_walk *w, const float *weights, const bool *used);
 /* For kiln_float64_watch; context is the walk. */
 void kiln_walk_see(void *context, enum kiln_stage stage, size_t layer, bool gradient,
                    struct kiln_float64_values values);
 /* The first item that has numbers that are not finite, or with `finite` beyond its limit;
  * KILN_EXPLAIN_NO_PLACE: none has. The second leaves weights out. */
-size_t kiln_walk_first(const struct kiln_walk *walk, bool finite);
-size_t kiln_walk_first_activation(const struct kiln_walk *walk, bool finite);
+size_t kiln_walk_first(const struct kiln_walk *w, bool finite);
+size_t kiln_walk_first_activation(const struct kiln_walk *w, bool finite);
 
 #endif

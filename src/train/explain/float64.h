@@ -79,22 +79,22 @@ KILN_MUST_CHECK enum kiln_status kiln_float64_create(const struct kiln_table *ta
                                                      struct kiln_pool *pool, bool gradients,
                                                      struct kiln_float64 **out,
                                                      struct kiln_err *err);
-void kiln_float64_destroy(struct kiln_float64 *model);
+void kiln_float64_destroy(struct kiln_float64 *f);
 /* NULL: nobody is told. */
-void kiln_float64_set_watch(struct kiln_float64 *model, const struct kiln_float64_watch *watch);
+void kiln_float64_set_watch(struct kiln_float64 *f, const struct kiln_float64_watch *watch);
 /* Ids are below V, starts not behind their token. losses [T], of each token, 0 for no target.
  * Returns their sum. */
-double kiln_float64_forward(struct kiln_float64 *model,
-                            const struct kiln_float64_sequence *sequence, double *losses);
+double kiln_float64_forward(struct kiln_float64 *f, const struct kiln_float64_sequence *sequence,
+                            double *losses);
 /* Add the gradient of scale * (the sum of the last forward's losses) to the gradients. */
-void kiln_float64_backward(struct kiln_float64 *model, double scale);
+void kiln_float64_backward(struct kiln_float64 *f, double scale);
 /* Elements as in the table, those that are trained (kiln_trained_at); a tied embedding's has the
  * classifier's in it. */
-const double *kiln_float64_gradients(const struct kiln_float64 *model);
-void kiln_float64_clear_gradients(struct kiln_float64 *model);
+const double *kiln_float64_gradients(const struct kiln_float64 *f);
+void kiln_float64_clear_gradients(struct kiln_float64 *f);
 /* A stage of the last forward; `layer` is looked at for those of layers. */
-struct kiln_float64_values kiln_float64_stage(const struct kiln_float64 *model,
-                                              enum kiln_stage stage, size_t layer);
+struct kiln_float64_values kiln_float64_stage(const struct kiln_float64 *f, enum kiln_stage stage,
+                                              size_t layer);
 /* Floating-point operations of a sequence forward, and of forward and backward. */
 double kiln_float64_flops(const struct kiln_table *table, size_t seq, bool backward);
 
