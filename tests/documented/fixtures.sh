@@ -89,8 +89,8 @@ sandbox() {
 }
 # Programs are built against the library that is here, as if it were installed.
 mkdir installed
-dir=$(dirname "$KILN")
+for name in libkiln.so libkiln.so.0; do ln -s "$(dirname "$KILN")/libkiln.so" installed/$name; done
 printf 'Name: kiln\nDescription: kiln\nVersion: 0\nCflags: -I%s\nLibs: -L%s -Wl,-rpath,%s -lkiln\n' \
-    "$ROOT/include" "$dir" "$dir" >installed/kiln.pc
+    "$ROOT/include" "$PWD/installed" "$PWD/installed" >installed/kiln.pc
 export PKG_CONFIG_PATH=$PWD/installed
 plain_path=$PATH real_make=$(command -v make)
