@@ -254,6 +254,12 @@ enum kiln_status kiln_tpl_test(struct tpl_run *r, struct tpl_str name,
 bool kiln_tpl_has_filter(struct tpl_str name);
 bool kiln_tpl_has_test(struct tpl_str name);
 bool kiln_tpl_has_function(struct tpl_str name);
+enum kiln_status kiln_tpl_call_function(struct tpl_run *run, struct tpl_str name,
+                                        const struct tpl_arguments *arguments,
+                                        struct tpl_value *out);
+/* The text that `value` is; `who` wants it and none other. */
+enum kiln_status kiln_tpl_want_text(struct tpl_run *run, const char *who,
+                                    const struct tpl_value *value, struct tpl_str *out);
 /* Is it a method that values of this type have, known here or not? */
 bool kiln_tpl_has_method(const struct tpl_value *value, struct tpl_str name);
 /* Argument i, or the named one; NULL where it was not given. */

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * template_method.c: methods of texts, mappings and lists, as Python's; and the functions that
- * every template has.
+ * template_method.c: methods of texts, mappings and lists, as Python's.
  */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <utf8proc.h>
 
 #include "base/mem.h"
@@ -14,13 +12,11 @@
 typedef enum kiln_status method_fn(struct tpl_run *r, const struct tpl_value *self,
                                    const struct tpl_arguments *a, struct tpl_value *out);
 
-enum { MOST_RANGE = 100000 }; /* of Jinja's sandbox */
-
 /* ---- helpers -----------------------------------------------------------------------------------
  */
 
-static enum kiln_status want_text(struct tpl_run *r, const char *who, const struct tpl_value *v,
-                                  struct tpl_str *out) {
+enum kiln_status kiln_tpl_want_text(struct tpl_run *r, const char *who, const struct tpl_value *v,
+                                    struct tpl_str *out) {
     *out = (struct tpl_str){"", 0};
     if (v == NULL || v->type != TPL_TEXT) {
         return kiln_tpl_fail(r, "%s: %s where a string is expected", who,
@@ -75,7 +71,7 @@ static enum kiln_status strip(struct tpl_run *r, const struct tpl_value *self,
     KILN_TRY(kiln_tpl_accept(r, "strip", a, 1, " chars "));
     const struct tpl_value *given = kiln_tpl_argument(a, 0, "chars");
     const bool some = given && given->type != TPL_NONE;
-    KILN_TRY(some ? want_text(r, "strip", given, &set) : KILN_OK);
+    KILN_TRY(some ? kiln_tpl_want_text(r, "strip", given, &set) : KILN_OK);
     const struct tpl_str *which = some ? &set : NULL;
     while (left && from < to && goes(s, from, which, &size)) {
         from += size;
@@ -113,11 +109,11 @@ static enum kiln_status edge(struct tpl_run *r, const char *who, bool end,
     const struct tpl_value *given = kiln_tpl_argument(a, 0, "");
     if (given && given->type == TPL_LIST) {
         for (size_t i = 0; i < given->list->n; i++) {
-            KILN_TRY(want_text(r, who, &given->list->at[i], &part));
+            KILN_TRY(kiln_tpl_want_text(r, who, &given->list->at[i], &part));
             is |= at_edge(self->text, part, end);
         }
     } else {
-        KILN_TRY(want_text(r, who, given, &part));
+        KILN_TRY(kiln_tpl_want_text(r, who, given, &part));
         is = at_edge(self->text, part, end);
     }
     *out = kiln_tpl_truth(is);
@@ -137,7 +133,7 @@ static enum kiln_status cut_edge(struct tpl_run *r, const char *who, bool end,
                                  struct tpl_value *out) {
     struct tpl_str part;
     KILN_TRY(kiln_tpl_accept(r, who, a, 1, ""));
-    KILN_TRY(want_text(r, who, kiln_tpl_argument(a, 0, ""), &part));
+    KILN_TRY(kiln_tpl_want_text(r, who, kiln_tpl_argument(a, 0, ""), &part));
     const bool is = at_edge(self->text, part, end);
     *out =
         kiln_tpl_text(self->text.p + (is && !end ? part.n : 0), self->text.n - (is ? part.n : 0));
@@ -210,7 +206,7 @@ static enum kiln_status text_split(struct tpl_run *r, const struct tpl_value *se
     if (given == NULL || given->type == TPL_NONE) {
         return split_blanks(r, self->text, most, out->list);
     }
-    KILN_TRY(want_text(r, "split", given, &by));
+    KILN_TRY(kiln_tpl_want_text(r, "split", given, &by));
     return by.n > 0 ? split_at(r, self->text, by, most, out->list)
                     : kiln_tpl_fail(r, "split at the empty string");
 }
@@ -229,7 +225,7 @@ static enum kiln_status text_rsplit(struct tpl_run *r, const struct tpl_value *s
         *out = all;
         return KILN_OK;
     }
-    KILN_TRY(want_text(r, "rsplit", a->n > 0 ? &a->at[0] : NULL, &by));
+    KILN_TRY(kiln_tpl_want_text(r, "rsplit", a->n > 0 ? &a->at[0] : NULL, &by));
     const struct tpl_value *last = &all.list->at[n - 1 - most];
     KILN_TRY(kiln_tpl_new_list(r, (size_t)most + 1, out));
     KILN_TRY(kiln_tpl_push(
@@ -263,8 +259,8 @@ static enum kiln_status text_replace(struct tpl_run *r, const struct tpl_value *
     struct tpl_buffer b = {NULL, 0, 0};
     int64_t most;
     KILN_TRY(kiln_tpl_accept(r, "replace", a, 3, " old new count "));
-    KILN_TRY(want_text(r, "replace", kiln_tpl_argument(a, 0, "old"), &from));
-    KILN_TRY(want_text(r, "replace", kiln_tpl_argument(a, 1, "new"), &to));
+    KILN_TRY(kiln_tpl_want_text(r, "replace", kiln_tpl_argument(a, 0, "old"), &from));
+    KILN_TRY(kiln_tpl_want_text(r, "replace", kiln_tpl_argument(a, 1, "new"), &to));
     KILN_TRY(count_argument(r, "replace", kiln_tpl_argument(a, 2, "count"), &most));
     if (from.n == 0) {
         return kiln_tpl_fail(r, "replace of the empty string is not supported");
@@ -333,7 +329,7 @@ static enum kiln_status find(struct tpl_run *r, const char *who, bool last,
     struct tpl_str part;
     const struct tpl_str s = self->text;
     KILN_TRY(kiln_tpl_accept(r, who, a, 1, ""));
-    KILN_TRY(want_text(r, who, kiln_tpl_argument(a, 0, ""), &part));
+    KILN_TRY(kiln_tpl_want_text(r, who, kiln_tpl_argument(a, 0, ""), &part));
     const char *found = NULL;
     for (const char *at = s.p; at != NULL; at = last && found ? found + 1 : NULL) {
         const char *next =
@@ -544,121 +540,8 @@ bool kiln_tpl_has_method(const struct tpl_value *v, struct tpl_str name) {
            (v->type != TPL_NAMESPACE || kiln_tpl_get_text(v->dict, TPL_STR("revindex0")) != NULL);
 }
 
-/* ---- functions
- * ----------------------------------------------------------------------------------- */
-
-static enum kiln_status raise_exception(struct tpl_run *r, const struct tpl_value *self,
-                                        const struct tpl_arguments *a, struct tpl_value *out) {
-    struct tpl_value text = kiln_tpl_text("", 0);
-    (void)self;
-    (void)out;
-    KILN_TRY(a->n > 0 ? kiln_tpl_string(r, &a->at[0], &text) : KILN_OK);
-    return kiln_tpl_fail(r, "the template refuses the conversation: %.*s",
-                         (int)kiln_least(text.text.n, 300), text.text.p);
-}
-
-static enum kiln_status strftime_now(struct tpl_run *r, const struct tpl_value *self,
-                                     const struct tpl_arguments *a, struct tpl_value *out) {
-    struct tpl_str format;
-    struct tpl_value copy;
-    char shown[200];
-    (void)self;
-    KILN_TRY(kiln_tpl_accept(r, "strftime_now", a, 1, " format "));
-    KILN_TRY(want_text(r, "strftime_now", kiln_tpl_argument(a, 0, "format"), &format));
-    KILN_TRY(kiln_tpl_keep(r, format.p, format.n, &copy));
-    const time_t now = r->now ? (time_t)r->now : time(NULL);
-    struct tm parts;
-    if ((r->now ? gmtime_r(&now, &parts) : localtime_r(&now, &parts)) == NULL) {
-        return kiln_tpl_fail(r, "strftime_now: no time");
-    }
-    const size_t n = strftime(shown, sizeof shown, copy.text.p, &parts);
-    if (n == 0 && format.n > 0) {
-        return kiln_tpl_fail(r, "strftime_now: the format gives too long a text, or none");
-    }
-    return kiln_tpl_keep(r, shown, n, out);
-}
-
-static enum kiln_status make_dict(struct tpl_run *r, enum tpl_type type, const char *who,
-                                  const struct tpl_arguments *a, struct tpl_value *out) {
-    if (a->n > 1 || (a->n == 1 && a->at[0].type != TPL_DICT)) {
-        return kiln_tpl_fail(r, "%s takes names with values, or one mapping", who);
-    }
-    KILN_TRY(kiln_tpl_new_dict(r, type, out));
-    for (size_t i = 0; a->n == 1 && i < a->at[0].dict->n; i++) {
-        KILN_TRY(kiln_tpl_put(r, out->dict, a->at[0].dict->key[i], a->at[0].dict->value[i]));
-    }
-    for (size_t i = 0; i < a->named.n; i++) {
-        KILN_TRY(kiln_tpl_put(r, out->dict, a->named.key[i], a->named.value[i]));
-    }
-    return KILN_OK;
-}
-static enum kiln_status namespace(struct tpl_run *r, const struct tpl_value *self,
-                                  const struct tpl_arguments *a, struct tpl_value *out) {
-    (void)self; return make_dict(r, TPL_NAMESPACE, "namespace", a, out);
-}
-static enum kiln_status dict(struct tpl_run *r, const struct tpl_value *self,
-                             const struct tpl_arguments *a, struct tpl_value *out) {
-    (void)self;
-    return make_dict(r, TPL_DICT, "dict", a, out);
-}
-
-static enum kiln_status range(struct tpl_run *r, const struct tpl_value *self,
-                              const struct tpl_arguments *a, struct tpl_value *out) {
-    int64_t part[3] = {0, 0, 1};
-    (void)self;
-    KILN_TRY(kiln_tpl_accept(r, "range", a, 3, ""));
-    for (size_t i = 0; i < a->n; i++) {
-        if (a->at[i].type != TPL_INT) {
-            return kiln_tpl_fail(r, "range of %s", kiln_tpl_type_name(&a->at[i]));
-        }
-        part[a->n == 1 ? 1 : i] = a->at[i].whole;
-    }
-    if (a->n == 0 || part[2] == 0) {
-        return kiln_tpl_fail(r, "range of nothing");
-    }
-    KILN_TRY(kiln_tpl_new_list(r, 4, out));
-    for (int64_t i = part[0]; part[2] > 0 ? i < part[1] : i > part[1];) {
-        if (out->list->n >= MOST_RANGE) {
-            return kiln_tpl_fail(r, "range of more than %d numbers", MOST_RANGE);
-        }
-        KILN_TRY(kiln_tpl_push(r, out->list, kiln_tpl_whole(i)));
-        if (__builtin_add_overflow(i, part[2], &i)) {
-            break;
-        }
-    }
-    return KILN_OK;
-}
-
-static const struct {
-    const char *name;
-    method_fn *fn;
-} functions[] = {
-    {"raise_exception", raise_exception},
-    {"strftime_now", strftime_now},
-    {"namespace", namespace},
-    {"dict", dict},
-    {"range", range},
-};
-enum { N_FUNCTIONS = sizeof functions / sizeof functions[0] };
-
-bool kiln_tpl_has_function(struct tpl_str name) {
-    for (int i = 0; i < N_FUNCTIONS; i++) {
-        if (kiln_tpl_is(name, functions[i].name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static enum kiln_status call_function(struct tpl_run *r, struct tpl_str name,
-                                      const struct tpl_arguments *a, struct tpl_value *out) {
-    for (int i = 0; i < N_FUNCTIONS; i++) {
-        if (kiln_tpl_is(name, functions[i].name)) {
-            return functions[i].fn(r, NULL, a, out);
-        }
-    }
-    return kiln_tpl_fail(r, "the function %.*s is not supported", (int)name.n, name.p);
-}
+/* ---- calls -------------------------------------------------------------------------------------
+ */
 
 enum kiln_status kiln_tpl_call(struct tpl_run *r, const struct tpl_value *what,
                                const struct tpl_arguments *a, struct tpl_value *out) {
@@ -666,7 +549,7 @@ enum kiln_status kiln_tpl_call(struct tpl_run *r, const struct tpl_value *what,
         return kiln_tpl_call_macro(r, what, a, out);
     }
     if (what->type == TPL_FUNCTION) {
-        return call_function(r, what->call.name, a, out);
+        return kiln_tpl_call_function(r, what->call.name, a, out);
     }
     if (what->type != TPL_METHOD) {
         return kiln_tpl_fail(r, "%s cannot be called", kiln_tpl_type_name(what));
