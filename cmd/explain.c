@@ -56,7 +56,7 @@ static void print_incidents(const char *run, const struct kiln_view *view) {
                text[0], text[1], text[2], in->weights ? "kept" : "-");
     }
     const uint64_t last = kiln_view_incident(view, n - 1)->step;
-    printf("kiln explain %s@%" PRIu64 " says what went wrong there.\n", run, last);
+    printf("what went wrong there: kiln explain %s@%" PRIu64 "\n", run, last);
 }
 
 static json_t *incidents_json(const char *run, const struct kiln_view *view) {
