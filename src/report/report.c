@@ -173,7 +173,7 @@ enum kiln_status kiln_recorder_open(const struct kiln_run_info *info,
     r->notice = notice;
     r->context = context;
     r->next = first_time(r);
-    r->events.wanted = info->settings->tensorboard;
+    r->events.wanted = info->settings != NULL && info->settings->tensorboard;
     r->events.next = first_events(r);
     return KILN_OK;
 }
