@@ -82,7 +82,7 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
-    if (j->refusal[0] || !kiln_incident_weights_below(t, INFINITY)) {
+    if (j->refusal[0] || !kiln_incident_weights_below(t, (double)INFINITY)) {
         return stop(t, j,
                     "the weights themselves are to blame, and to skip this window mends nothing: "
                     "go on with --resume RUN --on-spike rollback",
@@ -198,7 +198,7 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
     }
     /* A smaller loss scale may help, unless the weights are to blame. */
     if (!j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
-        kiln_incident_weights_below(t, INFINITY)) {
+        kiln_incident_weights_below(t, (double)INFINITY)) {
         cursor->skip++;
         return KILN_OK;
     }
