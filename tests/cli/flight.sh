@@ -23,10 +23,12 @@ same() { cmp -s <(lasting "$1") <(lasting "$2") || fail "$1, $2: $(diff <(lastin
 # ---- processes --------------------------------------------------------------------------------
 
 for overlap in exact delayed; do
+    budget=7
+    [ $overlap = delayed ] && budget=24 # two kernel sets
     run "whole-$overlap" --overlap $overlap
     want=$hash
     for restart in exec relay; do
-        run "$overlap-$restart" --overlap $overlap --budget 7 --restart $restart
+        run "$overlap-$restart" --overlap $overlap --budget $budget --restart $restart
         gone "$overlap-$restart"
         [ "$hash" = "$want" ] || fail "$overlap, $restart: $hash, not $want"
         same "$overlap-$restart" "whole-$overlap"
