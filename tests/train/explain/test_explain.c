@@ -21,6 +21,8 @@
 /* ---- incidents ---------------------------------------------------------------------------------
  */
 
+#define NONE ((double)NAN) /* unknown, or not finite */
+
 /* What is to be written as incidents/step-N of a run that stands there. */
 struct lab {
     struct kiln_run *run;
@@ -40,8 +42,8 @@ static void open_lab(struct lab *lab, const char *folder) {
     struct kiln_err err;
     struct kiln_run_peek peek;
     struct kiln_map map;
-    *lab = (struct lab){.folder = folder, .why = "loss is not finite", .loss = (double)NAN, .norm = (double)NAN};
-    lab->mean = (double)NAN;
+    *lab = (struct lab){.folder = folder, .why = "loss is not finite", .loss = NONE, .norm = NONE};
+    lab->mean = NONE;
     CHECK_OK(kiln_run_peek(folder, &peek, &err), &err);
     CHECK_OK(kiln_run_read(folder, &lab->run, &err), &err);
     CHECK_OK(kiln_run_read_data(lab->run, &err), &err);
@@ -99,7 +101,7 @@ static void write_incident(const struct lab *lab, const char *precision) {
     json_t *out = json_pack(
         "{s:I, s:s, s:s, s:o, s:o, s:f, s:o, s:o, s:o, s:i, s:I, s:I, s:I, s:I, s:s, s:o, s:[]}",
         "step", (json_int_t)lab->step, "why", lab->why, "action", "stopped", "loss",
-        number(lab->loss), "grad_norm", number(lab->norm), "lr", 1e-3, "z", number((double)NAN), "mean",
+        number(lab->loss), "grad_norm", number(lab->norm), "lr", 1e-3, "z", number(NONE), "mean",
         number(lab->mean), "deviation", number(lab->mean / 50), "window", 64, "sample",
         (json_int_t)lab->sample, "batch", (json_int_t)s->batch, "accum", (json_int_t)s->accum,
         "seq", (json_int_t)s->seq, "precision", precision, "sizes", sizes(&lab->table->dims),
