@@ -47,7 +47,7 @@ dies() {
     local role=$1 kind=$2 n=$3 got=0
     shift 3
     rm -rf point died
-    KILN_KILL_ROLE=$role KILN_KILL_AT=$kind:$n KILN_KILL_ONCE=$PWD/died \
+    env ${role:+KILN_KILL_ROLE=$role} KILN_KILL_AT="$kind:$n" KILN_KILL_ONCE="$PWD/died" \
         "$KILN_TEST_PROGRAM" train "${common[@]}" "$@" --out "$PWD/point" >stdout 2>stderr || got=$?
     gone point
     if [ -e died ] && [ -z "$role" ]; then
