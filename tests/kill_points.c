@@ -175,8 +175,9 @@ static void plant_as_asked(const char *text) {
 }
 
 __attribute__((constructor)) static void read_environment(void) {
-    if (getenv("KILN_PLANT")) {
-        plant_as_asked(getenv("KILN_PLANT"));
+    const char *fault = getenv("KILN_PLANT");
+    if (fault) {
+        plant_as_asked(fault);
     }
     if (!getenv("KILN_KILL_ROLE")) {
         arm_as_asked();
