@@ -22,7 +22,7 @@ static void string(struct kiln_text *text, const char *key, const char *value) {
     kiln_text_key(text, key);
     kiln_text_string(text, value);
 }
-static void open(struct kiln_text *text, const char *key, const char *bracket) {
+static void begin(struct kiln_text *text, const char *key, const char *bracket) {
     if (key != NULL) {
         kiln_text_key(text, key);
     } else {
@@ -32,7 +32,7 @@ static void open(struct kiln_text *text, const char *key, const char *bracket) {
 }
 
 static void write_summary(struct kiln_text *text, const struct kiln_view_summary *s) {
-    open(text, "summary", "{");
+    begin(text, "summary", "{");
     count(text, "steps", s->steps);
     count(text, "step", s->step);
     count(text, "total", s->total);
@@ -52,7 +52,7 @@ static void write_summary(struct kiln_text *text, const struct kiln_view_summary
     number(text, "left_s", s->left_s);
     number(text, "tokens_per_s", s->tokens_per_s);
     count(text, "peak_bytes", s->peak_bytes);
-    open(text, "ms", "{");
+    begin(text, "ms", "{");
     number(text, "device", s->device_ms);
     number(text, "host", s->host_ms);
     number(text, "dw_wait", s->dw_wait_ms);
@@ -70,10 +70,10 @@ static void write_summary(struct kiln_text *text, const struct kiln_view_summary
  */
 
 static void write_settings(struct kiln_text *text, const struct kiln_view *view) {
-    open(text, "settings", "[");
+    begin(text, "settings", "[");
     for (size_t i = 0; i < kiln_view_settings(view); i++) {
         const struct kiln_view_setting *s = kiln_view_setting(view, i);
-        open(text, NULL, "{");
+        begin(text, NULL, "{");
         string(text, "flag", s->flag);
         string(text, "value", s->value);
         string(text, "origin", s->origin);
@@ -89,8 +89,8 @@ static void write_plan(struct kiln_text *text, const struct kiln_view *view) {
         kiln_text_raw(text, ",\"plan\":null");
         return;
     }
-    open(text, "plan", "{");
-    open(text, "memory_bytes", "{");
+    begin(text, "plan", "{");
+    begin(text, "memory_bytes", "{");
     count(text, "weights", m.weights);
     count(text, "moments", m.moments);
     count(text, "gradients", m.gradients);
@@ -105,7 +105,7 @@ static void write_plan(struct kiln_text *text, const struct kiln_view *view) {
     count(text, "state_file", m.state_file);
     count(text, "total", m.total);
     kiln_text_raw(text, "}");
-    open(text, "time_s", "{");
+    begin(text, "time_s", "{");
     number(text, "compile", t.compile);
     number(text, "compute", t.compute);
     number(text, "stall", t.stall);
@@ -117,11 +117,11 @@ static void write_plan(struct kiln_text *text, const struct kiln_view *view) {
 /* Under the names of the plan, seconds of a step in the mean. */
 static void write_measured(struct kiln_text *text, const struct kiln_view_summary *s) {
     const double steps = s->steps > 0 ? (double)s->steps * 1e3 : (double)NAN;
-    open(text, "measured", "{");
-    open(text, "memory_bytes", "{");
+    begin(text, "measured", "{");
+    begin(text, "memory_bytes", "{");
     count(text, "total", s->peak_bytes);
     kiln_text_raw(text, "}");
-    open(text, "time_s", "{");
+    begin(text, "time_s", "{");
     number(text, "compile", s->compile_ms / steps);
     number(text, "compute", (s->ms - s->stall_ms - s->restart_ms) / steps);
     number(text, "stall", s->stall_ms / steps);
@@ -131,10 +131,10 @@ static void write_measured(struct kiln_text *text, const struct kiln_view_summar
 }
 
 static void write_incidents(struct kiln_text *text, const struct kiln_view *view) {
-    open(text, "incidents", "[");
+    begin(text, "incidents", "[");
     for (size_t i = 0; i < kiln_view_incidents(view); i++) {
         const struct kiln_view_incident *one = kiln_view_incident(view, i);
-        open(text, NULL, "{");
+        begin(text, NULL, "{");
         count(text, "step", one->step);
         string(text, "why", one->why);
         string(text, "action", one->action);
@@ -151,7 +151,7 @@ static void write_incidents(struct kiln_text *text, const struct kiln_view *view
 }
 
 static void write_checkpoints(struct kiln_text *text, const struct kiln_view *view) {
-    open(text, "checkpoints", "[");
+    begin(text, "checkpoints", "[");
     for (size_t i = 0; i < kiln_view_checkpoints(view); i++) {
         kiln_text_comma(text);
         kiln_text_count(text, kiln_view_checkpoint(view, i));
@@ -168,14 +168,14 @@ static void write_samples(struct kiln_text *text, const struct kiln_view *view) 
     const size_t n = kiln_view_samples(view), shown = kiln_least(n, MOST);
     const size_t begun = text->length;
     count(text, "samples_all", n);
-    open(text, "samples", "[");
+    begin(text, "samples", "[");
     for (size_t i = 0; i < shown; i++) {
         const size_t at = shown > 1 ? i * (n - 1) / (shown - 1) : 0;
         const struct kiln_view_sample *one = kiln_view_sample(view, at);
         if (text->length - begun + strlen(one->text) > BYTES && i + 1 < shown) {
             continue; /* the last one has its place */
         }
-        open(text, NULL, "{");
+        begin(text, NULL, "{");
         count(text, "step", one->step);
         string(text, "text", one->text);
         kiln_text_raw(text, "}");
@@ -237,13 +237,13 @@ static void write_span(struct kiln_text *text, struct names *names,
 
 static void write_timeline(struct kiln_text *text, const struct kiln_view *view) {
     struct names names = {.n = 0};
-    open(text, "timeline", "{");
-    open(text, "spans", "[");
+    begin(text, "timeline", "{");
+    begin(text, "spans", "[");
     for (size_t i = 0; i < kiln_view_spans(view); i++) {
         write_span(text, &names, kiln_view_span(view, i));
     }
     kiln_text_raw(text, "]");
-    open(text, "words", "[");
+    begin(text, "words", "[");
     for (size_t i = 0; i < names.n; i++) {
         kiln_text_comma(text);
         kiln_text_string(text, names.at[i]);

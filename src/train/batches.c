@@ -66,7 +66,7 @@ static size_t held_out_window(const struct kiln_trainer *t, size_t i) {
     const struct kiln_data *data = held_out(t, &split);
     const size_t windows = kiln_data_windows(data, split);
     const size_t read = kiln_batches_evaluated(t) * t->engine.plan.shape.batch;
-    return read > windows ? i % windows : i * windows / read;
+    return read == 0 || read > windows ? i % windows : i * windows / read;
 }
 
 void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
