@@ -2,7 +2,9 @@
  *
  * law.c: the scaling law behind kiln_choose: what a loss ends at.
  *
- * bits a byte = hardness * (E + A N^-alpha + B D^-beta) + C (N / U)^kappa r^delta (w / 0.1)^-omega
+ * bits a byte = hardness * (E + A N^-alpha + B D^-beta) + C x r^delta (w / 0.1)^-omega
+ *
+ * x = (N / U) / (1 + (N / U) / full)
  *
  * N parameters of the layers, D bytes read, of which U are different: what is read again counts the
  * less the oftener it was (Muennighoff et al., Scaling Data-Constrained Language Models, 2023:
@@ -18,17 +20,18 @@
 #include <math.h>
 
 #define LAW_E     1.0
-#define LAW_A     4.835
-#define LAW_ALPHA 0.1336
-#define LAW_B     1.113e5
-#define LAW_BETA  0.8521
-#define LAW_R     59.98
-#define LAW_OMEGA 0.0857
+#define LAW_A     6.377
+#define LAW_ALPHA 0.1747
+#define LAW_B     4049.0
+#define LAW_BETA  0.6
+#define LAW_R     12.38
+#define LAW_OMEGA 0.08799
 /* Repetitions behind which nothing more is learned by heart: beyond those of the runs. */
 #define LAW_MANY  30.0
-#define LAW_C     0.04266
-#define LAW_KAPPA 0.7147
-#define LAW_DELTA 0.9984
+#define LAW_C     0.1127
+/* Parameters for a byte of the text from which on more of them learn little more by heart. */
+#define LAW_FULL  1.381
+#define LAW_DELTA 0.8272
 /* What a trigram model leaves of 200000 ids of tinyshakespeare, and how that falls with more. */
 #define TRIGRAM_BITS 2.213
 #define TRIGRAM_FALL 0.065
@@ -61,10 +64,11 @@ double kiln_law_bits(const struct kiln_choose_text *text, size_t vocab, double p
     const double again = bytes > once ? bytes / once - 1.0 : 0.0;
     const double data = (bytes < once ? bytes : once) + once * LAW_R * (1.0 - exp(-again / LAW_R));
     const double many = LAW_MANY * (1.0 - exp(-again / LAW_MANY));
+    const double share = parameters / once / (1 + parameters / once / LAW_FULL);
     const double held = pow(kiln_law_decay(again + 1.0) / 0.1, -LAW_OMEGA);
     return kiln_law_hardness(text) *
                (LAW_E + LAW_A * pow(parameters, -LAW_ALPHA) + LAW_B * pow(data, -LAW_BETA)) +
-           held * LAW_C * pow(parameters / once, LAW_KAPPA) * pow(many, LAW_DELTA);
+           held * LAW_C * share * pow(many, LAW_DELTA);
 }
 
 double kiln_law_batch(double tokens) {

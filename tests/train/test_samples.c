@@ -75,7 +75,7 @@ static void on_sample(void *context, uint64_t step, const char *text) {
 
 static void same_weights(const char *name, const char *changes) {
     char with[64], without[64], settings[512];
-    long steps[32];
+    long steps[32] = {0};
     snprintf(with, sizeof with, "%s-with", name);
     snprintf(without, sizeof without, "%s-without", name);
     snprintf(settings, sizeof settings, "%s sample-every=0", changes);
@@ -108,7 +108,7 @@ TEST(samples_are_told_and_kept_alike) {
     struct told told = {0};
     const struct kiln_observer observer = {.context = &told, .on_sample = on_sample};
     const char *folder = tiny_run("run", "sample-every=3 prompt=One", &observer);
-    long steps[32];
+    long steps[32] = {0};
     steps_of(folder, steps);
     CHECK_EQ(told.n, 2);
     CHECK_EQ(told.step[0], steps[0]);
@@ -122,7 +122,7 @@ TEST(samples_are_told_and_kept_alike) {
 }
 
 TEST(a_sample_begins_behind_a_line_that_a_death_cut) {
-    long steps[32];
+    long steps[32] = {0};
     const char *folder = tiny_run("run", "sample-every=0", NULL);
     write_samples(folder, "{\"step\":7,\"ms\":1.0,\"text\":\"whole\"}\n{\"step\":8,\"te");
     tiny_resume(folder, "steps=10 sample-every=1");
@@ -138,7 +138,7 @@ TEST(a_sample_begins_behind_a_line_that_a_death_cut) {
 TEST(samples_that_nobody_asked_for_take_little_time) {
     static const char slow[] = "{\"step\":8,\"ms\":60000.0,\"text\":\"slow\"}\n";
     static const char fast[] = "{\"step\":8,\"ms\":0.0,\"text\":\"fast\"}\n";
-    long steps[32];
+    long steps[32] = {0};
     const char *folder = tiny_run("run", "sample-every=0 save-every=0", NULL);
     write_samples(folder, fast);
     tiny_resume(folder, "steps=9 eval-every=1");
