@@ -165,7 +165,9 @@ static const char *fault(const struct kiln_trainer *t, struct judgement *j) {
     if (!isfinite(in->grad_norm)) {
         return "gradient is not finite";
     }
-    return in->score.z > t->settings->spike_z ? "gradient spike" : NULL;
+    return kiln_spikes_norm_is_far(&in->score, in->grad_norm, t->settings->spike_z)
+               ? "gradient spike"
+               : NULL;
 }
 
 /* The norm, as if the loss were not scaled. `scale` is that of windows whose targets all count. */
