@@ -68,7 +68,7 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
                              struct kiln_err *err) {
     const struct kiln_cursor *cursor = j->cursor;
     char seen[300], also[80] = "";
-    if (!j->finite && !j->refusal[0] && cursor->loss_scale > 0) {
+    if (isfinite(cursor->loss) && !j->finite && !j->refusal[0] && cursor->loss_scale > 0) {
         snprintf(also, sizeof also, " at loss scale %g, %" PRIu64 " windows in a row",
                  cursor->loss_scale, cursor->skip + 1);
     }
@@ -198,8 +198,9 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
         cursor->skip = 0;
         return KILN_OK;
     }
-    /* A smaller loss scale may help, unless the weights are to blame. */
-    if (!j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
+    /* A smaller loss scale may help, unless the weights are to blame. Devices take the loss from
+     * logits, before anything is scaled: of a loss that is no number no scale is the reason. */
+    if (isfinite(cursor->loss) && !j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
         kiln_incident_weights_below(t, (double)INFINITY)) {
         cursor->skip++;
         return KILN_OK;
