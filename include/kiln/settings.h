@@ -177,11 +177,12 @@ enum { KILN_PEAKS = 64 };
 
 /* --on-spike rollback: at step `at` (so many are done) the state was put back to the checkpoint
  * there, and the data was not: from there on its position is `samples` further than steps say. All
- * are kept, in order, so that it stays a pure function of settings and step. */
+ * are kept, in order, so that it stays a pure function of settings and step; where there is no room
+ * for more, the two oldest become one. */
 struct kiln_jump {
     uint64_t at, samples;
 };
-enum { KILN_JUMPS = 16 };
+enum { KILN_JUMPS = 128 };
 
 struct kiln_settings {
 #define KILN_SETTING_MEMBER(type, member, ...) KILN_MEMBER_##type member;

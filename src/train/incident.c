@@ -246,13 +246,32 @@ static void prune(const char *incidents) {
         closedir(dir);
     }
     qsort(steps, n, sizeof *steps, descending);
-    for (size_t i = KILN_INCIDENT_WEIGHTS; i < n; i++) {
+    for (size_t i = 0, kept = 0; i < n; i++) {
         char path[PATH_ROOM + 64];
         struct kiln_err ignored;
         snprintf(path, sizeof path, "%s/step-%" PRIu64 "%s", incidents, steps[i],
                  i < KILN_INCIDENTS ? "/weights.f32" : "");
-        (void)!kiln_remove_tree(path, &ignored);
+        if (i >= KILN_INCIDENTS || (kiln_path_exists(path) && ++kept > KILN_INCIDENT_WEIGHTS)) {
+            (void)!kiln_remove_tree(path, &ignored);
+        }
     }
+}
+
+/* A spike whose weights are not worth a write as large as the model: one of the steps just before
+ * has them. */
+static bool spares_weights(const struct kiln_trainer *t, const struct kiln_incident *in) {
+    char path[PATH_ROOM + 64];
+    bool spares = false;
+    if (!isfinite(in->loss) || !isfinite(in->grad_norm)) {
+        return false;
+    }
+    const uint64_t last = in->step < KILN_INCIDENT_APART ? in->step : KILN_INCIDENT_APART;
+    for (uint64_t back = 1; back < last && !spares; back++) {
+        snprintf(path, sizeof path, "%s/incidents/step-%" PRIu64 "/weights.f32", t->folder,
+                 in->step - back);
+        spares = kiln_path_exists(path);
+    }
+    return spares;
 }
 
 static enum kiln_status fill(struct kiln_trainer *t, const struct kiln_incident *in,
@@ -266,7 +285,7 @@ static enum kiln_status fill(struct kiln_trainer *t, const struct kiln_incident 
     if (status == KILN_OK) {
         status = write_window(t, in->sample, folder, err);
     }
-    if (status == KILN_OK) {
+    if (status == KILN_OK && !spares_weights(t, in)) {
         status = kiln_write_file(path, weights, t->table->size * sizeof *weights, err);
     }
     kiln_free(copy);

@@ -8,7 +8,9 @@
  * each weights.f32     the weights that it was computed with, flat, in the table's order
  *
  * It is written whole under another name first; a later one of the same step takes its place. Of
- * many the oldest go: KILN_INCIDENTS stay, KILN_INCIDENT_WEIGHTS of them with their weights. Where
+ * many the oldest go: KILN_INCIDENTS stay, KILN_INCIDENT_WEIGHTS of them with their weights. Of
+ * spikes that lie closer than KILN_INCIDENT_APART steps only the first has weights, so that a noisy
+ * run does not write its model over and over; numbers that are not finite always have. Where
  * nothing happens nothing of it costs anything.
  */
 #ifndef KILN_TRAIN_INCIDENT_H
@@ -17,7 +19,7 @@
 #include "train/spike.h"
 #include "train/trainer.h"
 
-enum { KILN_INCIDENTS = 32, KILN_INCIDENT_WEIGHTS = 4 };
+enum { KILN_INCIDENTS = 32, KILN_INCIDENT_WEIGHTS = 4, KILN_INCIDENT_APART = 1000 };
 
 struct kiln_incident {
     uint64_t step;      /* that was being taken: one more than are done */

@@ -68,7 +68,7 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
                              struct kiln_err *err) {
     const struct kiln_cursor *cursor = j->cursor;
     char seen[300], also[80] = "";
-    if (!j->finite && !j->refusal[0] && cursor->loss_scale > 0) {
+    if (isfinite(cursor->loss) && !j->finite && !j->refusal[0] && cursor->loss_scale > 0) {
         snprintf(also, sizeof also, " at loss scale %g, %" PRIu64 " windows in a row",
                  cursor->loss_scale, cursor->skip + 1);
     }
@@ -165,7 +165,9 @@ static const char *fault(const struct kiln_trainer *t, struct judgement *j) {
     if (!isfinite(in->grad_norm)) {
         return "gradient is not finite";
     }
-    return in->score.z > t->settings->spike_z ? "gradient spike" : NULL;
+    return kiln_spikes_norm_is_far(&in->score, in->grad_norm, t->settings->spike_z)
+               ? "gradient spike"
+               : NULL;
 }
 
 /* The norm, as if the loss were not scaled. `scale` is that of windows whose targets all count. */
@@ -196,8 +198,9 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
         cursor->skip = 0;
         return KILN_OK;
     }
-    /* A smaller loss scale may help, unless the weights are to blame. */
-    if (!j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
+    /* A smaller loss scale may help, unless the weights are to blame. Devices take the loss from
+     * logits, before anything is scaled: of a loss that is no number no scale is the reason. */
+    if (isfinite(cursor->loss) && !j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
         kiln_incident_weights_below(t, (double)INFINITY)) {
         cursor->skip++;
         return KILN_OK;

@@ -98,13 +98,29 @@ static enum kiln_status choose(const struct kiln_run *run, uint64_t *chosen, str
 /* ---- the decision ------------------------------------------------------------------------------
  */
 
-enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next, struct kiln_err *err) {
-    struct kiln_settings *s = &run->settings;
-    const struct kiln_settings before = *s;
-    uint64_t to = 0;
-    KILN_REQUIRE(s->n_jumps < KILN_JUMPS, err, KILN_EDIVERGED,
-                 "it was rolled back %d times already", KILN_JUMPS);
-    KILN_TRY(choose(run, &to, err));
+/* Those that were decided not long before the present step. What a jump leaves out is all from its
+ * step to the bad window: so far had the run come. */
+static size_t recent(const struct kiln_settings *s, uint64_t done) {
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_jumps; i++) {
+        const uint64_t reached = s->jump[i].at + s->jump[i].samples / (s->batch * s->accum);
+        n += reached + KILN_ROLLBACK_PROGRESS > done;
+    }
+    return n;
+}
+
+/* The two oldest become one, at the later's step: the position behind it stays what it was. */
+static void merge_oldest(struct kiln_settings *s) {
+    s->jump[1].samples += s->jump[0].samples;
+    s->n_jumps--;
+    memmove(s->jump, s->jump + 1, s->n_jumps * sizeof s->jump[0]);
+}
+
+/* The list of run.json with one more. */
+static void add_jump(struct kiln_settings *s, uint64_t to, uint64_t next) {
+    if (s->n_jumps == KILN_JUMPS) {
+        merge_oldest(s);
+    }
     /* Where it goes back behind an earlier jump, that was of data that are not read again either.
      */
     for (size_t i = 0; i < s->n_jumps; i++) {
@@ -113,6 +129,18 @@ enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next, struct
     s->jump[s->n_jumps].at = to;
     s->jump[s->n_jumps].samples = next - kiln_rollback_sample(s, to);
     s->n_jumps++;
+}
+
+enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next, struct kiln_err *err) {
+    struct kiln_settings *s = &run->settings;
+    const struct kiln_settings before = *s;
+    uint64_t to = 0;
+    KILN_REQUIRE(recent(s, kiln_state_cursor(run->trainer.state)->step) < KILN_ROLLBACKS, err,
+                 KILN_EDIVERGED,
+                 "it was rolled back %d times already, and came no further than %d steps meanwhile",
+                 KILN_ROLLBACKS, KILN_ROLLBACK_PROGRESS);
+    KILN_TRY(choose(run, &to, err));
+    add_jump(s, to, next);
     kiln_kill_point("rollback: before");
     const enum kiln_status status = kiln_run_write_settings(run, run->folder, err);
     if (status != KILN_OK) {

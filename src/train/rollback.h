@@ -22,6 +22,10 @@
 
 #include "train/run_int.h"
 
+/* So many rollbacks end a run that came no further than so many steps meanwhile: those of before
+ * are forgiven. */
+enum { KILN_ROLLBACKS = 16, KILN_ROLLBACK_PROGRESS = 128 };
+
 /* The data position when so many steps are done. batch and accum are set. */
 uint64_t kiln_rollback_sample(const struct kiln_settings *settings, uint64_t step);
 

@@ -7,7 +7,8 @@
  * what is reported are of the true gradient. The scale is the same for a whole window, and a power
  * of two smaller where few of its targets count. A window whose gradient overflows is skipped: W,
  * m, v and their count stay, its data is consumed, and the next window has half the scale. After
- * KILN_SCALE_GOOD windows without that it doubles.
+ * KILN_SCALE_GOOD windows without that it doubles. The loss itself is not scaled: one that is not
+ * finite is no overflow, but an incident (judge.c).
  */
 #ifndef KILN_TRAIN_SCALE_H
 #define KILN_TRAIN_SCALE_H

@@ -2,14 +2,20 @@
  *
  * spike.h: is a loss or a gradient norm far off those of the steps before?
  *
- *   z = (value - mean) / max(deviation, mean / 32)
+ *   z = (loss - mean) / max(deviation, mean / 32)
+ *   z = (log norm - mean) / max(deviation, 1/8)       mean and deviation of the logarithms
+ *
+ * Norms of gradients are near log-normal: what is usual of them is a factor, not a distance, and
+ * their tail is long. By their own deviation ordinary noise reaches a z of 10 in a run whose loss
+ * is small. A norm is a spike only where it is above KILN_SPIKE_RISE times the mean, too: below
+ * that clipping takes care of it. A bad batch shows in the loss, as a rule.
  *
  * mean and deviation (of all of them, not of a sample) are of the last KILN_SPIKE_WINDOW steps that
  * were accepted: whose update was made, with a gradient. Below KILN_SPIKE_FEWEST of them nothing is
  * said: the first steps of a run fall fast and tell little of what is usual. The floor under the
  * deviation is for curves that lie flat: what a person would not see in them is no spike, however
- * small the deviation is. With it a z of 8 is a rise by a quarter of the mean at least. A spike is
- * a rise; what falls is welcome.
+ * small the deviation is. With it a z of 8 is a rise of the loss by a quarter of the mean at least.
+ * A spike is a rise; what falls is welcome.
  *
  * A spike that is trained on (--on-spike record) is accepted, too: should the curve stay up there,
  * it is the usual soon. One that is skipped is not.
@@ -23,6 +29,8 @@
 #include "kiln/train.h"
 
 enum { KILN_SPIKE_WINDOW = 128, KILN_SPIKE_FEWEST = 32 };
+#define KILN_SPIKE_RISE      4.0
+#define KILN_SPIKE_LOG_FLOOR 0.125
 
 /* All zero: no step yet. */
 struct kiln_spikes {
@@ -30,7 +38,8 @@ struct kiln_spikes {
     uint64_t n;                                                   /* accepted so far */
 };
 
-/* z, mean and deviation are NaN below KILN_SPIKE_FEWEST steps; z may be no finite number where the
+/* Of norms `mean` is the geometric mean, and `deviation` that of the logarithms.
+ * z, mean and deviation are NaN below KILN_SPIKE_FEWEST steps; z may be no finite number where the
  * value is none. */
 struct kiln_spike_score {
     double z, mean, deviation;
@@ -41,6 +50,8 @@ struct kiln_spike_score {
 void kiln_spikes_add(struct kiln_spikes *spikes, const struct kiln_step_record *record);
 struct kiln_spike_score kiln_spikes_loss(const struct kiln_spikes *spikes, double loss);
 struct kiln_spike_score kiln_spikes_grad_norm(const struct kiln_spikes *spikes, double grad_norm);
+/* Is a norm with that score a spike? `most`: --spike-z. */
+bool kiln_spikes_norm_is_far(const struct kiln_spike_score *score, double grad_norm, double most);
 /* What the metrics.jsonl of a run, as it is, says. Reads as much of its end as is needed. */
 KILN_MUST_CHECK enum kiln_status kiln_spikes_read(const char *folder, struct kiln_spikes *out,
                                                   struct kiln_err *err);

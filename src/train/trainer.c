@@ -140,7 +140,7 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     cursor.phase = KILN_PHASE_WINDOW;
     cursor.mid = 0; /* a place in an evaluation that did not come */
     kiln_scale_next(&cursor,
-                    record.skipped && !(isfinite(record.loss) && isfinite(record.grad_norm)));
+                    record.skipped && isfinite(record.loss) && !isfinite(record.grad_norm));
     kiln_state_commit(t->state, &cursor);
     kiln_cost_begin(t);
     if (t->observer && t->observer->on_step) {

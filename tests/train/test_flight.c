@@ -66,8 +66,38 @@ TEST(a_spike_is_measured_in_deviations_of_the_steps_before) {
     CHECK_EQ(s.window, 32);
     CHECK(kiln_spikes_loss(&spikes, 1).z < 0);
     CHECK(!isfinite(kiln_spikes_loss(&spikes, (double)INFINITY).z));
-    /* The norm did not move at all: a 32nd of the mean is what counts then. */
-    CHECK_CLOSE(kiln_spikes_grad_norm(&spikes, 1.25).z, 8, 1e-14);
+    /* The norm did not move at all: an eighth of a logarithm is what counts then. */
+    CHECK_CLOSE(kiln_spikes_grad_norm(&spikes, exp(1)).z, 8, 1e-14);
+    CHECK_CLOSE(kiln_spikes_grad_norm(&spikes, exp(1)).mean, 1, 1e-14);
+}
+
+/* Norms of a normal logarithm, with a deviation of 0.45, as a small run has them: in 20 000 steps
+ * none is far off, but what is ten times the largest is. */
+TEST(ordinary_noise_of_a_gradient_is_no_spike) {
+    static struct kiln_spikes spikes;
+    uint32_t x = 1;
+    double largest = 0;
+    for (int step = 0; step < 20000; step++) {
+        double sum = 0; /* of 12 uniform numbers: near normal */
+        for (int i = 0; i < 12; i++) {
+            x = x * 1664525u + 1013904223u;
+            sum += x / 4294967296.0;
+        }
+        const struct kiln_step_record r = step_of(0.01, 0.02 * exp(0.45 * (sum - 6)));
+        const struct kiln_spike_score s = kiln_spikes_grad_norm(&spikes, r.grad_norm);
+        CHECK(!kiln_spikes_norm_is_far(&s, r.grad_norm, 8));
+        largest = fmax(largest, r.grad_norm);
+        kiln_spikes_add(&spikes, &r);
+    }
+    const struct kiln_spike_score s = kiln_spikes_grad_norm(&spikes, 10 * largest);
+    CHECK(kiln_spikes_norm_is_far(&s, 10 * largest, 8));
+    /* A rise that clipping takes care of, however quiet the steps before were. */
+    static struct kiln_spikes quiet;
+    add(&quiet, 64, 4);
+    const struct kiln_spike_score small = kiln_spikes_grad_norm(&quiet, 3.9);
+    CHECK(small.z > 8 && !kiln_spikes_norm_is_far(&small, 3.9, 8));
+    const struct kiln_spike_score high = kiln_spikes_grad_norm(&quiet, 4.1);
+    CHECK(kiln_spikes_norm_is_far(&high, 4.1, 8));
 }
 
 TEST(steps_that_were_not_accepted_are_not_counted) {
@@ -293,7 +323,7 @@ TEST_WITHIN(of_many_incidents_the_oldest_go, 120) {
         weights += incident_has("run", step, "weights.f32", &size);
     }
     CHECK_EQ(incidents, KILN_INCIDENTS);
-    CHECK_EQ(weights, KILN_INCIDENT_WEIGHTS);
+    CHECK_EQ(weights, 1); /* they lie close */
 }
 
 /* ---- what becomes of the run -------------------------------------------------------------------
@@ -372,7 +402,8 @@ TEST_WITHIN(enough_is_enough, 300) {
     free(o.metrics);
     o = train("back", LONG "steps=60 on-spike=rollback");
     CHECK_FAILS(o.status, KILN_EDIVERGED, &o.err);
-    CHECK_CONTAINS(o.err.message, "rolled back 16 times already");
+    CHECK_CONTAINS(o.err.message,
+                   "rolled back 16 times already, and came no further than 128 steps");
     free(o.metrics);
 }
 
