@@ -70,12 +70,12 @@ struct kiln_explain_place {
 struct kiln_explain_tensor {
     char name[24]; /* "w1.3", "gate.3", "logits": the table's names; docs/explain.md has the others
                     */
-    const char *what;    /* "weight", "activation", "gradient" (of an activation) */
-    size_t layer;        /* KILN_NO_LAYER for those outside of layers */
-    uint64_t values;     /* that were looked at */
-    uint64_t not_finite; /* of them */
-    uint64_t beyond;     /* of them, though finite, larger than `limit` */
-    double limit;        /* what the run holds here: 65504 in fp16, 3.4e38 in bf16 and fp32 */
+    const char *what;                  /* "weight", "activation", "gradient" (of an activation) */
+    size_t layer;                      /* KILN_NO_LAYER for those outside of layers */
+    uint64_t values;                   /* that were looked at */
+    uint64_t not_finite;               /* of them */
+    uint64_t beyond;                   /* of them, though finite, larger than `limit` */
+    double limit;                      /* what the run holds here (docs/explain.md) */
     struct kiln_explain_place first;   /* not finite, or else beyond; where there is one */
     struct kiln_explain_place largest; /* of those that are finite */
 };

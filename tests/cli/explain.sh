@@ -44,6 +44,23 @@ expect 0 env -u TERM "$KILN" explain weight@11 --alone --json
 is stdout kind healthy
 is stdout ordinary_loss null
 
+# ---- fp16 --------------------------------------------------------------------------------------
+
+# a simulated run that diverges in fp16: what a program gives overflows, not the host's fp32
+expect 1 "$KILN" train --data text.txt --dim 64 --hidden 128 --heads 4 --kv-heads 2 --layers 2 --vocab 259 \
+    --seq 32 --batch 4 --steps 400 --eval-every 0 --device sim --lr 0.3 --warmup 40 --decay constant \
+    --on-spike stop --threads 2 --out hot
+step=$(find hot/incidents -name 'step-*' | sed 's/.*step-//')
+expect 0 "$KILN" explain "hot@$step" --json
+is stdout kind precision
+is stdout why 'loss is not finite'
+is stdout name ffn_output.0 # of "first"
+is stdout limit '65504.0'
+expect 0 "$KILN" explain "hot@$step"
+says stdout 'and fp16 ends at 65504: it overflows there'
+not_says() { ! grep -qF -- "$2" "$1" || fail "$1 says $2"; }
+not_says stdout 'arithmetic is in doubt'
+
 # ---- a batch ----------------------------------------------------------------------------------
 
 expect 0 env KILN_PLANT=batch@100 "$KILN_TEST_PROGRAM" train "${tiny[@]}" --steps 104 --on-spike record --spike-z 4 --out batch

@@ -360,7 +360,11 @@ static enum kiln_status open_job(struct job *job, struct kiln_err *err) {
     KILN_TRY(kiln_pool_create(o->threads > 0 ? o->threads : kiln_cpu_count(), &job->pool, err));
     KILN_TRY(kiln_float64_create(e->run->table, e->weights, e->window.seq, job->pool, true,
                                  &job->model, err));
-    KILN_TRY(kiln_walk_open(&job->walk, e->run->table, e->precision, err));
+    const struct kiln_settings *s = &e->run->settings;
+    const bool dynamic = strcmp(s->weight_mode, "dynamic") == 0;
+    const struct kiln_walk_arithmetic arithmetic = {
+        .precision = e->precision, .dynamic = dynamic, .classify = !dynamic && !s->no_extras};
+    KILN_TRY(kiln_walk_open(&job->walk, e->run->table, &arithmetic, e->window.seq, err));
     job->norms = kiln_alloc(e->run->table->n_tensors, sizeof *job->norms);
     job->largest = kiln_alloc(e->run->table->n_tensors, sizeof *job->largest);
     KILN_REQUIRE(job->norms && job->largest, err, KILN_ENOMEM, "explain: not enough memory");

@@ -68,9 +68,14 @@ static void say_precision(struct kiln_explanation *out) {
     const struct kiln_explain_tensor *t = &out->walk[out->first];
     const bool fp16 = t->limit < 1e6;
     out->kind = KILN_EXPLAIN_PRECISION;
-    SAY("%s %s reaches %.4g, and %s ends at %.4g: it overflows there, while double precision stays "
+    const bool matmul = t->limit == KILN_WALK_MATMUL_MOST;
+    SAY("%s %s reaches %.4g, and %s ends at %.5g: it overflows there, while double precision stays "
         "finite (loss %.4f)",
-        t->what, t->name, t->largest.value, fp16 ? "fp16" : out->precision, t->limit, out->loss);
+        t->what, t->name, t->largest.value,
+        matmul ? "a matmul of the device"
+        : fp16 ? "fp16"
+               : out->precision,
+        t->limit, out->loss);
     ADVISE(fp16 ? "Train with a lower --lr or a stronger --weight-decay, so that activations stay "
                   "small, or on --device cpu, whose bf16 holds numbers up to 3e38."
                 : "The model has diverged: go back to a checkpoint from before its loss rose, and "

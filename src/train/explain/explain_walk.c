@@ -10,7 +10,7 @@
 
 static const char weight[] = "weight", activation[] = "activation", backward[] = "gradient";
 
-/* The name of a stage, and whether it is an operand of products, which are of the run's precision;
+/* The name of a stage, and what it is to a cpu: an operand of products is of the run's precision,
  * all else is fp32. */
 static const struct {
     const char *name;
@@ -39,11 +39,51 @@ static const struct {
     [KILN_STAGE_LOSS] = {"loss", false},
 };
 
+#define FP16_MOST 65504.0
+
 static double limit_of(enum kiln_precision precision, bool operand) {
     if (!operand || precision == KILN_PRECISION_FP32) {
         return (double)FLT_MAX;
     }
-    return precision == KILN_PRECISION_FP16 ? 65504.0 : 0x1.FEp127; /* the largest of bf16 */
+    return precision == KILN_PRECISION_FP16 ? FP16_MOST : 0x1.FEp127; /* the largest of bf16 */
+}
+
+/* What a program of the Neural Engine, or of its simulator, holds of a stage
+ * (device/ane/programs.h). The residual stream and the sums of squares are not among its outputs:
+ * the host adds in fp32, and scales what a norm reads until its squares fit (kiln_host_norm_scale).
+ */
+static double npu_limit(const struct kiln_walk_arithmetic *a, enum kiln_stage stage) {
+    switch (stage) {
+        case KILN_STAGE_SCORES:
+        case KILN_STAGE_ATTENTION:
+            return KILN_WALK_MATMUL_MOST;
+        case KILN_STAGE_QUERIES:
+        case KILN_STAGE_KEYS:
+        case KILN_STAGE_VALUES:
+        case KILN_STAGE_GATE:
+        case KILN_STAGE_UP:
+            return a->dynamic ? KILN_WALK_MATMUL_MOST : FP16_MOST;
+        case KILN_STAGE_FINAL_NORM:
+        case KILN_STAGE_LOGITS:
+            return a->classify ? FP16_MOST : (double)FLT_MAX;
+        default:
+            return limit_of(KILN_PRECISION_FP16, stages[stage].operand);
+    }
+}
+
+static double stage_limit(const struct kiln_walk *w, bool back, enum kiln_stage stage) {
+    const enum kiln_precision precision = w->arithmetic.precision;
+    return precision == KILN_PRECISION_FP16 && !back ? npu_limit(&w->arithmetic, stage)
+                                                     : limit_of(precision, stages[stage].operand);
+}
+
+/* What a half-layer adds to the residual stream: an output of the NPU's programs, a sum in fp32
+ * elsewhere. */
+static double output_limit(const struct kiln_walk *w) {
+    const struct kiln_walk_arithmetic *a = &w->arithmetic;
+    return a->precision != KILN_PRECISION_FP16 ? (double)FLT_MAX
+           : a->dynamic                        ? KILN_WALK_MATMUL_MOST
+                                               : FP16_MOST;
 }
 
 /* ---- the list ---------------------------------------------------------------------------------
@@ -53,13 +93,10 @@ static const struct kiln_explain_place nowhere = {KILN_EXPLAIN_NO_PLACE, KILN_EX
                                                   KILN_EXPLAIN_NO_PLACE, 0};
 
 static struct kiln_explain_tensor *add(struct kiln_walk *w, const char *what, size_t layer,
-                                       bool operand) {
+                                       double limit) {
     struct kiln_explain_tensor *t = &w->items[w->n++];
-    *t = (struct kiln_explain_tensor){.what = what,
-                                      .layer = layer,
-                                      .limit = limit_of(w->precision, operand),
-                                      .first = nowhere,
-                                      .largest = nowhere};
+    *t = (struct kiln_explain_tensor){
+        .what = what, .layer = layer, .limit = limit, .first = nowhere, .largest = nowhere};
     return t;
 }
 
@@ -69,9 +106,12 @@ static void add_weight(struct kiln_walk *w, enum kiln_role role, size_t layer) {
     if (!t) {
         return;
     }
-    snprintf(add(w, weight, layer, t->rank == 2 && role != KILN_EMBED)->name, 24, "%.23s", t->name);
+    const double operand = limit_of(w->arithmetic.precision, true);
+    const bool product = t->rank == 2 && role != KILN_EMBED;
+    snprintf(add(w, weight, layer, product ? operand : (double)FLT_MAX)->name, 24, "%.23s",
+             t->name);
     for (int b = 0; b < 2 && kiln_lora_find(w->table, t, b); b++) {
-        snprintf(add(w, weight, layer, true)->name, 24, "%.23s",
+        snprintf(add(w, weight, layer, operand)->name, 24, "%.23s",
                  kiln_lora_find(w->table, t, b)->name);
     }
 }
@@ -85,12 +125,23 @@ static void add_stage(struct kiln_walk *w, bool back, enum kiln_stage stage, siz
     const bool inside = kiln_stage_of_layer(stage);
     *index_of(w, back, stage, layer) = w->n;
     struct kiln_explain_tensor *t =
-        add(w, back ? backward : activation, inside ? layer : KILN_NO_LAYER, stages[stage].operand);
+        add(w, back ? backward : activation, inside ? layer : KILN_NO_LAYER,
+            stage_limit(w, back, stage));
     if (inside) {
         snprintf(t->name, sizeof t->name, "%s.%zu", stages[stage].name, layer);
     } else {
         snprintf(t->name, sizeof t->name, "%s", stages[stage].name);
     }
+}
+
+static bool is_residual(enum kiln_stage stage) {
+    return stage == KILN_STAGE_ATTN_RESIDUAL || stage == KILN_STAGE_FFN_RESIDUAL;
+}
+
+/* The index of what a half-layer adds: right before the residual stream behind it. */
+static void add_output(struct kiln_walk *w, enum kiln_stage stage, size_t layer) {
+    snprintf(add(w, activation, layer, output_limit(w))->name, 24, "%s.%zu",
+             stage == KILN_STAGE_ATTN_RESIDUAL ? "attn_output" : "ffn_output", layer);
 }
 
 /* What a stage is made with, before the stage. */
@@ -125,6 +176,9 @@ static void add_forward(struct kiln_walk *w) {
             for (size_t k = 0; k < 2 && made_with[i].roles[k] != KILN_ROLES; k++) {
                 add_weight(w, made_with[i].roles[k], l);
             }
+            if (is_residual(made_with[i].stage)) {
+                add_output(w, made_with[i].stage, l);
+            }
             add_stage(w, false, made_with[i].stage, l);
         }
     }
@@ -152,13 +206,16 @@ static void add_backward(struct kiln_walk *w) {
 }
 
 enum kiln_status kiln_walk_open(struct kiln_walk *w, const struct kiln_table *table,
-                                enum kiln_precision precision, struct kiln_err *err) {
+                                const struct kiln_walk_arithmetic *arithmetic, size_t seq,
+                                struct kiln_err *err) {
     const size_t rows = (table->dims.layers + 1) * KILN_STAGES;
-    *w = (struct kiln_walk){.table = table, .precision = precision};
-    w->items = kiln_alloc(table->n_tensors + 1 + 2 * rows, sizeof *w->items);
+    *w = (struct kiln_walk){.table = table, .arithmetic = *arithmetic};
+    w->items =
+        kiln_alloc(table->n_tensors + 1 + 2 * rows + 2 * table->dims.layers, sizeof *w->items);
+    w->residual = kiln_alloc(seq * table->dims.dim, sizeof *w->residual);
     w->forward = kiln_alloc(rows, sizeof *w->forward);
     w->backward = kiln_alloc(rows, sizeof *w->backward);
-    if (!w->items || !w->forward || !w->backward) {
+    if (!w->items || !w->residual || !w->forward || !w->backward) {
         kiln_walk_close(w);
         return KILN_FAIL(err, KILN_ENOMEM, "explain: not enough memory");
     }
@@ -169,6 +226,7 @@ enum kiln_status kiln_walk_open(struct kiln_walk *w, const struct kiln_table *ta
 
 void kiln_walk_close(struct kiln_walk *w) {
     kiln_free(w->items);
+    kiln_free(w->residual);
     kiln_free(w->forward);
     kiln_free(w->backward);
     *w = (struct kiln_walk){.items = NULL};
@@ -196,10 +254,34 @@ static void look(struct kiln_explain_tensor *t, size_t sequence, size_t row, siz
     }
 }
 
+/* The residual stream: what the half-layer added to it. */
+static void look_at_output(struct kiln_walk *w, struct kiln_explain_tensor *t,
+                           struct kiln_float64_values values) {
+    for (size_t i = 0; i < values.rows; i++) {
+        for (size_t j = 0; j < values.width; j++) {
+            look(t, w->sequence, i, j,
+                 values.at[i * values.apart + j] - w->residual[i * values.width + j]);
+        }
+    }
+}
+
+static void keep_residual(struct kiln_walk *w, struct kiln_float64_values values) {
+    for (size_t i = 0; i < values.rows; i++) {
+        memcpy(w->residual + i * values.width, values.at + i * values.apart,
+               values.width * sizeof *w->residual);
+    }
+}
+
 void kiln_walk_see(void *context, enum kiln_stage stage, size_t layer, bool gradient,
                    struct kiln_float64_values values) {
     struct kiln_walk *w = context;
     struct kiln_explain_tensor *t = &w->items[*index_of(w, gradient, stage, layer)];
+    if (!gradient && is_residual(stage)) {
+        look_at_output(w, t - 1, values);
+    }
+    if (!gradient && (is_residual(stage) || stage == KILN_STAGE_EMBEDDING)) {
+        keep_residual(w, values);
+    }
     for (size_t i = 0; i < values.rows; i++) {
         for (size_t j = 0; j < values.width; j++) {
             look(t, w->sequence, i, j, values.at[i * values.apart + j]);

@@ -11,20 +11,31 @@
 #include "kiln/explain.h"
 #include "train/explain/float64.h"
 
+/* A larger result of a matmul is infinite on the Neural Engine (docs/neural-engine.md). */
+#define KILN_WALK_MATMUL_MOST 32752.0
+
+/* What a run computes in: decides how large a number may be where. */
+struct kiln_walk_arithmetic {
+    enum kiln_precision precision; /* fp16: of sim or ane, for which the rest is */
+    bool dynamic;                  /* weights are inputs of programs: products are matmuls */
+    bool classify;                 /* final norm and classifier are the device's, not the host's */
+};
+
 struct kiln_walk {
     const struct kiln_table *table;
-    enum kiln_precision precision;
+    struct kiln_walk_arithmetic arithmetic;
     struct kiln_explain_tensor *items; /* [n] */
     size_t n;
+    double *residual; /* [seq, D] the residual stream, in front of the half-layer that comes next */
     size_t *forward, *backward; /* [layers + 1][KILN_STAGES]: index of an item; the last row is of
                                  * the stages outside of layers */
     size_t sequence;            /* that is being looked at */
 };
 
-/* An empty one. KILN_ENOMEM. */
+/* An empty one, of sequences of `seq` tokens. KILN_ENOMEM. */
 KILN_MUST_CHECK enum kiln_status kiln_walk_open(struct kiln_walk *w, const struct kiln_table *table,
-                                                enum kiln_precision precision,
-                                                struct kiln_err *err);
+                                                const struct kiln_walk_arithmetic *arithmetic,
+                                                size_t seq, struct kiln_err *err);
 /* items too, unless they were taken away. */
 void kiln_walk_close(struct kiln_walk *w);
 /* Look at the weights. `used` [V]: ids that the window looks up in the embedding; the other rows

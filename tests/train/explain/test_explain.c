@@ -186,7 +186,7 @@ TEST(a_planted_weight_is_named_with_its_element) {
     check_planted(run, "w1.3", 5, 7, INFINITY, "gate.3");
     check_planted(run, "w3.3", 63, 31, -INFINITY, "up.3");
     check_planted(run, "wq.0", 0, 0, NAN, "queries.0");
-    check_planted(run, "wo.2", 1, 2, INFINITY, "attn_residual.2");
+    check_planted(run, "wo.2", 1, 2, INFINITY, "attn_output.2");
     check_planted(run, "rms_att.1", 0, 30, NAN, "attn_norm.1");
     check_planted(run, "rms_final", 0, 3, INFINITY, "final_norm");
     check_planted(run, "tok_embeddings", 258, 1, INFINITY, "logits"); /* tied; never looked up */
@@ -203,7 +203,7 @@ TEST(of_two_planted_weights_the_first_in_computing_is_named) {
     write_incident(&lab, "bf16");
     struct kiln_explanation *why = explain(run, lab.step);
     CHECK_STRING(why->walk[why->first].name, "w2.1");
-    CHECK_STRING(why->walk[why->shown].name, "ffn_residual.1");
+    CHECK_STRING(why->walk[why->shown].name, "ffn_output.1");
     kiln_explain_free(why);
     close_lab(&lab);
 }
