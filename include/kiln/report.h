@@ -34,6 +34,9 @@ KILN_API size_t kiln_progress_line(struct kiln_progress *progress,
                                    const struct kiln_step_record *record, uint64_t total,
                                    char *line, size_t size);
 
+/* Was it left out since the gradient overflowed under a loss scale? Else it was --on-spike skip. */
+KILN_API bool kiln_step_overflowed(const struct kiln_step_record *record);
+
 /* ---- the curve ------------------------------------------------------------------------------
  *
  * The loss of any number of steps in fixed memory (about 140 kB), and a picture of it in text: what
@@ -69,8 +72,10 @@ KILN_API void kiln_report_free(char *text);
 /* The block at the end of a run. */
 struct kiln_report_end {
     double seconds;
-    uint64_t steps, tokens; /* steps of this process, tokens of the run */
-    uint64_t step;          /* the last one done */
+    /* Steps that were taken since it was begun or resumed, and their tokens; of what a rollback
+     * discarded nothing. */
+    uint64_t steps, tokens;
+    uint64_t step; /* the last one done */
     double first_loss, last_loss, best_val;
     uint64_t best_val_step;
     double tokens_per_s, tflops;
@@ -78,7 +83,8 @@ struct kiln_report_end {
     double stall_s;      /* mean of a step: the device waited for kernels */
     double overlap_s;    /* mean of a step: kernels were compiled, and nobody waited */
     uint64_t peak_bytes; /* resident, sampled before each action */
-    uint64_t skipped;    /* of the steps: without an update, since the gradient overflowed */
+    uint64_t skipped;    /* of the steps: without an update ... */
+    uint64_t overflowed; /* ... these since the gradient overflowed, the rest by --on-spike skip */
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);

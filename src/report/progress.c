@@ -73,6 +73,10 @@ const char *kiln_human_tflop(double tflop, char *buffer, size_t size) {
     return buffer;
 }
 
+bool kiln_step_overflowed(const struct kiln_step_record *record) {
+    return record->skipped && record->loss_scale > 0 && !isfinite(record->grad_norm);
+}
+
 /* ---- the line ------------------------------------------------------------------------------- */
 
 /* The first value stands for all before it, so that a mean is right from the first step on. */
@@ -183,7 +187,10 @@ static void add_all(struct fields *fields, const struct kiln_progress *progress,
     }
     add(fields, 15, "%s", kiln_human_bytes((double)record->peak_bytes, buffer, sizeof buffer));
     if (record->skipped) {
-        struct field *skipped = add(fields, 90, "skipped: the gradient overflowed");
+        struct field *skipped =
+            add(fields, 90, "skipped: %s",
+                kiln_step_overflowed(record) ? "the gradient overflowed"
+                                             : "its update was left out (--on-spike skip)");
         skipped->colour = KILN_YELLOW;
         may_be(skipped, 85, "skipped");
     }
