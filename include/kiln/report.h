@@ -28,8 +28,9 @@ struct kiln_progress {
 
 /* The line of a step: step/total, percent, loss, smoothed loss, held-out loss, grad norm, lr, ms,
  * tok/s, TFLOP/s, time to go, peak memory. Where it is longer than `columns`, what matters least is
- * left out; step and loss are cut when nothing else is left. Coloured: a held-out loss better than
- * all before is green, a skipped step yellow. Returns its length in bytes, as snprintf. */
+ * left out; step and loss (the held-out one where there is one) are cut when nothing else is left.
+ * Coloured: a held-out loss better than all before is green, a skipped step yellow. Returns its
+ * length in bytes, as snprintf. */
 KILN_API size_t kiln_progress_line(struct kiln_progress *progress,
                                    const struct kiln_step_record *record, uint64_t total,
                                    char *line, size_t size);

@@ -151,12 +151,13 @@ static int digits_of(uint64_t n) { return snprintf(NULL, 0, "%" PRIu64, n); }
 
 static void add_losses(struct fields *fields, const struct kiln_progress *progress,
                        const struct kiln_step_record *record, bool better) {
-    add(fields, ALWAYS, "loss %.4f", record->loss);
+    /* Of a step that was evaluated the held-out loss is what nothing else tells. */
+    add(fields, isnan(record->val_loss) ? ALWAYS : 95, "loss %.4f", record->loss);
     add(fields, 60, "(%.4f)", progress->smoothed);
     if (isnan(record->val_loss)) {
         return;
     }
-    struct field *held_out = add(fields, 95, "held-out %.4f", record->val_loss);
+    struct field *held_out = add(fields, ALWAYS, "held-out %.4f", record->val_loss);
     held_out->colour = better ? KILN_GREEN : NULL;
     may_be(held_out, 92, "val %.4f", record->val_loss);
     if (record->val_generation >= 0) {
