@@ -92,7 +92,7 @@ TEST(a_curve_in_ascii_is_where_the_loss_is) {
     }
     char *text = kiln_curve_text(curve, &look);
     CHECK_STRING(text,
-                 "     loss: . each step, * smoothed\n"
+                 "     . loss, * smoothed\n"
                  "4.00 +************        \n"
                  "     |            ********\n"
                  "2.00 +          ..........\n"
