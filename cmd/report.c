@@ -150,7 +150,7 @@ static enum kiln_status tell(const struct call *call, struct kiln_view *const *v
                 printf(" of %" PRIu64, s.total);
             }
             if (isfinite(s.smoothed)) {
-                printf(", loss %.4f", s.smoothed);
+                printf(", smoothed loss %.4f", s.smoothed);
             }
             printf("\n");
         }

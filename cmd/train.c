@@ -75,7 +75,8 @@ struct watch {
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
     double stall_ms, overlap_ms;
-    uint64_t tokens_before;
+    bool again; /* a step was taken a second time: what was counted of the first is no more */
+    uint64_t run_tokens;
     double val_loss;
 };
 
@@ -86,21 +87,20 @@ static void tally(void *context, const struct kiln_step_record *record) {
     if (end->steps == 0) {
         end->first_loss = record->loss;
     }
+    watch->again = watch->again || (end->steps > 0 && record->step <= end->step);
     end->steps++;
     /* Not counted from the first: the end of a step that a death cut off is reported again. */
     end->step = record->step;
     end->last_loss = record->loss;
-    end->tokens = record->tokens;
+    end->tokens += watch->settings->batch * watch->settings->accum * watch->settings->seq;
+    watch->run_tokens = record->tokens;
     end->peak_bytes = record->peak_bytes;
     end->skipped += record->skipped;
+    end->overflowed += kiln_step_overflowed(record);
     watch->milliseconds += record->ms;
     watch->stall_ms += record->stall_ms;
     watch->overlap_ms += isfinite(record->overlap_ms) ? record->overlap_ms : 0;
     watch->tflop += record->tflops * record->ms / 1e3;
-    if (end->steps == 1) {
-        const double in_step = record->tokens_per_s * record->ms / 1e3;
-        watch->tokens_before = record->tokens - (uint64_t)(in_step + 0.5);
-    }
     if (!isnan(record->val_loss)) {
         watch->val_loss = record->val_loss;
         if (end->best_val_step == 0 || record->val_loss < end->best_val) {
@@ -127,14 +127,18 @@ static void on_step(void *context, const struct kiln_step_record *record) {
  * smoothed loss; a hand-over does not wait for more. */
 enum { TAIL = 1 << 16 };
 
-/* At the end all of them count. */
-static enum kiln_status tally_all(const char *folder, uint64_t since, struct watch *watch,
-                                  struct kiln_err *err) {
+/* At the end all of them count, as metrics.jsonl has them: each once. Without it (somebody took it
+ * away) it is what this process saw. */
+static void tally_all(const char *folder, uint64_t since, struct watch *watch) {
     const struct kiln_observer all = {.context = watch, .on_step = tally};
+    const struct watch seen = *watch;
+    struct kiln_err ignored;
     watch->end = (struct kiln_report_end){.step = watch->end.step};
     watch->milliseconds = watch->stall_ms = watch->overlap_ms = watch->tflop = 0;
-    watch->tokens_before = 0;
-    return kiln_run_history(folder, since, 0, &all, err);
+    watch->val_loss = (double)NAN;
+    if (kiln_run_history(folder, since, 0, &all, &ignored) != KILN_OK) {
+        *watch = seen;
+    }
 }
 
 static void on_sample(void *context, uint64_t step, const char *text) {
@@ -273,9 +277,8 @@ static enum kiln_status open_run(const struct call *call, double began, struct k
 static void complete_end(struct watch *watch, double seconds) {
     struct kiln_report_end *end = &watch->end;
     const double busy = watch->milliseconds / 1e3;
-    const double tokens = (double)(end->tokens - watch->tokens_before);
     end->seconds = seconds;
-    end->tokens_per_s = busy > 0 ? tokens / busy : 0;
+    end->tokens_per_s = busy > 0 ? (double)end->tokens / busy : 0;
     end->tflops = busy > 0 ? watch->tflop / busy : 0;
     if (end->steps > 0) {
         end->step_s = busy / (double)end->steps;
@@ -292,7 +295,7 @@ static enum kiln_status print_json(const struct kiln_run *run, const struct watc
     snprintf(hash, sizeof hash, "%08" PRIx32, kiln_run_weights_hash(run));
     json_t *object = json_pack(
         "{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:f, s:I, s:s, s:b, s:I}", "run",
-        info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)end->tokens,
+        info->folder, "step", (json_int_t)end->step, "tokens", (json_int_t)watch->run_tokens,
         "first_loss", json_number(end->first_loss), "loss", json_number(end->last_loss), "val_loss",
         json_number(watch->val_loss), "best_val_loss",
         json_number(end->best_val_step > 0 ? end->best_val : (double)NAN), "best_val_step",
@@ -386,9 +389,9 @@ static enum kiln_status train_ended(const struct call *call, const struct kiln_r
                                     struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_run_info *info = kiln_run_info(run);
-    if (flags->take_over != KILN_UNSET) {
-        struct kiln_err ignored; /* of a file that somebody took away: then it is these steps */
-        (void)tally_all(info->folder, flags->since, watch, &ignored);
+    if (flags->take_over != KILN_UNSET || watch->again) {
+        const bool first = flags->since == KILN_UNSET;
+        tally_all(info->folder, first ? info->first_step : flags->since, watch);
     }
     complete_end(watch, now_s() - began);
     if (status == KILN_EDEVICE) {

@@ -28,11 +28,15 @@ struct kiln_progress {
 
 /* The line of a step: step/total, percent, loss, smoothed loss, held-out loss, grad norm, lr, ms,
  * tok/s, TFLOP/s, time to go, peak memory. Where it is longer than `columns`, what matters least is
- * left out; step and loss are cut when nothing else is left. Coloured: a held-out loss better than
- * all before is green, a skipped step yellow. Returns its length in bytes, as snprintf. */
+ * left out; step and loss (the held-out one where there is one) are cut when nothing else is left.
+ * Coloured: a held-out loss better than all before is green, a skipped step yellow. Returns its
+ * length in bytes, as snprintf. */
 KILN_API size_t kiln_progress_line(struct kiln_progress *progress,
                                    const struct kiln_step_record *record, uint64_t total,
                                    char *line, size_t size);
+
+/* Was it left out since the gradient overflowed under a loss scale? Else it was --on-spike skip. */
+KILN_API bool kiln_step_overflowed(const struct kiln_step_record *record);
 
 /* ---- the curve ------------------------------------------------------------------------------
  *
@@ -69,8 +73,10 @@ KILN_API void kiln_report_free(char *text);
 /* The block at the end of a run. */
 struct kiln_report_end {
     double seconds;
-    uint64_t steps, tokens; /* steps of this process, tokens of the run */
-    uint64_t step;          /* the last one done */
+    /* Steps that were taken since it was begun or resumed, and their tokens; of what a rollback
+     * discarded nothing. */
+    uint64_t steps, tokens;
+    uint64_t step; /* the last one done */
     double first_loss, last_loss, best_val;
     uint64_t best_val_step;
     double tokens_per_s, tflops;
@@ -78,7 +84,8 @@ struct kiln_report_end {
     double stall_s;      /* mean of a step: the device waited for kernels */
     double overlap_s;    /* mean of a step: kernels were compiled, and nobody waited */
     uint64_t peak_bytes; /* resident, sampled before each action */
-    uint64_t skipped;    /* of the steps: without an update, since the gradient overflowed */
+    uint64_t skipped;    /* of the steps: without an update ... */
+    uint64_t overflowed; /* ... these since the gradient overflowed, the rest by --on-spike skip */
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,
                                   const struct kiln_report_end *end);
@@ -126,7 +133,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_report_write(const char *path,
  *
  * It costs at most about a hundredth of the time: after a page that took t it writes the next one
  * when max(30 s, 100 t) have passed. The time of the last one is that of the file, so that this
- * holds for a run of many short processes, too. In between nothing is held or read.
+ * holds for a run of many short processes, too. In between nothing is held or read. Making a page
+ * reads all steps, about 540 bytes each: behind step 200 000 only the end of training writes one
+ * (kiln report makes one at any time, in its own process).
  *
  * With the setting `tensorboard` an event file in the run's folder, too: every two seconds what was
  * added, and at the end; the first time of a process, when all of it is compared with the run, at

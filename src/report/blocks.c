@@ -312,6 +312,9 @@ static const char *fine_time(double seconds, char *buffer, size_t size) {
     return buffer;
 }
 
+/* Of a step: what is less is not worth a line. */
+#define SHARE 0.01
+
 /* The plan's figures beside what was measured. */
 static void say_prediction(struct text *text, const struct kiln_run_info *info,
                            const struct kiln_report_end *end) {
@@ -319,14 +322,15 @@ static void say_prediction(struct text *text, const struct kiln_run_info *info,
     if (end->step_s <= 0) {
         return;
     }
-    add(text, "planned: %s a step, ", kiln_human_time(info->time.step, planned, sizeof planned));
-    add(text, "measured %s; ", kiln_human_time(end->step_s, measured, sizeof measured));
+    add(text, "planned: %s a step, ", fine_time(info->time.step, planned, sizeof planned));
+    add(text, "measured %s on average; ", fine_time(end->step_s, measured, sizeof measured));
     add(text, "planned %s of memory, ",
         kiln_human_bytes((double)info->memory.total, planned, sizeof planned));
     add(text, "measured %s\n",
         kiln_human_bytes((double)end->peak_bytes, measured, sizeof measured));
-    if (info->time.compile <= 0 && end->stall_s + end->overlap_s <= 0) {
-        return; /* nothing is compiled again */
+    const double least = SHARE * end->step_s;
+    if (info->time.stall < least && end->stall_s < least && end->overlap_s < least) {
+        return; /* nothing is compiled again, or nobody notices */
     }
     add(text, "compiling: planned to be waited for %s a step, ",
         fine_time(info->time.stall, planned, sizeof planned));
@@ -334,17 +338,29 @@ static void say_prediction(struct text *text, const struct kiln_run_info *info,
     add(text, "; hidden %s\n", fine_time(end->overlap_s, measured, sizeof measured));
 }
 
+static void say_skipped(struct text *text, const struct kiln_report_end *end) {
+    if (end->overflowed > 0) {
+        add(text, "%" PRIu64 " of them skipped: the gradient overflowed, no update\n",
+            end->overflowed);
+    }
+    if (end->skipped > end->overflowed) {
+        add(text, "%" PRIu64 " of them skipped: the update was left out (--on-spike skip)\n",
+            end->skipped - end->overflowed);
+    }
+}
+
 char *kiln_report_finish(const struct kiln_run_info *info, const struct kiln_report_end *end) {
     struct text text = {0};
     char time[32], tokens[32], flop[32];
     add(&text, "done: %" PRIu64 " steps, %s tokens in %s", end->steps, grouped(end->tokens, tokens),
         kiln_human_time(end->seconds, time, sizeof time));
+    if (end->step_s > 0) { /* evaluations and the like are between steps */
+        add(&text, ", %s of it in steps",
+            fine_time(end->step_s * (double)end->steps, time, sizeof time));
+    }
     add(&text, ": %.0f tokens/s, %s/s\n", end->tokens_per_s,
         kiln_human_tflop(end->tflops, flop, sizeof flop));
-    if (end->skipped > 0) {
-        add(&text, "%" PRIu64 " of them skipped: the gradient overflowed, no update\n",
-            end->skipped);
-    }
+    say_skipped(&text, end);
     say_prediction(&text, info, end);
     say_losses(&text, end);
     add(&text, "model: %s/model.bin\n", info->folder);

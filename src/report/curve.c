@@ -270,10 +270,25 @@ static int label_width(const struct canvas *c) {
     return low > high ? low : high;
 }
 
+/* The longest that a line has room for; of the shortest any line has. */
 static void add_legend(struct text *text, const struct canvas *c, int margin, bool held_out) {
+    static const char *const words[][4] = {{"loss: ", " each step, ", " smoothed", ", o held-out"},
+                                           {"", " loss, ", " smoothed", ", o held-out"},
+                                           {"", " loss ", " smooth", " o val"},
+                                           {"", "", " loss", " o val"}};
+    enum { LAST = sizeof words / sizeof words[0] - 1 };
     const bool utf8 = c->look->utf8;
-    add(text, "%*s loss: %s each step, %s smoothed%s\n", margin, "", utf8 ? "\u2802" : ".",
-        utf8 ? "\u2824" : "*", held_out ? ", o held-out" : "");
+    const size_t room = c->columns + 1; /* as margin and axis leave, and the axis */
+    size_t i = 0;
+    for (; i < LAST; i++) {
+        const size_t marks = 2, rest = held_out ? strlen(words[i][3]) : 0;
+        if (marks + strlen(words[i][0]) + strlen(words[i][1]) + strlen(words[i][2]) + rest <=
+            room) {
+            break;
+        }
+    }
+    add(text, "%*s %s%s%s%s%s%s\n", margin, "", words[i][0], utf8 ? "\u2802" : ".", words[i][1],
+        utf8 ? "\u2824" : "*", words[i][2], held_out ? words[i][3] : "");
 }
 
 static void add_steps(struct text *text, const struct canvas *c, int margin) {

@@ -73,6 +73,10 @@ const char *kiln_human_tflop(double tflop, char *buffer, size_t size) {
     return buffer;
 }
 
+bool kiln_step_overflowed(const struct kiln_step_record *record) {
+    return record->skipped && record->loss_scale > 0 && !isfinite(record->grad_norm);
+}
+
 /* ---- the line ------------------------------------------------------------------------------- */
 
 /* The first value stands for all before it, so that a mean is right from the first step on. */
@@ -147,12 +151,13 @@ static int digits_of(uint64_t n) { return snprintf(NULL, 0, "%" PRIu64, n); }
 
 static void add_losses(struct fields *fields, const struct kiln_progress *progress,
                        const struct kiln_step_record *record, bool better) {
-    add(fields, ALWAYS, "loss %.4f", record->loss);
+    /* Of a step that was evaluated the held-out loss is what nothing else tells. */
+    add(fields, isnan(record->val_loss) ? ALWAYS : 95, "loss %.4f", record->loss);
     add(fields, 60, "(%.4f)", progress->smoothed);
     if (isnan(record->val_loss)) {
         return;
     }
-    struct field *held_out = add(fields, 95, "held-out %.4f", record->val_loss);
+    struct field *held_out = add(fields, ALWAYS, "held-out %.4f", record->val_loss);
     held_out->colour = better ? KILN_GREEN : NULL;
     may_be(held_out, 92, "val %.4f", record->val_loss);
     if (record->val_generation >= 0) {
@@ -183,7 +188,10 @@ static void add_all(struct fields *fields, const struct kiln_progress *progress,
     }
     add(fields, 15, "%s", kiln_human_bytes((double)record->peak_bytes, buffer, sizeof buffer));
     if (record->skipped) {
-        struct field *skipped = add(fields, 90, "skipped: the gradient overflowed");
+        struct field *skipped =
+            add(fields, 90, "skipped: %s",
+                kiln_step_overflowed(record) ? "the gradient overflowed"
+                                             : "its update was left out (--on-spike skip)");
         skipped->colour = KILN_YELLOW;
         may_be(skipped, 85, "skipped");
     }

@@ -229,8 +229,12 @@ static void write_now(struct kiln_recorder *r) {
     }
 }
 
-static void write_if_time(struct kiln_recorder *r) {
-    if (kiln_now_s() >= r->next) {
+/* A page holds all steps while it is made, about half a kilobyte each: of a long run it waits for
+ * the end. */
+enum { MOST_STEPS = 200000 };
+
+static void write_if_time(struct kiln_recorder *r, uint64_t step) {
+    if (step <= MOST_STEPS && kiln_now_s() >= r->next) {
         write_now(r);
     }
 }
@@ -241,21 +245,20 @@ void kiln_recorder_step(struct kiln_recorder *recorder, const struct kiln_step_r
     }
     /* A page shows more where the model was evaluated; one is not waited for without end. */
     if (recorder != NULL && (isfinite(record->val_loss) || kiln_now_s() >= recorder->next + LATE)) {
-        write_if_time(recorder);
+        write_if_time(recorder, record->step);
     }
 }
 
 void kiln_recorder_sample(struct kiln_recorder *recorder, uint64_t step, const char *text) {
-    (void)step, (void)text;
+    (void)text;
     if (recorder != NULL) {
-        write_if_time(recorder);
+        write_if_time(recorder, step);
     }
 }
 
 void kiln_recorder_checkpoint(struct kiln_recorder *recorder, uint64_t step) {
-    (void)step;
     if (recorder != NULL) {
-        write_if_time(recorder);
+        write_if_time(recorder, step);
     }
 }
 

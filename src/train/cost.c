@@ -61,6 +61,12 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     return KILN_OK;
 }
 
+void kiln_cost_leave_out(struct kiln_trainer *trainer, double began) {
+    const double took = kiln_now_s() - began;
+    trainer->since += took;
+    trainer->clock.evaluating += took;
+}
+
 void kiln_cost_nothing(struct kiln_cursor *cursor) {
     cursor->ms = cursor->device_ms = cursor->compile_ms = cursor->stall_ms = 0.0;
     cursor->restart_ms = cursor->update_ms = 0.0;

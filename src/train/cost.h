@@ -21,6 +21,9 @@ void kiln_cost_counted(struct kiln_trainer *trainer);
 KILN_MUST_CHECK enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer,
                                                  struct kiln_cursor *cursor, bool evaluating,
                                                  struct kiln_err *err);
+/* What went on since `began` is no step's time, and tells the clock nothing of how long steps take:
+ * samples, and what observers do. */
+void kiln_cost_leave_out(struct kiln_trainer *trainer, double began);
 /* The next step has cost nothing yet. */
 void kiln_cost_nothing(struct kiln_cursor *cursor);
 /* A step as the cursor knows it. */

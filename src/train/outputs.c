@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/machine.h"
+#include "train/cost.h"
 #include "train/merged.h"
 #include "train/trainer_int.h"
 
@@ -16,7 +18,9 @@ enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err)
     const char *path;
     KILN_TRY(kiln_saver_wait(t->saver, &step, &path, err));
     if (path && t->observer && t->observer->on_checkpoint) {
+        const double began = kiln_now_s();
         t->observer->on_checkpoint(t->observer->context, step, path);
+        kiln_cost_leave_out(t, began);
     }
     return KILN_OK;
 }

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
+#include "train/cost.h"
 #include "train/merged.h"
 #include "train/trainer_int.h"
 
@@ -210,15 +211,6 @@ static enum kiln_status tell(struct kiln_trainer *t, uint64_t step, struct telli
     return status;
 }
 
-/* It is no step's time, and tells nothing of how long steps take. */
-static void leave_out_time(struct kiln_trainer *t, double began) {
-    const double now = kiln_now_s();
-    t->samples.took = now - began;
-    t->samples.ended = now;
-    t->since += now - began;
-    t->clock.evaluating += now - began;
-}
-
 static void tell_all(struct kiln_trainer *t, uint64_t step, const char *text) {
     char why[160];
     if (t->observer && t->observer->on_sample) {
@@ -241,9 +233,13 @@ enum kiln_status kiln_sample_take(struct kiln_trainer *t, uint64_t step, struct 
         told.until = began + (first || share < LEAST_S ? LEAST_S : share);
     }
     const enum kiln_status status = tell(t, step, &told, &own);
-    leave_out_time(t, began);
+    t->samples.ended = kiln_now_s();
+    t->samples.took = t->samples.ended - began;
     if (status == KILN_OK) {
         tell_all(t, step, told.text);
+    }
+    kiln_cost_leave_out(t, began);
+    if (status == KILN_OK) {
         return KILN_OK;
     }
     if (is_asked_for(t)) {

@@ -144,7 +144,9 @@ static enum kiln_status finish_step(struct kiln_trainer *t, struct kiln_err *err
     kiln_state_commit(t->state, &cursor);
     kiln_cost_begin(t);
     if (t->observer && t->observer->on_step) {
+        const double began = kiln_now_s();
         t->observer->on_step(t->observer->context, &record);
+        kiln_cost_leave_out(t, began);
     }
     return after_step(t, cursor.step, err);
 }
@@ -312,9 +314,10 @@ static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     cursor = *kiln_state_cursor(t->state);
     KILN_TRY(kiln_judge(t, &cursor, scale, err));
     cursor.lr = kiln_learning_rate(t->settings, cursor.step);
-    const double judged = kiln_now_s();
+    const double judged = kiln_now_s(), since = t->since;
     KILN_TRY(kiln_outputs_wait(t, err));
-    kiln_trainer_span(t, KILN_SPAN_UPDATE, "checkpoint wait", judged);
+    const double told = t->since - since; /* seconds of an observer's: no part of the update */
+    kiln_trainer_span(t, KILN_SPAN_UPDATE, "checkpoint wait", judged + told);
     KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     cursor.phase = KILN_PHASE_UPDATE;
     kiln_state_commit(t->state, &cursor);

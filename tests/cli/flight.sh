@@ -20,6 +20,25 @@ run() {
 # same NAME OTHER: weights and metrics.
 same() { cmp -s <(lasting "$1") <(lasting "$2") || fail "$1, $2: $(diff <(lasting "$1") <(lasting "$2"))"; }
 
+# ---- what the end says --------------------------------------------------------------------------
+
+# told FIRST LAST: it took these steps, each of them once.
+told() {
+    local tokens
+    tokens=$(sed -n "$2p" told/metrics.jsonl | sed 's/.*"tokens":\([0-9]*\).*/\1/')
+    [ "$(sed -n 's/^done: \(.*\) tokens in .*/\1/p' stdout | tr -d ,)" = \
+        "$(($2 - $1 + 1)) steps $((tokens * ($2 - $1 + 1) / $2))" ] || fail "told: $(grep ^done: stdout)"
+}
+for restart in '' '--budget 7 --restart exec'; do
+    rm -rf told
+    # shellcheck disable=SC2086 # two flags or none
+    expect 0 "$KILN_TEST_PROGRAM" train "${plain[@]}" --steps 12 --save-every 4 --on-spike rollback $restart --out "$PWD/told"
+    grep -q '"jumps"' told/run.json || fail 'told was not rolled back'
+    told 1 12
+    expect 0 env -u KILN_PLANT "$KILN_TEST_PROGRAM" train --resume "$PWD/told" --steps 16
+    told 13 16
+done
+
 # ---- processes --------------------------------------------------------------------------------
 
 for overlap in exact delayed; do

@@ -138,6 +138,22 @@ TEST(a_recorder_writes_when_the_model_was_evaluated_and_not_soon_again) {
     CHECK_EQ(notices, 0);
 }
 
+TEST(a_recorder_makes_no_page_of_a_long_run_before_its_end) {
+    int notices = 0;
+    const struct kiln_step_record late = {.step = 200001, .loss = 2, .val_loss = 2.5};
+    kiln_view_close(a_view());
+    struct kiln_recorder *recorder = a_recorder(&notices);
+    const char *path = test_path("report.html");
+    unlink(path);
+    kiln_recorder_step(recorder, &late);
+    kiln_recorder_sample(recorder, late.step, "text");
+    kiln_recorder_checkpoint(recorder, late.step);
+    CHECK(access(path, F_OK) != 0);
+    kiln_recorder_close(recorder, true);
+    CHECK(access(path, F_OK) == 0);
+    CHECK_EQ(notices, 0);
+}
+
 TEST(a_recorder_that_cannot_write_says_so_once) {
     int notices = 0;
     char stale[4400];

@@ -101,6 +101,11 @@ TEST(a_progress_line_fits_any_width_by_leaving_out) {
         struct kiln_progress progress = {.columns = columns, .colours = columns % 2 == 0};
         kiln_progress_line(&progress, &step, 112, line, sizeof line);
         CHECK(width_of(line) <= columns);
+        if (columns >= 18 && columns < 31) {
+            CHECK_CONTAINS(line, "12/112  ");
+            CHECK_CONTAINS(line, "val 2.2500");
+            CHECK(strstr(line, "loss") == NULL);
+        }
         if (columns >= 31) { /* "12/112  loss 2.5000  val 2.2500" */
             CHECK_CONTAINS(line, "12/112 ");
             CHECK_CONTAINS(line, "  loss 2.5000");
@@ -130,7 +135,15 @@ TEST(a_better_held_out_loss_is_green_where_colours_are_wanted) {
     }
     step.skipped = true;
     kiln_progress_line(&progress, &step, 100, line, sizeof line);
-    CHECK_CONTAINS(line, "\033[33mskipped");
+    CHECK_CONTAINS(line, "\033[33mskipped: its update was left out (--on-spike skip)");
+    step.grad_norm = (double)INFINITY; /* without a loss scale it is no overflow of it */
+    kiln_progress_line(&progress, &step, 100, line, sizeof line);
+    CHECK_CONTAINS(line, "(--on-spike skip)");
+    step.loss_scale = 1024;
+    kiln_progress_line(&progress, &step, 100, line, sizeof line);
+    CHECK_CONTAINS(line, "\033[33mskipped: the gradient overflowed");
+    step.grad_norm = 50;
+    CHECK(!kiln_step_overflowed(&step));
 }
 
 static struct kiln_run_info run_of(const struct kiln_table *table,
@@ -215,7 +228,20 @@ TEST(the_end_says_what_to_type_next) {
         CHECK_CONTAINS(text, prompts[i].expected);
         kiln_report_free(text);
     }
+    info.time.step = 0.0123;
     info.time.compile = 1.5;
+    end.step_s = 0.0052;
+    end.stall_s = end.overlap_s = 0.00005; /* less than a hundredth of a step */
+    end.skipped = 5;
+    end.overflowed = 2;
+    text = kiln_report_finish(&info, &end);
+    CHECK(text != NULL);
+    CHECK_CONTAINS(text, "tokens in 75 s, 312 ms of it in steps: ");
+    CHECK_CONTAINS(text, "planned: 12 ms a step, measured 5.2 ms on average; ");
+    CHECK_CONTAINS(text, "2 of them skipped: the gradient overflowed, no update\n");
+    CHECK_CONTAINS(text, "3 of them skipped: the update was left out (--on-spike skip)\n");
+    CHECK(strstr(text, "compiling") == NULL);
+    kiln_report_free(text);
     info.time.stall = 0.25;
     end.step_s = 2;
     end.stall_s = 0.0042;

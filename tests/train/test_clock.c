@@ -5,6 +5,7 @@
  */
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/io.h"
 #include "base/io_hook.h"
@@ -13,6 +14,7 @@
 #include "kiln/verify.h"
 #include "kiln_test.h"
 #include "train/clock.h"
+#include "train/cost.h"
 #include "train/optimizer.h"
 #include "train/run_int.h"
 #include "train/tiny_run.h"
@@ -224,4 +226,59 @@ TEST(a_run_with_a_turn_is_what_its_run_json_says) {
     kiln_replay_free(&result);
     kiln_settings_free(&s);
     kiln_settings_free(&turned);
+}
+
+/* ---- observers ------------------------------------------------------------------------------ */
+
+#define OBSERVED_MS 300
+
+static void observe(void) {
+    const struct timespec time = {0, OBSERVED_MS * 1000000L};
+    nanosleep(&time, NULL);
+}
+
+/* Of the steps that come behind an observer: if its time were theirs, none would be shorter. */
+struct observed {
+    double step_ms, checkpoint_ms, update_ms;
+    bool checkpoint;
+};
+
+static void slow_step(void *context, const struct kiln_step_record *record) {
+    struct observed *seen = context;
+    if (record->step > 1) {
+        seen->step_ms = fmin(seen->step_ms, record->ms);
+    }
+    if (seen->checkpoint) {
+        seen->checkpoint_ms = fmin(seen->checkpoint_ms, record->ms);
+        seen->update_ms = fmin(seen->update_ms, record->update_ms);
+    }
+    seen->checkpoint = false;
+    observe();
+}
+
+static void slow_checkpoint(void *context, uint64_t step, const char *path) {
+    struct observed *seen = context;
+    (void)step, (void)path;
+    seen->checkpoint = true;
+    observe();
+}
+
+TEST(what_an_observer_does_is_no_step_s_time) {
+    const double none = (double)INFINITY;
+    struct observed seen = {none, none, none, false};
+    const struct kiln_observer observer = {
+        .context = &seen, .on_step = slow_step, .on_checkpoint = slow_checkpoint};
+    tiny_run("observed", "eval-every=100", &observer);
+    CHECK(seen.step_ms < OBSERVED_MS);
+    CHECK(seen.checkpoint_ms < OBSERVED_MS);
+    CHECK(seen.update_ms < OBSERVED_MS);
+}
+
+TEST(what_an_observer_does_turns_no_clock) {
+    static struct kiln_trainer trainer;
+    trainer.since = 100;
+    kiln_cost_leave_out(&trainer, kiln_now_s() - 0.3);
+    CHECK(trainer.since >= 100.3);
+    CHECK(trainer.clock.evaluating >= 0.3);
+    CHECK_EQ(trainer.clock.seen, 0);
 }

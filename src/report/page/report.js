@@ -95,13 +95,13 @@
       tile('steps', grouped(s.step), of + (done ? ', done' : '')),
       tile('loss, smoothed', loss(s.smoothed), s.steps > 0 ? `${loss(s.first_loss)} at first` : ''),
       tile('best held-out', loss(s.best_val), s.best_val_step > 0 ? `after step ${grouped(s.best_val_step)}` : 'none yet'),
-      tile('throughput', short(s.tokens_per_s) + ' tok/s', `${time(s.step_s)} a step`),
+      tile('throughput', short(s.tokens_per_s) + ' tok/s', `${time(s.step_s)} a step (median)`),
       tile('time', time(s.seconds), done || s.left_s === null ? `${short(s.tokens)} tokens` : `${time(s.left_s)} to go`),
       tile('peak memory', s.peak_bytes > 0 ? bytes(s.peak_bytes) : '–',
         run.plan ? `${bytes(run.plan.memory_bytes.total)} planned` : ''));
   }
   function comparison(runs, toggle) {
-    const head = ['run', 'step', 'loss', 'best held-out', 'tok/s', 'a step', 'time', 'peak memory'];
+    const head = ['run', 'step', 'loss, smoothed', 'best held-out', 'tok/s', 'a step (median)', 'time', 'peak memory'];
     const row = (run) => {
       const s = run.summary;
       return el('tr', {},
