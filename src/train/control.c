@@ -100,20 +100,31 @@ static const char *read_open(int fd, struct kiln_request *out) {
     return memchr(text, 0, (size_t)n) ? "it is no JSON object" : parse(text, (size_t)n, out);
 }
 
+/* A name that nothing has: what lies about from a process that died is in nobody's way. */
+static bool rename_away(const char *folder, const char *path, char taken[PATH_ROOM + 64]) {
+    enum { TRIES = 100 };
+    struct stat info;
+    for (int i = 0; i < TRIES; i++) {
+        snprintf(taken, PATH_ROOM + 64, "%s/control.taken-%ld-%d", folder, (long)getpid(), i);
+        if (lstat(taken, &info) != 0 && errno == ENOENT) {
+            return rename(path, taken) == 0;
+        }
+    }
+    errno = EEXIST;
+    return false;
+}
+
 /* Take the file away, then read it: what is asked for later is another file. False: it is not
- * there, or (*wrong says so, and it is deaf then) cannot be taken. */
-static bool take(struct kiln_control *control, const char *folder, struct kiln_request *out,
-                 const char **wrong) {
-    char path[PATH_ROOM], taken[PATH_ROOM];
+ * there, or (*wrong says so) cannot be taken. */
+static bool take(const char *folder, struct kiln_request *out, const char **wrong) {
+    char path[PATH_ROOM], taken[PATH_ROOM + 64];
     struct stat info;
     path_of(folder, "control.json", path);
     *wrong = NULL;
     if (lstat(path, &info) != 0) {
         return false;
     }
-    path_of(folder, "control.taken", taken);
-    if (rename(path, taken) != 0) {
-        control->deaf = true;
+    if (!rename_away(folder, path, taken)) {
         *wrong = strerror(errno);
         return false;
     }
@@ -123,7 +134,10 @@ static bool take(struct kiln_control *control, const char *folder, struct kiln_r
     if (fd >= 0) {
         close(fd);
     }
-    (void)unlink(taken); /* a folder stays, under a name that nobody reads */
+    /* A folder with something in it stays, under a name that nobody reads. */
+    if (unlink(taken) != 0) {
+        (void)rmdir(taken);
+    }
     return true;
 }
 
@@ -159,18 +173,17 @@ enum kiln_status kiln_control_look(struct kiln_control *control, const char *fol
     struct kiln_request request;
     const char *wrong = NULL;
     said[0] = '\0';
-    if (control->deaf) {
-        return KILN_OK;
-    }
-    if (!take(control, folder, &request, &wrong)) {
-        if (wrong) {
+    if (!take(folder, &request, &wrong)) {
+        if (wrong && !control->told) {
             snprintf(said, KILN_CONTROL_TEXT,
-                     "control.json cannot be taken away (%s): nothing that it says is done, and "
-                     "nobody looks at it again",
+                     "control.json cannot be taken away (%s): nothing that it says is done until "
+                     "it can be; remove it, or let this user write in the run's folder",
                      wrong);
         }
+        control->told = wrong != NULL;
         return KILN_OK;
     }
+    control->told = false;
     if (wrong) {
         snprintf(said, KILN_CONTROL_TEXT, "control.json is not obeyed: %s", wrong);
         return KILN_OK;
@@ -189,11 +202,10 @@ enum kiln_status kiln_control_look(struct kiln_control *control, const char *fol
 }
 
 void kiln_control_forget(const char *folder, char said[KILN_CONTROL_TEXT]) {
-    struct kiln_control nobody = {.stop = false};
     struct kiln_request request;
     const char *wrong;
     said[0] = '\0';
-    if (take(&nobody, folder, &request, &wrong)) {
+    if (take(folder, &request, &wrong)) {
         snprintf(said, KILN_CONTROL_TEXT,
                  "control.json is not obeyed: it was there before this process; ask again");
     }

@@ -12,7 +12,8 @@
  *
  * A file that is there when a run is opened was meant for a process that is gone: it goes. So does
  * one that is not ours to obey (a link, a folder, another user's) or says something else. Each time
- * a notice says why.
+ * a notice says why. It is taken under a name that nothing has, so that nothing left behind by a
+ * process that died, and nothing put in its place, makes a run deaf.
  */
 #ifndef KILN_TRAIN_CONTROL_H
 #define KILN_TRAIN_CONTROL_H
@@ -43,7 +44,7 @@ enum { KILN_CONTROL_TEXT = 320 };
 /* The trainer's side. */
 struct kiln_control {
     bool stop; /* asked for */
-    bool deaf; /* the file cannot be taken away: nobody looks again */
+    bool told; /* that the file cannot be taken away: said once, tried in each window */
     void *context;
     /* Make it durable: the peak learning rate behind step `at` is `lr`. */
     enum kiln_status (*rate)(void *context, uint64_t at, double lr, struct kiln_err *err);

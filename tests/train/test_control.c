@@ -4,6 +4,7 @@
  * changed on the way is part of the run: killed, resumed, replayed, handed over, the bits are the
  * same.
  */
+#include <dirent.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -45,6 +46,18 @@ static void settings_with_rate(struct kiln_settings *s, double lr) {
     s->lr = lr;
 }
 
+/* Files that were taken and are there still. */
+static size_t taken_left(void) {
+    size_t n = 0;
+    DIR *dir = opendir(test_folder());
+    CHECK(dir != NULL);
+    for (const struct dirent *one; (one = readdir(dir)) != NULL;) {
+        n += strncmp(one->d_name, "control.taken-", 14) == 0;
+    }
+    closedir(dir);
+    return n;
+}
+
 /* What is said to a run that is told this. */
 static const char *told(const void *text, size_t size, struct kiln_control *control,
                         const struct kiln_settings *s) {
@@ -54,8 +67,8 @@ static const char *told(const void *text, size_t size, struct kiln_control *cont
         (void)test_file("control.json", text, size);
     }
     CHECK_OK(kiln_control_look(control, test_folder(), s, 7, said, &err), &err);
-    CHECK(control->deaf || !kiln_path_exists(test_path("control.json")));
-    CHECK(!kiln_path_exists(test_path("control.taken")));
+    CHECK(!kiln_path_exists(test_path("control.json")));
+    CHECK(taken_left() == 0);
     return said;
 }
 
@@ -120,23 +133,56 @@ TEST(what_is_no_request_is_refused_and_goes) {
     CHECK_CONTAINS(told(NULL, 0, &control, &s), "no regular file");
     CHECK(mkfifo(test_path("control.json"), 0600) == 0);
     CHECK_CONTAINS(told(NULL, 0, &control, &s), "no regular file");
-    CHECK(a.n == 0 && !control.stop && !control.deaf);
+    CHECK(mkdir(test_path("control.json"), 0700) == 0);
+    CHECK_CONTAINS(told(NULL, 0, &control, &s), "no regular file");
+    CHECK(a.n == 0 && !control.stop && !control.told);
     kiln_settings_free(&s);
 }
 
-TEST(a_file_that_cannot_be_taken_away_is_told_of_once) {
+/* What lies in the run folder does not make the trainer deaf: it obeys what comes next. */
+TEST(nothing_left_behind_makes_a_run_deaf) {
+    static const char stop[] = "{\"stop\": true}";
     struct kiln_settings s;
     struct kiln_control control = {.stop = false};
     struct kiln_err err;
-    char said[KILN_CONTROL_TEXT];
+    char said[KILN_CONTROL_TEXT], name[80];
     settings_with_rate(&s, 1e-3);
-    CHECK(mkdir(test_path("control.json"), 0700) == 0 &&
-          mkdir(test_path("control.taken"), 0700) == 0);
-    (void)test_file("control.taken/in-the-way", "", 0);
+    (void)test_file("control.taken", stop, sizeof stop - 1);
+    snprintf(name, sizeof name, "control.taken-%ld-0", (long)getpid());
+    CHECK(mkdir(test_path("control.json"), 0700) == 0 && mkdir(test_path(name), 0700) == 0);
+    (void)test_file("control.json/inside", "", 0);
+    CHECK_OK(kiln_control_look(&control, test_folder(), &s, 1, said, &err), &err);
+    CHECK_CONTAINS(said, "no regular file");
+    CHECK(!kiln_path_exists(test_path("control.json")) && !control.stop);
+    (void)test_file("control.json", stop, sizeof stop - 1);
+    CHECK_OK(kiln_control_look(&control, test_folder(), &s, 2, said, &err), &err);
+    CHECK_CONTAINS(said, "asked to stop");
+    CHECK(control.stop && !kiln_path_exists(test_path("control.json")));
+    kiln_settings_free(&s);
+}
+
+/* All names that it may be taken under are in use: told once, tried again, obeyed when it can be.
+ */
+TEST(a_file_that_cannot_be_taken_away_is_told_of_once) {
+    static const char stop[] = "{\"stop\": true}";
+    struct kiln_settings s;
+    struct kiln_control control = {.stop = false};
+    struct kiln_err err;
+    char said[KILN_CONTROL_TEXT], name[80];
+    settings_with_rate(&s, 1e-3);
+    (void)test_file("control.json", stop, sizeof stop - 1);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "control.taken-%ld-%d", (long)getpid(), i);
+        (void)test_file(name, "", 0);
+    }
     CHECK_OK(kiln_control_look(&control, test_folder(), &s, 1, said, &err), &err);
     CHECK_CONTAINS(said, "cannot be taken away");
     CHECK_OK(kiln_control_look(&control, test_folder(), &s, 2, said, &err), &err);
     CHECK_STRING(said, "");
+    CHECK(!control.stop && unlink(test_path(name)) == 0);
+    CHECK_OK(kiln_control_look(&control, test_folder(), &s, 3, said, &err), &err);
+    CHECK_CONTAINS(said, "asked to stop");
+    CHECK(control.stop);
     kiln_settings_free(&s);
 }
 
