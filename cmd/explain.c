@@ -161,7 +161,7 @@ const struct command command_explain = {
         "finite or too large, with its tensor and the text around it; the sequences and tokens\n"
         "that the model found hardest; the gradients that stand out; and what to do.\n"
         "Exit code 0 whatever is found.\n\n"
-        "  kiln explain runs/stories15m-book@812\n",
+        "  kiln explain runs/stories15m-book@1812\n",
     .least_arguments = 1,
     .most_arguments = 1,
     .missing = "name a run folder, or a step of it: RUN@STEP",

@@ -226,11 +226,43 @@ static bool above(const struct kiln_explanation *out, double loss) {
     return loss > out->mean + SPIKE_Z / 2 * fmax(out->deviation, out->mean / 32);
 }
 
+/* "gradient norm 12.3", and what the run found where that is something else: a norm that depends on
+ * how numbers are rounded is that of neither alone. */
+static const char *norm_text(const struct kiln_explanation *out, char text[120]) {
+    const bool differ = isfinite(out->recorded_norm) && isfinite(out->norm) &&
+                        fabs(out->recorded_norm - out->norm) > 0.2 * fmax(out->norm, 1e-6);
+    snprintf(text, 120, "gradient norm %.4g", out->norm);
+    if (differ) {
+        snprintf(text, 120, "gradient norm %.4g in double precision and %.4g in the run's %s",
+                 out->norm, out->recorded_norm, out->precision);
+    }
+    return text;
+}
+
+/* Is the model to blame, and not this window? The window beside it is above chance, as bad as this
+ * one by what the step was recorded for, or far above what the steps before had. */
+static bool bad_weights(const struct kiln_explanation *out) {
+    const bool norm = strcmp(out->why, "gradient spike") == 0;
+    if (above(out, out->ordinary_loss) && above(out, out->loss)) {
+        return true;
+    }
+    if (!out->incident || !isfinite(out->ordinary_loss)) {
+        return false;
+    }
+    return out->ordinary_loss > out->chance ||
+           (norm ? out->ordinary_norm >= 0.7 * out->norm : out->ordinary_loss >= 0.9 * out->loss);
+}
+
 static void say_weights(struct kiln_explanation *out) {
+    char before[48] = "", norm[120];
     out->kind = KILN_EXPLAIN_WEIGHTS;
+    if (isfinite(out->mean)) {
+        snprintf(before, sizeof before, ", where the steps before had %.4f", out->mean);
+    }
     SAY("the model had gone wrong before this step: on the window of sample %" PRIu64
-        " its loss is %.4f, on this one %.4f, where the steps before had %.4f",
-        out->ordinary_sample, out->ordinary_loss, out->loss, out->mean);
+        " its loss is %.4f and its gradient norm %.4g, on this one loss %.4f, %s%s",
+        out->ordinary_sample, out->ordinary_loss, out->ordinary_norm, out->loss,
+        norm_text(out, norm), before);
     ADVISE(
         "Go back to a checkpoint from before the loss rose, and train with a lower --lr, a "
         "longer --warmup, a smaller --clip, or --on-spike rollback.");
@@ -238,7 +270,7 @@ static void say_weights(struct kiln_explanation *out) {
 
 static void say_spike(struct kiln_explanation *out) {
     const struct kiln_explain_gradient *g = out->n_gradients > 0 ? &out->gradient[0] : NULL;
-    char most[120] = "", beside[120] = "";
+    char most[120] = "", beside[120] = "", norm[120];
     out->kind = KILN_EXPLAIN_SPIKE;
     if (g && isfinite(g->ordinary) && g->ordinary > 0) {
         snprintf(most, sizeof most,
@@ -250,9 +282,9 @@ static void say_spike(struct kiln_explanation *out) {
                  ", where the window of sample %" PRIu64 " has %.4f and %.4g", out->ordinary_sample,
                  out->ordinary_loss, out->ordinary_norm);
     }
-    SAY("this window is hard for the model as it is: loss %.4f, gradient norm %.4g%s; no single "
+    SAY("this window is hard for the model as it is: loss %.4f, %s%s; no single "
         "sequence is to blame%s",
-        out->loss, out->norm, beside, most);
+        out->loss, norm_text(out, norm), beside, most);
     ADVISE(
         "One such step is nothing to worry about. If they come often: a lower --lr, a smaller "
         "--clip, or larger windows (--accum); --on-spike skip passes over them.");
@@ -287,7 +319,7 @@ void kiln_explain_judge(const struct kiln_evidence *e, struct kiln_explanation *
         say_arithmetic(e, out);
     } else if (bad_batch(out)) {
         say_batch(out);
-    } else if (above(out, out->ordinary_loss) && above(out, out->loss)) {
+    } else if (bad_weights(out)) {
         say_weights(out);
     } else if (out->incident || out->z > SPIKE_Z) {
         say_spike(out);

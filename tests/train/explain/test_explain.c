@@ -449,6 +449,19 @@ TEST(weights_that_had_gone_wrong_are_told_from_data) {
     close_lab(&lab);
 }
 
+/* The model is no worse on this window than on the one beside it: the spike is not the window's. */
+TEST(a_spike_that_another_window_has_too_is_not_the_windows) {
+    struct lab lab;
+    const char *run = tiny_run("run", "steps=40 eval-every=0 save-every=0", NULL);
+    open_lab(&lab, run);
+    struct kiln_explanation *why = spike(&lab); /* no mean is known */
+    CHECK(why->ordinary_loss >= 0.9 * why->loss);
+    CHECK_EQ(why->kind, KILN_EXPLAIN_WEIGHTS);
+    CHECK_CONTAINS(why->advice, "--on-spike rollback");
+    kiln_explain_free(why);
+    close_lab(&lab);
+}
+
 /* ---- without an incident ------------------------------------------------------------------------
  */
 
