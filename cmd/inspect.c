@@ -21,6 +21,7 @@
 #include "kiln/model.h"
 #include "kiln/text.h"
 #include "kiln/train.h"
+#include "kiln/view.h"
 #include "output.h"
 
 struct flags {
@@ -283,6 +284,20 @@ static json_t *run_json(const struct kiln_run_peek *peek, const struct kiln_sett
                      "weights_hash", hash, "settings", all, "state", state);
 }
 
+/* A run without a view has no lines that could be bad. */
+static void print_unread(const char *folder) {
+    struct kiln_view *view;
+    struct kiln_err ignored;
+    char text[KILN_VIEW_TEXT];
+    if (kiln_view_open(folder, &view, &ignored) != KILN_OK) {
+        return;
+    }
+    if (kiln_view_unread(view, text) > 0) {
+        printf("  %s\n", text);
+    }
+    kiln_view_close(view);
+}
+
 static void print_run(const char *path, const struct kiln_run_peek *peek,
                       const struct kiln_settings *settings) {
     char text[512];
@@ -304,6 +319,7 @@ static void print_run(const char *path, const struct kiln_run_peek *peek,
         }
         putchar('\n');
     }
+    print_unread(path);
     printf("  settings\n");
     for (int id = 0; id < KILN_SETTING_COUNT; id++) {
         printf("    %-18s %s\n", kiln_setting(id)->flag,

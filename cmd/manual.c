@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "commands.h"
+#include "names.h"
 #include "output.h"
 
 #ifndef KILN_DATE /* of the version, not of the build, so that builds are the same: the Makefile \
@@ -355,12 +356,29 @@ static enum kiln_status write_all(const char *folder, struct kiln_err *err) {
     return KILN_OK;
 }
 
-/* "train", or "mil check" as two words; NULL when there is none of that name. */
-static const struct command *named(const struct call *call) {
-    char name[80];
+/* "train", or "mil check" of two words. */
+static void typed(const struct call *call, char name[80]) {
     const bool two = call->n_arguments > 1;
-    snprintf(name, sizeof name, "%s%s%s", call->arguments[0], two ? " " : "",
-             two ? call->arguments[1] : "");
+    snprintf(name, 80, "%s%s%s", call->arguments[0], two ? " " : "", two ? call->arguments[1] : "");
+}
+
+static enum kiln_status unknown(const char *name, struct kiln_err *err) {
+    const char *nearest = NULL;
+    size_t best = SIZE_MAX;
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        const struct command *const *parts = commands[i]->parts;
+        nearest = name_is_nearer(name, commands[i]->name, &best) ? commands[i]->name : nearest;
+        for (size_t p = 0; parts != NULL && parts[p] != NULL; p++) {
+            nearest = name_is_nearer(name, parts[p]->name, &best) ? parts[p]->name : nearest;
+        }
+    }
+    KILN_REQUIRE(nearest == NULL, err, KILN_EUSAGE,
+                 "manual: %s is not a command; did you mean kiln manual %s?", name, nearest);
+    return KILN_FAIL(err, KILN_EUSAGE, "manual: %s is not a command; kiln --help lists them", name);
+}
+
+/* NULL when there is none of that name. */
+static const struct command *named(const char *name) {
     for (size_t i = 0; commands[i] != NULL; i++) {
         if (strcmp(commands[i]->name, name) == 0) {
             return commands[i];
@@ -386,9 +404,12 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         print_program(stdout);
         return output_finish(err);
     }
-    const struct command *command = named(call);
-    KILN_REQUIRE(command != NULL, err, KILN_EUSAGE,
-                 "manual: %s is not a command; kiln --help lists them", call->arguments[0]);
+    char name[80];
+    typed(call, name);
+    const struct command *command = named(name);
+    if (command == NULL) {
+        return unknown(name, err);
+    }
     print_command(stdout, command);
     return output_finish(err);
 }

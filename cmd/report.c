@@ -140,7 +140,7 @@ static enum kiln_status tell(const struct call *call, struct kiln_view *const *v
                              const char *path, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct stat st;
-    char buffer[32];
+    char buffer[32], unread[KILN_VIEW_TEXT];
     const double bytes = stat(path, &st) == 0 ? (double)st.st_size : 0;
     if (!flags->json) {
         for (size_t i = 0; i < n; i++) {
@@ -153,6 +153,9 @@ static enum kiln_status tell(const struct call *call, struct kiln_view *const *v
                 printf(", smoothed loss %.4f", s.smoothed);
             }
             printf("\n");
+            if (kiln_view_unread(views[i], unread) > 0) {
+                printf("%s: %s\n", kiln_view_folder(views[i]), unread);
+            }
         }
         printf("page: %s, %s\n", path, kiln_human_bytes(bytes, buffer, sizeof buffer));
         return KILN_OK;

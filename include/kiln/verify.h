@@ -88,15 +88,17 @@ struct kiln_replay_result {
     struct kiln_replay_check *checks; /* [n_checks], heap; kiln_replay_free */
     size_t n_checks;
     uint64_t from, to; /* steps: begun at, trained to */
-    char note[240];    /* settings that changed since the checkpoint; "" for none */
+    char note[240];    /* what changed since the checkpoint, steps that are not comparable; "" */
 };
 
 /* Begin at a checkpoint with the settings it holds, train on, and compare weights, m and v with
  * every later checkpoint on the way and with the state when it is reached, and the lasting keys of
  * metrics.jsonl (step loss grad_norm lr tokens staleness val_loss loss_scale skipped). Checkpoints
- * that fail their own checks are differences too. A difference is not an error of this call:
- * KILN_OK with pass false. KILN_EBUSY: the run is being trained. KILN_EUNSUPPORTED: this machine
- * computes with other numerics. KILN_EINPUT: no checkpoint to begin at, or nothing to compare with.
+ * that fail their own checks are differences too. Steps trained after --steps changed had other
+ * learning rates: the replay ends in front of them and the note names them. A difference is not an
+ * error of this call: KILN_OK with pass false. KILN_EBUSY: the run is being trained.
+ * KILN_EUNSUPPORTED: this machine computes with other numerics. KILN_EINPUT: no checkpoint to begin
+ * at, or nothing to compare with.
  */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_verify_run(const struct kiln_replay_options *options,
                                                           struct kiln_replay_result *out,

@@ -67,6 +67,12 @@ KILN_API const struct kiln_step_record *kiln_view_step(const struct kiln_view *v
 /* The loss as the progress line smooths it: exponential mean, weight 0.1 a step, from the first
  * line on; NaN before the first finite loss. */
 KILN_API double kiln_view_smoothed(const struct kiln_view *view, size_t i);
+/* Lines of metrics.jsonl that cannot be read, a last one without an end included: while a run is
+ * trained that one may just be written. Empty lines count as nothing. `text`, of KILN_VIEW_TEXT
+ * bytes, becomes "2 lines of metrics.jsonl cannot be read: 5, 9", "" where there is none; it names
+ * the first KILN_VIEW_UNREAD. */
+enum { KILN_VIEW_UNREAD = 8, KILN_VIEW_TEXT = 200 };
+KILN_API size_t kiln_view_unread(const struct kiln_view *view, char *text);
 /* Index of the first step >= `step`; kiln_view_steps() where there is none. */
 KILN_API size_t kiln_view_find(const struct kiln_view *view, uint64_t step);
 

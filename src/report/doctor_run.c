@@ -254,6 +254,16 @@ static void check_numbers(struct doctor *d, const struct kiln_view *view, const 
     }
 }
 
+static void check_lines(struct doctor *d, const struct kiln_view *view) {
+    char text[KILN_VIEW_TEXT];
+    if (kiln_view_unread(view, text) > 0) {
+        kiln_doctor_found(d, KILN_DOCTOR_SLOW, "metrics", "%s", text);
+        kiln_doctor_cost(d, "curves lack those steps; no weight does");
+        kiln_doctor_advice(d,
+                           "look at these lines; a resume begins a new line behind a torn last one");
+    }
+}
+
 static void check_checkpoints(struct doctor *d, const struct kiln_view *view) {
     const size_t n = kiln_view_checkpoints(view), steps = kiln_view_steps(view);
     if (n > 0) {
@@ -282,5 +292,6 @@ void kiln_doctor_run(struct doctor *d, const char *folder, double *need_bytes) {
     check_pace(d, view);
     check_shares(d, view);
     check_numbers(d, view, folder);
+    check_lines(d, view);
     kiln_view_close(view);
 }

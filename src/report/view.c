@@ -106,10 +106,37 @@ static enum kiln_status add_row(struct kiln_view *view, const struct kiln_step_r
                                             .smoothed = kiln_smoothed(before, record->loss),
                                             .start = start,
                                             .bytes = (uint32_t)bytes,
-                                            .crc = kiln_crc32c(0, line, bytes)};
+                                            .crc = kiln_crc32c(0, line, bytes),
+                                            .line = view->lines,
+                                            .unread = view->n_unread};
     view->n_rows = at + 1;
     *first = at < *first ? at : *first;
     return KILN_OK;
+}
+
+static void add_unread(struct kiln_view *view, uint32_t line) {
+    if (view->n_unread < KILN_VIEW_UNREAD) {
+        view->unread[view->n_unread] = line;
+    }
+    view->n_unread++;
+}
+
+size_t kiln_view_unread(const struct kiln_view *view, char *text) {
+    const size_t whole = view->n_unread, n = whole + view->torn;
+    size_t used = 0;
+    text[0] = '\0';
+    if (n > 0) {
+        used = (size_t)snprintf(text, KILN_VIEW_TEXT,
+                                "%zu line%s of metrics.jsonl cannot be read:", n, n > 1 ? "s" : "");
+    }
+    for (size_t i = 0; i < n && i < KILN_VIEW_UNREAD; i++) {
+        used += (size_t)snprintf(text + used, KILN_VIEW_TEXT - used, "%s %u", i > 0 ? "," : "",
+                                 i < whole ? view->unread[i] : view->lines + 1);
+    }
+    if (n > KILN_VIEW_UNREAD) {
+        snprintf(text + used, KILN_VIEW_TEXT - used, ", ...");
+    }
+    return n;
 }
 
 /* The whole lines of a chunk; *used: bytes of it that need not be read again. */
@@ -120,9 +147,12 @@ static enum kiln_status read_lines(struct kiln_view *view, const char *chunk, si
          at = newline + 1) {
         struct kiln_step_record record;
         const size_t bytes = (size_t)(newline - at);
+        view->lines++;
         if (bytes < MOST_LINE && kiln_metrics_read(at, bytes, &record)) {
             KILN_TRY(add_row(view, &record, view->read_to + (uint64_t)(at - chunk), at, bytes,
                              first, err));
+        } else if (bytes > 0) {
+            add_unread(view, view->lines);
         }
     }
     *used = (size_t)(at - chunk);
@@ -140,6 +170,7 @@ static enum kiln_status read_on(struct kiln_view *view, int fd, char *chunk, siz
         KILN_REQUIRE(n >= 0, err, KILN_EIO, "%s/metrics.jsonl: %s", view->folder, strerror(errno));
         KILN_TRY(read_lines(view, chunk, (size_t)n, &used, first, err));
         if (used == 0 && n < CHUNK) {
+            view->torn = n > 0;
             return KILN_OK; /* the end, or a line that is still being written */
         }
         view->read_to += used > 0 ? used : (size_t)n; /* a line without end is nobody's */
@@ -156,10 +187,13 @@ static enum kiln_status read_metrics(struct kiln_view *view, size_t *first, stru
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     KILN_REQUIRE(fd >= 0 || errno == ENOENT, err, KILN_EIO, "%s: %s", path, strerror(errno));
     const size_t stay = fd >= 0 ? rows_that_stay(fd, view) : 0;
-    if (stay < view->n_rows || stay == 0) {
+    if (stay < view->n_rows || stay == 0 || view->metrics_seen.size < view->read_to) {
         view->n_rows = *first = stay;
+        view->lines = stay > 0 ? view->rows[stay - 1].line : 0;
+        view->n_unread = stay > 0 ? view->rows[stay - 1].unread : 0;
         view->read_to = stay > 0 ? view->rows[stay - 1].start + view->rows[stay - 1].bytes + 1 : 0;
     }
+    view->torn = false;
     if (fd < 0) {
         return KILN_OK;
     }

@@ -30,6 +30,7 @@ struct kiln_view_row {
     double smoothed;
     uint64_t start;
     uint32_t bytes, crc;
+    uint32_t line, unread; /* its number, from 1; lines before it that cannot be read */
 };
 
 struct kiln_trace_spans {
@@ -46,7 +47,10 @@ struct kiln_view {
     struct kiln_seen metrics_seen;
     struct kiln_view_row *rows;
     size_t n_rows, room;
-    uint64_t read_to; /* of metrics.jsonl: whole lines up to here are in rows */
+    uint64_t read_to;                  /* of metrics.jsonl: whole lines up to here are in rows */
+    uint32_t lines, n_unread;          /* of them; that cannot be read */
+    uint32_t unread[KILN_VIEW_UNREAD]; /* numbers of the first of those */
+    bool torn;                         /* behind read_to there is a line without an end */
 
     struct kiln_seen samples_seen;
     struct kiln_view_sample *samples;

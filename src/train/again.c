@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 #include "base/leftovers.h"
 #include "base/mem.h"
 #include "train/data_source.h"
+#include "train/metrics_read.h"
+#include "train/optimizer.h"
 #include "train/rollback.h"
 #include "train/run_json.h"
 
@@ -210,6 +213,77 @@ static enum kiln_status take_decisions(struct kiln_again *a, struct kiln_setting
                                err);
 }
 
+/* Are the settings of a checkpoint those of this length? */
+static bool has_steps(const struct kiln_again *a, uint64_t step, uint64_t steps) {
+    struct kiln_err ignored;
+    struct description at;
+    char folder[PATH_ROOM];
+    snprintf(folder, sizeof folder, "%s/checkpoints/step-%" PRIu64, a->run, step);
+    if (kiln_settings_init(&at.settings, &ignored) != KILN_OK) {
+        return false;
+    }
+    const bool same = describe(folder, &at, &ignored) == KILN_OK && at.settings.steps == steps;
+    kiln_settings_free(&at.settings);
+    return same;
+}
+
+/* The last checkpoint that was written before --steps changed; where the replay begins at least. */
+static uint64_t last_with_steps(const struct kiln_again *a, uint64_t steps) {
+    struct kiln_err ignored;
+    char path[PATH_ROOM];
+    uint64_t *list, last = a->start.cursor.step;
+    size_t n;
+    snprintf(path, sizeof path, "%s/checkpoints", a->run);
+    if (kiln_checkpoint_list(path, &list, &n, &ignored) != KILN_OK) {
+        return last;
+    }
+    for (size_t i = 0; i < n; i++) {
+        last = list[i] > last && has_steps(a, list[i], steps) ? list[i] : last;
+    }
+    kiln_free(list);
+    return last;
+}
+
+/* The rates that metrics.jsonl says the steps from `first` on had: the first step of a rate that
+ * the length of now gives, and that of then does not; `end` where there is none. */
+static uint64_t first_other_rate(const struct kiln_again *a, const struct kiln_settings *then,
+                                 const struct kiln_settings *now, uint64_t first, uint64_t end) {
+    char path[PATH_ROOM + 32], *text, *line = NULL;
+    size_t size;
+    struct kiln_err ignored;
+    uint64_t other = end;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", a->run);
+    if (kiln_read_file(path, &text, &size, &ignored) != KILN_OK) {
+        return end;
+    }
+    for (char *at = text; (line = strchr(at, '\n')) != NULL; at = line + 1) {
+        struct kiln_step_record record;
+        if (!kiln_metrics_read(at, (size_t)(line - at), &record) || record.step <= first ||
+            record.step > other) {
+            continue;
+        }
+        const uint64_t before = record.step - 1;
+        if (fabs(record.lr - kiln_learning_rate(then, before)) > 1e-12 * record.lr &&
+            fabs(record.lr - kiln_learning_rate(now, before)) <= 1e-12 * record.lr) {
+            other = before;
+        }
+    }
+    kiln_free(text);
+    return other;
+}
+
+/* After how many steps the run was trained with another --steps than the checkpoint's: at the
+ * latest when that many were done. A turn for the sake of --minutes is no such change. */
+static uint64_t find_other(const struct kiln_again *a, const struct kiln_settings *then,
+                           const struct kiln_settings *now) {
+    const bool turned =
+        now->n_turns > then->n_turns && now->turn[then->n_turns].before == then->steps;
+    if (then->steps == now->steps || turned) {
+        return UINT64_MAX;
+    }
+    return first_other_rate(a, then, now, last_with_steps(a, then->steps), then->steps);
+}
+
 /* A run that was resumed with other --steps has other learning rates from there on. */
 static enum kiln_status note_changes(struct kiln_again *a, struct kiln_err *err) {
     struct description then, now;
@@ -218,6 +292,9 @@ static enum kiln_status note_changes(struct kiln_again *a, struct kiln_err *err)
     if (status == KILN_OK) {
         status = describe(a->folder, &then, err);
         status = status == KILN_OK ? describe(a->run, &now, err) : status;
+        if (status == KILN_OK) {
+            a->other = find_other(a, &then.settings, &now.settings);
+        }
         status = status == KILN_OK ? take_decisions(a, &then.settings, &now, err) : status;
         if (status == KILN_OK) {
             note_change(a, &then.settings, &now.settings);

@@ -23,6 +23,7 @@ struct kiln_again {
     size_t threads;                    /* 0: as the run */
     uint64_t sample;   /* where the data goes on there: the run may have come back later */
     char folder[4400]; /* the temporary one; "": none was made */
+    uint64_t other;    /* from this step on (so many were done) --steps was another; UINT64_MAX */
     char note[240];    /* settings that changed since the checkpoint; "" for none */
 };
 

@@ -354,6 +354,26 @@ static enum kiln_status take_all(struct replay *r, struct kiln_err *err) {
     return kiln_again_make(&r->again, err);
 }
 
+/* What was trained after --steps changed had other learning rates: it is named, not compared. */
+static enum kiln_status leave_out_others(struct replay *r, struct kiln_err *err) {
+    struct kiln_replay_result *out = r->result;
+    const uint64_t other = r->again.other;
+    if (out->to <= other) {
+        return KILN_OK;
+    }
+    KILN_REQUIRE(other > out->from, err, KILN_EINPUT,
+                 "verify %s: nothing to compare with after checkpoint step-%" PRIu64
+                 ": --steps changed there; begin at a later checkpoint with --from",
+                 r->options->run, out->from);
+    snprintf(out->note, sizeof out->note,
+             "steps %" PRIu64 " to %" PRIu64
+             " were trained after --steps changed: they are not "
+             "comparable; --from a checkpoint after the change compares them",
+             other + 1, out->to);
+    out->to = other;
+    return KILN_OK;
+}
+
 static enum kiln_status replay(struct replay *r, struct kiln_err *err) {
     int lock;
     KILN_TRY(kiln_again_lock("verify", r->options->run, &lock, err));
@@ -363,6 +383,7 @@ static enum kiln_status replay(struct replay *r, struct kiln_err *err) {
     }
     KILN_TRY(status);
     memcpy(r->result->note, r->again.note, sizeof r->result->note);
+    KILN_TRY(leave_out_others(r, err));
     KILN_TRY(train(r, err));
     return compare_lines(r, err);
 }

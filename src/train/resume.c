@@ -3,6 +3,7 @@
  * resume.c: a run that is opened again, by a person or by the process before.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -115,16 +116,65 @@ static enum kiln_status reopen_data(struct kiln_run *run, struct kiln_err *err) 
     return kiln_run_open_data(run, run->folder, err);
 }
 
-enum kiln_status kiln_run_trim_metrics(const struct kiln_run *run, struct kiln_err *err) {
+/* Said behind what else there is to say. */
+static void add_notice(struct kiln_run *run, const char *text) {
+    const size_t n = strlen(run->notice);
+    snprintf(run->notice + n, sizeof run->notice - n, "%s%s", n > 0 ? "; " : "", text);
+}
+
+/* Is the last byte of so many a newline? */
+static bool ends_a_line(const char *path, off_t length) {
+    char last = '\n';
+    const int fd = length > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    const bool read = fd >= 0 && pread(fd, &last, 1, length - 1) == 1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return !read || last == '\n';
+}
+
+static enum kiln_status end_line(const char *path, struct kiln_err *err) {
+    FILE *file = KILN_IO(KILN_IO_CREATE, path, NULL, 0, fopen(path, "ae"));
+    KILN_REQUIRE(file, err, KILN_EIO, "%s: %s", path, strerror(errno));
+    const bool written = fputc('\n', file) != EOF;
+    const bool closed = fclose(file) == 0;
+    KILN_REQUIRE(written && closed, err, KILN_EIO, "%s: cannot end its last line: %s", path,
+                 strerror(errno));
+    return KILN_OK;
+}
+
+/* What somebody else cut off is gone; the next line must not be glued to what is left. A death
+ * between the newline and the cursor leaves a file that is mended the same way. */
+static enum kiln_status mend_metrics(struct kiln_run *run, const char *path, off_t there, bool torn,
+                                     struct kiln_err *err) {
+    char said[160];
+    KILN_TRY(kiln_state_begin(run->trainer.state, err)); /* a cursor is committed */
+    struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
+    snprintf(said, sizeof said, "metrics.jsonl %s%s: lines of steps up to %" PRIu64 " are lost",
+             (uint64_t)there < cursor.metrics_bytes ? "is shorter than it was" : "was changed",
+             torn ? " and ends within a line" : "", cursor.step);
+    if (torn) {
+        KILN_TRY(end_line(path, err));
+    }
+    cursor.metrics_bytes = (uint64_t)there + torn;
+    kiln_state_commit(run->trainer.state, &cursor);
+    add_notice(run, said);
+    return KILN_OK;
+}
+
+enum kiln_status kiln_run_trim_metrics(struct kiln_run *run, struct kiln_err *err) {
     char path[4200];
     struct stat st;
     kiln_run_file(run, "metrics.jsonl", path, sizeof path);
-    off_t length = (off_t)kiln_state_cursor(run->trainer.state)->metrics_bytes;
-    if (stat(path, &st) == 0 && st.st_size > length) {
+    const off_t length = (off_t)kiln_state_cursor(run->trainer.state)->metrics_bytes;
+    off_t there = stat(path, &st) == 0 ? st.st_size : 0;
+    if (there > length) {
         KILN_REQUIRE(KILN_IO(KILN_IO_TRUNCATE, path, NULL, 0, truncate(path, length)) == 0, err,
                      KILN_EIO, "%s: %s", path, strerror(errno));
+        there = length;
     }
-    return KILN_OK;
+    const bool torn = !ends_a_line(path, there);
+    return there < length || torn ? mend_metrics(run, path, there, torn, err) : KILN_OK;
 }
 
 /* The sizes that run.json does not hold: those of the state, or of the newest checkpoint. */
@@ -259,9 +309,8 @@ static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_set
 static void forget_control(struct kiln_run *run) {
     char said[KILN_CONTROL_TEXT];
     kiln_control_forget(run->folder, said);
-    const size_t n = strlen(run->notice);
     if (said[0]) {
-        snprintf(run->notice + n, sizeof run->notice - n, "%s%s", n > 0 ? "; " : "", said);
+        add_notice(run, said);
     }
 }
 
@@ -282,10 +331,12 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(kiln_run_open_trainer(run, err));
     const char *before = kiln_state_cursor(run->trainer.state)->numerics;
     if (strcmp(run->numerics, before) != 0) {
-        snprintf(run->notice, sizeof run->notice,
+        char said[sizeof run->notice];
+        snprintf(said, sizeof said,
                  "this machine computes as %s, the run began as %s: losses may differ in the last "
                  "digits",
                  run->numerics, before);
+        add_notice(run, said);
     }
     run->resumed = true;
     if (!run->trainer.handed_over) {

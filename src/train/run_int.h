@@ -50,9 +50,9 @@ KILN_MUST_CHECK enum kiln_status kiln_run_open_trainer(struct kiln_run *run, str
 /* Part of kiln_run_open_trainer, but for a successor: it cleans up what is the owner's. */
 KILN_MUST_CHECK enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_open_metrics(struct kiln_run *run, struct kiln_err *err);
-/* metrics.jsonl may hold more than the cursor knows: cut it to the cursor's length. */
-KILN_MUST_CHECK enum kiln_status kiln_run_trim_metrics(const struct kiln_run *run,
-                                                       struct kiln_err *err);
+/* metrics.jsonl may hold more than the cursor knows: cut it to the cursor's length. Where it holds
+ * less, or ends within a line, the cursor follows, behind a newline, and run->notice says so. */
+KILN_MUST_CHECK enum kiln_status kiln_run_trim_metrics(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_write_settings(const struct kiln_run *run,
                                                          const char *folder, struct kiln_err *err);
 /* A run that is only looked at: settings, table and tokenizer of its folder; then its data, where

@@ -57,6 +57,10 @@ expect 0 "$KILN" manual
 diff stdout pages/kiln.1
 expect 2 "$KILN" manual no-such-command
 says stderr 'not a command'
+expect 2 "$KILN" manual mil nothing
+says stderr 'manual: mil nothing is not a command'
+expect 2 "$KILN" manual trian
+says stderr 'did you mean kiln manual train?'
 expect 2 "$KILN" manual train --out pages
 expect 1 "$KILN" manual --out no/such/folder
 if command -v mandoc >/dev/null; then

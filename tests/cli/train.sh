@@ -28,6 +28,24 @@ says stderr no-such-run
 expect 0 "$KILN" train --resume run
 says stdout 'already at step 12 of 12: give more --steps'
 
+# A line that somebody tore is ended before the next one is written, and is named.
+cp -r run torn
+truncate -s -20 torn/metrics.jsonl
+expect 0 "$KILN" report torn
+says stdout 'torn: 1 line of metrics.jsonl cannot be read: 12'
+expect 0 "$KILN" train --resume torn --steps 14
+says stderr 'metrics.jsonl is shorter than it was and ends within a line'
+[ "$(wc -l <torn/metrics.jsonl)" = 14 ] || fail 'a step has no line of its own'
+[ "$(grep -c '"step":1[34][,}]' torn/metrics.jsonl)" = 2 ] || fail 'a step behind a torn line is lost'
+for command in 'doctor' 'inspect'; do
+    "$KILN" $command torn >stdout 2>stderr || true
+    says stdout '1 line of metrics.jsonl cannot be read: 12'
+done
+printf 'not of this run' >>torn/metrics.jsonl
+expect 0 "$KILN" train --resume torn --steps 15
+[ "$(grep -c '"step":15[,}]' torn/metrics.jsonl)" = 1 ] || fail 'bytes of others stayed'
+grep -q 'not of this run' torn/metrics.jsonl && fail 'bytes behind the cursor stayed'
+
 # The commands that read a run.
 before=$(cksum run/*.* run/checkpoints/*/*)
 expect 0 "$KILN" inspect run --json

@@ -153,6 +153,54 @@ TEST(a_run_that_went_on_with_more_steps_is_replayed_with_the_settings_of_its_che
     kiln_replay_free(&r);
 }
 
+TEST(what_was_trained_after_steps_changed_is_named_and_what_was_before_is_compared) {
+    char path[4300];
+    struct kiln_err err;
+    const char *run = tiny_run("run", "keep-checkpoints=9", NULL);
+    tiny_resume(run, "steps=12");
+    struct kiln_replay_result r = verify_all(run);
+    CHECK(r.pass);
+    CHECK_EQ(r.to, 8);
+    CHECK_CONTAINS(r.note, "steps 9 to 12 were trained after --steps changed");
+    kiln_replay_free(&r);
+    const struct kiln_replay_options how = {.run = run, .from = 8, .steps = KILN_UNSET};
+    snprintf(path, sizeof path, "%s/checkpoints/step-8", run);
+    if (kiln_path_exists(path)) { /* of the settings of before, and nothing of those is behind it */
+        CHECK_FAILS(kiln_verify_run(&how, &r, &err), KILN_EINPUT, &err);
+        CHECK_CONTAINS(err.message, "--steps changed");
+    }
+    tiny_flip(run, "checkpoints/step-6/model.bin", 2000);
+    check_differs(run, "checkpoints/step-6", "model.bin is damaged");
+}
+
+static volatile sig_atomic_t stop_now;
+
+static void stop_at_five(void *context, const struct kiln_step_record *record) {
+    (void)context;
+    stop_now = record->step == 5;
+}
+
+TEST(steps_that_changed_in_the_middle_of_a_run_are_found_by_its_rates) {
+    struct kiln_err err;
+    struct kiln_settings s;
+    struct kiln_run *run;
+    const struct kiln_observer observer = {.on_step = stop_at_five};
+    tiny_settings(&s, "run", "keep-checkpoints=9");
+    stop_now = 0;
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    CHECK_FAILS(kiln_run_train(run, &observer, &stop_now, &err), KILN_EINTERRUPTED, &err);
+    kiln_run_close(run);
+    kiln_settings_free(&s);
+    char folder[4200];
+    snprintf(folder, sizeof folder, "%s", test_path("run"));
+    tiny_resume(folder, "steps=16");
+    struct kiln_replay_result r = verify_all(folder);
+    CHECK(r.pass);
+    CHECK_EQ(r.to, 5);
+    CHECK_CONTAINS(r.note, "steps 6 to 16 were trained after --steps changed");
+    kiln_replay_free(&r);
+}
+
 TEST(a_run_that_is_trained_is_not_verified) {
     struct kiln_err err;
     struct kiln_run *owner;
