@@ -35,6 +35,15 @@ static const char *words(const struct judgement *j, char out[300]) {
         snprintf(out, 300, "step %" PRIu64 ": %s", in->step, j->refusal);
         return out;
     }
+    if (!isfinite(in->loss)) {
+        snprintf(out, 300, "step %" PRIu64 ": loss is not finite", in->step);
+        return out;
+    }
+    if (!isfinite(in->grad_norm)) {
+        snprintf(out, 300, "step %" PRIu64 ": gradient norm is not finite (loss %.6g)", in->step,
+                 in->loss);
+        return out;
+    }
     const int n = snprintf(out, 300, "step %" PRIu64 ": loss %.6g, gradient norm %.6g", in->step,
                            in->loss, in->grad_norm);
     if (j->finite) {
@@ -74,11 +83,9 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
     }
     record(t, j, "stopped");
     return KILN_FAIL(err, KILN_EDIVERGED,
-                     "%s%s%s; %s; kiln explain %.120s@%" PRIu64
+                     "%s%s; %s; kiln explain %.120s@%" PRIu64
                      " tells more. The weights of step %" PRIu64 " are kept in model.bin",
-                     words(j, seen),
-                     j->finite || j->refusal[0] ? "" : " are no numbers to train on", also, why,
-                     t->folder, j->incident.step, cursor->step);
+                     words(j, seen), also, why, t->folder, j->incident.step, cursor->step);
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
