@@ -110,7 +110,8 @@ static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct
 static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
                                   struct kiln_err *err) {
     struct kiln_err why;
-    char text[200];
+    char text[240];
+    const size_t peaks = t->settings->n_peaks;
     const uint64_t next = j->incident.sample + t->engine.plan.shape.batch * t->settings->accum;
     KILN_TRY(kiln_outputs_wait(t, err)); /* the newest checkpoint is that under way */
     const enum kiln_status status = t->rollback.begin(t->rollback.context, next, &why);
@@ -125,8 +126,9 @@ static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
     record(t, j, "rolled back");
     const struct kiln_settings *s = t->settings;
     snprintf(text, sizeof text,
-             "back to the checkpoint of step %" PRIu64 ", past what was read since",
-             s->jump[s->n_jumps - 1].at);
+             "back to the checkpoint of step %" PRIu64 ", past what was read since%s",
+             s->jump[s->n_jumps - 1].at,
+             s->n_peaks < peaks ? "; the learning rate that was asked for since is given up" : "");
     tell(t, j, text);
     t->rolled_back = true;
     return KILN_FAIL(err, KILN_ERESTART, "rolled back");

@@ -151,6 +151,10 @@ enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next, struct
                  KILN_ROLLBACKS, KILN_ROLLBACK_PROGRESS);
     KILN_TRY(choose(run, done, largest, &to, err));
     add_jump(s, to, next);
+    /* A rate that was asked for behind it may be what went wrong. */
+    while (s->n_peaks > 0 && s->peak[s->n_peaks - 1].at >= to) {
+        s->n_peaks--;
+    }
     kiln_kill_point("rollback: before");
     const enum kiln_status status = kiln_run_write_settings(run, run->folder, err);
     if (status != KILN_OK) {

@@ -628,3 +628,20 @@ TEST_WITHIN(a_lost_state_does_not_undo_a_rollback, 120) {
         free(whole.metrics);
     }
 }
+
+/* What was asked for behind the checkpoint may have been the fault: it is not asked for again. */
+TEST_WITHIN(a_rate_behind_the_checkpoint_is_given_up, 120) {
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    plant(NULL, weight_at_6);
+    struct outcome plain = train("plain", SHORT "on-spike=rollback");
+    tiny_settings(&s, "asked", SHORT "on-spike=rollback");
+    s.peak[s.n_peaks++] = (struct kiln_peak){.at = 4, .lr = 1e-2};
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    kiln_settings_free(&s);
+    struct outcome asked = end_of(run, "asked");
+    check_same(&asked, &plain);
+    free(asked.metrics);
+    free(plain.metrics);
+}
