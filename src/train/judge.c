@@ -35,6 +35,15 @@ static const char *words(const struct judgement *j, char out[300]) {
         snprintf(out, 300, "step %" PRIu64 ": %s", in->step, j->refusal);
         return out;
     }
+    if (!isfinite(in->loss)) {
+        snprintf(out, 300, "step %" PRIu64 ": loss is not finite", in->step);
+        return out;
+    }
+    if (!isfinite(in->grad_norm)) {
+        snprintf(out, 300, "step %" PRIu64 ": gradient norm is not finite (loss %.6g)", in->step,
+                 in->loss);
+        return out;
+    }
     const int n = snprintf(out, 300, "step %" PRIu64 ": loss %.6g, gradient norm %.6g", in->step,
                            in->loss, in->grad_norm);
     if (j->finite) {
@@ -74,11 +83,9 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
     }
     record(t, j, "stopped");
     return KILN_FAIL(err, KILN_EDIVERGED,
-                     "%s%s%s; %s; kiln explain %.120s@%" PRIu64
+                     "%s%s; %s; kiln explain %.120s@%" PRIu64
                      " tells more. The weights of step %" PRIu64 " are kept in model.bin",
-                     words(j, seen),
-                     j->finite || j->refusal[0] ? "" : " are no numbers to train on", also, why,
-                     t->folder, j->incident.step, cursor->step);
+                     words(j, seen), also, why, t->folder, j->incident.step, cursor->step);
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
@@ -103,7 +110,8 @@ static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct
 static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
                                   struct kiln_err *err) {
     struct kiln_err why;
-    char text[200];
+    char text[240];
+    const size_t peaks = t->settings->n_peaks;
     const uint64_t next = j->incident.sample + t->engine.plan.shape.batch * t->settings->accum;
     KILN_TRY(kiln_outputs_wait(t, err)); /* the newest checkpoint is that under way */
     const enum kiln_status status = t->rollback.begin(t->rollback.context, next, &why);
@@ -118,8 +126,9 @@ static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
     record(t, j, "rolled back");
     const struct kiln_settings *s = t->settings;
     snprintf(text, sizeof text,
-             "back to the checkpoint of step %" PRIu64 ", past what was read since",
-             s->jump[s->n_jumps - 1].at);
+             "back to the checkpoint of step %" PRIu64 ", past what was read since%s",
+             s->jump[s->n_jumps - 1].at,
+             s->n_peaks < peaks ? "; the learning rate that was asked for since is given up" : "");
     tell(t, j, text);
     t->rolled_back = true;
     return KILN_FAIL(err, KILN_ERESTART, "rolled back");

@@ -203,13 +203,12 @@ static enum kiln_status find_sizes(const struct kiln_run *run, const char *state
  * verifies takes its place. */
 static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
                                        struct kiln_err *err) {
-    char folder[4200], checkpoint[4300];
+    char checkpoint[4400];
     uint64_t step;
-    size_t damaged;
+    size_t passed;
     const struct kiln_err why = *err;
     struct kiln_err none;
-    kiln_run_file(run, "checkpoints", folder, sizeof folder);
-    if (kiln_checkpoint_find(folder, &step, checkpoint, sizeof checkpoint, &damaged, &none) !=
+    if (kiln_rollback_newest(run, &step, checkpoint, sizeof checkpoint, &passed, &none) !=
         KILN_OK) {
         return KILN_FAIL(err, why.code,
                          "%.300s; %.200s: all that was trained is lost; remove the folder and "
@@ -222,7 +221,11 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
     struct kiln_checkpoint_info info;
     KILN_TRY(kiln_checkpoint_peek(checkpoint, &info, err));
     KILN_TRY(kiln_state_renew(state, run->table, info.snapshots, &run->trainer.state, err));
-    KILN_TRY(kiln_checkpoint_restore(checkpoint, run->trainer.state, err));
+    const enum kiln_status status = kiln_checkpoint_restore(checkpoint, run->trainer.state, err);
+    if (status != KILN_OK) { /* half of it must not look like a state */
+        (void)KILN_IO(KILN_IO_REMOVE, state, NULL, 0, unlink(state));
+        return status;
+    }
     kiln_rollback_settle(run);
     KILN_TRY(kiln_sync_dir(run->folder, err));
     int n =
@@ -233,9 +236,9 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
                        "while this run was being trained"
                      : "state.kiln is missing",
                  step);
-    if (damaged > 0 && n > 0 && (size_t)n < sizeof run->notice) {
-        snprintf(run->notice + n, sizeof run->notice - (size_t)n, "; %zu newer ones are damaged",
-                 damaged);
+    if (passed > 0 && n > 0 && (size_t)n < sizeof run->notice) {
+        snprintf(run->notice + n, sizeof run->notice - (size_t)n,
+                 "; %zu newer ones are damaged or given up", passed);
     }
     return KILN_OK;
 }

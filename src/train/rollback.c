@@ -69,12 +69,19 @@ static bool usable(const char *checkpoint, double largest, struct kiln_checkpoin
     return good;
 }
 
-/* The newest up to the step that is done. */
-static enum kiln_status choose(const struct kiln_run *run, uint64_t *chosen, struct kiln_err *err) {
-    const uint64_t done = kiln_state_cursor(run->trainer.state)->step;
-    const double largest = kiln_scale_wanted(run->trainer.engine.request.precision)
-                               ? KILN_SCALE_LARGEST
-                               : (double)INFINITY;
+/* Was it written before a rollback that went behind it? Then its data position is not that of step
+ * and jumps, but for the checkpoint that was gone back to, which is as it was. */
+static bool is_given_up(const struct kiln_settings *s, const struct kiln_cursor *cursor) {
+    bool target = s->n_jumps == 0;
+    for (size_t i = 0; i < s->n_jumps; i++) {
+        target |= s->jump[i].at == cursor->step;
+    }
+    return !target && cursor->sample != kiln_rollback_sample(s, cursor->step);
+}
+
+/* The newest up to so many steps. Of run only settings and folder are read. */
+static enum kiln_status choose(const struct kiln_run *run, uint64_t done, double largest,
+                               uint64_t *chosen, struct kiln_err *err) {
     char folder[PATH_ROOM], path[PATH_ROOM + 32];
     uint64_t *steps;
     size_t n;
@@ -85,13 +92,13 @@ static enum kiln_status choose(const struct kiln_run *run, uint64_t *chosen, str
         struct kiln_checkpoint_info info;
         snprintf(path, sizeof path, "%s/step-%" PRIu64, folder, steps[i]);
         *chosen = steps[i];
-        found = steps[i] <= done && usable(path, largest, &info) && info.cursor.step == steps[i];
+        found = steps[i] <= done && usable(path, largest, &info) && info.cursor.step == steps[i] &&
+                !is_given_up(&run->settings, &info.cursor);
     }
     kiln_free(steps);
     KILN_REQUIRE(found, err, KILN_EINPUT,
-                 "roll back behind step %" PRIu64
-                 ": of %zu checkpoints in %s none is whole and has only numbers to go on with",
-                 done, n, folder);
+                 "of %zu checkpoints in %s none is whole and has only numbers to go on with", n,
+                 folder);
     return KILN_OK;
 }
 
@@ -135,12 +142,19 @@ enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next, struct
     struct kiln_settings *s = &run->settings;
     const struct kiln_settings before = *s;
     uint64_t to = 0;
-    KILN_REQUIRE(recent(s, kiln_state_cursor(run->trainer.state)->step) < KILN_ROLLBACKS, err,
-                 KILN_EDIVERGED,
+    const uint64_t done = kiln_state_cursor(run->trainer.state)->step;
+    const double largest = kiln_scale_wanted(run->trainer.engine.request.precision)
+                               ? KILN_SCALE_LARGEST
+                               : (double)INFINITY;
+    KILN_REQUIRE(recent(s, done) < KILN_ROLLBACKS, err, KILN_EDIVERGED,
                  "it was rolled back %d times already, and came no further than %d steps meanwhile",
                  KILN_ROLLBACKS, KILN_ROLLBACK_PROGRESS);
-    KILN_TRY(choose(run, &to, err));
+    KILN_TRY(choose(run, done, largest, &to, err));
     add_jump(s, to, next);
+    /* A rate that was asked for behind it may be what went wrong. */
+    while (s->n_peaks > 0 && s->peak[s->n_peaks - 1].at >= to) {
+        s->n_peaks--;
+    }
     kiln_kill_point("rollback: before");
     const enum kiln_status status = kiln_run_write_settings(run, run->folder, err);
     if (status != KILN_OK) {
@@ -167,6 +181,24 @@ static enum kiln_status remove_later(const char *folder, uint64_t to, struct kil
     }
     kiln_free(steps);
     return status;
+}
+
+enum kiln_status kiln_rollback_newest(const struct kiln_run *run, uint64_t *step, char *path,
+                                      size_t size, size_t *passed, struct kiln_err *err) {
+    char folder[PATH_ROOM];
+    uint64_t *steps;
+    size_t n;
+    *passed = 0;
+    kiln_run_file(run, "checkpoints", folder, sizeof folder);
+    KILN_TRY(choose(run, UINT64_MAX, (double)INFINITY, step, err));
+    KILN_TRY(kiln_checkpoint_list(folder, &steps, &n, err));
+    for (size_t i = 0; i < n; i++) {
+        *passed += steps[i] > *step;
+    }
+    kiln_free(steps);
+    snprintf(path, size, "%s/step-%" PRIu64, folder, *step);
+    /* Those of data that a rollback gave up are not to be met again. */
+    return run->settings.n_jumps > 0 ? remove_later(folder, *step, err) : KILN_OK;
 }
 
 void kiln_rollback_settle(struct kiln_run *run) {

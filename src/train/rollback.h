@@ -33,6 +33,13 @@ uint64_t kiln_rollback_sample(const struct kiln_settings *settings, uint64_t ste
  * way. KILN_EINPUT: no checkpoint that can be used; KILN_EDIVERGED: too many already. */
 KILN_MUST_CHECK enum kiln_status kiln_rollback_begin(struct kiln_run *run, uint64_t next,
                                                      struct kiln_err *err);
+/* The state is lost: the newest checkpoint that is whole, has only finite numbers, and is of no
+ * data that a rollback gave up, which may be decided and not completed. *passed: those behind it;
+ * they are removed from a run that was rolled back. Needs settings and folder. KILN_EINPUT: there
+ * is none. */
+KILN_MUST_CHECK enum kiln_status kiln_rollback_newest(const struct kiln_run *run, uint64_t *step,
+                                                      char *path, size_t size, size_t *passed,
+                                                      struct kiln_err *err);
 /* Is one decided and not completed? */
 bool kiln_rollback_is_due(const struct kiln_run *run);
 /* Complete it: nothing computes, and nothing is compiled, while it does. The state is owned. */

@@ -439,7 +439,7 @@ TEST(a_run_that_is_not_trusted_goes_on_from_its_newest_checkpoint) {
     lab_flip(checkpoint, 5000, 1);
     CHECK_EQ(resumed(folder), expected);
     CHECK_CONTAINS(run_notice, "state.kiln cannot be trusted");
-    CHECK_CONTAINS(run_notice, "checkpoint of step 2; 1 newer ones are damaged");
+    CHECK_CONTAINS(run_notice, "checkpoint of step 2; 1 newer ones are damaged or given up");
 }
 
 TEST(a_lost_state_without_a_checkpoint_says_what_is_lost) {

@@ -606,3 +606,44 @@ TEST_WITHIN(deaths_around_a_skip_change_nothing, 600) {
     }
     free(whole.metrics);
 }
+
+/* A death behind the decision, and then the state is lost, too: checkpoints of data that are given
+ * up lie there, and are not gone on from. */
+TEST_WITHIN(a_lost_state_does_not_undo_a_rollback, 120) {
+    char path[4300];
+    static const char *const changes[] = {
+        SHORT "steps=12 save-every=3 keep-checkpoints=9 on-spike=rollback",
+        SHORT "steps=12 save-every=5 keep-checkpoints=9 on-spike=rollback"};
+    plant(NULL, weight_at_6);
+    for (size_t i = 0; i < 2; i++) {
+        char whole_name[16], name[16];
+        snprintf(whole_name, sizeof whole_name, "whole%zu", i);
+        snprintf(name, sizeof name, "run%zu", i);
+        struct outcome whole = train(whole_name, changes[i]);
+        check_finite(&whole);
+        CHECK(dies(name, changes[i], "rollback", 2));
+        snprintf(path, sizeof path, "%s/state.kiln", test_path(name));
+        CHECK(unlink(path) == 0);
+        struct outcome o = resume(name, "");
+        check_same(&o, &whole);
+        free(o.metrics);
+        free(whole.metrics);
+    }
+}
+
+/* What was asked for behind the checkpoint may have been the fault: it is not asked for again. */
+TEST_WITHIN(a_rate_behind_the_checkpoint_is_given_up, 120) {
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    plant(NULL, weight_at_6);
+    struct outcome plain = train("plain", SHORT "on-spike=rollback");
+    tiny_settings(&s, "asked", SHORT "on-spike=rollback");
+    s.peak[s.n_peaks++] = (struct kiln_peak){.at = 4, .lr = 1e-2};
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    kiln_settings_free(&s);
+    struct outcome asked = end_of(run, "asked");
+    check_same(&asked, &plain);
+    free(asked.metrics);
+    free(plain.metrics);
+}
