@@ -76,7 +76,7 @@ struct watch {
     double milliseconds, tflop; /* of all steps */
     double stall_ms, overlap_ms;
     bool again; /* a step was taken a second time: what was counted of the first is no more */
-    uint64_t run_tokens;
+    uint64_t run_tokens; /* since the run's first step: "tokens" of --json; end.tokens are fewer */
     double val_loss;
 };
 
