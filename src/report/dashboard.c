@@ -19,7 +19,7 @@
 /* Files are looked at so often, in seconds; folders so often. */
 #define LOOK 0.25
 #define SCAN 1.0
-enum { IDLE_S = 30, POOL_BYTES = 16 << 10, SEND_BYTES = 64 << 10, BACKLOG = 64 };
+enum { POOL_BYTES = 16 << 10, SEND_BYTES = 64 << 10, BACKLOG = 64 };
 
 /* ---- the socket -------------------------------------------------------------------------------
  */
@@ -99,10 +99,11 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     const int bytes = SEND_BYTES;
-    (void)context;
-    (void)socket_context;
     if (what == MHD_CONNECTION_NOTIFY_STARTED && info != NULL) {
         (void)setsockopt(info->connect_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        *socket_context = kiln_dash_place_take(context, info->connect_fd);
+    } else if (what == MHD_CONNECTION_NOTIFY_CLOSED && *socket_context != NULL) {
+        *(struct kiln_dash_place *)*socket_context = (struct kiln_dash_place){.used = false};
     }
 }
 
@@ -116,7 +117,7 @@ static enum kiln_status start(struct kiln_dashboard *d, struct kiln_err *err) {
     d->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, kiln_dash_answer, d,
         MHD_OPTION_LISTEN_SOCKET, d->socket, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)KILN_DASH_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
+        (unsigned)KILN_DASH_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)KILN_DASH_IDLE_S,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
         kiln_dash_completed, d, MHD_OPTION_NOTIFY_CONNECTION, on_connection, d,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
@@ -182,6 +183,7 @@ static void look(struct kiln_dashboard *d, double now) {
     }
     if (now >= d->next_look) {
         kiln_dash_look(d);
+        kiln_dash_places_check(d);
         kiln_dash_wake(d);
         d->next_look = kiln_now_s() + LOOK;
     }

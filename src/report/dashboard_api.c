@@ -51,12 +51,17 @@ static void write_run(struct kiln_text *text, const struct kiln_dash_run *run) {
     string(text, "name", run->name);
     string(text, "folder", run->folder);
     string(text, "status", kiln_dash_status_name(run->status));
+    if (run->status == KILN_DASH_FAILED) {
+        string(text, "failed", run->failed);
+    }
     count(text, "step", run->last.step);
     count(text, "total", s->total);
     number(text, "loss", run->last.step > 0 ? run->last.loss : (double)NAN);
     number(text, "val_loss", s->last_val);
     number(text, "tokens_per_s", run->last.tokens_per_s);
-    number(text, "left_s", s->left_s);
+    number(text, "left_s",
+           run->status == KILN_DASH_RUNNING || run->status == KILN_DASH_STALE ? s->left_s
+                                                                              : (double)NAN);
     count(text, "changed", run->seen.tv_sec > 0 ? (uint64_t)run->seen.tv_sec : 0);
     kiln_text_raw(text, "}");
 }
@@ -102,6 +107,22 @@ static double peak_rate(const struct kiln_view *view) {
     return !view->known ? (double)NAN : s->n_peaks > 0 ? s->peak[s->n_peaks - 1].lr : s->lr;
 }
 
+/* [[steps done, rate], ...]: what the trainer obeyed, which it writes into run.json. */
+static void write_peaks(struct kiln_text *text, const struct kiln_view *view) {
+    const struct kiln_settings *s = &view->settings;
+    kiln_text_key(text, "peaks");
+    kiln_text_raw(text, "[");
+    for (size_t i = 0; view->known && i < s->n_peaks; i++) {
+        kiln_text_comma(text);
+        kiln_text_raw(text, "[");
+        kiln_text_count(text, s->peak[i].at);
+        kiln_text_raw(text, ",");
+        kiln_text_number(text, s->peak[i].lr);
+        kiln_text_raw(text, "]");
+    }
+    kiln_text_raw(text, "]");
+}
+
 static enum MHD_Result reply_run(struct MHD_Connection *connection, struct kiln_dash_run *run,
                                  const struct kiln_view_options *options) {
     char *json = NULL;
@@ -116,6 +137,7 @@ static enum MHD_Result reply_run(struct MHD_Connection *connection, struct kiln_
     kiln_text_key(&text, "run");
     write_run(&text, run);
     number(&text, "rate", peak_rate(run->view));
+    write_peaks(&text, run->view);
     kiln_text_key(&text, "view");
     kiln_text_add(&text, json, size);
     kiln_text_raw(&text, "}\n");

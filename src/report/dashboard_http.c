@@ -124,6 +124,12 @@ static enum MHD_Result wrong_method(struct MHD_Connection *connection, bool post
                  response);
 }
 
+static struct kiln_dash_place *place_of(struct MHD_Connection *connection) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info != NULL ? info->socket_context : NULL;
+}
+
 static enum MHD_Result do_it(struct kiln_dashboard *d, struct MHD_Connection *connection,
                              const struct request *request) {
     switch (request->route->does) {
@@ -200,14 +206,16 @@ enum MHD_Result kiln_dash_answer(void *context, struct MHD_Connection *connectio
         *upload_size = 0;
         return MHD_YES;
     }
+    kiln_dash_place_does(place_of(connection),
+                         r->route->does == EVENTS ? KILN_DASH_LISTENS : KILN_DASH_ANSWERED);
     return do_it(d, connection, r);
 }
 
 void kiln_dash_completed(void *context, struct MHD_Connection *connection, void **request,
                          enum MHD_RequestTerminationCode why) {
     (void)context;
-    (void)connection;
     (void)why;
+    kiln_dash_place_does(place_of(connection), KILN_DASH_RESTS);
     kiln_free(*request);
     *request = NULL;
 }

@@ -7,6 +7,7 @@
  *   dashboard_events.c   events, and who listens to them
  *   dashboard_http.c     requests and answers
  *   dashboard_guard.c    who is answered
+ *   dashboard_places.c   who holds the places for connections
  *   dashboard_api.c      /api/...
  *   dashboard_metrics.c  /metrics
  *
@@ -31,6 +32,9 @@ enum {
     KILN_DASH_VIEWS = 8,         /* open beside those of runs that are trained */
     KILN_DASH_CONNECTIONS = 128, /* at once */
     KILN_DASH_LISTENERS = 64,    /* of them, to events */
+    KILN_DASH_SPARE = 16,        /* of them, kept free for who comes next */
+    KILN_DASH_ASK_S = 5,         /* seconds in which a request has to be whole */
+    KILN_DASH_IDLE_S = 30,       /* seconds between two of them */
     KILN_DASH_EVENTS = 4096,     /* kept for who was away or is slow */
     KILN_DASH_EVENT = 1000,      /* bytes of one */
     KILN_DASH_BODY = 1024,       /* bytes of a request's body */
@@ -46,6 +50,13 @@ enum kiln_dash_status {
     KILN_DASH_STALE,    /* the same, and no step has come for long */
     KILN_DASH_STOPPED,  /* steps are left, and nobody trains it */
     KILN_DASH_FINISHED, /* no steps are left */
+    KILN_DASH_FAILED,   /* nobody trains it: an incident stopped it */
+};
+
+enum { KILN_DASH_COUNTERS = 6 };
+/* A counter of /metrics: a rollback takes steps back, which were taken all the same. */
+struct kiln_dash_count {
+    double last, undone;
 };
 
 struct kiln_dash_run {
@@ -59,9 +70,29 @@ struct kiln_dash_run {
     bool dirty;             /* not of the view's newest steps: kiln_dash_refresh */
     struct kiln_view_summary summary;
     struct kiln_step_record last;
+    char failed[96]; /* why it stopped, where an incident did that */
+    struct kiln_dash_count counts[KILN_DASH_COUNTERS];
     struct timespec seen; /* of metrics.jsonl */
     off_t size;
     double wanted; /* when somebody asked for it, monotonic seconds */
+};
+
+/* ---- places -----------------------------------------------------------------------------------
+ */
+
+/* What a connection does; who is let go first has the smallest. */
+enum kiln_dash_does {
+    KILN_DASH_ASKS,     /* its first request is not whole yet */
+    KILN_DASH_RESTS,    /* was answered; the next request is not whole yet */
+    KILN_DASH_ANSWERED, /* is being sent an answer */
+    KILN_DASH_LISTENS,  /* to events, without end */
+};
+
+struct kiln_dash_place {
+    bool used, gone; /* gone: let go, and not closed by the server yet */
+    enum kiln_dash_does does;
+    int fd;
+    double since; /* monotonic seconds */
 };
 
 /* ---- events -----------------------------------------------------------------------------------
@@ -86,6 +117,7 @@ struct kiln_dashboard {
     struct kiln_listener *listeners;
     size_t n_listeners;
     bool closing;
+    struct kiln_dash_place places[KILN_DASH_CONNECTIONS];
     struct kiln_text scratch;
 };
 
@@ -125,6 +157,13 @@ bool kiln_dash_token_is(const char *token, const char *given, size_t n);
 unsigned kiln_dash_refuse(const struct kiln_dashboard *d, struct MHD_Connection *connection,
                           bool post, const char **why);
 
+/* dashboard_places.c. A connection has begun; its place until used is false again. NULL: none is
+ * free. */
+struct kiln_dash_place *kiln_dash_place_take(struct kiln_dashboard *d, int fd);
+void kiln_dash_place_does(struct kiln_dash_place *place, enum kiln_dash_does does);
+/* Let go who takes too long to ask. */
+void kiln_dash_places_check(struct kiln_dashboard *d);
+
 /* dashboard_http.c */
 enum MHD_Result kiln_dash_answer(void *context, struct MHD_Connection *connection, const char *url,
                                  const char *method, const char *version, const char *upload,
@@ -146,7 +185,8 @@ enum MHD_Result kiln_dash_one(struct kiln_dashboard *d, struct MHD_Connection *c
 enum MHD_Result kiln_dash_control(struct kiln_dashboard *d, struct MHD_Connection *connection,
                                   bool stop, const char *body, size_t n);
 
-/* dashboard_metrics.c */
+/* dashboard_metrics.c. The summary is new: what its counters lost is kept. */
+void kiln_dash_count(struct kiln_dash_run *run);
 enum MHD_Result kiln_dash_metrics(struct kiln_dashboard *d, struct MHD_Connection *connection);
 
 #endif

@@ -2,6 +2,10 @@
  *
  * dashboard_metrics.c: /metrics, in Prometheus' text format 0.0.4: all samples of a metric stand
  * under its HELP and TYPE; in a label backslash, quote and line feed are escaped.
+ *
+ * A counter never goes down while this dashboard lives: what a rollback or a resume takes back was
+ * done all the same, and is added to what is done again. A new dashboard begins with what
+ * metrics.jsonl has, which Prometheus takes for the restart that it is.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -58,6 +62,24 @@ static const struct metric {
     {"kiln_run_stall_seconds_total", "counter", "time the device waited for kernels", stalled},
 };
 
+static bool counts(const struct metric *metric) { return metric->type[0] == 'c'; }
+
+/* The value of a counter, and what was taken back since it was read first. */
+static double monotone(struct kiln_dash_count *count, double value) {
+    count->undone += value < count->last ? count->last - value : 0;
+    count->last = value;
+    return value + count->undone;
+}
+
+void kiln_dash_count(struct kiln_dash_run *run) {
+    size_t c = 0;
+    for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
+        if (counts(&metrics[i])) {
+            (void)monotone(&run->counts[c++], metrics[i].of(run));
+        }
+    }
+}
+
 static void write_label(struct kiln_text *text, const char *name) {
     for (const char *c = name; *c != '\0'; c++) {
         if (*c == '\n') {
@@ -86,8 +108,9 @@ static void write_number(struct kiln_text *text, double value) {
     }
 }
 
+/* counter: which one it is of a run's. */
 static void write_metric(struct kiln_text *text, const struct kiln_dashboard *d,
-                         const struct metric *metric) {
+                         const struct metric *metric, size_t counter) {
     char head[400];
     snprintf(head, sizeof head, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help,
              metric->name, metric->type);
@@ -97,7 +120,8 @@ static void write_metric(struct kiln_text *text, const struct kiln_dashboard *d,
         kiln_text_raw(text, "{run=\"");
         write_label(text, d->runs[i].name);
         kiln_text_raw(text, "\"} ");
-        write_number(text, metric->of(&d->runs[i]));
+        write_number(text, metric->of(&d->runs[i]) +
+                               (counts(metric) ? d->runs[i].counts[counter].undone : 0));
         kiln_text_raw(text, "\n");
     }
 }
@@ -114,8 +138,10 @@ enum MHD_Result kiln_dash_metrics(struct kiln_dashboard *d, struct MHD_Connectio
     for (size_t i = 0; i < d->n_runs; i++) {
         kiln_dash_refresh(&d->runs[i]);
     }
+    size_t counter = 0;
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
-        write_metric(&text, d, &metrics[i]);
+        write_metric(&text, d, &metrics[i], counter);
+        counter += counts(&metrics[i]);
     }
     const enum MHD_Result queued =
         text.failed

@@ -178,7 +178,8 @@ void kiln_dash_runs_close(struct kiln_dashboard *d) {
  */
 
 const char *kiln_dash_status_name(enum kiln_dash_status status) {
-    static const char *const names[] = {"waiting", "running", "stale", "stopped", "finished"};
+    static const char *const names[] = {"waiting", "running",  "stale",
+                                        "stopped", "finished", "failed"};
     return names[status];
 }
 
@@ -244,7 +245,10 @@ static enum kiln_dash_status stand(const struct kiln_dash_run *run, const struct
     if (held) {
         return silent > long_for ? KILN_DASH_STALE : KILN_DASH_RUNNING;
     }
-    return s->total > 0 && run->last.step >= s->total ? KILN_DASH_FINISHED : KILN_DASH_STOPPED;
+    if (s->total > 0 && run->last.step >= s->total) {
+        return KILN_DASH_FINISHED;
+    }
+    return run->failed[0] != '\0' ? KILN_DASH_FAILED : KILN_DASH_STOPPED;
 }
 
 /* ---- what is new ------------------------------------------------------------------------------
@@ -254,6 +258,7 @@ void kiln_dash_refresh(struct kiln_dash_run *run) {
     if (run->dirty && run->view != NULL) {
         run->summary = kiln_view_summary(run->view);
         run->dirty = false;
+        kiln_dash_count(run);
     }
 }
 
@@ -261,6 +266,13 @@ static void keep_last(struct kiln_dash_run *run) {
     const size_t n = kiln_view_steps(run->view);
     run->last = n > 0 ? *kiln_view_step(run->view, n - 1) : (struct kiln_step_record){0};
     run->dirty = run->read = true;
+    run->failed[0] = '\0';
+    for (size_t i = 0; i < kiln_view_incidents(run->view); i++) {
+        const struct kiln_view_incident *one = kiln_view_incident(run->view, i);
+        if (strcmp(one->action, "stopped") == 0 && one->step == run->last.step + 1) {
+            snprintf(run->failed, sizeof run->failed, "%s at step %" PRIu64, one->why, one->step);
+        }
+    }
 }
 
 /* Has metrics.jsonl changed since? */

@@ -158,8 +158,8 @@ static void write_curve(const struct kiln_range *r, const struct curve *curve,
     kiln_text_raw(text, "]}");
 }
 
-/* Means of stretches, at the step in their middle; none of a few steps, which are seen as they are.
- */
+/* Means of stretches, at the step in their middle, the last at its end; none of a few steps, which
+ * are seen as they are. */
 static void write_mean(const struct kiln_range *r, const struct curve *curve,
                        struct kiln_text *text) {
     enum { MEANS = 160 };
@@ -182,7 +182,8 @@ static void write_mean(const struct kiln_range *r, const struct curve *curve,
         }
         if (there > 0) {
             kiln_text_comma(text);
-            kiln_text_count(text, r->view->rows[from + (to - from) / 2].record.step);
+            const size_t at = m + 1 < MEANS ? from + (to - from) / 2 : to - 1;
+            kiln_text_count(text, r->view->rows[at].record.step);
             kiln_text_comma(&values);
             kiln_text_number(&values, sum / (double)there);
         }

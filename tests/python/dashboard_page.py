@@ -128,10 +128,26 @@ def check_buttons(page):
     page.fill("#rate", "fast")
     page.click("#rate-go")
     assert "number from 0 to 1000" in page.locator("#said").inner_text()
+    now = page.locator("#rate-now").inner_text()
+    for wrong in ("100", "0", "1e-9"):
+        page.fill("#rate", wrong)
+        page.keyboard.press("Enter")
+        assert page.locator("#confirm").is_visible(), wrong
+        assert "It is 1e-3 now" in page.locator("#confirm-text").inner_text()
+        assert page.evaluate("document.activeElement.id") == "confirm-no"
+        page.click("#confirm-no")
+    assert page.locator("#rate-now").inner_text() == now == "now 1e-3"
     page.fill("#rate", "1e-4")
     page.keyboard.press("Enter")
-    until(lambda: "is asked for the peak learning rate" in page.locator("#said").inner_text(), "the rate is asked for")
+    page.click("#confirm-yes")
+    until(lambda: "peak learning rate" in page.locator("#said").inner_text(), "the rate is asked for")
     until(lambda: page.locator("#rate").get_attribute("placeholder") == "1e-4", "the new rate is shown")
+    until(lambda: re.search(r"the peak learning rate is 1e-4 from step [\d,]+ on", page.locator("#said").inner_text()), "what the trainer says")
+    assert re.fullmatch(r"now 1e-4, from step [\d,]+ on", page.locator("#rate-now").inner_text())
+    page.fill("#rate", "2e-4")
+    page.keyboard.press("Enter")
+    assert not page.locator("#confirm").is_visible()
+    until(lambda: page.locator("#rate-now").inner_text().startswith("now 2e-4"), "a rate near it needs no question")
     page.click("#stop")
     assert page.locator("#confirm").is_visible()
     assert page.evaluate("document.activeElement.id") == "confirm-no"

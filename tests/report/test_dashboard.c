@@ -406,3 +406,39 @@ TEST(metrics_are_those_of_the_runs) {
     free(answer);
     kiln_dashboard_close(d);
 }
+
+/* ---- counters ---------------------------------------------------------------------------------
+ */
+
+static double metric_of(struct kiln_dashboard *d, const char *line) {
+    char *answer = dash_get(d, "/metrics", "");
+    const char *at = strstr(answer, line);
+    CHECK(at != NULL);
+    const double value = strtod(at + strlen(line), NULL);
+    free(answer);
+    return value;
+}
+
+/* Steps that are taken back were taken: no counter of /metrics goes down; gauges do. */
+TEST(counters_do_not_go_down_with_a_rollback) {
+    static const char tokens[] = "\nkiln_run_tokens_total{run=\"book\"} ";
+    static const char seconds[] = "\nkiln_run_seconds_total{run=\"book\"} ";
+    static const char step[] = "\nkiln_run_step{run=\"book\"} ";
+    char path[4400];
+    dash_run("book", 40);
+    struct kiln_dashboard *d = dash_dashboard();
+    dash_look(d);
+    CHECK(metric_of(d, tokens) == 4000);
+    const double before = metric_of(d, seconds);
+    snprintf(path, sizeof path, "%s/book/metrics.jsonl", test_path("runs"));
+    CHECK(unlink(path) == 0);
+    dash_steps("book", 1, 10);
+    dash_look(d);
+    CHECK(metric_of(d, tokens) == 4000 && metric_of(d, step) == 10);
+    CHECK(metric_of(d, seconds) >= before);
+    dash_steps("book", 11, 25);
+    dash_look(d);
+    CHECK(metric_of(d, tokens) == 5500 && metric_of(d, step) == 25);
+    CHECK(metric_of(d, seconds) > before);
+    kiln_dashboard_close(d);
+}

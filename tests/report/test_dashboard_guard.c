@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/machine.h"
 #include "base/random.h"
 #include "kiln_test.h"
 #include "report/dashboard_lab.h"
@@ -382,5 +383,44 @@ TEST(headers_and_bodies_without_end_are_cut_off) {
     char *answer = dash_get(d, "/", "");
     CHECK_EQ(dash_status(answer), 200);
     free(answer);
+    kiln_dashboard_close(d);
+}
+
+/* Who sends a byte now and then and never asks: more of them than there are places. */
+TEST_WITHIN(trickling_clients_do_not_lock_others_out, 60) {
+    enum { MANY = 140 };
+    static const char some[] = "GET /api/runs HTTP/1.1\r\nX: ";
+    int held[MANY];
+    char byte;
+    size_t closed = 0;
+    struct kiln_err err;
+    dash_run("book", 3);
+    struct kiln_dashboard *d = dash_dashboard();
+    dash_look(d);
+    for (size_t i = 0; i < MANY; i++) {
+        held[i] = dash_send(d, some, sizeof some - 1);
+        CHECK_OK(kiln_dashboard_serve(d, 0.001, &err), &err);
+    }
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < MANY; i++) {
+            (void)!send(held[i], "a", 1, MSG_NOSIGNAL);
+        }
+        char *answer = dash_get(d, "/api/runs", "");
+        CHECK_EQ(dash_status(answer), 200);
+        free(answer);
+    }
+    /* The total counts, not the time without a byte. */
+    for (double end = kiln_now_s() + KILN_DASH_ASK_S + 1.5; kiln_now_s() < end;) {
+        for (size_t i = 0; i < MANY; i++) {
+            (void)!send(held[i], "a", 1, MSG_NOSIGNAL);
+        }
+        CHECK_OK(kiln_dashboard_serve(d, 0.1, &err), &err);
+    }
+    for (size_t i = 0; i < MANY; i++) {
+        const ssize_t got = recv(held[i], &byte, 1, 0);
+        closed += got == 0 || (got < 0 && errno != EAGAIN);
+        close(held[i]);
+    }
+    CHECK_EQ(closed, MANY);
     kiln_dashboard_close(d);
 }

@@ -78,7 +78,9 @@ var kiln = window.kiln || {};
   }
   const loss = (n) => (finite(n) ? n.toFixed(4) : '–');
   const milliseconds = (n) => time(n / 1e3);
-  kiln.format = {grouped, short, small, bytes, time, loss, milliseconds};
+  // How many times: two digits, as nobody needs more of them.
+  const times = (n) => (finite(n) ? short(Number(n.toPrecision(2))) : '–');
+  kiln.format = {grouped, short, small, bytes, time, loss, milliseconds, times};
 
   // ---- axes -----------------------------------------------------------------------------------
 
@@ -248,7 +250,8 @@ var kiln = window.kiln || {};
 
   // The least and greatest value to draw. A few far outliers are left out where they would press
   // everything else flat; what leaves the chart is clipped, and marked at its edge.
-  function extremes(lists, outliers) {
+  // start: how a curve begins is no outlier, however steep its way down is.
+  function extremes(lists, outliers, start) {
     let low = Infinity, high = -Infinity, n = 0;
     for (const list of lists) {
       for (const value of list) {
@@ -262,7 +265,10 @@ var kiln = window.kiln || {};
     if (outliers && n > 50) {
       const all = Float64Array.from(lists.flat().filter(finite)).sort();
       const most = all[Math.floor(all.length * 0.99)], middle = all[all.length >> 1];
-      if (high - low > 4 * (most - low) && most > middle) high = most + (most - low) * 0.25;
+      const begin = !start ? -Infinity : Math.max(...lists.flatMap((list) => list.slice(0, Math.max(8, Math.ceil(list.length / 50))).filter(finite)));
+      if (high - low > 4 * (most - low) && most > middle) {
+        high = Math.min(high, Math.max(most + (most - low) * 0.25, begin));
+      }
     }
     return [low, high];
   }
@@ -325,7 +331,7 @@ var kiln = window.kiln || {};
         const from = Math.max(find(this.xs[i], low) - 1, 0);
         return s.values.slice(from, find(this.xs[i], high) + 1);
       });
-      let [bottom, top] = extremes(lists, this.options.outliers);
+      let [bottom, top] = extremes(lists, this.options.outliers, this.options.start && !this.group.view);
       const log = this.log && bottom > 0;
       if (this.options.zero && !log) bottom = Math.min(bottom, 0);
       if (!(top > bottom)) {
@@ -474,7 +480,17 @@ var kiln = window.kiln || {};
     drawLegend() {
       this.values = this.series.map(() => el('output', {}));
       this.legend.replaceChildren(...this.series.map((s, i) => (s.quiet ? '' : el('span',
-        {class: 'item'}, kiln.swatch(s), el('span', {}, s.label || s.name), this.values[i]))));
+        {class: 'item'}, kiln.swatch(s), el('span', {}, s.label || s.name), this.values[i]))),
+      ...this.drawMarkNames());
+    }
+    // What the upright lines are, once on a page: in its wide chart.
+    drawMarkNames() {
+      const marks = this.options.wide && this.options.marks ? this.options.marks() : [];
+      return Object.entries({incident: 'incident', skipped: 'step skipped', restart: 'another process'})
+        .filter(([kind]) => marks.some((mark) => mark.kind === kind))
+        .map(([kind, name]) => el('span', {class: 'item'},
+          svg('svg', {class: 'swatch', viewBox: '0 0 22 12', 'aria-hidden': 'true'},
+            svg('line', {class: 'mark ' + kind, x1: 11, x2: 11, y1: 0, y2: 12})), el('span', {}, name)));
     }
     point() {
       if (!this.scale || this.series.length === 0) return;

@@ -9,7 +9,7 @@
 
 (function () {
   const {el} = kiln;
-  const {grouped, loss, small, short, time} = kiln.format;
+  const {grouped, loss, small, short, time, times} = kiln.format;
   const $ = (id) => document.getElementById(id);
   const MOST_POINTS = 1500; // of a curve, before the run is asked for again, thinned out
   const DRAW_MS = 250;
@@ -51,7 +51,7 @@
 
   const words = {
     waiting: 'not read yet', running: 'running', stale: 'no step for long', stopped: 'stopped',
-    finished: 'finished',
+    finished: 'finished', failed: 'failed',
   };
   function told(run) {
     const of = run.total > 0 ? ` of ${grouped(run.total)}` : '';
@@ -59,6 +59,7 @@
     if (Number.isFinite(run.loss)) parts.push(`loss ${loss(run.loss)}`);
     if (live(run) && Number.isFinite(run.tokens_per_s)) parts.push(`${short(run.tokens_per_s)} tok/s`);
     if (live(run) && Number.isFinite(run.left_s)) parts.push(`${time(run.left_s)} to go`);
+    if (run.failed) parts.push(run.failed);
     return parts.join(', ');
   }
   function fillItem(item, run) {
@@ -115,7 +116,7 @@
   async function load(name) {
     const body = await json(`/api/run?name=${encodeURIComponent(name)}&points=600&parts=15`);
     const before = views.get(name);
-    const view = {...body.view, name, id: body.run.id, rate: body.rate ?? body.run.rate};
+    const view = {...body.view, name, id: body.run.id, live: live(body.run), width: 0, rate: body.rate, peaks: body.peaks || []};
     if (before && before.shape === shapeOf(view)) {
       Object.assign(before, view);
     } else {
@@ -124,11 +125,12 @@
       shownNames = ''; // parts of the page that do not grow have to be made again
     }
     take(body.run);
+    sayPeak(view);
   }
   // What the page makes once: samples, timeline, settings, incidents.
   function shapeOf(view) {
     const last = view.samples && view.samples.length > 0 ? view.samples[view.samples.length - 1] : null;
-    return JSON.stringify([view.samples_all, last, view.timeline && view.timeline.spans.length,
+    return JSON.stringify([view.live, view.samples_all, last, view.timeline && view.timeline.spans.length,
       view.incidents, view.settings, view.checkpoints]);
   }
   function take(run) {
@@ -157,7 +159,7 @@
   }
 
   // A step at the end of every curve that it has a value of.
-  const times = {device: 'device', host: 'host', dw_wait: 'dw_wait', io: 'io', update: 'update', stall: 'stall', restart: 'restart'};
+  const partOf = {device: 'device', host: 'host', dw_wait: 'dw_wait', io: 'io', update: 'update', stall: 'stall', restart: 'restart'};
   function grow(view, step) {
     const last = view.summary.step;
     if (step.step !== last + 1) return false;
@@ -169,6 +171,7 @@
       }
     }
     if (step.val_loss !== undefined && step.val_loss !== null && !view.series.val_loss) return false;
+    growMeans(view, step);
     growTime(view, step);
     growAxis(view, step);
     growSummary(view.summary, step);
@@ -176,9 +179,37 @@
   }
   function growTime(view, step) {
     if (!view.time || !step.time || !view.time.steps) return;
-    view.time.steps.push(step.step);
+    const steps = view.time.steps, width = view.width = view.width || strideOf(steps), n = steps.length;
+    // As many steps to a column as in those that came with the run: the scale stays one scale.
+    const held = n > 1 ? steps[n - 1] - steps[n - 2] : width;
+    const fresh = n === 0 || held >= width;
+    if (fresh) steps.push(step.step); else steps[n - 1] = step.step;
     for (const [key, values] of Object.entries(view.time)) {
-      if (key !== 'steps') values.push(step.time[times[key] || key] || 0);
+      if (key === 'steps') continue;
+      const value = step.time[partOf[key] || key] || 0;
+      if (fresh) values.push(value); else values[n - 1] += (value - values[n - 1]) / (held + 1);
+    }
+  }
+  // Steps from one point to the next of a list that was cut into equal stretches.
+  function strideOf(steps) {
+    const n = steps.length;
+    return n > 1 ? Math.max(Math.round((steps[n - 2] - steps[0]) / Math.max(n - 2, 1)), 1) : 1;
+  }
+  // A mean moves on from where it was; its last point is the last step, older ones stay a stretch apart.
+  function growMeans(view, step) {
+    for (const [key, list] of Object.entries(view.series)) {
+      const value = key.endsWith('_mean') ? step[key.slice(0, -5)] : null;
+      const n = list.steps.length;
+      if (!Number.isFinite(value) || n < 2) continue;
+      list.width = list.width || strideOf(list.steps);
+      const mean = list.values[n - 1] + (value - list.values[n - 1]) / list.width;
+      if (step.step - list.steps[n - 2] > list.width) {
+        list.steps.push(step.step);
+        list.values.push(mean);
+      } else {
+        list.steps[n - 1] = step.step;
+        list.values[n - 1] = mean;
+      }
     }
   }
   function growAxis(view, step) {
@@ -267,12 +298,13 @@
     }
     for (const id of ['stop', 'rate-go', 'rate']) $(id).disabled = !token || able.length === 0;
     const view = views.get($('which').value);
-    $('rate').placeholder = view && Number.isFinite(view.rate) ? small(view.rate) : '';
+    const known = view && Number.isFinite(view.rate), peak = view && view.peaks[view.peaks.length - 1];
+    $('rate').placeholder = known ? small(view.rate) : '';
+    $('rate-now').textContent = !known ? '' : `now ${small(view.rate)}` +
+      (peak ? `, from step ${grouped(peak[0] + 1)} on` : '');
     if (!token) said('To stop a run or change its learning rate, open the address that kiln printed: it holds the token.');
   }
-  async function ask(path, body, done) {
-    const run = target();
-    if (!run) return;
+  async function ask(run, path, body, done) {
     try {
       const answer = await fetch(path, {
         method: 'POST', cache: 'no-store',
@@ -280,24 +312,53 @@
         body: JSON.stringify({run: run.name, ...body}),
       });
       const text = await answer.json();
-      said(answer.ok ? done(run) : `Not done: ${text.error}`);
+      said(answer.ok ? done() : `Not done: ${text.error}`);
     } catch (error) {
       said('Not done: the dashboard does not answer.');
     }
   }
+  // What is done when the question is answered with yes; the run is the one that it was put about.
+  let agreed = null;
+  function question(title, text, no, yes, act) {
+    agreed = act;
+    $('confirm-title').textContent = title;
+    $('confirm-text').textContent = text;
+    $('confirm-no').textContent = no;
+    $('confirm-yes').textContent = yes;
+    $('confirm').showModal();
+    $('confirm-no').focus();
+  }
   $('stop').addEventListener('click', () => {
     const run = target();
     if (!run) return;
-    $('confirm-text').textContent = `${run.name} finishes its current action, saves its state and ends. ` +
-      `kiln train --resume ${run.folder} goes on with the same numbers.`;
-    $('confirm').showModal();
-    $('confirm-no').focus();
+    question('Stop and save?', `${run.name} finishes its current action, saves its state and ends. ` +
+      `kiln train --resume ${run.folder} goes on with the same numbers.`, 'Keep training', 'Stop and save',
+    () => ask(run, '/api/stop', {}, () => `${run.name} is asked to stop.`));
   });
   $('confirm-no').addEventListener('click', () => $('confirm').close());
   $('confirm-yes').addEventListener('click', () => {
     $('confirm').close();
-    ask('/api/stop', {}, (run) => `${run.name} is asked to stop.`);
+    if (agreed) agreed();
   });
+  $('confirm').addEventListener('close', () => { agreed = null; });
+
+  const FAR = 5; // so many times more or less than now is asked about: a slip of the keys, mostly
+  function askRate(run, lr) {
+    const view = views.get(run.name), before = JSON.stringify(view ? view.peaks : []);
+    ask(run, '/api/rate', {lr}, () => {
+      asked = {name: run.name, before};
+      $('rate').value = '';
+      return `${run.name} is asked for the peak learning rate ${small(lr)}; it holds from the next step on.`;
+    });
+  }
+  // The trainer writes into run.json what it obeyed, before it takes a step: that is its word.
+  let asked = null;
+  function sayPeak(view) {
+    if (!asked || asked.name !== view.name || JSON.stringify(view.peaks) === asked.before) return;
+    const [at, lr] = view.peaks[view.peaks.length - 1];
+    asked = null;
+    said(`${view.name}: the peak learning rate is ${small(lr)} from step ${grouped(at + 1)} on.`);
+  }
   $('rate-form').addEventListener('submit', (event) => {
     event.preventDefault();
     const text = $('rate').value.trim(), lr = Number(text);
@@ -305,10 +366,18 @@
       said('A learning rate is a number from 0 to 1000, as 3e-4.');
       return;
     }
-    ask('/api/rate', {lr}, (run) => {
-      $('rate').value = '';
-      return `${run.name} is asked for the peak learning rate ${small(lr)}; it holds from the next step on.`;
-    });
+    const run = target();
+    if (!run) return;
+    const now = (views.get(run.name) || {}).rate;
+    if (lr > 0 && lr <= FAR * now && now <= FAR * lr) {
+      askRate(run, lr);
+      return;
+    }
+    const far = lr === 0 ? 'With 0 nothing is learned.' : !(now > 0) ? ''
+      : lr > now ? `That is ${times(lr / now)} times as much.` : `That is ${times(now / lr)} times less.`;
+    question(`Peak learning rate ${small(lr)}?`, `It is ${small(now)} now. ${far} The run takes its next ` +
+      'step at it, and all later ones; what is learned until you change it back stays learned.',
+    `Keep ${small(now)}`, `Change to ${small(lr)}`, () => askRate(run, lr));
   });
   $('which').addEventListener('change', drawControl);
   $('filter').addEventListener('input', drawList);
@@ -349,10 +418,11 @@
     run: (data) => {
       const run = byId(data.id);
       if (!run) return;
+      const began = !live(run) && live(data);
       const ended = live(run) && data.status !== 'running' && data.status !== 'stale';
       Object.assign(run, {status: data.status, step: Math.max(data.step, run.step)});
       if (ended && $('which').value === run.name) said(`${run.name}: ${words[data.status]}.`);
-      if (chosen.has(run.name) && (data.facts || ended)) again(run.name);
+      if (chosen.has(run.name) && (data.facts || ended || began)) again(run.name);
       if (!chosen.has(run.name)) refreshRuns().catch(() => {});
       drawSoon();
     },

@@ -9,7 +9,7 @@
 
 (function () {
   const {el} = kiln;
-  const {grouped, short, small, bytes, time, loss, milliseconds} = kiln.format;
+  const {grouped, short, small, bytes, time, loss, milliseconds, times} = kiln.format;
 
   const dashes = [null, '7 3', '2 3', '9 3 2 3', '4 4', '12 4', '1 4', '8 2 2 2'];
   const colour = (run) => `var(--run-${run.index % 8})`;
@@ -19,7 +19,7 @@
 
   const charts = [
     {
-      title: 'Loss', format: loss, tick: small, wide: true, log: false, outliers: true,
+      title: 'Loss', format: loss, tick: small, wide: true, log: false, outliers: true, start: true,
       curves: [
         {key: 'loss', name: 'train', kind: 'faint'},
         {key: 'smoothed', name: 'smoothed'},
@@ -87,6 +87,22 @@
     return el('div', {class: 'tile'}, el('dt', {}, name),
       el('dd', {}, el('b', {}, value), note ? el('span', {}, note) : null));
   }
+  // The incident that ended a run: the step that was to come next.
+  const failure = (run) => (run.incidents || []).find((i) => i.action === 'stopped' && i.step === run.summary.step + 1);
+  kiln.failure = failure;
+  const resume = (run) => el('code', {}, `kiln train --resume ${run.folder}`);
+  // How it stands, where it does not run: live is the dashboard's word, false where nobody trains it.
+  function standing(run) {
+    const s = run.summary, why = failure(run);
+    if (run.live || (s.total > 0 && s.step >= s.total)) return null;
+    if (why) {
+      return el('p', {class: 'facts failed'}, run.alone ? '' : run.name + ': ',
+        el('b', {}, `Failed: ${why.why} at step ${grouped(why.step)}.`), ' When its cause is mended, ', resume(run), ' goes on.');
+    }
+    return run.live === false && s.total > s.step
+      ? el('p', {class: 'facts'}, `${run.alone ? 'Stopped' : run.name + ': stopped'}; ${grouped(s.total - s.step)} steps are left. `, resume(run), ' goes on.')
+      : null;
+  }
   function tiles(run) {
     const s = run.summary;
     const done = s.total > 0 && s.step >= s.total;
@@ -96,7 +112,7 @@
       tile('loss, smoothed', loss(s.smoothed), s.steps > 0 ? `${loss(s.first_loss)} at first` : ''),
       tile('best held-out', loss(s.best_val), s.best_val_step > 0 ? `after step ${grouped(s.best_val_step)}` : 'none yet'),
       tile('throughput', short(s.tokens_per_s) + ' tok/s', `${time(s.step_s)} a step (median)`),
-      tile('time', time(s.seconds), done || s.left_s === null ? `${short(s.tokens)} tokens` : `${time(s.left_s)} to go`),
+      tile('time', time(s.seconds), done || s.left_s === null || run.live === false || failure(run) ? `${short(s.tokens)} tokens` : `${time(s.left_s)} to go`),
       tile('peak memory', s.peak_bytes > 0 ? bytes(s.peak_bytes) : '–',
         run.plan ? `${bytes(run.plan.memory_bytes.total)} planned` : ''));
   }
@@ -128,16 +144,17 @@
     if (!(planned > 0) && !(measured > 0)) return null;
     const ratio = planned > 0 && measured > 0 ? measured / planned : null;
     const by = ratio ? Math.abs(ratio - 1) * 100 : 0;
-    const text = !ratio ? '' : ratio > 3 ? short(ratio) + ' times'
+    const text = !ratio ? '' : ratio > 3 ? times(ratio) + ' times'
       : (ratio >= 1 ? '+' : '−') + by.toFixed(by < 9.95 ? 1 : 0) + ' %';
-    return el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, format(planned)),
-      el('td', {}, format(measured)), el('td', {class: by > 25 ? 'off' : ''}, text));
+    return el('tr', {}, el('th', {scope: 'row'}, name), el('td', {'data-name': 'planned'}, format(planned)),
+      el('td', {'data-name': 'measured'}, format(measured)),
+      el('td', {'data-name': 'difference', class: by > 25 ? 'off' : ''}, text));
   }
   function predictions(parent, runs) {
     const head = ['', 'planned', 'measured', 'difference'].map((h) => el('th', {scope: 'col'}, h));
     parent.append(el('section', {class: 'card'}, el('h3', {}, 'Predicted beside measured'), runs.map((run) => [
       run.alone ? null : el('h4', {}, run.name),
-      el('div', {class: 'scroll'}, el('table', {}, el('thead', {}, el('tr', {}, head.map((th) => th.cloneNode(true)))),
+      el('div', {class: 'scroll cards'}, el('table', {}, el('thead', {}, el('tr', {}, head.map((th) => th.cloneNode(true)))),
         el('tbody', {}, quantities.map((q) => predictionRow(run, q))))),
     ]).flat()));
   }
@@ -230,13 +247,15 @@
     if (all.length === 0) return;
     const head = [...(runs.length > 1 ? ['run'] : []), 'step', 'what', 'done', 'loss', 'norm', 'z', 'first bad tensor', 'to explain'];
     parent.append(el('section', {class: 'card incidents wide'}, el('h3', {}, 'Incidents'),
-      el('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'incidents'}, el('table', {},
+      el('div', {class: 'scroll cards', tabindex: 0, role: 'region', 'aria-label': 'incidents'}, el('table', {},
         el('thead', {}, el('tr', {}, head.map((h) => el('th', {scope: 'col'}, h)))),
         el('tbody', {}, all.map((one) => el('tr', {},
-          runs.length > 1 ? el('td', {}, one.run.name) : null, el('th', {scope: 'row'}, grouped(one.step)),
-          el('td', {}, one.why), el('td', {}, one.action), el('td', {}, loss(one.loss)), el('td', {}, small(one.grad_norm)),
-          el('td', {}, small(one.z)), el('td', {}, one.tensor || '–'),
-          el('td', {}, one.weights ? el('code', {}, `kiln explain ${one.run.folder}@${one.step}`) : 'its weights are gone'))))))));
+          runs.length > 1 ? el('td', {'data-name': 'run'}, one.run.name) : null,
+          el('th', {scope: 'row', 'data-name': 'step'}, grouped(one.step)),
+          el('td', {'data-name': 'what'}, one.why), el('td', {'data-name': 'done'}, one.action),
+          el('td', {'data-name': 'loss'}, loss(one.loss)), el('td', {'data-name': 'norm'}, small(one.grad_norm)),
+          el('td', {'data-name': 'z'}, small(one.z)), el('td', {'data-name': 'first bad tensor'}, one.tensor || '–'),
+          el('td', {'data-name': 'to explain'}, one.weights ? el('code', {}, `kiln explain ${one.run.folder}@${one.step}`) : 'its weights are gone'))))))));
   }
   function facts(run) {
     const s = run.summary, lines = [];
@@ -264,7 +283,7 @@
     const empty = el('p', {class: 'note'}, 'No step is done yet.');
     const look = () => {
       if (live && glance.contains(document.activeElement)) return;
-      glance.replaceChildren(runs.length === 1 ? tiles(runs[0]) : comparison(runs, live ? null : toggle), ...runs.map(facts).filter(Boolean));
+      glance.replaceChildren(runs.length === 1 ? tiles(runs[0]) : comparison(runs, live ? null : toggle), ...runs.map(standing).filter(Boolean), ...runs.map(facts).filter(Boolean));
       empty.hidden = runs.some((run) => run.summary.steps > 0);
     };
     const curves = () => {
