@@ -44,7 +44,7 @@ expect 2 "$KILN" mil chek
 says stderr 'chek is unknown; use one of check'
 # Document masks and adapters are inputs: more columns behind the activations.
 for kernel in attn_fwd ffn_bwd sdpa_fwd; do
-    emit=(mil emit --model stories15m --layer 1 --kernel $kernel --seq 64 -o made)
+    emit=(mil emit --model stories15m --layer 1 --kernel "$kernel" --seq 64 -o made)
     expect 0 "$KILN" "${emit[@]}"
     mv stdout plain
     expect 0 "$KILN" "${emit[@]}" --doc-mask --lora 4 --lora-targets all
