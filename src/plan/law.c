@@ -27,8 +27,8 @@
 #define LAW_R     12.38
 #define LAW_OMEGA 0.08799
 /* Repetitions behind which nothing more is learned by heart: beyond those of the runs. */
-#define LAW_MANY  30.0
-#define LAW_C     0.1127
+#define LAW_MANY 30.0
+#define LAW_C    0.1127
 /* Parameters for a byte of the text from which on more of them learn little more by heart. */
 #define LAW_FULL  1.381
 #define LAW_DELTA 0.8272

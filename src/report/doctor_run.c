@@ -259,8 +259,8 @@ static void check_lines(struct doctor *d, const struct kiln_view *view) {
     if (kiln_view_unread(view, text) > 0) {
         kiln_doctor_found(d, KILN_DOCTOR_SLOW, "metrics", "%s", text);
         kiln_doctor_cost(d, "curves lack those steps; no weight does");
-        kiln_doctor_advice(d,
-                           "look at these lines; a resume begins a new line behind a torn last one");
+        kiln_doctor_advice(
+            d, "look at these lines; a resume begins a new line behind a torn last one");
     }
 }
 

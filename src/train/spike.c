@@ -17,7 +17,8 @@ void kiln_spikes_add(struct kiln_spikes *spikes, const struct kiln_step_record *
 }
 
 /* Summed from the oldest to the newest: the same bits wherever the ring begins. */
-static struct kiln_spike_score measure(const double values[KILN_SPIKE_WINDOW], uint64_t n) {
+static struct kiln_spike_score score(const double values[KILN_SPIKE_WINDOW], uint64_t n,
+                                     double value) {
     const double none = (double)NAN;
     const uint64_t known = n < KILN_SPIKE_WINDOW ? n : KILN_SPIKE_WINDOW;
     struct kiln_spike_score s = {none, none, none, (size_t)known};
@@ -34,24 +35,16 @@ static struct kiln_spike_score measure(const double values[KILN_SPIKE_WINDOW], u
         squares += off * off;
     }
     s.deviation = sqrt(squares / (double)known);
+    s.z = (value - s.mean) / fmax(s.deviation, s.mean / 32);
     return s;
 }
 
 struct kiln_spike_score kiln_spikes_loss(const struct kiln_spikes *spikes, double loss) {
-    struct kiln_spike_score s = measure(spikes->loss, spikes->n);
-    s.z = (loss - s.mean) / fmax(s.deviation, s.mean / 32);
-    return s;
+    return score(spikes->loss, spikes->n, loss);
 }
 
 struct kiln_spike_score kiln_spikes_grad_norm(const struct kiln_spikes *spikes, double grad_norm) {
-    double logs[KILN_SPIKE_WINDOW];
-    for (size_t i = 0; i < KILN_SPIKE_WINDOW; i++) {
-        logs[i] = spikes->grad_norm[i] > 0 ? log(spikes->grad_norm[i]) : 0;
-    }
-    struct kiln_spike_score s = measure(logs, spikes->n);
-    s.z = (log(grad_norm) - s.mean) / fmax(s.deviation, KILN_SPIKE_LOG_FLOOR);
-    s.mean = exp(s.mean);
-    return s;
+    return score(spikes->grad_norm, spikes->n, grad_norm);
 }
 
 bool kiln_spikes_norm_is_far(const struct kiln_spike_score *score, double grad_norm, double most) {

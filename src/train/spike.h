@@ -2,13 +2,11 @@
  *
  * spike.h: is a loss or a gradient norm far off those of the steps before?
  *
- *   z = (loss - mean) / max(deviation, mean / 32)
- *   z = (log norm - mean) / max(deviation, 1/8)       mean and deviation of the logarithms
+ *   z = (value - mean) / max(deviation, mean / 32)
  *
- * Norms of gradients are near log-normal: what is usual of them is a factor, not a distance, and
- * their tail is long. By their own deviation ordinary noise reaches a z of 10 in a run whose loss
- * is small. A norm is a spike only where it is above KILN_SPIKE_RISE times the mean, too: below
- * that clipping takes care of it. A bad batch shows in the loss, as a rule.
+ * The tail of gradient norms is long: in a run whose loss is small, ordinary noise reaches a z of
+ * 10. A norm is a spike only where it is above KILN_SPIKE_RISE times the mean, too: below that
+ * clipping takes care of it.
  *
  * mean and deviation (of all of them, not of a sample) are of the last KILN_SPIKE_WINDOW steps that
  * were accepted: whose update was made, with a gradient. Below KILN_SPIKE_FEWEST of them nothing is
@@ -29,8 +27,7 @@
 #include "kiln/train.h"
 
 enum { KILN_SPIKE_WINDOW = 128, KILN_SPIKE_FEWEST = 32 };
-#define KILN_SPIKE_RISE      4.0
-#define KILN_SPIKE_LOG_FLOOR 0.125
+#define KILN_SPIKE_RISE 4.0
 
 /* All zero: no step yet. */
 struct kiln_spikes {
@@ -38,8 +35,7 @@ struct kiln_spikes {
     uint64_t n;                                                   /* accepted so far */
 };
 
-/* Of norms `mean` is the geometric mean, and `deviation` that of the logarithms.
- * z, mean and deviation are NaN below KILN_SPIKE_FEWEST steps; z may be no finite number where the
+/* z, mean and deviation are NaN below KILN_SPIKE_FEWEST steps; z may be no finite number where the
  * value is none. */
 struct kiln_spike_score {
     double z, mean, deviation;

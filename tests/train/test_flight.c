@@ -66,12 +66,11 @@ TEST(a_spike_is_measured_in_deviations_of_the_steps_before) {
     CHECK_EQ(s.window, 32);
     CHECK(kiln_spikes_loss(&spikes, 1).z < 0);
     CHECK(!isfinite(kiln_spikes_loss(&spikes, (double)INFINITY).z));
-    /* The norm did not move at all: an eighth of a logarithm is what counts then. */
-    CHECK_CLOSE(kiln_spikes_grad_norm(&spikes, exp(1)).z, 8, 1e-14);
-    CHECK_CLOSE(kiln_spikes_grad_norm(&spikes, exp(1)).mean, 1, 1e-14);
+    /* The norm did not move at all: a 32nd of the mean is what counts then. */
+    CHECK_CLOSE(kiln_spikes_grad_norm(&spikes, 1.25).z, 8, 1e-14);
 }
 
-/* Norms of a normal logarithm, with a deviation of 0.45, as a small run has them: in 20 000 steps
+/* Norms of a normal logarithm, with a deviation of 0.35, as a small run has them: in 20 000 steps
  * none is far off, but what is ten times the largest is. */
 TEST(ordinary_noise_of_a_gradient_is_no_spike) {
     static struct kiln_spikes spikes;
@@ -83,7 +82,7 @@ TEST(ordinary_noise_of_a_gradient_is_no_spike) {
             x = x * 1664525u + 1013904223u;
             sum += x / 4294967296.0;
         }
-        const struct kiln_step_record r = step_of(0.01, 0.02 * exp(0.45 * (sum - 6)));
+        const struct kiln_step_record r = step_of(0.01, 0.02 * exp(0.35 * (sum - 6)));
         const struct kiln_spike_score s = kiln_spikes_grad_norm(&spikes, r.grad_norm);
         CHECK(!kiln_spikes_norm_is_far(&s, r.grad_norm, 8));
         largest = fmax(largest, r.grad_norm);
