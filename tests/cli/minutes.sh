@@ -95,7 +95,7 @@ says flat '"data":"long.jsonl.gz:2,more.txt:1"'
 rm -rf long
 expect 0 "$KILN" train --data long.txt,more.txt "${small[@]}" \
     --val long.jsonl.gz --out long
-tr -d ' \n' <long/run.json | grep -qF '"data":"long.txt:1000,more.txt:' || fail 'shares are not in run.json'
+tr -d ' \n' <long/run.json | grep -F '"data":"long.txt:1000,more.txt:' >/dev/null || fail 'shares are not in run.json'
 [ "$(wc -c <long/val.tok)" -lt 2000000 ] || fail 'all of --val was tokenized'
 expect 0 "$KILN" verify long
 mv long.txt gone.txt

@@ -36,8 +36,8 @@ ended deleted stdout
 
 # ---- stopped ----------------------------------------------------------------------------------
 
-want 60
-started stopped "$KILN" train "${relay[@]}" --steps 60 --out "$PWD/stopped"
+want 180
+started stopped "$KILN" train "${relay[@]}" --steps 180 --out "$PWD/stopped"
 for signal in INT TERM HUP INT TERM INT; do
     kill -$signal $pid
     ends 130

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a terminal shows of training, whatever its width, and what a pipe gets.
 . "$ROOT/tests/lib.sh"
-script --version 2>/dev/null | grep -q util-linux || skip 'script(1) of util-linux is absent'
+script --version 2>/dev/null | grep util-linux >/dev/null || skip 'script(1) of util-linux is absent'
 
 for i in $(seq 1500); do
     echo "The $i birds sang to the $((i * 7 % 100)) old trees by the river."
