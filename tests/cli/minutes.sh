@@ -28,7 +28,7 @@ for part in 'for 0.1 minutes' 'held out:' 'expected were' 'kiln generate run'; d
 tr -d ' \n' <run/run.json >flat
 for part in '"minutes":0.1' '"forecast":{"bits_per_byte":'; do says flat "$part"; done
 [ -s run/tokenizer.bin ] || says flat '"vocab":259'
-steps=$(sed -n 's/.*"steps":\([0-9]*\).*/\1/p' flat)
+steps=$(sed -n 's/.*"steps":\([0-9][0-9]*\).*/\1/p' flat)
 [ "$(wc -l <run/metrics.jsonl)" = "$steps" ] || fail 'run.json counts other steps than metrics.jsonl'
 expect 0 "$KILN" generate run -n 20 -p 'The 5 birds'
 says stdout 'The 5 birds'

@@ -50,6 +50,7 @@ ends 0
 ended stopped stdout
 
 # a stop while nobody moves is kept; the second one leaves at once, and nobody stays
+want 60
 started twice "$KILN" train "${relay[@]}" --steps 60 --out "$PWD/twice"
 for _ in 1 2 3; do
     workers twice | xargs -r kill -STOP 2>/dev/null || true
