@@ -37,7 +37,7 @@ expect 0 "$KILN" verify run
 # The same run goes on, for a time; then to its end without one.
 expect 0 "$KILN" train --resume run --minutes 0.05 --json
 tr -d ' \n' <run/run.json >flat
-more=$(sed -n 's/.*"steps":\([0-9]*\).*/\1/p' flat)
+more=$(sed -n 's/.*"steps":\([0-9][0-9]*\).*/\1/p' flat)
 [ "$more" -gt "$steps" ] || fail "no more steps than before: $more"
 says flat '"turns":[['
 [ "$(wc -l <run/metrics.jsonl)" = "$more" ] || fail 'metrics.jsonl lacks steps'
@@ -63,7 +63,7 @@ kill -KILL $pid 2>/dev/null || true
 wait $pid 2>/dev/null || true
 expect 0 "$KILN" train --resume killed --json
 tr -d ' \n' <killed/run.json >flat
-steps=$(sed -n 's/.*"steps":\([0-9]*\).*/\1/p' flat)
+steps=$(sed -n 's/.*"steps":\([0-9][0-9]*\).*/\1/p' flat)
 [ "$(wc -l <killed/metrics.jsonl)" = "$steps" ] || fail 'a killed run has other steps'
 expect 0 "$KILN" verify killed
 
