@@ -68,16 +68,7 @@ static enum kiln_status copy_file(const char *from, const char *folder, const ch
 static enum kiln_status copy_files(struct conversion *conversion, const char *folder,
                                    struct kiln_err *err) {
     static const char *const files[] = {
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer.bin",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "chat_template.jinja",
-        "generation_config.json",
-        "vocab.json",
-        "merges.txt",
+        KILN_TOKENIZER_FILES,
     };
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char *from = NULL;

@@ -261,6 +261,13 @@ KILN_API enum kiln_format kiln_format_of(const char *path);
 
 struct kiln_gguf_pairs; /* src/model/gguf.h */
 
+/* What may stand of a tokenizer in a Hugging Face folder: carried along by a conversion, and
+ * replaced by the next one that is forced. An initializer. */
+#define KILN_TOKENIZER_FILES                                                       \
+    "tokenizer.json", "tokenizer.model", "tokenizer.bin", "tokenizer_config.json", \
+        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",     \
+        "generation_config.json", "vocab.json", "merges.txt"
+
 /* Zeros are a plain fp32 file that replaces nothing. */
 struct kiln_save_options {
     enum kiln_dtype dtype; /* of the matrices; norms and biases are F32 in GGUF */

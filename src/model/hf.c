@@ -374,20 +374,11 @@ static enum kiln_status hf_describe(const char *folder, const struct kiln_dims *
     return status;
 }
 
-/* The model's, and what goes along of a tokenizer (cmd/convert.c). */
+/* The model's, and what goes along of a tokenizer. */
 static const char *const own[] = {
     CONFIG,
     WEIGHTS,
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer.bin",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "vocab.json",
-    "merges.txt",
+    KILN_TOKENIZER_FILES,
 };
 
 const struct kiln_save_format kiln_save_hf = {

@@ -26,50 +26,36 @@ static enum MHD_Result reply_text(struct MHD_Connection *connection, unsigned st
     return queued;
 }
 
-static void number(struct kiln_text *text, const char *key, double value) {
-    kiln_text_key(text, key);
-    kiln_text_number(text, value);
-}
-
-static void count(struct kiln_text *text, const char *key, uint64_t value) {
-    kiln_text_key(text, key);
-    kiln_text_count(text, value);
-}
-
-static void string(struct kiln_text *text, const char *key, const char *value) {
-    kiln_text_key(text, key);
-    kiln_text_string(text, value);
-}
-
 /* ---- /api/runs --------------------------------------------------------------------------------
  */
 
 static void write_run(struct kiln_text *text, const struct kiln_dash_run *run) {
     const struct kiln_view_summary *s = &run->summary;
     kiln_text_raw(text, "{");
-    count(text, "id", run->id);
-    string(text, "name", run->name);
-    string(text, "folder", run->folder);
-    string(text, "status", kiln_dash_status_name(run->status));
+    kiln_text_count_of(text, "id", run->id);
+    kiln_text_string_of(text, "name", run->name);
+    kiln_text_string_of(text, "folder", run->folder);
+    kiln_text_string_of(text, "status", kiln_dash_status_name(run->status));
     if (run->status == KILN_DASH_FAILED) {
-        string(text, "failed", run->failed);
+        kiln_text_string_of(text, "failed", run->failed);
     }
-    count(text, "step", run->last.step);
-    count(text, "total", s->total);
-    number(text, "loss", run->last.step > 0 ? run->last.loss : (double)NAN);
-    number(text, "val_loss", s->last_val);
-    number(text, "tokens_per_s", run->last.tokens_per_s);
-    number(text, "left_s",
-           run->status == KILN_DASH_RUNNING || run->status == KILN_DASH_STALE ? s->left_s
-                                                                              : (double)NAN);
-    count(text, "changed", run->seen.tv_sec > 0 ? (uint64_t)run->seen.tv_sec : 0);
+    kiln_text_count_of(text, "step", run->last.step);
+    kiln_text_count_of(text, "total", s->total);
+    kiln_text_number_of(text, "loss", run->last.step > 0 ? run->last.loss : (double)NAN);
+    kiln_text_number_of(text, "val_loss", s->last_val);
+    kiln_text_number_of(text, "tokens_per_s", run->last.tokens_per_s);
+    kiln_text_number_of(text, "left_s",
+                        run->status == KILN_DASH_RUNNING || run->status == KILN_DASH_STALE
+                            ? s->left_s
+                            : (double)NAN);
+    kiln_text_count_of(text, "changed", run->seen.tv_sec > 0 ? (uint64_t)run->seen.tv_sec : 0);
     kiln_text_raw(text, "}");
 }
 
 enum MHD_Result kiln_dash_runs(struct kiln_dashboard *d, struct MHD_Connection *connection) {
     struct kiln_text text = {.length = 0};
     kiln_text_raw(&text, "{");
-    count(&text, "left_out", d->left_out);
+    kiln_text_count_of(&text, "left_out", d->left_out);
     kiln_text_key(&text, "runs");
     kiln_text_raw(&text, "[");
     for (size_t i = 0; i < d->n_runs; i++) {
@@ -136,7 +122,7 @@ static enum MHD_Result reply_run(struct MHD_Connection *connection, struct kiln_
     kiln_text_raw(&text, "{");
     kiln_text_key(&text, "run");
     write_run(&text, run);
-    number(&text, "rate", peak_rate(run->view));
+    kiln_text_number_of(&text, "rate", peak_rate(run->view));
     write_peaks(&text, run->view);
     kiln_text_key(&text, "view");
     kiln_text_add(&text, json, size);

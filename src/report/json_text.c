@@ -113,3 +113,18 @@ void kiln_text_key(struct kiln_text *text, const char *key) {
     kiln_text_raw(text, key);
     kiln_text_raw(text, "\":");
 }
+
+void kiln_text_number_of(struct kiln_text *text, const char *key, double value) {
+    kiln_text_key(text, key);
+    kiln_text_number(text, value);
+}
+
+void kiln_text_count_of(struct kiln_text *text, const char *key, uint64_t value) {
+    kiln_text_key(text, key);
+    kiln_text_count(text, value);
+}
+
+void kiln_text_string_of(struct kiln_text *text, const char *key, const char *value) {
+    kiln_text_key(text, key);
+    kiln_text_string(text, value);
+}

@@ -32,6 +32,10 @@ void kiln_text_number(struct kiln_text *text, double value);
 void kiln_text_count(struct kiln_text *text, uint64_t value);
 /* ,"key": or "key": behind an opening brace. */
 void kiln_text_key(struct kiln_text *text, const char *key);
+/* A member of an object: key and value. */
+void kiln_text_number_of(struct kiln_text *text, const char *key, double value);
+void kiln_text_count_of(struct kiln_text *text, const char *key, uint64_t value);
+void kiln_text_string_of(struct kiln_text *text, const char *key, const char *value);
 /* A comma, but behind an opening bracket or brace. */
 void kiln_text_comma(struct kiln_text *text);
 

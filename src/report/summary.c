@@ -58,8 +58,11 @@ static double median_ms(const struct kiln_view *view) {
             ms[n++] = view->rows[i].record.ms;
         }
     }
+    if (n == 0) {
+        return (double)NAN;
+    }
     qsort(ms, n, sizeof *ms, by_value);
-    return n > 0 ? ms[n / 2] : (double)NAN;
+    return ms[n / 2];
 }
 
 struct kiln_view_summary kiln_view_summary(const struct kiln_view *view) {

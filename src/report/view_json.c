@@ -10,18 +10,6 @@
 #include "base/mem.h"
 #include "report/series.h"
 
-static void number(struct kiln_text *text, const char *key, double value) {
-    kiln_text_key(text, key);
-    kiln_text_number(text, value);
-}
-static void count(struct kiln_text *text, const char *key, uint64_t value) {
-    kiln_text_key(text, key);
-    kiln_text_count(text, value);
-}
-static void string(struct kiln_text *text, const char *key, const char *value) {
-    kiln_text_key(text, key);
-    kiln_text_string(text, value);
-}
 static void begin(struct kiln_text *text, const char *key, const char *bracket) {
     if (key != NULL) {
         kiln_text_key(text, key);
@@ -33,36 +21,36 @@ static void begin(struct kiln_text *text, const char *key, const char *bracket) 
 
 static void write_summary(struct kiln_text *text, const struct kiln_view_summary *s) {
     begin(text, "summary", "{");
-    count(text, "steps", s->steps);
-    count(text, "step", s->step);
-    count(text, "total", s->total);
-    count(text, "tokens", s->tokens);
-    count(text, "restarts", s->restarts);
-    count(text, "skipped", s->skipped);
-    number(text, "first_loss", s->first_loss);
-    number(text, "last_loss", s->last_loss);
-    number(text, "smoothed", s->smoothed);
-    number(text, "best_loss", s->best_loss);
-    count(text, "best_loss_step", s->best_loss_step);
-    number(text, "last_val", s->last_val);
-    number(text, "best_val", s->best_val);
-    count(text, "best_val_step", s->best_val_step);
-    number(text, "seconds", s->seconds);
-    number(text, "step_s", s->step_s);
-    number(text, "left_s", s->left_s);
-    number(text, "tokens_per_s", s->tokens_per_s);
-    count(text, "peak_bytes", s->peak_bytes);
+    kiln_text_count_of(text, "steps", s->steps);
+    kiln_text_count_of(text, "step", s->step);
+    kiln_text_count_of(text, "total", s->total);
+    kiln_text_count_of(text, "tokens", s->tokens);
+    kiln_text_count_of(text, "restarts", s->restarts);
+    kiln_text_count_of(text, "skipped", s->skipped);
+    kiln_text_number_of(text, "first_loss", s->first_loss);
+    kiln_text_number_of(text, "last_loss", s->last_loss);
+    kiln_text_number_of(text, "smoothed", s->smoothed);
+    kiln_text_number_of(text, "best_loss", s->best_loss);
+    kiln_text_count_of(text, "best_loss_step", s->best_loss_step);
+    kiln_text_number_of(text, "last_val", s->last_val);
+    kiln_text_number_of(text, "best_val", s->best_val);
+    kiln_text_count_of(text, "best_val_step", s->best_val_step);
+    kiln_text_number_of(text, "seconds", s->seconds);
+    kiln_text_number_of(text, "step_s", s->step_s);
+    kiln_text_number_of(text, "left_s", s->left_s);
+    kiln_text_number_of(text, "tokens_per_s", s->tokens_per_s);
+    kiln_text_count_of(text, "peak_bytes", s->peak_bytes);
     begin(text, "ms", "{");
-    number(text, "device", s->device_ms);
-    number(text, "host", s->host_ms);
-    number(text, "dw_wait", s->dw_wait_ms);
-    number(text, "io", s->io_ms);
-    number(text, "update", s->update_ms);
-    number(text, "stall", s->stall_ms);
-    number(text, "restart", s->restart_ms);
-    number(text, "compile", s->compile_ms);
-    number(text, "overlap", s->overlap_ms);
-    number(text, "all", s->ms);
+    kiln_text_number_of(text, "device", s->device_ms);
+    kiln_text_number_of(text, "host", s->host_ms);
+    kiln_text_number_of(text, "dw_wait", s->dw_wait_ms);
+    kiln_text_number_of(text, "io", s->io_ms);
+    kiln_text_number_of(text, "update", s->update_ms);
+    kiln_text_number_of(text, "stall", s->stall_ms);
+    kiln_text_number_of(text, "restart", s->restart_ms);
+    kiln_text_number_of(text, "compile", s->compile_ms);
+    kiln_text_number_of(text, "overlap", s->overlap_ms);
+    kiln_text_number_of(text, "all", s->ms);
     kiln_text_raw(text, "}}");
 }
 
@@ -74,9 +62,9 @@ static void write_settings(struct kiln_text *text, const struct kiln_view *view)
     for (size_t i = 0; i < kiln_view_settings(view); i++) {
         const struct kiln_view_setting *s = kiln_view_setting(view, i);
         begin(text, NULL, "{");
-        string(text, "flag", s->flag);
-        string(text, "value", s->value);
-        string(text, "origin", s->origin);
+        kiln_text_string_of(text, "flag", s->flag);
+        kiln_text_string_of(text, "value", s->value);
+        kiln_text_string_of(text, "origin", s->origin);
         kiln_text_raw(text, "}");
     }
     kiln_text_raw(text, "]");
@@ -91,26 +79,26 @@ static void write_plan(struct kiln_text *text, const struct kiln_view *view) {
     }
     begin(text, "plan", "{");
     begin(text, "memory_bytes", "{");
-    count(text, "weights", m.weights);
-    count(text, "moments", m.moments);
-    count(text, "gradients", m.gradients);
-    count(text, "kernels", m.kernels);
-    count(text, "snapshots", m.snapshots);
-    count(text, "journal", m.journal);
-    count(text, "activations_kept", m.activations_kept);
-    count(text, "activations_live", m.activations_live);
-    count(text, "workspace", m.workspace);
-    count(text, "gpu", m.gpu);
-    count(text, "process", m.process);
-    count(text, "state_file", m.state_file);
-    count(text, "total", m.total);
+    kiln_text_count_of(text, "weights", m.weights);
+    kiln_text_count_of(text, "moments", m.moments);
+    kiln_text_count_of(text, "gradients", m.gradients);
+    kiln_text_count_of(text, "kernels", m.kernels);
+    kiln_text_count_of(text, "snapshots", m.snapshots);
+    kiln_text_count_of(text, "journal", m.journal);
+    kiln_text_count_of(text, "activations_kept", m.activations_kept);
+    kiln_text_count_of(text, "activations_live", m.activations_live);
+    kiln_text_count_of(text, "workspace", m.workspace);
+    kiln_text_count_of(text, "gpu", m.gpu);
+    kiln_text_count_of(text, "process", m.process);
+    kiln_text_count_of(text, "state_file", m.state_file);
+    kiln_text_count_of(text, "total", m.total);
     kiln_text_raw(text, "}");
     begin(text, "time_s", "{");
-    number(text, "compile", t.compile);
-    number(text, "compute", t.compute);
-    number(text, "stall", t.stall);
-    number(text, "restart", t.restart);
-    number(text, "step", t.step);
+    kiln_text_number_of(text, "compile", t.compile);
+    kiln_text_number_of(text, "compute", t.compute);
+    kiln_text_number_of(text, "stall", t.stall);
+    kiln_text_number_of(text, "restart", t.restart);
+    kiln_text_number_of(text, "step", t.step);
     kiln_text_raw(text, "}}");
 }
 
@@ -119,14 +107,14 @@ static void write_measured(struct kiln_text *text, const struct kiln_view_summar
     const double steps = s->steps > 0 ? (double)s->steps * 1e3 : (double)NAN;
     begin(text, "measured", "{");
     begin(text, "memory_bytes", "{");
-    count(text, "total", s->peak_bytes);
+    kiln_text_count_of(text, "total", s->peak_bytes);
     kiln_text_raw(text, "}");
     begin(text, "time_s", "{");
-    number(text, "compile", s->compile_ms / steps);
-    number(text, "compute", (s->ms - s->stall_ms - s->restart_ms) / steps);
-    number(text, "stall", s->stall_ms / steps);
-    number(text, "restart", s->restart_ms / steps);
-    number(text, "step", s->ms / steps);
+    kiln_text_number_of(text, "compile", s->compile_ms / steps);
+    kiln_text_number_of(text, "compute", (s->ms - s->stall_ms - s->restart_ms) / steps);
+    kiln_text_number_of(text, "stall", s->stall_ms / steps);
+    kiln_text_number_of(text, "restart", s->restart_ms / steps);
+    kiln_text_number_of(text, "step", s->ms / steps);
     kiln_text_raw(text, "}}");
 }
 
@@ -135,15 +123,15 @@ static void write_incidents(struct kiln_text *text, const struct kiln_view *view
     for (size_t i = 0; i < kiln_view_incidents(view); i++) {
         const struct kiln_view_incident *one = kiln_view_incident(view, i);
         begin(text, NULL, "{");
-        count(text, "step", one->step);
-        string(text, "why", one->why);
-        string(text, "action", one->action);
-        number(text, "loss", one->loss);
-        number(text, "grad_norm", one->grad_norm);
-        number(text, "z", one->z);
-        number(text, "mean", one->mean);
-        number(text, "deviation", one->deviation);
-        string(text, "tensor", one->first_tensor);
+        kiln_text_count_of(text, "step", one->step);
+        kiln_text_string_of(text, "why", one->why);
+        kiln_text_string_of(text, "action", one->action);
+        kiln_text_number_of(text, "loss", one->loss);
+        kiln_text_number_of(text, "grad_norm", one->grad_norm);
+        kiln_text_number_of(text, "z", one->z);
+        kiln_text_number_of(text, "mean", one->mean);
+        kiln_text_number_of(text, "deviation", one->deviation);
+        kiln_text_string_of(text, "tensor", one->first_tensor);
         kiln_text_key(text, "weights");
         kiln_text_raw(text, one->weights ? "true}" : "false}");
     }
@@ -167,7 +155,7 @@ static void write_samples(struct kiln_text *text, const struct kiln_view *view) 
     enum { MOST = 60, BYTES = 400 << 10 };
     const size_t n = kiln_view_samples(view), shown = kiln_least(n, MOST);
     const size_t begun = text->length;
-    count(text, "samples_all", n);
+    kiln_text_count_of(text, "samples_all", n);
     begin(text, "samples", "[");
     for (size_t i = 0; i < shown; i++) {
         const size_t at = shown > 1 ? i * (n - 1) / (shown - 1) : 0;
@@ -176,8 +164,8 @@ static void write_samples(struct kiln_text *text, const struct kiln_view *view) 
             continue; /* the last one has its place */
         }
         begin(text, NULL, "{");
-        count(text, "step", one->step);
-        string(text, "text", one->text);
+        kiln_text_count_of(text, "step", one->step);
+        kiln_text_string_of(text, "text", one->text);
         kiln_text_raw(text, "}");
     }
     kiln_text_raw(text, "]");
@@ -271,8 +259,8 @@ enum kiln_status kiln_view_json(const struct kiln_view *view,
     *out = NULL;
     *size = 0;
     kiln_text_raw(&text, "{");
-    string(&text, "name", view->name);
-    string(&text, "folder", view->folder);
+    kiln_text_string_of(&text, "name", view->name);
+    kiln_text_string_of(&text, "folder", view->folder);
     write_summary(&text, &summary);
     if (options->parts & KILN_VIEW_SERIES) {
         struct kiln_range range = {.view = view,

@@ -452,30 +452,37 @@ static json_t *value_json(const struct kiln_settings *settings, enum kiln_settin
     return NULL;
 }
 
-/* [[at, before], ...] */
-static json_t *turns_json(const struct kiln_settings *settings) {
+/* Turns and jumps are pairs of counts: [[at, before], ...], [[at, samples], ...]. */
+_Static_assert(sizeof(struct kiln_turn) == sizeof(uint64_t[2]) &&
+                   sizeof(struct kiln_jump) == sizeof(uint64_t[2]),
+               "a pair has nothing but its counts");
+
+static json_t *pairs_json(const void *pairs, size_t n) {
+    const uint64_t *pair = pairs;
     json_t *list = json_array();
-    for (size_t i = 0; i < settings->n_turns; i++) {
-        json_array_append_new(list, json_pack("[I, I]", (json_int_t)settings->turn[i].at,
-                                              (json_int_t)settings->turn[i].before));
+    for (size_t i = 0; i < n; i++, pair += 2) {
+        json_array_append_new(list, json_pack("[I, I]", (json_int_t)pair[0], (json_int_t)pair[1]));
     }
     return list;
 }
 
-static enum kiln_status read_turns(struct kiln_settings *s, const json_t *list,
-                                   struct kiln_err *err) {
-    s->n_turns = 0;
-    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= KILN_TURNS, err, KILN_EINPUT,
-                 "settings: \"turns\": not a list of at most %d", KILN_TURNS);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *turn = json_array_get(list, i);
-        const json_int_t at = json_integer_value(json_array_get(turn, 0));
-        const json_int_t before = json_integer_value(json_array_get(turn, 1));
-        KILN_REQUIRE(at >= 0 && before > 0 && (i == 0 || (uint64_t)at >= s->turn[i - 1].at), err,
-                     KILN_EINPUT,
-                     "settings: \"turns\": entry %zu is not [step, number of steps], in order", i);
-        s->turn[i] = (struct kiln_turn){.at = (uint64_t)at, .before = (uint64_t)before};
-        s->n_turns = i + 1;
+/* Ascending by the first; the second, a number of `what`, is at least 1. */
+static enum kiln_status read_pairs(const json_t *list, const char *name, const char *what,
+                                   size_t most, void *pairs, size_t *n, struct kiln_err *err) {
+    uint64_t *pair = pairs;
+    *n = 0;
+    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= most, err, KILN_EINPUT,
+                 "settings: \"%s\": not a list of at most %zu", name, most);
+    for (size_t i = 0; i < json_array_size(list); i++, pair += 2) {
+        const json_t *entry = json_array_get(list, i);
+        const json_int_t at = json_integer_value(json_array_get(entry, 0));
+        const json_int_t count = json_integer_value(json_array_get(entry, 1));
+        KILN_REQUIRE(at >= 0 && count > 0 && (i == 0 || (uint64_t)at >= pair[-2]), err, KILN_EINPUT,
+                     "settings: \"%s\": entry %zu is not [step, number of %s], in order", name, i,
+                     what);
+        pair[0] = (uint64_t)at;
+        pair[1] = (uint64_t)count;
+        *n = i + 1;
     }
     return KILN_OK;
 }
@@ -488,16 +495,6 @@ static json_t *peaks_json(const struct kiln_settings *settings, int *digits) {
         *digits = needs > *digits ? needs : *digits;
         json_array_append_new(
             list, json_pack("[I, f]", (json_int_t)settings->peak[i].at, settings->peak[i].lr));
-    }
-    return list;
-}
-
-/* [[at, samples], ...] */
-static json_t *jumps_json(const struct kiln_settings *settings) {
-    json_t *list = json_array();
-    for (size_t i = 0; i < settings->n_jumps; i++) {
-        json_array_append_new(list, json_pack("[I, I]", (json_int_t)settings->jump[i].at,
-                                              (json_int_t)settings->jump[i].samples));
     }
     return list;
 }
@@ -521,31 +518,14 @@ static enum kiln_status read_peaks(struct kiln_settings *s, const json_t *list,
     return KILN_OK;
 }
 
-static enum kiln_status read_jumps(struct kiln_settings *s, const json_t *list,
-                                   struct kiln_err *err) {
-    s->n_jumps = 0;
-    KILN_REQUIRE(json_is_array(list) && json_array_size(list) <= KILN_JUMPS, err, KILN_EINPUT,
-                 "settings: \"jumps\": not a list of at most %d", KILN_JUMPS);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *jump = json_array_get(list, i);
-        const json_int_t at = json_integer_value(json_array_get(jump, 0));
-        const json_int_t samples = json_integer_value(json_array_get(jump, 1));
-        KILN_REQUIRE(at >= 0 && samples > 0 && (i == 0 || (uint64_t)at >= s->jump[i - 1].at), err,
-                     KILN_EINPUT,
-                     "settings: \"jumps\": entry %zu is not [step, number of samples], in order",
-                     i);
-        s->jump[i] = (struct kiln_jump){.at = (uint64_t)at, .samples = (uint64_t)samples};
-        s->n_jumps = i + 1;
-    }
-    return KILN_OK;
-}
-
 /* Lists that only some runs have. */
 static bool add_lists(json_t *object, const struct kiln_settings *settings, int *digits) {
     return (settings->n_turns == 0 ||
-            json_object_set_new(object, "turns", turns_json(settings)) == 0) &&
+            json_object_set_new(object, "turns", pairs_json(settings->turn, settings->n_turns)) ==
+                0) &&
            (settings->n_jumps == 0 ||
-            json_object_set_new(object, "jumps", jumps_json(settings)) == 0) &&
+            json_object_set_new(object, "jumps", pairs_json(settings->jump, settings->n_jumps)) ==
+                0) &&
            (settings->n_peaks == 0 ||
             json_object_set_new(object, "peaks", peaks_json(settings, digits)) == 0);
 }
@@ -623,7 +603,8 @@ enum kiln_status kiln_settings_from_json(struct kiln_settings *settings, const c
     }
     const json_t *turns = json_object_get(object, "turns");
     if (status == KILN_OK && turns != NULL) {
-        status = read_turns(settings, turns, err);
+        status = read_pairs(turns, "turns", "steps", KILN_TURNS, settings->turn, &settings->n_turns,
+                            err);
     }
     const json_t *peaks = json_object_get(object, "peaks");
     if (status == KILN_OK && peaks != NULL) {
@@ -631,7 +612,8 @@ enum kiln_status kiln_settings_from_json(struct kiln_settings *settings, const c
     }
     const json_t *jumps = json_object_get(object, "jumps");
     if (status == KILN_OK && jumps != NULL) {
-        status = read_jumps(settings, jumps, err);
+        status = read_pairs(jumps, "jumps", "samples", KILN_JUMPS, settings->jump,
+                            &settings->n_jumps, err);
     }
     json_decref(object);
     return status;
