@@ -195,10 +195,9 @@ static void print_see_also(FILE *to, const struct command *but) {
             print_reference(to, page_name(commands[i]->name), first);
             first = false;
         }
-        const struct command *const *parts = commands[i]->parts;
-        for (size_t p = 0; commands[i] == but && parts != NULL && parts[p] != NULL; p++) {
-            print_reference(to, page_name(parts[p]->name), false);
-        }
+    }
+    for (size_t p = 0; but != NULL && but->parts != NULL && but->parts[p] != NULL; p++) {
+        print_reference(to, page_name(but->parts[p]->name), false);
     }
     fputc('\n', to);
 }

@@ -164,11 +164,11 @@ static void attend_head(void *context, size_t h, size_t thread) {
         for (size_t j = start; j <= t; j++) {
             most = p[j] > most ? p[j] : most;
         }
-        size_t j = start; /* a token sees itself at least: sum is 1 or more */
-        do {
-            p[j] = exp(p[j] - most);
-            sum += p[j];
-        } while (++j <= t);
+        size_t seen = start;
+        do { /* a token sees itself at least: sum is 1 or more */
+            p[seen] = exp(p[seen] - most);
+            sum += p[seen];
+        } while (++seen <= t);
         job->kept->lse[t * d->heads + h] = most + log(sum);
         for (size_t i = 0; i < d->head_size; i++) {
             out[i] = 0;
