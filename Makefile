@@ -43,6 +43,15 @@ OBJC_FLAGS := -isystem /usr/include/GNUstep -Itests/device/fake -fobjc-exception
 HAVE_OBJC ?= $(shell $(OBJC) $(OBJC_FLAGS) -E -include Foundation/Foundation.h -x objective-c \
                /dev/null >/dev/null 2>&1 && echo 1)
 endif
+# More than one process (docs/distributed.md): MPI=1 puts one file into the library in the place of
+# another. Where MPI is there, a program with it is made for the tests in any case.
+MPI ?= 0
+MPI_NAME := $(shell for name in ompi-c mpich; do pkg-config --exists $$name 2>/dev/null && echo $$name; done | head -n 1)
+MPI_FLAGS := $(patsubst -I%,-isystem %,$(if $(MPI_NAME),$(shell pkg-config --cflags $(MPI_NAME))))
+MPI_LIBS := $(if $(MPI_NAME),$(shell pkg-config --libs $(MPI_NAME)))
+ifeq ($(MPI),1)
+LIBS += $(or $(MPI_LIBS),$(error MPI=1: pkg-config knows no MPI; scripts/setup --mpi installs Open MPI))
+endif
 DEFS += -D_GNU_SOURCE= -DKILN_VERSION=\"$(VERSION)\"
 
 OPT_release := -O3 -g
@@ -80,7 +89,8 @@ Q = $(if $(V),,@echo "  $@";)
 
 CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
-LIB_SRC   := $(filter-out $(OTHER_CPU),$(wildcard src/*/*.c src/*/*/*.c))
+OTHER_RANKS := src/ranks/$(if $(filter 1,$(MPI)),none,mpi).c
+LIB_SRC   := $(filter-out $(OTHER_CPU) $(OTHER_RANKS),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
 TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c $(OTHER_CPU:src/%=tests/%),\
                $(wildcard tests/*.c tests/*/*.c tests/*/*/*.c))
@@ -117,6 +127,7 @@ TESTS := $(OBJ)/kiln-tests
 PLAIN_TESTS := $(OBJ)/kiln-tests-plain
 # The program with kill points that the environment arms (tests/kill_points.h).
 TEST_PROGRAM := $(if $(CMD_SRC),$(OBJ)/kiln-test)
+MPI_PROGRAM := $(if $(MPI_NAME),$(OBJ)/kiln-mpi)
 BENCH_BIN := $(BENCH_SRC:%.c=$(OBJ)/%)
 
 .PHONY: all
@@ -132,6 +143,8 @@ $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
 $(OBJ)/kiln-test: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
+$(OBJ)/kiln-mpi: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC) src/ranks/mpi.c) $(OBJ)/libkiln.a $(OBJ)/sources
+	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS) $(MPI_LIBS)
 $(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
 $(PLAIN_TESTS): $(call objects,$(PLAIN_SRC)) $(OBJ)/sources
@@ -180,6 +193,8 @@ $(MADE)/commit.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define KILN_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define KILN_COMMIT "$(COMMIT)"' >$@
 $(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
+
+$(OBJ)/src/ranks/mpi.o $(BUILD)/lint/src/ranks/mpi.c.ok: own_flags := $(MPI_FLAGS)
 
 # What man pages say of their age.
 $(OBJ)/cmd/manual.o: own_flags := -DKILN_DATE=\"$(VERSION_DATE)\"
@@ -253,8 +268,8 @@ test:
 	@scripts/setup
 	@$(MAKE) all
 	@$(MAKE) run-tests
-run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM)
-	@KILN_TEST_JOBS=$(JOBS) ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
+run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM) $(MPI_PROGRAM)
+	@KILN_TEST_JOBS=$(JOBS) ROOT=$(CURDIR) KILN=$(abspath $(KILN)) KILN_TEST_PROGRAM=$(abspath $(TEST_PROGRAM)) KILN_MPI_PROGRAM=$(abspath $(MPI_PROGRAM)) $(RUN_ENV) $(TESTS) $(T)
 
 ARM64_CC   ?= aarch64-linux-gnu-gcc
 ARM64_QEMU ?= qemu-aarch64
@@ -284,8 +299,8 @@ check:
 	@scripts/setup --lint
 	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC))
-ALL_C_FILES := $(sort $(C_FILES) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
+C_FILES := $(filter %.c,$(LIB_SRC) $(if $(MPI_NAME),src/ranks/mpi.c) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC))
+ALL_C_FILES := $(sort $(C_FILES) src/ranks/mpi.c $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style
 	@scripts/check-rooms
@@ -297,7 +312,7 @@ check-lint: $(C_FILES:%=$(BUILD)/lint/%.ok)
 	    $(DEFS) -Iinclude -Isrc $(filter %.c,$(LIB_SRC)) $(CMD_SRC)
 $(BUILD)/lint/%.ok: % $(HEADERS) .clang-tidy Makefile
 	@mkdir -p $(@D)
-	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) 2>$@.log || { cat $@.log; exit 1; }
+	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) $(own_flags) 2>$@.log || { cat $@.log; exit 1; }
 	@touch $@
 check-shell:
 	@shellcheck $(SHELL_SRC)

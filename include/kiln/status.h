@@ -43,7 +43,8 @@ extern "C" {
     XX(EINTERNAL, -12, "a fault in kiln itself; please report the message")                   \
     XX(EUNTRUSTED, -13, "a power cut may have mixed the file; use the newest checkpoint")     \
     XX(ERESTART, -14, "the budget of this process is spent; hand over to a fresh one")        \
-    XX(EDEVICE, -15, "a device call failed; the message has the device's own words")
+    XX(EDEVICE, -15, "a device call failed; the message has the device's own words")          \
+    XX(ELOST, -16, "another process of the run is gone; resume it with those there are")
 
 enum kiln_status {
 #define KILN_STATUS_ENUM(name, value, text) KILN_##name = value,

@@ -197,6 +197,19 @@ void kiln_table_destroy(struct kiln_table *table) {
     }
 }
 
+size_t kiln_table_part(const struct kiln_table *table, size_t layer, size_t *first) {
+    const size_t layers = table->dims.layers;
+    const size_t next = layer == KILN_NO_LAYER ? 0 : layer + 1;
+    *first = layer == KILN_NO_LAYER ? 0
+             : layer < layers       ? kiln_table_find(table, KILN_ATTN_NORM, layer)->offset
+                              : kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER)->offset;
+    const size_t end = next < layers ? kiln_table_find(table, KILN_ATTN_NORM, next)->offset
+                       : next == layers
+                           ? kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER)->offset
+                           : table->size;
+    return end - *first;
+}
+
 const struct kiln_tensor *kiln_table_find(const struct kiln_table *table, enum kiln_role role,
                                           size_t layer) {
     size_t first = 0, end = table->n_base;

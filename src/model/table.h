@@ -17,6 +17,10 @@ void kiln_lora_lay_out(struct kiln_table *table);
 /* Set the elements between tensors to 0, so that equal weights are equal bytes. */
 void kiln_table_clear_gaps(const struct kiln_table *table, float *weights);
 
+/* Parameters lie in parts, one behind the other: in front of the layers (KILN_NO_LAYER), those of
+ * each layer, and behind them (`layer` is their number). First float and number of floats. */
+size_t kiln_table_part(const struct kiln_table *table, size_t layer, size_t *first);
+
 static inline size_t kiln_elements(const struct kiln_tensor *tensor) {
     return tensor->rows * tensor->cols;
 }

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * none.c: a build without MPI: one process, alone. mpi.c takes its place in one with it.
+ */
+#include "ranks/ranks.h"
+
+enum kiln_status kiln_ranks_open(struct kiln_ranks **out, struct kiln_err *err) {
+    *out = NULL;
+    KILN_REQUIRE(!kiln_ranks_are_many(), err, KILN_EUNSUPPORTED,
+                 "started as one of several processes, but this kiln is built without MPI: each "
+                 "would train alone. Build it with make MPI=1 (scripts/setup --mpi installs what "
+                 "that needs)");
+    return KILN_OK;
+}
+
+void kiln_ranks_close(struct kiln_ranks *ranks, bool well) {
+    (void)ranks;
+    (void)well;
+}
+
+size_t kiln_ranks_count(const struct kiln_ranks *ranks) {
+    (void)ranks;
+    return 1;
+}
+
+size_t kiln_ranks_mine(const struct kiln_ranks *ranks) {
+    (void)ranks;
+    return 0;
+}
+
+size_t kiln_ranks_beside(const struct kiln_ranks *ranks) {
+    (void)ranks;
+    return 1;
+}
+
+size_t kiln_ranks_threads(const struct kiln_ranks *ranks) {
+    (void)ranks;
+    return 0;
+}
+
+enum kiln_status kiln_ranks_tell(struct kiln_ranks *ranks, void *data, size_t bytes,
+                                 struct kiln_err *err) {
+    (void)ranks, (void)data, (void)bytes, (void)err;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_ranks_gather(struct kiln_ranks *ranks, double *all, const size_t *counts,
+                                   struct kiln_err *err) {
+    (void)ranks, (void)all, (void)counts, (void)err;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_ranks_most(struct kiln_ranks *ranks, double *value, struct kiln_err *err) {
+    (void)ranks, (void)value, (void)err;
+    return KILN_OK;
+}
+
+enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enum kiln_status mine,
+                                   struct kiln_err *err) {
+    (void)ranks, (void)err;
+    return mine;
+}
+
+void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n) { (void)ranks, (void)x, (void)n; }
+
+void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
+                        size_t at, float *x, size_t n) {
+    (void)ranks, (void)micro_batches, (void)nodes, (void)at, (void)x, (void)n;
+}
+
+enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err) {
+    (void)ranks, (void)err;
+    return KILN_OK;
+}
+
+void kiln_ranks_spent(struct kiln_ranks *ranks, double *under_way, double *waited) {
+    (void)ranks;
+    *under_way = *waited = 0;
+}

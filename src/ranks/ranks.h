@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ranks.h: what the processes of one run do together (kiln/ranks.h says who they are).
+ *
+ * Every call is made by all ranks, in the same order; with NULL, which is one process alone, it
+ * does nothing and is KILN_OK. While a rank waits it sleeps between looks, and looks whether the
+ * others still live: KILN_ELOST names the one that does not. Behind a failure nothing but
+ * kiln_ranks_close may follow.
+ *
+ * Sums of arrays run beside the computing, on a thread of their own, in the order they were given;
+ * between the first of them and kiln_ranks_wait no other call is made.
+ */
+#ifndef KILN_RANKS_RANKS_H
+#define KILN_RANKS_RANKS_H
+
+#include <stdint.h>
+
+#include "kiln/ranks.h"
+
+/* Everybody's bytes become those of rank 0. */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_tell(struct kiln_ranks *ranks, void *data, size_t bytes,
+                                                 struct kiln_err *err);
+/* Rank r fills counts[r] of the numbers, which lie one rank's behind the other's; afterwards
+ * everybody has all of them. */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_gather(struct kiln_ranks *ranks, double *all,
+                                                   const size_t *counts, struct kiln_err *err);
+/* *value becomes the largest of everybody's. */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_most(struct kiln_ranks *ranks, double *value,
+                                                 struct kiln_err *err);
+/* How did it go for everybody? `mine` and *err are of this rank; a failure of any is one of all:
+ * rank 0 has the message of the lowest that failed, "rank 2: ..." where it is not its own. */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enum kiln_status mine,
+                                                   struct kiln_err *err);
+
+/* The sum of x[n] over the ranks, in place, in the order that is fastest here. */
+void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n);
+/* The same by the tree of a window of so many micro-batches (tree.h): nodes[i] + at is the sum of
+ * this rank's i-th node; the sum of all goes to x[n]. nodes[0] + at may be x. */
+void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
+                        size_t at, float *x, size_t n);
+/* Return when all sums given so far are there. */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
+
+/* Seconds of this process since the last call in which sums were under way; and of them those that
+ * kiln_ranks_wait took: what was not hidden behind the computing. */
+void kiln_ranks_spent(struct kiln_ranks *ranks, double *under_way, double *waited);
+
+/* Was the program started by mpirun or srun, as one of several? */
+bool kiln_ranks_are_many(void);
+
+#endif
