@@ -64,9 +64,7 @@ static int exit_code(enum kiln_status status) {
 }
 
 static int fail(enum kiln_status status, const struct kiln_err *err) {
-    fflush(stdout);
-    fprintf(stderr, "kiln: %s\n",
-            err->message[0] != '\0' ? err->message : kiln_status_text(status));
+    output_error(status, err);
     return exit_code(status);
 }
 

@@ -121,6 +121,21 @@ enum kiln_status json_print(json_t *object, struct kiln_err *err) {
     return output_finish(err);
 }
 
+static size_t own_rank;
+
+void output_is_of_rank(size_t rank) { own_rank = rank; }
+
+void output_error(enum kiln_status status, const struct kiln_err *err) {
+    const bool of_all = status == KILN_EINTERRUPTED || status == KILN_EDIVERGED;
+    fflush(stdout);
+    if (own_rank == 0) {
+        fprintf(stderr, "kiln: %s\n",
+                err->message[0] != '\0' ? err->message : kiln_status_text(status));
+    } else if (!of_all && err->message[0] != '\0') {
+        fprintf(stderr, "kiln (rank %zu): %s\n", own_rank, err->message);
+    }
+}
+
 enum kiln_status output_finish(struct kiln_err *err) {
     errno = 0;
     KILN_REQUIRE(fflush(stdout) == 0 && !ferror(stdout), err, KILN_EIO,

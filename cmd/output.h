@@ -23,6 +23,11 @@ bool output_has_colours(FILE *stream);
 /* Is the locale's character set UTF-8? */
 bool output_is_utf8(void);
 
+/* This process is a rank above 0 of a run: errors that rank 0 tells of, too, are not told here. */
+void output_is_of_rank(size_t rank);
+/* Say on stderr why the program fails. */
+void output_error(enum kiln_status status, const struct kiln_err *err);
+
 /* Print text that a model made: what is not UTF-8, and what a terminal would take as a command, is
  * U+FFFD; newlines and tabs are themselves. */
 void output_text(const char *text);

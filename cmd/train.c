@@ -17,6 +17,7 @@
 
 #include "commands.h"
 #include "dashboard.h"
+#include "kiln/ranks.h"
 #include "kiln/report.h"
 #include "minutes.h"
 #include "output.h"
@@ -539,12 +540,22 @@ static void start_dashboard(const struct flags *flags, const struct kiln_run *ru
     fflush(to);
 }
 
-static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+/* One of several processes: rank 0 says all there is to say. */
+static enum kiln_status train_silently(const struct call *call, size_t rank, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct kiln_run *run_now;
+    output_is_of_rank(rank);
+    stop_quietly();
+    KILN_TRY(flags->resume ? kiln_run_resume(flags->resume, &call->settings, &run_now, err)
+                           : kiln_run_create(&call->settings, &run_now, err));
+    const enum kiln_status status = kiln_run_train(run_now, NULL, stop_on_signals(), err);
+    kiln_run_close(run_now);
+    return status;
+}
+
+static enum kiln_status train_alone(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_run *run_now = NULL;
-    if (flags->dry_run) {
-        return dry_run(call, err);
-    }
     KILN_TRY(check_dashboard(flags, err));
     KILN_TRY(self_open(err));
     if (flags->worker != KILN_UNSET) {
@@ -565,6 +576,25 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         return restart(call, run_now, began, err);
     }
     kiln_run_close(run_now);
+    return status;
+}
+
+/* Ends that all ranks come to together. */
+static bool ends_well(enum kiln_status status) {
+    return status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED;
+}
+
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    struct call mine = *call;
+    if (flags->dry_run) {
+        return dry_run(call, err);
+    }
+    KILN_TRY(kiln_ranks_open(&mine.settings.ranks, err));
+    const size_t rank = kiln_ranks_mine(mine.settings.ranks);
+    const enum kiln_status status =
+        rank > 0 ? train_silently(&mine, rank, err) : train_alone(&mine, err);
+    kiln_ranks_close(mine.settings.ranks, ends_well(status));
     return status;
 }
 

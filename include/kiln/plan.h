@@ -213,6 +213,7 @@ struct kiln_plan_request {
     enum kiln_precision precision;
     size_t threads; /* 0 counts as 1 */
     struct kiln_profile profile;
+    uint64_t gradients_beside; /* bytes of gradients that are added to the one there is by a tree */
 };
 
 enum kiln_plan_pass { KILN_PLAN_FORWARD, KILN_PLAN_BACKWARD };

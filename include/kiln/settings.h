@@ -76,6 +76,8 @@ extern "C" {
     XX(REAL, eps, "eps", "1e-8", 1e-30, 1, "AdamW's term in the denominator")                     \
     XX(REAL, clip, "clip", "1.0", 0, 1e9, "largest global gradient norm; 0 is no limit")          \
     XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")         \
+    XX(FLAG, deterministic, "deterministic", "0", 0, 1,                                           \
+       "add micro-batches by one tree: equal bits on any number of ranks")                        \
     XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                        \
        "steps between evaluations (a tenth of steps)")                                            \
     XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")      \
@@ -195,6 +197,9 @@ struct kiln_settings {
     size_t n_peaks;
     struct kiln_jump jump[KILN_JUMPS];
     size_t n_jumps;
+    /* No setting: the processes that train together (ranks.h), NULL for this one alone. Borrowed,
+     * and not written to run.json. */
+    struct kiln_ranks *ranks;
 };
 
 /* One line of the table, for help and listings. */

@@ -111,7 +111,7 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     };
     if (!r->forward_only) {
         m->moments = 2 * trained;
-        m->gradients = trained + embedding;
+        m->gradients = trained + embedding + r->gradients_beside;
         m->journal = kiln_state_journal_bytes(table, threads);
         m->state_file =
             kiln_state_file_bytes(table, snapshots, l->in_state ? l->held * l->micro_batch : 0);

@@ -21,7 +21,8 @@ void kiln_batches_at(const struct kiln_trainer *t, uint64_t sample, uint64_t ind
 void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                         uint32_t *starts) {
     const struct kiln_trainer *t = context;
-    kiln_batches_at(t, kiln_state_cursor(t->state)->sample, index, tokens, targets, starts);
+    kiln_batches_at(t, kiln_state_cursor(t->state)->sample, t->first_micro_batch + index, tokens,
+                    targets, starts);
 }
 
 double kiln_batches_targets(const struct kiln_trainer *t) {
@@ -76,7 +77,7 @@ void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint
     const struct kiln_data *data = held_out(t, &split);
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     for (size_t b = 0; b < shape->batch; b++) {
-        const size_t window = held_out_window(t, index * shape->batch + b);
+        const size_t window = held_out_window(t, (t->first_micro_batch + index) * shape->batch + b);
         kiln_data_window(data, split, window, tokens + b * shape->seq, targets + b * shape->seq);
         if (starts) {
             kiln_data_window_starts(data, split, window, starts + b * shape->seq);

@@ -2,6 +2,7 @@
  *
  * complete.c: from the settings that were given to all settings of a run.
  */
+#include "ranks/ranks.h"
 #include "train/complete.h"
 
 #include <inttypes.h>
@@ -61,9 +62,9 @@ enum kiln_status kiln_settings_sizes(const struct kiln_settings *s, bool file,
     return kiln_dims_check(dims, err);
 }
 
-/* All processors, as far as threads have journal slots. */
-static size_t default_threads(void) {
-    size_t n = kiln_cpu_count();
+/* All processors, or this rank's of them, as far as threads have journal slots. */
+static size_t default_threads(const struct kiln_settings *s) {
+    const size_t n = s->ranks ? kiln_ranks_threads(s->ranks) : kiln_cpu_count();
     return n < KILN_JOURNAL_SLOTS ? n : KILN_JOURNAL_SLOTS;
 }
 
@@ -93,7 +94,7 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
                            source->preset ? model : KILN_FROM_DEFAULT, err));
     }
     if (s->threads == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(), KILN_FROM_MACHINE, err));
+        KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(s), KILN_FROM_MACHINE, err));
     }
     if (s->budget == KILN_UNSET && strcmp(s->device, "cpu") != 0) {
         KILN_TRY(set_count(s, KILN_SETTING_budget, KILN_NPU_BUDGET, KILN_FROM_DEFAULT, err));
@@ -112,7 +113,7 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
                            KILN_FROM_DEFAULT, err));
     }
     if (s->memory == KILN_UNSET) {
-        const uint64_t available = kiln_memory_available();
+        const uint64_t available = kiln_memory_available() / kiln_ranks_beside(s->ranks);
         /* 80 % of it; where the system does not say, no limit. */
         KILN_TRY(set_count(s, KILN_SETTING_memory,
                            available > 0 ? (available / 10 * 8) >> 20 << 20 : INT64_MAX,
@@ -270,7 +271,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .headroom_millionths = (uint64_t)llround(s->headroom * 1e6),
         .refreshes = cpu && strcmp(s->overlap, "delayed") != 0,
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,
-        .threads = s->threads != KILN_UNSET ? s->threads : default_threads(),
+        .threads = s->threads != KILN_UNSET ? s->threads : default_threads(s),
     };
     const uint64_t budget = cpu ? 0 : KILN_NPU_BUDGET;
     out->budget = s->budget != KILN_UNSET ? s->budget : budget;

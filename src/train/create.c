@@ -17,6 +17,7 @@
 #include "train/data_source.h"
 #include "train/generation.h"
 #include "train/minutes.h"
+#include "train/together.h"
 
 /* runs/MODEL-DATA from the names of the two, with a number where that is taken; own: the model has
  * no name, runs/DATA. */
@@ -250,10 +251,16 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
 enum kiln_status kiln_run_create(const struct kiln_settings *settings, struct kiln_run **out,
                                  struct kiln_err *err) {
     struct kiln_minutes *minutes;
+    if (kiln_ranks_mine(settings->ranks) > 0) {
+        return kiln_together_follow(settings, out, err);
+    }
     if (!isnan(settings->minutes)) {
         *out = NULL;
-        KILN_TRY(kiln_minutes_choose(settings, 0, &minutes, err));
-        const enum kiln_status status = kiln_run_create_minutes(minutes, out, err);
+        enum kiln_status status = kiln_minutes_choose(settings, 0, &minutes, err);
+        if (status != KILN_OK) {
+            return kiln_together_lead(settings->ranks, NULL, status, err);
+        }
+        status = kiln_run_create_minutes(minutes, out, err);
         kiln_minutes_free(minutes);
         return status;
     }
@@ -261,7 +268,7 @@ enum kiln_status kiln_run_create(const struct kiln_settings *settings, struct ki
     if (status == KILN_OK) {
         status = create(*out, NULL, err);
     }
-    return kiln_run_end_open(status, out);
+    return kiln_run_end_open(kiln_together_lead(settings->ranks, *out, status, err), out);
 }
 
 enum kiln_status kiln_run_create_minutes(struct kiln_minutes *minutes, struct kiln_run **out,
@@ -277,5 +284,5 @@ enum kiln_status kiln_run_create_minutes(struct kiln_minutes *minutes, struct ki
         status = create(run, learned, err);
         run->minutes = NULL;
     }
-    return kiln_run_end_open(status, out);
+    return kiln_run_end_open(kiln_together_lead(minutes->settings.ranks, *out, status, err), out);
 }

@@ -40,6 +40,15 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     parts.updated = options.beside && !delayed ? updated : NULL;
     parts.updated_context = e;
     parts.weights = memory->weights;
+    const struct kiln_reducer_parts reduced = {.table = table,
+                                               .pool = e->pool,
+                                               .ranks = memory->ranks,
+                                               .gradients = parts.gradients,
+                                               .micro_batches = memory->micro_batches,
+                                               .deterministic = memory->deterministic};
+    KILN_TRY(kiln_reducer_create(&reduced, &e->reducer, err));
+    e->executor.reducer = e->reducer;
+    parts.folded = e->reducer != NULL;
     KILN_TRY(kiln_optimizer_create(&parts, &e->optimizer, err));
     e->executor.gradients = parts.gradients;
     e->executor.gradients.sums = kiln_optimizer_sums(e->optimizer);
@@ -52,6 +61,7 @@ void kiln_engine_close(struct kiln_engine *e) {
         (void)e->device->ops->drain(e->device, &ignored);
     }
     kiln_optimizer_destroy(e->optimizer);
+    kiln_reducer_destroy(e->reducer);
     kiln_executor_close(&e->executor);
     kiln_device_close(e->device);
     kiln_pool_destroy(e->pool);

@@ -18,6 +18,7 @@ struct kiln_engine {
     struct kiln_device *device;
     struct kiln_executor executor;
     struct kiln_optimizer *optimizer; /* NULL where nothing is trained */
+    struct kiln_reducer *reducer;     /* NULL: the executor adds all there is */
     struct kiln_spans *spans;         /* of all of them */
 };
 
@@ -33,8 +34,13 @@ struct kiln_engine_memory {
     /* What the device opens with; table NULL: the weights above, as generation 0. */
     struct kiln_weights active;
     int64_t generation;
-    /* To train; without an optimizer leave it zero. table, pool, device and weights are filled. */
+    /* To train; without an optimizer leave it zero. table, pool, device, weights and folded are
+     * filled. */
     struct kiln_optimizer_parts optimizer;
+    /* Of a window whose gradients come from more than this process, or are added by a tree. */
+    struct kiln_ranks *ranks;
+    uint64_t micro_batches; /* on all ranks */
+    bool deterministic;
 };
 KILN_MUST_CHECK enum kiln_status kiln_engine_open(struct kiln_engine *engine,
                                                   const struct kiln_table *table,

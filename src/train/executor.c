@@ -103,17 +103,28 @@ static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer, con
     return ops->forward(x->device, layer, KILN_FEED_FORWARD, b->mid, out, b->taps[1], keep, err);
 }
 
+/* The gradient of a layer, or of what is outside of them, in place for whoever waits for it. */
+static enum kiln_status gradient_done(const struct kiln_executor *x, size_t layer,
+                                      struct kiln_err *err) {
+    const uint64_t i = x->running;
+    const bool wanted = x->reducer && kiln_reducer_wants(x->reducer, i);
+    if (x->layer_done || wanted) {
+        KILN_TRY(x->device->ops->drain(x->device, err));
+    }
+    if (wanted) {
+        kiln_reducer_layer(x->reducer, i, layer);
+    }
+    layer_done(x, KILN_BACKWARD, layer);
+    return KILN_OK;
+}
+
 static enum kiln_status layer_backward(struct kiln_executor *x, size_t layer,
                                        const struct blocks *b, struct kiln_err *err) {
     const struct kiln_device_ops *ops = x->device->ops;
     KILN_TRY(kiln_sets_want(&x->sets, KILN_BACKWARD, layer, err));
     KILN_TRY(ops->backward(x->device, layer, KILN_FEED_FORWARD, b->mid, flow(x), b->taps[1], err));
     KILN_TRY(ops->backward(x->device, layer, KILN_ATTENTION, b->in, flow(x), b->taps[0], err));
-    if (x->layer_done) {
-        KILN_TRY(ops->drain(x->device, err)); /* the layer's gradients are in place */
-        layer_done(x, KILN_BACKWARD, layer);
-    }
-    return KILN_OK;
+    return gradient_done(x, layer, err);
 }
 
 /* Final norm, classifier and loss; in training the gradient begins its way back. */
@@ -125,7 +136,14 @@ static enum kiln_status head(struct kiln_executor *x, struct kiln_err *err) {
                                   evaluate ? NULL : flow(x), &loss, err));
     x->loss_sum += loss;
     x->head_s += kiln_now_s() - start;
-    layer_done(x, evaluate ? KILN_FORWARD : KILN_BACKWARD, KILN_NO_LAYER);
+    if (x->reducer) {
+        kiln_reducer_loss(x->reducer, x->running, loss);
+    }
+    if (!evaluate) {
+        return gradient_done(x, x->plan->schedule.layers, err);
+    }
+    layer_done(x, KILN_FORWARD, x->plan->schedule.layers);
+    layer_done(x, KILN_FORWARD, KILN_NO_LAYER);
     return KILN_OK;
 }
 
@@ -198,7 +216,7 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
     }
     if (g->first == 0) {
         KILN_TRY(x->device->ops->embed_backward(x->device, x->tokens, flow(x), err));
-        layer_done(x, KILN_BACKWARD, KILN_NO_LAYER);
+        KILN_TRY(gradient_done(x, KILN_NO_LAYER, err));
     }
     return last_of_round(x) ? x->device->ops->drain(x->device, err) : KILN_OK;
 }
@@ -217,6 +235,10 @@ static enum kiln_status run_group(struct kiln_executor *x, const struct kiln_pla
     x->device->gradients.add = a->micro_batch > 0;
     if (a->micro_batch + 1 < x->position.micro_batches) {
         x->device->gradients.sums = NULL;
+    }
+    x->running = a->micro_batch;
+    if (x->reducer) {
+        kiln_reducer_target(x->reducer, a->micro_batch, &x->device->gradients);
     }
     if (a->what == KILN_FORWARD_GROUP) {
         x->head_s = 0.0;

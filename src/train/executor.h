@@ -14,6 +14,7 @@
 
 #include "base/mem.h"
 #include "device/device.h"
+#include "train/reducer.h"
 #include "train/sets.h"
 
 /* Fill tokens and targets [N] of micro-batch `index` of the window; and its document mask (struct
@@ -29,11 +30,14 @@ struct kiln_executor {
     struct kiln_sets sets;    /* of process, what the device holds */
     struct kiln_spans *spans; /* borrowed; NULL: none */
     bool has_next, gated;
+    uint64_t running;                /* micro-batch of the pass that runs */
     struct kiln_gradients gradients; /* of a training window */
     kiln_batch_source *source;
     void *context;
+    struct kiln_reducer *reducer; /* borrowed; NULL: gradients are only added here */
     /* NULL, or told when a layer's weights have been compiled (FORWARD) and when its gradients have
-     * been added to (BACKWARD); KILN_NO_LAYER: the parameters outside the layers. */
+     * been added to (BACKWARD); the embedding is KILN_NO_LAYER, and what is behind the layers has
+     * their number. */
     void (*layer_done)(void *context, enum kiln_pass pass, size_t layer);
     void *layer_done_context;
     float scale;                  /* of the loss, in its gradient */

@@ -109,7 +109,8 @@ enum kiln_status kiln_trainer_ahead(struct kiln_trainer *t, const char *place,
 
 bool kiln_hand_over_can_leave(const struct kiln_trainer *t) {
     const struct kiln_position *at = &t->engine.executor.position;
-    return t->engine.plan.layout.in_state || (at->group == 0 && at->micro_batch == 0);
+    return !t->engine.executor.reducer &&
+           (t->engine.plan.layout.in_state || (at->group == 0 && at->micro_batch == 0));
 }
 
 uint64_t kiln_hand_over_mid(bool evaluate) { return evaluate ? 2 : 1; }
@@ -149,7 +150,8 @@ void kiln_hand_over_take_up(struct kiln_trainer *t, bool evaluate, uint64_t micr
         call_ahead(t);
         return;
     }
-    if (cursor.mid == kiln_hand_over_mid(evaluate) &&
+    /* A place that one process left is none where many take shares (reducer.h). */
+    if (cursor.mid == kiln_hand_over_mid(evaluate) && !x->reducer &&
         cursor.plan_id == kiln_schedule_id(&t->engine.plan.schedule)) {
         x->position.round = cursor.round;
         x->position.group = cursor.group;

@@ -58,6 +58,9 @@ static void record(struct kiln_trainer *t, struct judgement *j, const char *acti
     struct kiln_err err;
     char text[400];
     j->incident.action = action;
+    if (!kiln_trainer_leads(t)) {
+        return;
+    }
     if (kiln_incident_write(t, &j->incident, &err) != KILN_OK) {
         snprintf(text, sizeof text, "the incident at step %" PRIu64 " is not recorded: %.300s",
                  j->incident.step, err.message);
@@ -114,7 +117,12 @@ static enum kiln_status roll_back(struct kiln_trainer *t, struct judgement *j,
     const size_t peaks = t->settings->n_peaks;
     const uint64_t next = j->incident.sample + t->engine.plan.shape.batch * t->settings->accum;
     KILN_TRY(kiln_outputs_wait(t, err)); /* the newest checkpoint is that under way */
-    const enum kiln_status status = t->rollback.begin(t->rollback.context, next, &why);
+    enum kiln_status status =
+        kiln_trainer_leads(t) ? t->rollback.begin(t->rollback.context, next, &why) : KILN_OK;
+    status = kiln_ranks_settle(t->ranks, status, &why);
+    if (status == KILN_OK && t->ranks) {
+        status = t->others.agree(t->others.context, &why);
+    }
     if (status == KILN_EDIVERGED || status == KILN_EINPUT) {
         char reason[320];
         snprintf(reason, sizeof reason, "%.200s: start a new run with a lower --lr", why.message);
@@ -179,8 +187,10 @@ static const char *fault(const struct kiln_trainer *t, struct judgement *j) {
                : NULL;
 }
 
-/* The norm, as if the loss were not scaled. `scale` is that of windows whose targets all count. */
-static void measure(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale) {
+/* The norm, as if the loss were not scaled; that of rank 0, should processors differ. `scale` is
+ * that of windows whose targets all count. */
+static enum kiln_status measure(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale,
+                                struct kiln_err *err) {
     if (kiln_overflow_instead && kiln_overflow_instead(cursor->step)) {
         kiln_state_region(t->state, KILN_GRADIENTS)[0] = INFINITY;
     }
@@ -189,11 +199,12 @@ static void measure(struct kiln_trainer *t, struct kiln_cursor *cursor, double s
     cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, kiln_batches_scale(t, scale));
     kiln_trainer_span(t, KILN_SPAN_NORM, NULL, start);
     cursor->loss_scale = kiln_scale_wanted(t->engine.request.precision) ? scale : 0;
+    return kiln_ranks_tell(t->ranks, &cursor->grad_norm, sizeof cursor->grad_norm, err);
 }
 
 enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, double scale,
                             struct kiln_err *err) {
-    measure(t, cursor, scale);
+    KILN_TRY(measure(t, cursor, scale, err));
     struct judgement j = {.cursor = cursor,
                           .incident = {.step = cursor->step + 1,
                                        .loss = cursor->loss,

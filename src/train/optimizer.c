@@ -73,7 +73,7 @@ static void norm_piece(void *context, size_t task, size_t thread) {
     const struct kiln_piece *p = &o->pieces[task];
     float *g = o->parts.gradients.all + kiln_trained_at(o->parts.table, p->offset);
     (void)thread;
-    if (p->adds_embedding) {
+    if (p->adds_embedding && !o->parts.folded) {
         const size_t at = p->first * (p->n / p->rows);
         o->kernels.add(g, o->parts.gradients.embedding + at, p->n);
     }

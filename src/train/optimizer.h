@@ -26,6 +26,7 @@ struct kiln_optimizer_parts {
     struct kiln_device *device; /* refreshed as weights change; NULL: none */
     float *weights, *m, *v;
     struct kiln_gradients gradients;
+    bool folded;              /* the embedding's gradient is in gradients.all already (reducer.h) */
     struct kiln_state *state; /* that holds the arrays and guards each chunk; NULL: unguarded */
     double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */
     /* NULL, or told on the way through an update, in this order: l+1 when the parameters of layer l

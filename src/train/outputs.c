@@ -16,6 +16,9 @@
 enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err) {
     uint64_t step;
     const char *path;
+    if (!kiln_trainer_leads(t)) {
+        return KILN_OK;
+    }
     KILN_TRY(kiln_saver_wait(t->saver, &step, &path, err));
     if (path && t->observer && t->observer->on_checkpoint) {
         const double began = kiln_now_s();
@@ -36,6 +39,9 @@ static enum kiln_status save_adapter(struct kiln_trainer *t, struct kiln_err *er
 enum kiln_status kiln_outputs_model(struct kiln_trainer *t, struct kiln_err *err) {
     char path[4200];
     struct kiln_merged merged;
+    if (!kiln_trainer_leads(t)) {
+        return KILN_OK;
+    }
     snprintf(path, sizeof path, "%s/model.bin", t->folder);
     KILN_TRY(kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
     const enum kiln_status status =

@@ -18,6 +18,7 @@
 #include "train/minutes.h"
 #include "train/rollback.h"
 #include "train/run_json.h"
+#include "train/together.h"
 
 /* Settings that may change from one process of a run to the next. */
 static bool may_change(enum kiln_setting_id id) {
@@ -60,6 +61,10 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
     KILN_REQUIRE(kiln_path_exists(path), err, KILN_EINPUT, "%s is no run folder: no run.json in it",
                  run->folder);
     KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, &run->forecast, err));
+    run->settings.ranks = changes ? changes->ranks : run->settings.ranks;
+    if (run->settings.ranks && changes && changes->threads == KILN_UNSET) {
+        run->settings.threads = kiln_ranks_threads(run->settings.ranks);
+    }
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {
             continue;
@@ -298,8 +303,8 @@ static enum kiln_status reopen_model(struct kiln_run *run, const struct kiln_set
 }
 
 /* All but the state and what is made of it. */
-static enum kiln_status reopen_parts(struct kiln_run *run, const struct kiln_settings *changes,
-                                     struct kiln_err *err) {
+enum kiln_status kiln_run_reopen_parts(struct kiln_run *run, const struct kiln_settings *changes,
+                                       struct kiln_err *err) {
     KILN_TRY(reopen_model(run, changes, err));
     KILN_TRY(reopen_data(run, err));
     if (run->inherited >= 0) {
@@ -320,7 +325,7 @@ static void forget_control(struct kiln_run *run) {
 static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings *changes,
                                struct kiln_err *err) {
     char path[4200];
-    KILN_TRY(reopen_parts(run, changes, err));
+    KILN_TRY(kiln_run_reopen_parts(run, changes, err));
     kiln_run_file(run, "state.kiln", path, sizeof path);
     KILN_TRY(reopen_state(run, path, err));
     KILN_TRY(complete_rollback(run, err));
@@ -362,11 +367,15 @@ static enum kiln_status begin_old(const char *folder, int inherited, struct kiln
 
 static enum kiln_status open_old(const char *folder, const struct kiln_settings *changes,
                                  int inherited, struct kiln_run **out, struct kiln_err *err) {
+    struct kiln_ranks *ranks = changes ? changes->ranks : NULL;
+    if (kiln_ranks_mine(ranks) > 0) {
+        return kiln_together_follow(changes, out, err);
+    }
     enum kiln_status status = begin_old(folder, inherited, out, err);
     if (status == KILN_OK) {
         status = resume(*out, changes, err);
     }
-    return kiln_run_end_open(status, out);
+    return kiln_run_end_open(kiln_together_lead(ranks, *out, status, err), out);
 }
 
 enum kiln_status kiln_run_resume(const char *folder, const struct kiln_settings *changes,
@@ -404,7 +413,7 @@ enum kiln_status kiln_run_take_over(int descriptor, const char *folder, struct k
 static enum kiln_status succeed(struct kiln_run *run, const char *place, struct kiln_err *err) {
     char path[4200];
     run->successor = run->trainer.handed_over = true;
-    KILN_TRY(reopen_parts(run, NULL, err));
+    KILN_TRY(kiln_run_reopen_parts(run, NULL, err));
     kiln_run_file(run, "state.kiln", path, sizeof path);
     const int fd = run->inherited;
     run->inherited = -1;

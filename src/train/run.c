@@ -19,6 +19,8 @@
 #include "train/rollback.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
+#include "train/together.h"
+#include "train/trainer_int.h"
 
 char *kiln_run_file(const struct kiln_run *run, const char *name, char *out, size_t size) {
     snprintf(out, size, "%s/%s", run->folder, name);
@@ -136,6 +138,24 @@ enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
     return status;
 }
 
+/* Processes that are replaced keep the run's state file and nothing else. */
+static enum kiln_status check_restarts(const struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_plan *plan = &run->trainer.engine.plan;
+    const double restarts = plan->cost.restarts;
+    KILN_REQUIRE(!run->settings.ranks || restarts <= 0, err, KILN_EUSAGE,
+                 "%zu ranks on a device with a compile budget: this plan replaces the process %g "
+                 "times a window, which MPI does not allow its processes; a larger --budget, or "
+                 "--weight-mode dynamic, needs none",
+                 kiln_ranks_count(run->settings.ranks), restarts);
+    KILN_REQUIRE(
+        !run->settings.deterministic || restarts <= 0, err, KILN_EUSAGE,
+        "--deterministic on a device with a compile budget: this plan replaces the process "
+        "%g times a window, and the gradients of single micro-batches would be lost; a "
+        "larger --budget, or --weight-mode dynamic, needs none",
+        restarts);
+    return KILN_OK;
+}
+
 /* The plan, before anything is written: what can never run is refused here. */
 enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
@@ -152,15 +172,33 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
     }
     request.profile = run->profile;
     request.device.times = run->profile.sim;
-    return kiln_engine_plan(&run->trainer.engine, run->table, &request, err);
+    const size_t ranks = kiln_ranks_count(s->ranks), mine = kiln_ranks_mine(s->ranks);
+    KILN_REQUIRE(
+        ranks <= s->accum, err, KILN_EUSAGE,
+        "%zu ranks, but a window has %" PRIu64
+        " micro-batches (--accum): each rank takes one at least; start fewer, or give more",
+        ranks, s->accum);
+    request.accum = kiln_share_of(s->accum, ranks, mine).n;
+    request.gradients_beside =
+        kiln_reducer_bytes(run->table, s->accum, ranks, mine, s->deterministic);
+    KILN_TRY(kiln_engine_plan(&run->trainer.engine, run->table, &request, err));
+    return check_restarts(run, err);
 }
 
-/* device, batch, accum, seq: what decides bits beside the settings. */
+/* device, batch, accum, seq, the order of sums: what decides bits beside the settings. */
 static void set_numerics(struct kiln_run *run) {
     const bool delayed = run->trainer.engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
-    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s",
+    const size_t ranks = kiln_ranks_count(run->settings.ranks);
+    char order[32] = "";
+    if (run->settings.deterministic) {
+        snprintf(order, sizeof order, "/tree");
+    } else if (ranks > 1) {
+        snprintf(order, sizeof order, "/r%zu", ranks);
+    }
+    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s%s",
              run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
-             run->settings.seq, run->settings.doc_mask ? "/docs" : "", delayed ? "/delayed" : "");
+             run->settings.seq, run->settings.doc_mask ? "/docs" : "", delayed ? "/delayed" : "",
+             order);
 }
 
 /* The run's own settings change, and run.json: from here on the run is one with that turn. */
@@ -216,6 +254,10 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->control.rate = change_rate;
     t->rollback.context = run;
     t->rollback.begin = begin_rollback;
+    t->ranks = s->ranks;
+    t->others.context = run;
+    t->others.agree = kiln_together_agree;
+    t->others.join = kiln_together_join;
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
@@ -224,21 +266,24 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         .weights = kiln_state_region(t->state, KILN_WEIGHTS),
         .active = kiln_generation_weights(t->state, run->table, generation),
         .generation = (int64_t)generation,
-        .optimizer = {
-            .m = kiln_state_region(t->state, KILN_MOMENT1),
-            .v = kiln_state_region(t->state, KILN_MOMENT2),
-            /* In the state: an update that a death cut short is finished from them. */
-            .gradients = {.all = gradients,
-                          .embedding = run->table->trained > 0 ? NULL
-                                       : run->table->dims.tied
-                                           ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
-                                           : gradients + embedding},
-            .state = t->state,
-            .beta1 = s->beta1,
-            .beta2 = s->beta2,
-            .eps = s->eps,
-            .weight_decay = s->weight_decay,
-            .clip = s->clip}};
+        .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
+                      .v = kiln_state_region(t->state, KILN_MOMENT2),
+                      /* In the state: an update that a death cut short is finished from them. */
+                      .gradients = {.all = gradients,
+                                    .embedding =
+                                        run->table->trained > 0 ? NULL
+                                        : run->table->dims.tied
+                                            ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
+                                            : gradients + embedding},
+                      .state = t->state,
+                      .beta1 = s->beta1,
+                      .beta2 = s->beta2,
+                      .eps = s->eps,
+                      .weight_decay = s->weight_decay,
+                      .clip = s->clip},
+        .ranks = s->ranks,
+        .micro_batches = s->accum,
+        .deterministic = s->deterministic};
     const struct kiln_memory *m = &t->engine.plan.memory;
     if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients &&
         !kiln_state_walks(t->state)) {
@@ -251,14 +296,15 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (s->sample_every > 0 && s->sample_every != KILN_UNSET && run->tokenizer && packed &&
-        t->engine.plan.schedule.refreshes && run->table->trained == 0) {
+    if (kiln_trainer_leads(t) && s->sample_every > 0 && s->sample_every != KILN_UNSET &&
+        run->tokenizer && packed && t->engine.plan.schedule.refreshes && run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
     }
-    t->ceiling_tflops = t->engine.request.profile.ceiling_tflops;
-    return run->successor ? KILN_OK : kiln_run_open_saver(run, err);
+    t->ceiling_tflops =
+        t->engine.request.profile.ceiling_tflops * (double)kiln_ranks_count(s->ranks);
+    return run->successor || !kiln_trainer_leads(t) ? KILN_OK : kiln_run_open_saver(run, err);
 }
 
 enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err) {
@@ -442,6 +488,9 @@ static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
     const uint64_t first_step = run->info.first_step;
     t->rolled_back = false;
     close_trainer(t);
+    if (!kiln_trainer_leads(t)) { /* rank 0 will say where to (take_part) */
+        return kiln_run_make_plan(run, err);
+    }
     KILN_TRY(kiln_rollback_complete(run, err));
     if (counted) {
         return KILN_FAIL(err, KILN_ERESTART, "rolled back: a fresh process goes on");
@@ -455,6 +504,18 @@ static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* A rank that follows gets the state from rank 0, and then opens what computes from it. */
+static enum kiln_status take_part(struct kiln_run *run, struct kiln_err *err) {
+    if (kiln_ranks_mine(run->settings.ranks) == 0) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_state_begin(run->trainer.state, err));
+    KILN_TRY(kiln_together_share(run, err));
+    enum kiln_status status = kiln_run_open_trainer(run, err);
+    status = status == KILN_OK ? kiln_run_open_metrics(run, err) : status;
+    return status == KILN_OK ? status : kiln_ranks_settle(run->settings.ranks, status, err);
+}
+
 enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer *observer,
                                 const volatile sig_atomic_t *stop, struct kiln_err *err) {
     run->trainer.observer = observer;
@@ -464,12 +525,14 @@ enum kiln_status kiln_run_train(struct kiln_run *run, const struct kiln_observer
     }
     enum kiln_status status;
     do {
+        KILN_TRY(take_part(run, err));
         KILN_TRY(begin_training(run, err));
         status = kiln_trainer_run(&run->trainer, err);
     } while (run->trainer.rolled_back && (status = go_back(run, err)) == KILN_OK);
     if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
         struct kiln_err second; /* the first message is the one to read */
         enum kiln_status finished = end_training(run, status == KILN_OK ? err : &second);
+        kiln_together_leave(run);
         return status == KILN_OK ? finished : status;
     }
     return status;

@@ -59,6 +59,10 @@ KILN_MUST_CHECK enum kiln_status kiln_run_write_settings(const struct kiln_run *
  * its tokens are there (KILN_EINPUT: they are not). No byte is written. kiln_run_close it. */
 KILN_MUST_CHECK enum kiln_status kiln_run_read(const char *folder, struct kiln_run **out,
                                                struct kiln_err *err);
+/* Of a run in its folder all but the state and what is made of it. changes may be NULL. */
+KILN_MUST_CHECK enum kiln_status kiln_run_reopen_parts(struct kiln_run *run,
+                                                       const struct kiln_settings *changes,
+                                                       struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_read_data(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err);
 

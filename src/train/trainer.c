@@ -30,8 +30,19 @@ void kiln_trainer_notice(const struct kiln_trainer *t, const char *text) {
     }
 }
 
-bool kiln_trainer_stopping(const struct kiln_trainer *t) {
+/* Asked to, which with many ranks is no reason yet: all stop, at the same place. */
+static bool asked_to_stop(const struct kiln_trainer *t) {
     return t->control.stop || (t->stop && *t->stop != 0);
+}
+
+bool kiln_trainer_stopping(const struct kiln_trainer *t) {
+    return t->ranks ? t->agreed_to_stop : asked_to_stop(t);
+}
+
+bool kiln_trainer_leads(const struct kiln_trainer *t) { return kiln_ranks_mine(t->ranks) == 0; }
+
+struct kiln_share kiln_trainer_share(const struct kiln_trainer *t, uint64_t micro_batches) {
+    return kiln_share_of(micro_batches, kiln_ranks_count(t->ranks), kiln_ranks_mine(t->ranks));
 }
 
 /* ---- generations ------------------------------------------------------------------------------
@@ -91,6 +102,9 @@ static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
+    if (!kiln_trainer_leads(t)) {
+        return KILN_OK;
+    }
     if (kiln_sample_due(t, step, evaluates(t, step))) {
         KILN_TRY(kiln_sample_take(t, step, err));
     }
@@ -168,12 +182,13 @@ static void change_weights(struct kiln_trainer *t, const struct kiln_cursor *cur
 static enum kiln_status compile_behind_update(struct kiln_trainer *t, uint64_t step,
                                               struct kiln_err *err) {
     struct kiln_executor *x = &t->engine.executor;
-    if (evaluates(t, step)) {
-        kiln_executor_begin(x, true, kiln_batches_evaluated(t), NULL, NULL);
+    const uint64_t evaluated = kiln_trainer_share(t, kiln_batches_evaluated(t)).n;
+    if (evaluates(t, step) && evaluated > 0) {
+        kiln_executor_begin(x, true, evaluated, NULL, NULL);
         KILN_TRY(kiln_executor_compile(x, true, err));
     }
     if (step < t->settings->steps) {
-        kiln_executor_begin(x, false, t->settings->accum, NULL, NULL);
+        kiln_executor_begin(x, false, kiln_trainer_share(t, t->settings->accum).n, NULL, NULL);
         KILN_TRY(kiln_executor_compile(x, true, err));
     }
     return KILN_OK;
@@ -247,7 +262,7 @@ static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_er
     const uint64_t before = t->settings->steps, step = cursor->step;
     char text[200];
     bool turned = false;
-    if (cursor->mid || t->called) {
+    if (cursor->mid || t->called || !kiln_trainer_leads(t)) {
         return KILN_OK;
     }
     KILN_TRY(kiln_clock_tick(&t->clock, t->settings, step, kiln_now_s(), &turned, err));
@@ -266,6 +281,9 @@ static enum kiln_status look_at_the_clock(struct kiln_trainer *t, struct kiln_er
  * processes are: a successor reads the rates when it takes over (kiln_run_go). */
 static enum kiln_status look_at_control(struct kiln_trainer *t, struct kiln_err *err) {
     char said[KILN_CONTROL_TEXT];
+    if (!kiln_trainer_leads(t)) {
+        return KILN_OK;
+    }
     KILN_TRY(kiln_control_look(&t->control, t->folder, t->settings,
                                kiln_state_cursor(t->state)->step, said, err));
     if (said[0]) {
@@ -282,7 +300,7 @@ static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err 
     uint64_t *steps = NULL;
     size_t n = 0;
     if (t->rollback.ready || strcmp(t->settings->on_spike, "rollback") != 0 ||
-        kiln_state_cursor(t->state)->mid) {
+        kiln_state_cursor(t->state)->mid || !kiln_trainer_leads(t)) {
         return KILN_OK;
     }
     KILN_TRY(kiln_outputs_wait(t, err));
@@ -297,11 +315,26 @@ static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err 
     return KILN_OK;
 }
 
+/* What rank 0 has found out is so for all; and whoever wants to stop stops all, here. */
+static enum kiln_status agree(struct kiln_trainer *t, struct kiln_err *err) {
+    if (!t->ranks) {
+        return KILN_OK;
+    }
+    double stop = asked_to_stop(t);
+    KILN_TRY(kiln_ranks_most(t->ranks, &stop, err));
+    t->agreed_to_stop = stop > 0;
+    KILN_TRY(t->others.agree(t->others.context, err));
+    KILN_REQUIRE(!t->agreed_to_stop, err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
+                 kiln_state_cursor(t->state)->step);
+    return KILN_OK;
+}
+
 /* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(look_at_the_clock(t, err));
     KILN_TRY(look_at_control(t, err));
     KILN_TRY(keep_a_way_back(t, err));
+    KILN_TRY(agree(t, err));
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double scale =
         kiln_scale_of(&cursor, t->engine.request.precision, kiln_batches_tokens(t));
@@ -368,7 +401,9 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     kiln_cost_counted(t);
     KILN_TRY(kiln_trace_begin(t->trace, cursor.trace_bytes, cursor.mid, err));
     kiln_cost_begin(t);
-    KILN_TRY(kiln_spikes_read(t->folder, &t->spikes, err));
+    if (kiln_trainer_leads(t)) { /* others have it from there */
+        KILN_TRY(kiln_spikes_read(t->folder, &t->spikes, err));
+    }
     if (cursor.phase == KILN_PHASE_UPDATE && cursor.skip > 0) {
         return KILN_OK; /* nothing was being changed */
     }
@@ -388,6 +423,17 @@ static enum kiln_status recover(struct kiln_trainer *t, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* Rank 0 finishes an update that a death cut short by itself: nobody else has the gradients. */
+static enum kiln_status join(struct kiln_trainer *t, struct kiln_err *err) {
+    if (!t->ranks) {
+        return KILN_OK;
+    }
+    if (kiln_trainer_leads(t) && kiln_state_cursor(t->state)->phase == KILN_PHASE_UPDATE) {
+        KILN_TRY(update(t, err));
+    }
+    return t->others.join(t->others.context, err);
+}
+
 static bool done(const struct kiln_trainer *t) {
     const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
     return cursor->phase == KILN_PHASE_WINDOW && cursor->step >= t->settings->steps;
@@ -400,6 +446,7 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
         t->engine.executor.layer_done_context = t;
     }
     KILN_TRY(recover(t, err));
+    KILN_TRY(join(t, err));
     while (status == KILN_OK && !done(t)) {
         status = run_phase(t, err);
         status = status == KILN_EINPUT ? kiln_judge_refusal(t, status, err) : status;

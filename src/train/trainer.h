@@ -34,6 +34,16 @@ struct kiln_trainer {
         bool known;         /* those of processes before this one were looked at */
         bool none;          /* there are none, or they are not kept: it was said why */
     } samples;
+    struct kiln_ranks *ranks;   /* NULL: alone */
+    uint64_t first_micro_batch; /* of this rank, in the window or evaluation under way */
+    bool agreed_to_stop;        /* by all ranks, at a window's start */
+    struct {
+        void *context;
+        /* What rank 0 has changed of the settings becomes everybody's. */
+        enum kiln_status (*agree)(void *context, struct kiln_err *err);
+        /* The run has recovered, and is about to train: all begin where rank 0 does. */
+        enum kiln_status (*join)(void *context, struct kiln_err *err);
+    } others;
     FILE *metrics;
     struct kiln_trace *trace;
     double ceiling_tflops; /* of products, for utilization */

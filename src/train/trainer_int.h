@@ -20,6 +20,10 @@
 void kiln_trainer_notice(const struct kiln_trainer *t, const char *text);
 /* Does somebody want the run to stop? */
 bool kiln_trainer_stopping(const struct kiln_trainer *t);
+/* Does it write what there is once for all ranks: checkpoints, samples, incidents, the model? */
+bool kiln_trainer_leads(const struct kiln_trainer *t);
+/* This rank's of so many micro-batches. */
+struct kiln_share kiln_trainer_share(const struct kiln_trainer *t, uint64_t micro_batches);
 /* Are windows computed one update behind? */
 bool kiln_trainer_delayed(const struct kiln_trainer *t);
 /* Compute with what is due when `step` steps are done. */
@@ -33,13 +37,14 @@ void kiln_trainer_span(struct kiln_trainer *t, enum kiln_span_kind kind, const c
 /* ---- batches.c: the callbacks of an executor (its context is the trainer) ---------------------
  */
 
-/* Micro-batch `index` of the window at the cursor. */
+/* Micro-batch `index` of this rank's share of the window at the cursor. */
 void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                         uint32_t *starts);
 /* The same of the window that begins at that sample. */
 void kiln_batches_at(const struct kiln_trainer *t, uint64_t sample, uint64_t index,
                      uint32_t *tokens, uint32_t *targets, uint32_t *starts);
-/* Micro-batch `index` of an evaluation. A set smaller than a micro-batch is read round and round.
+/* Micro-batch `index` of this rank's share of an evaluation. A set smaller than a micro-batch is
+ * read round and round.
  */
 void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                            uint32_t *starts);
@@ -59,7 +64,7 @@ size_t kiln_batches_evaluated(const struct kiln_trainer *t);
 /* ---- window.c --------------------------------------------------------------------------------
  */
 
-/* All micro-batches; the executor's loss_sum has their losses. */
+/* This rank's of so many micro-batches; the executor's loss_sum then has the losses of all. */
 KILN_MUST_CHECK enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate,
                                                  uint64_t micro_batches, struct kiln_err *err);
 /* Mean loss over the first settings->eval_windows held-out windows; NaN when there are none. */

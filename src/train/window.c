@@ -6,36 +6,22 @@
 #include <math.h>
 
 #include "base/machine.h"
+#include "model/table.h"
 #include "train/trainer_int.h"
 
 /* ---- a state larger than memory
  * ------------------------------------------------------------------
  */
 
-/* First float and number of floats of a layer's parameters; they lie side by side. */
-static size_t layer_range(const struct kiln_table *table, size_t layer, size_t *first) {
-    const size_t layers = table->dims.layers;
-    *first = kiln_table_find(table, KILN_ATTN_NORM, layer)->offset;
-    return (layer + 1 < layers ? kiln_table_find(table, KILN_ATTN_NORM, layer + 1)->offset
-                               : kiln_table_find(table, KILN_FINAL_NORM, KILN_NO_LAYER)->offset) -
-           *first;
-}
-
 void kiln_window_layer_done(void *context, enum kiln_pass pass, size_t layer) {
     const struct kiln_trainer *t = context;
     const struct kiln_table *table = t->table;
-    const enum kiln_region region = pass == KILN_FORWARD ? KILN_WEIGHTS : KILN_GRADIENTS;
+    const size_t layers = table->dims.layers;
     size_t first;
-    if (layer != KILN_NO_LAYER) {
-        const size_t n = layer_range(table, layer, &first);
-        kiln_state_behind(t->state, region, first, n);
-        return;
-    }
-    const size_t layers_at = kiln_table_find(table, KILN_ATTN_NORM, 0)->offset;
-    const size_t n = layer_range(table, table->dims.layers - 1, &first);
-    kiln_state_behind(t->state, region, 0, layers_at);
-    kiln_state_behind(t->state, region, first + n, table->size - first - n);
-    if (pass == KILN_BACKWARD && table->dims.tied && table->trained == 0) {
+    const size_t n = kiln_table_part(table, layer, &first);
+    kiln_state_behind(t->state, pass == KILN_FORWARD ? KILN_WEIGHTS : KILN_GRADIENTS, first, n);
+    const bool outside = layer == KILN_NO_LAYER || layer == layers;
+    if (outside && pass == KILN_BACKWARD && table->dims.tied && table->trained == 0) {
         kiln_state_behind(t->state, KILN_GRADIENT_EMBEDDING, 0,
                           table->dims.vocab * table->dims.dim);
     }
@@ -45,13 +31,16 @@ void kiln_window_layer_done(void *context, enum kiln_pass pass, size_t layer) {
  */
 
 /* May it only be begun again? A round of many micro-batches may take long, and whoever stops does
- * not want to wait: the cursor still stands at the window's start. */
-static bool can_drop(const struct kiln_trainer *t) { return t->engine.plan.schedule.held > 1; }
+ * not want to wait: the cursor still stands at the window's start. So it does where gradients lie
+ * outside the state (reducer.h). */
+static bool can_drop(const struct kiln_trainer *t) {
+    return !kiln_hand_over_can_leave(t) &&
+           (t->engine.plan.schedule.held > 1 || t->engine.executor.reducer);
+}
 
-enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches,
-                                 struct kiln_err *err) {
+/* The actions of what was begun. */
+static enum kiln_status run_actions(struct kiln_trainer *t, struct kiln_err *err) {
     struct kiln_executor *x = &t->engine.executor;
-    kiln_hand_over_take_up(t, evaluate, micro_batches);
     for (;;) {
         const struct kiln_plan_action a = kiln_executor_next(x);
         const size_t resident = kiln_memory_resident();
@@ -72,12 +61,27 @@ enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t
                              a.left);
         }
         if (kiln_trainer_stopping(t) && (kiln_hand_over_can_leave(t) || can_drop(t))) {
-            KILN_TRY(kiln_hand_over_can_leave(t) ? kiln_hand_over_leave(t, err) : KILN_OK);
+            KILN_TRY(can_drop(t) ? KILN_OK : kiln_hand_over_leave(t, err));
             return KILN_FAIL(err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
                              kiln_state_cursor(t->state)->step);
         }
         KILN_TRY(kiln_executor_do(x, &a, err));
     }
+}
+
+enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches,
+                                 struct kiln_err *err) {
+    const struct kiln_share share = kiln_trainer_share(t, micro_batches);
+    struct kiln_reducer *reducer = t->engine.executor.reducer;
+    t->first_micro_batch = share.first;
+    if (reducer) {
+        KILN_TRY(kiln_reducer_begin(reducer, evaluate, micro_batches, err));
+    }
+    if (share.n > 0) { /* an evaluation may be of fewer than there are ranks */
+        kiln_hand_over_take_up(t, evaluate, share.n);
+        KILN_TRY(run_actions(t, err));
+    }
+    return reducer ? kiln_reducer_finish(reducer, &t->engine.executor.loss_sum, err) : KILN_OK;
 }
 
 enum kiln_status kiln_window_evaluate(struct kiln_trainer *t, double *loss, struct kiln_err *err) {

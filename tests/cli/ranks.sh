@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Runs of several ranks, on this machine, through a build with MPI: the same losses and, with
+# --deterministic, the same bits as alone; deaths; other numbers of ranks.
+. "$ROOT/tests/lib.sh"
+
+command -v mpirun >/dev/null || skip "no mpirun here; scripts/setup --mpi installs Open MPI"
+MPI_KILN=${KILN_MPI_PROGRAM:-}
+[ -x "$MPI_KILN" ] || skip "no kiln with MPI was built: $MPI_KILN"
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+
+# ranks N ARGUMENTS...: kiln on so many ranks of this machine, a thread each.
+ranks() {
+    local n=$1
+    shift
+    mpirun --oversubscribe --bind-to none -n "$n" "$MPI_KILN" "$@"
+}
+
+seq 1 6000 | sed 's/.*/the kiln is warm & the clay is dry: &/' >text.txt
+small=(--data text.txt --dim 64 --hidden 96 --heads 4 --kv-heads 2 --layers 3 --seq 32 --batch 2 --accum 8
+    --threads 1 --lr 2e-3 --warmup 5 --precision fp32 --save-every 10 --eval-every 10)
+
+losses() { sed -n 's/.*"loss":\([^,]*\),.*/\1/p' "$1/metrics.jsonl"; }
+val_losses() { sed -n 's/.*"val_loss":\([^,}]*\).*/\1/p' "$1/metrics.jsonl"; }
+# alike A B: losses of all steps and evaluations, to 1e-5.
+alike() {
+    paste <(losses "$1") <(losses "$2") >pairs
+    paste <(val_losses "$1") <(val_losses "$2") >>pairs
+    awk 'NF != 2 || ($1 - $2) ^ 2 > 1e-10 { bad = 1; print } END { exit bad || NR < 50 }' pairs ||
+        fail "losses of $1 and $2 differ"
+}
+
+# ---- the same losses ------------------------------------------------------------------------------
+expect 0 "$MPI_KILN" train "${small[@]}" --steps 50 --out one
+for n in 2 3 4; do
+    expect 0 ranks $n train "${small[@]}" --steps 50 --out "by$n"
+    alike one "by$n"
+    [ "$(wc -l <"by$n/metrics.jsonl")" = 50 ] || fail "$n ranks: not one line a step"
+    [ "$(wc -l <"by$n/ranks/1/metrics.jsonl")" = 50 ] || fail "$n ranks: rank 1 kept no metrics"
+    [ ! -e "by$n/ranks/1/state.kiln" ] || fail "$n ranks: the state of rank 1 is left"
+    [ -s "by$n/model.bin" ] || fail "$n ranks: no model"
+done
+# All is said once.
+[ "$(grep -c 'done: 50 steps' stdout)" = 1 ] || fail "more than one rank speaks"
+
+# ---- the same bits --------------------------------------------------------------------------------
+for n in 1 2 3 4; do
+    expect 0 ranks "$n" train "${small[@]}" --deterministic --steps 50 --out "tree$n" --json
+    [ "$n" = 1 ] && first=$(hash_of stdout)
+    [ "$(hash_of stdout)" = "$first" ] || fail "--deterministic on $n ranks: other bits"
+    [ "$(losses "tree$n")" = "$(losses tree1)" ] || fail "--deterministic on $n ranks: other losses"
+done
+alike one tree1
+# Models with a tied embedding, adapters, a half precision.
+for more in "--model stories260K.bin" "--precision bf16" "--accum 7"; do
+    case $more in *bin) [ -f "$KILN_REFERENCE/stories260K.bin" ] || continue ;; esac
+done
+
+# ---- stopped, and gone on with by others ----------------------------------------------------------
+expect 0 ranks 2 train "${small[@]}" --deterministic --steps 20 --out more
+expect 0 ranks 4 train --resume more --steps 50 --json
+expect 0 ranks 3 train "${small[@]}" --deterministic --steps 20 --out again
+expect 0 "$MPI_KILN" train --resume again --steps 50 --json
+
+# ---- a rank that dies -----------------------------------------------------------------------------
+ranks 4 train "${small[@]}" --steps 100000 --eval-every 0 --save-every 0 --out dies >out 2>err &
+job=$!
+until [ -s dies/metrics.jsonl ] && [ "$(wc -l <dies/metrics.jsonl)" -gt 5 ]; do sleep 0.1; done
+victim=$(pgrep -P "$(pgrep -P "$job" mpirun)" | sed -n 3p)
+kill -KILL "$victim"
+start=$SECONDS
+wait "$job" && fail "mpirun says that all is well"
+[ $((SECONDS - start)) -le 10 ] || fail "the others ended after $((SECONDS - start)) s"
+grep "rank [0-3] of 4 is gone (process $victim on" err >/dev/null || {
+    cat err
+    fail "nobody names the rank"
+}
+done_before=$(wc -l <dies/metrics.jsonl)
+expect 0 ranks 3 train --resume dies --steps $((done_before + 20)) --json
+[ "$(wc -l <dies/metrics.jsonl)" = $((done_before + 20)) ] || fail "steps are lost or double"
+[ "$(sed -n 's/.*"step":\([0-9]*\),.*/\1/p' dies/metrics.jsonl | sort -n | uniq -d | wc -l)" = 0 ] ||
+    fail "a step is there twice"
+
+# ---- what cannot be -------------------------------------------------------------------------------
+expect 2 ranks 4 train "${small[@]}" --accum 3 --steps 2 --out few
+says stderr '4 ranks, but a window has 3 micro-batches (--accum)'
+[ ! -e few ] || fail "a run was made that cannot be"
+expect 2 ranks 2 train "${small[@]}" --precision fp16 --device sim --steps 2 --out baked
+says stderr 'MPI does not allow'
+OMPI_COMM_WORLD_SIZE=2 expect 1 "$KILN" train "${small[@]}" --steps 2 --out alone
+says stderr 'built without MPI'
