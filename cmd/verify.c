@@ -30,9 +30,10 @@ static const struct option options[] = {
 };
 
 static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_precision, KILN_SETTING_device,   KILN_SETTING_dw,  KILN_SETTING_weight_mode,
-    KILN_SETTING_no_extras, KILN_SETTING_sim_time, KILN_SETTING_sim, KILN_SETTING_threads,
-    KILN_SETTING_budget,    KILN_SETTING_overlap};
+    KILN_SETTING_precision,   KILN_SETTING_device,       KILN_SETTING_dw,
+    KILN_SETTING_weight_mode, KILN_SETTING_no_extras,    KILN_SETTING_sim_time,
+    KILN_SETTING_sim,         KILN_SETTING_threads,      KILN_SETTING_budget,
+    KILN_SETTING_overlap,     KILN_SETTING_deterministic};
 
 /* ---- against references --------------------------------------------------------------------- */
 
@@ -69,8 +70,9 @@ static enum kiln_status print_result(const struct flags *flags, const struct kil
 static enum kiln_status verify_reference(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_settings *s = &call->settings;
-    struct kiln_verify_options how = {.reference = flags->reference,
-                                      .threads = s->threads != KILN_UNSET ? s->threads : 0};
+    struct kiln_verify_options how = {
+        .reference = flags->reference, .ranks = s->ranks, .deterministic = s->deterministic};
+    how.threads = s->threads != KILN_UNSET ? s->threads : kiln_ranks_threads(s->ranks);
     KILN_TRY(kiln_settings_device(s, &how.device, &how.precision, err));
     KILN_TRY(kiln_overlap_parse(s->overlap, &how.overlap, err));
     how.budget = s->budget != KILN_UNSET     ? s->budget
@@ -78,8 +80,11 @@ static enum kiln_status verify_reference(const struct call *call, struct kiln_er
                                              : 0;
     struct kiln_verify_result result;
     KILN_TRY(kiln_verify_reference(&how, &result, err));
-    enum kiln_status status = print_result(flags, &result, err);
-    if (status == KILN_OK && !result.pass) {
+    const bool speaks = kiln_ranks_mine(s->ranks) == 0;
+    enum kiln_status status = speaks ? print_result(flags, &result, err) : KILN_OK;
+    if (status == KILN_OK && !result.pass && !speaks) {
+        *err = (struct kiln_err){.code = status = KILN_EINPUT}; /* rank 0 says it */
+    } else if (status == KILN_OK && !result.pass) {
         status =
             KILN_FAIL(err, KILN_EINPUT,
                       "verify %s: gradient of %s is off by %.2e (limit %.0e), losses by %.2e "
@@ -89,6 +94,16 @@ static enum kiln_status verify_reference(const struct call *call, struct kiln_er
                       how.device.id == KILN_CPU ? "; try --precision fp32 and KILN_CPU=ref" : "");
     }
     kiln_verify_free(&result);
+    return status;
+}
+
+/* On as many ranks as were started. */
+static enum kiln_status verify_reference_together(const struct call *call, struct kiln_err *err) {
+    struct call mine = *call;
+    KILN_TRY(kiln_ranks_open(&mine.settings.ranks, err));
+    output_is_of_rank(kiln_ranks_mine(mine.settings.ranks));
+    const enum kiln_status status = verify_reference(&mine, err);
+    kiln_ranks_close(mine.settings.ranks, true); /* failures, too, are those of all */
     return status;
 }
 
@@ -173,7 +188,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
                                call->settings.origin[KILN_SETTING_overlap] != KILN_FROM_FLAG),
                  err, KILN_EUSAGE,
                  "verify: --sim, --sim-time, --budget and --overlap are for --reference");
-    return reference ? verify_reference(call, err) : verify_run(call, err);
+    return reference ? verify_reference_together(call, err) : verify_run(call, err);
 }
 
 const struct command command_verify = {

@@ -21,6 +21,7 @@
 #include "kiln/cpu.h"
 #include "kiln/device.h"
 #include "kiln/plan.h"
+#include "kiln/ranks.h"
 #include "kiln/settings.h"
 #include "kiln/status.h"
 
@@ -36,6 +37,11 @@ struct kiln_verify_options {
     size_t budget; /* kernels that may be compiled, a tenth of them left unused; 0: no limit */
     /* DELAYED compares with the losses of the delayed rule (loss_delayed[] of the reference). */
     enum kiln_overlap overlap;
+    /* Processes that take a share of the sequences of a step each (kiln/ranks.h), NULL: this one
+     * all. Then, and with `deterministic`, whose sums have one order on any number of them, a
+     * sequence is a micro-batch. All get the same result. */
+    struct kiln_ranks *ranks;
+    bool deterministic;
 };
 
 /* One gradient tensor of step 0: |g - reference| / |reference|, 2-norms. */

@@ -256,20 +256,23 @@ static enum kiln_status compare_gradients(const struct reference *r, const float
 
 struct verify_job {
     enum kiln_precision precision;
+    uint64_t micro_batches;  /* of a step, on all ranks */
+    struct kiln_share share; /* of this one */
     struct reference reference;
     struct kiln_engine engine;
 };
 
-/* The micro-batch that load_step read. */
+/* What load_step read, or one sequence of it. */
 static void step_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                        uint32_t *starts) {
-    const struct reference *r = context;
-    (void)index;
+    const struct verify_job *job = context;
+    const struct reference *r = &job->reference;
+    const size_t n = r->batch / job->micro_batches * r->seq, at = (job->share.first + index) * n;
     if (starts) {
-        memcpy(starts, r->starts, r->batch * r->seq * sizeof *starts);
+        memcpy(starts, r->starts + at, n * sizeof *starts);
     }
-    memcpy(tokens, r->tokens, r->batch * r->seq * sizeof *tokens);
-    memcpy(targets, r->targets, r->batch * r->seq * sizeof *targets);
+    memcpy(tokens, r->tokens + at, n * sizeof *tokens);
+    memcpy(targets, r->targets + at, n * sizeof *targets);
 }
 
 static enum kiln_status open_snapshots(struct verify_job *job, struct kiln_weights *active,
@@ -319,8 +322,17 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     KILN_TRY(read_json(r, options->reference, err));
     KILN_TRY(read_model(r, options->reference, err));
     KILN_TRY(read_arrays(r, options->reference, err));
+    const size_t ranks = kiln_ranks_count(options->ranks);
+    KILN_REQUIRE(ranks <= r->batch, err, KILN_EUSAGE,
+                 "verify: %zu ranks, but the reference has %zu sequences a step", ranks, r->batch);
+    job->micro_batches = options->ranks || options->deterministic ? r->batch : 1;
+    job->share = kiln_share_of(job->micro_batches, ranks, kiln_ranks_mine(options->ranks));
     const json_t *adamw = json_object_get(r->json, "adamw");
-    struct kiln_engine_memory memory = {.weights = r->weights, .optimizer = {.m = r->m, .v = r->v}};
+    struct kiln_engine_memory memory = {.weights = r->weights,
+                                        .optimizer = {.m = r->m, .v = r->v},
+                                        .ranks = options->ranks,
+                                        .micro_batches = job->micro_batches,
+                                        .deterministic = options->deterministic};
     struct kiln_optimizer_parts *parts = &memory.optimizer;
     KILN_TRY(read_number(adamw, "adamw", "beta1", &parts->beta1, err));
     KILN_TRY(read_number(adamw, "adamw", "beta2", &parts->beta2, err));
@@ -331,12 +343,12 @@ static enum kiln_status open_job(struct verify_job *job, const struct kiln_verif
     parts->gradients.all = r->gradients;
     parts->gradients.embedding = r->embedding ? r->embedding : r->gradients + embed->offset;
     const struct kiln_device_options device = {.device = options->device,
-                                               .shape = {r->batch, r->seq},
+                                               .shape = {r->batch / job->micro_batches, r->seq},
                                                .precision = job->precision,
                                                .training = true,
                                                .doc_mask = r->begin != KILN_NO_ID};
     struct kiln_plan_request request = kiln_plan_simple(
-        r->table, &device, 1, options->threads ? options->threads : kiln_cpu_count());
+        r->table, &device, job->share.n, options->threads ? options->threads : kiln_cpu_count());
     request.budget = request.load_budget = options->budget;
     request.headroom_millionths = HEADROOM;
     request.overlap = options->overlap;
@@ -366,6 +378,9 @@ static enum kiln_status run_step(struct verify_job *job, size_t step, double lr,
     const double scale = scaled ? kiln_scale_first(tokens) : 1;
     x->scale = (float)(scale / tokens);
     KILN_TRY(kiln_executor_window(x, err));
+    if (x->reducer) {
+        KILN_TRY(kiln_reducer_finish(x->reducer, &x->loss_sum, err));
+    }
     const double norm = kiln_optimizer_norm(job->engine.optimizer, scale);
     if (step == 0) {
         KILN_TRY(compare_gradients(r, r->gradients, scale, out, err));
@@ -389,7 +404,10 @@ static enum kiln_status run_steps(struct verify_job *job, struct kiln_verify_res
     for (size_t step = 0; step < r->steps; step++) {
         struct kiln_executor *x = &job->engine.executor;
         KILN_TRY(choose_generation(job, step, err));
-        kiln_executor_begin(x, false, 1, step_batch, &job->reference);
+        if (x->reducer) {
+            KILN_TRY(kiln_reducer_begin(x->reducer, false, job->micro_batches, err));
+        }
+        kiln_executor_begin(x, false, job->share.n, step_batch, job);
         if (kiln_executor_next(x).what == KILN_RESTART) {
             return KILN_OK; /* the budget is spent */
         }
@@ -412,6 +430,7 @@ enum kiln_status kiln_verify_reference(const struct kiln_verify_options *options
     if (status == KILN_OK) {
         status = run_steps(&job, out, err);
     }
+    status = kiln_ranks_settle(options->ranks, status, err);
     set_limits(kiln_precision_resolve(job.precision), out);
     out->all = job.reference.steps;
     out->pass = out->loss_error <= out->loss_limit && out->worst.error <= out->gradient_limit;
