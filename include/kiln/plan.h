@@ -213,7 +213,9 @@ struct kiln_plan_request {
     enum kiln_precision precision;
     size_t threads; /* 0 counts as 1 */
     struct kiln_profile profile;
-    uint64_t gradients_beside; /* bytes of gradients that are added to the one there is by a tree */
+    /* Bytes of gradients beside the one there is, for micro-batches that are added by a tree; 0:
+     * each is added as it comes. Where there are any, one micro-batch is taken at a time. */
+    uint64_t gradients_beside;
 };
 
 enum kiln_plan_pass { KILN_PLAN_FORWARD, KILN_PLAN_BACKWARD };

@@ -46,7 +46,7 @@ struct kiln_step_record {
     double grad_norm, lr;
     uint64_t tokens; /* trained on so far */
     uint64_t staleness;
-    double ms, ms_per_micro_batch, tokens_per_s;
+    double ms, ms_per_micro_batch, tokens_per_s; /* micro-batches of this process */
     double tflops;      /* model FLOPs of the step over its time, 1e12/s */
     double utilization; /* of the machine's ceiling, 0 when that is unknown */
     /* compile_ms may pass beside all else, in threads and in processes; what the device waited of
@@ -59,6 +59,10 @@ struct kiln_step_record {
     uint64_t layer_forwards; /* micro-batches through layers, those run again included */
     bool surfaces;           /* of sim and ane: bytes that the host moved to and from surfaces */
     uint64_t surface_written_bytes, surface_read_bytes;
+    /* On many ranks: from the first gradient on its way to the others to the last that came, and
+     * what this one waited for others, inside host_ms. */
+    uint64_t ranks; /* 1: alone, and both are 0 */
+    double reduce_ms, ranks_wait_ms;
     double loss_scale; /* of a window whose targets all count; 0: the device wants none */
     bool skipped;      /* the update was left out: the gradient overflowed, or --on-spike skip */
     /* Deviations from the recent steps (docs/flight-recorder.md); NaN where too few are known. */

@@ -37,14 +37,17 @@ static const struct {
     [KILN_SPAN_SURFACE] = {"surface", KILN_TRACK_IO},
     [KILN_SPAN_CHECKPOINT] = {"checkpoint", KILN_TRACK_IO},
     [KILN_SPAN_RESTART] = {"restart", KILN_TRACK_PROCESS},
+    [KILN_SPAN_REDUCE] = {"reduce", KILN_TRACK_RANKS},
+    [KILN_SPAN_STRETCH] = {"stretch", KILN_TRACK_RANKS},
+    [KILN_SPAN_RANKS_WAIT] = {"wait", KILN_TRACK_RANKS},
 };
 
 const char *kiln_span_kind_name(enum kiln_span_kind kind) { return kinds[kind].name; }
 enum kiln_track kiln_span_track(enum kiln_span_kind kind) { return kinds[kind].track; }
 
 const char *kiln_track_name(enum kiln_track track) {
-    static const char *const names[KILN_TRACKS] = {"device",    "compiler", "host queue",
-                                                   "optimizer", "I/O",      "process"};
+    static const char *const names[KILN_TRACKS] = {"device", "compiler", "host queue", "optimizer",
+                                                   "I/O",    "process",  "ranks"};
     return names[track];
 }
 

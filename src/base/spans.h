@@ -24,6 +24,7 @@ enum kiln_track {
     KILN_TRACK_OPTIMIZER, /* norm, update, snapshot */
     KILN_TRACK_IO,        /* surfaces, checkpoints */
     KILN_TRACK_PROCESS,   /* hand-over to another process */
+    KILN_TRACK_RANKS,     /* what goes to and comes from other ranks */
     KILN_TRACKS
 };
 
@@ -41,12 +42,15 @@ enum kiln_span_kind {
     KILN_SPAN_CHECKPOINT, /* IO: a checkpoint on its way to the disk */
     KILN_SPAN_RESTART, /* PROCESS: from the last word of one process to the first work of the next
                         */
+    KILN_SPAN_REDUCE,  /* RANKS: sums of gradients are under way */
+    KILN_SPAN_STRETCH, /* RANKS: one of them; several at once */
+    KILN_SPAN_RANKS_WAIT, /* RANKS: the owner waits for others */
     KILN_SPAN_KINDS
 };
 /* "evaluate", "stall", ... */
 const char *kiln_span_kind_name(enum kiln_span_kind kind);
 enum kiln_track kiln_span_track(enum kiln_span_kind kind);
-/* "device", "compiler", "host queue", "optimizer", "I/O", "process". */
+/* "device", "compiler", "host queue", "optimizer", "I/O", "process", "ranks". */
 const char *kiln_track_name(enum kiln_track track);
 
 struct kiln_span {

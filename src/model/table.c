@@ -210,6 +210,24 @@ size_t kiln_table_part(const struct kiln_table *table, size_t layer, size_t *fir
     return end - *first;
 }
 
+/* Where the adapters of a layer or a later one begin; they lie behind the model, by layers. */
+static size_t adapters_at(const struct kiln_table *table, size_t layer) {
+    for (size_t i = table->n_base; i < table->n_tensors; i++) {
+        if (table->tensors[i].layer >= layer) {
+            return kiln_trained_at(table, table->tensors[i].offset);
+        }
+    }
+    return kiln_trained_size(table);
+}
+
+size_t kiln_trained_part(const struct kiln_table *table, size_t layer, size_t *first) {
+    if (table->trained == 0) {
+        return kiln_table_part(table, layer, first);
+    }
+    *first = layer < table->dims.layers ? adapters_at(table, layer) : 0;
+    return layer < table->dims.layers ? adapters_at(table, layer + 1) - *first : 0;
+}
+
 const struct kiln_tensor *kiln_table_find(const struct kiln_table *table, enum kiln_role role,
                                           size_t layer) {
     size_t first = 0, end = table->n_base;

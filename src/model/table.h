@@ -20,6 +20,8 @@ void kiln_table_clear_gaps(const struct kiln_table *table, float *weights);
 /* Parameters lie in parts, one behind the other: in front of the layers (KILN_NO_LAYER), those of
  * each layer, and behind them (`layer` is their number). First float and number of floats. */
 size_t kiln_table_part(const struct kiln_table *table, size_t layer, size_t *first);
+/* The same of what is trained, among gradients and moments: of adapters those of the layer. */
+size_t kiln_trained_part(const struct kiln_table *table, size_t layer, size_t *first);
 
 static inline size_t kiln_elements(const struct kiln_tensor *tensor) {
     return tensor->rows * tensor->cols;

@@ -233,7 +233,9 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     kiln_keep_cut(&s->limits, &s->groups, plan->keep_of);
     KILN_TRY(kiln_plan_hold(table, plan, 1, 0, NULL, err));
     /* More than one compile batch: more micro-batches at a time mean fewer compiles. */
-    size_t held = s->one_batch || s->limits.whole || r->forward_only ? 1 : r->accum;
+    size_t held = s->one_batch || s->limits.whole || r->forward_only || r->gradients_beside > 0
+                      ? 1
+                      : r->accum;
     if (held > 1 && r->memory > 0) {
         const uint64_t room = r->memory > plan->least ? r->memory - plan->least : 0;
         const uint64_t more = room / plan->layout.micro_batch;

@@ -64,6 +64,9 @@ static double least_seconds(const struct kiln_plan *plan) {
 /* As many as a window has and the memory holds without pushing the state out of it. */
 static size_t most_held(const struct kiln_plan *plan) {
     const uint64_t memory = plan->request->memory;
+    if (plan->request->gradients_beside > 0) {
+        return 1;
+    }
     if (!plan->schedule.one_batch) {
         return plan->schedule.held;
     }

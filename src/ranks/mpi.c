@@ -18,6 +18,7 @@
 
 #include "base/machine.h"
 #include "base/mem.h"
+#include "base/spans.h"
 #include "ranks/ranks.h"
 #include "ranks/tree.h"
 
@@ -43,6 +44,7 @@ struct job {
 /* A job that has been started. */
 struct flight {
     bool busy, sharing; /* sharing: the parts are summed, and go to everybody */
+    double since;
     uint64_t number;
     struct job job;
     MPI_Request *requests; /* [n_requests] */
@@ -67,8 +69,27 @@ struct kiln_ranks {
     bool over;
     bool failed;
     struct kiln_err err; /* of the thread */
-    double since, under_way, waited;
+    double since;        /* when the first of the sums under way was given */
+    struct kiln_spans *spans;
 };
+
+static void tell_span(const struct kiln_ranks *r, enum kiln_span_kind kind, uint32_t thread,
+                      double start) {
+    const struct kiln_span s = {.start = start,
+                                .end = kiln_now_s(),
+                                .kind = kind,
+                                .thread = thread,
+                                .layer = -1,
+                                .micro_batch = -1,
+                                .generation = -1};
+    kiln_spans_add(r->spans, &s);
+}
+
+void kiln_ranks_observe(struct kiln_ranks *r, struct kiln_spans *spans) {
+    if (r) {
+        r->spans = spans;
+    }
+}
 
 /* ---- waiting ----------------------------------------------------------------------------------
  */
@@ -109,10 +130,12 @@ static enum kiln_status look(const struct kiln_ranks *r, struct kiln_err *err) {
 /* Until all are done. Gone ranks are looked for now and then. */
 static enum kiln_status wait_for(const struct kiln_ranks *r, MPI_Request *request, const char *what,
                                  struct kiln_err *err) {
-    double next = kiln_now_s() + LOOK_MS / 1e3;
+    const double start = kiln_now_s();
+    double next = start + LOOK_MS / 1e3;
     for (int done = 0;;) {
         TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE), what, err);
         if (done) {
+            tell_span(r, KILN_SPAN_RANKS_WAIT, IN_FLIGHT + 1, start);
             return KILN_OK;
         }
         nap();
@@ -338,6 +361,7 @@ static enum kiln_status begin_job(struct kiln_ranks *r, struct flight *f, struct
                 what, err);
     }
     f->busy = true;
+    f->since = kiln_now_s();
     return KILN_OK;
 }
 
@@ -396,13 +420,16 @@ static enum kiln_status turn(struct kiln_ranks *r, bool *moved, struct kiln_err 
         if (f->busy) {
             KILN_TRY(push(r, f, moved, err));
             ended += !f->busy;
+            if (!f->busy) {
+                tell_span(r, KILN_SPAN_STRETCH, 1 + (uint32_t)i, f->since);
+            }
         }
     }
     if (ended > 0) {
         pthread_mutex_lock(&r->mutex);
         r->ended += ended;
         if (r->ended == r->queued) {
-            r->under_way += kiln_now_s() - r->since;
+            tell_span(r, KILN_SPAN_REDUCE, 0, r->since);
             pthread_cond_broadcast(&r->changed);
         }
         pthread_mutex_unlock(&r->mutex);
@@ -487,20 +514,12 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *r, struct kiln_err *err) {
         pthread_cond_wait(&r->changed, &r->mutex);
     }
     const bool failed = r->failed;
-    r->waited += kiln_now_s() - start;
     pthread_mutex_unlock(&r->mutex);
+    tell_span(r, KILN_SPAN_RANKS_WAIT, IN_FLIGHT + 1, start);
     if (failed && err) {
         *err = r->err;
     }
     return failed ? r->err.code : KILN_OK;
-}
-
-void kiln_ranks_spent(struct kiln_ranks *r, double *under_way, double *waited) {
-    *under_way = r ? r->under_way : 0;
-    *waited = r ? r->waited : 0;
-    if (r) {
-        r->under_way = r->waited = 0;
-    }
 }
 
 /* ---- who there is -----------------------------------------------------------------------------

@@ -73,7 +73,6 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err)
     return KILN_OK;
 }
 
-void kiln_ranks_spent(struct kiln_ranks *ranks, double *under_way, double *waited) {
-    (void)ranks;
-    *under_way = *waited = 0;
+void kiln_ranks_observe(struct kiln_ranks *ranks, struct kiln_spans *spans) {
+    (void)ranks, (void)spans;
 }

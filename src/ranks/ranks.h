@@ -41,9 +41,9 @@ void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float 
 /* Return when all sums given so far are there. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
 
-/* Seconds of this process since the last call in which sums were under way; and of them those that
- * kiln_ranks_wait took: what was not hidden behind the computing. */
-void kiln_ranks_spent(struct kiln_ranks *ranks, double *under_way, double *waited);
+struct kiln_spans;
+/* From here on waiting and sums are told there (base/spans.h); NULL: nowhere. Borrowed. */
+void kiln_ranks_observe(struct kiln_ranks *ranks, struct kiln_spans *spans);
 
 /* Was the program started by mpirun or srun, as one of several? */
 bool kiln_ranks_are_many(void);

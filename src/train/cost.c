@@ -11,7 +11,8 @@ static uint64_t step_of(const struct kiln_cursor *cursor) {
            (cursor->phase == KILN_PHASE_WINDOW || cursor->phase == KILN_PHASE_UPDATE);
 }
 
-void kiln_cost_begin(const struct kiln_trainer *trainer) {
+void kiln_cost_begin(struct kiln_trainer *trainer) {
+    trainer->reduce_ms = trainer->ranks_wait_ms = 0;
     const struct kiln_cursor *cursor = kiln_state_cursor(trainer->state);
     kiln_spans_keep(trainer->engine.spans, step_of(cursor) <= trainer->settings->trace_steps &&
                                                trainer->settings->trace_steps > 0);
@@ -37,6 +38,8 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
         cursor->staleness = kiln_state_cursor(trainer->state)->step - (uint64_t)spent.evaluated;
     }
     if (!evaluating) {
+        trainer->reduce_ms += spent.sums[KILN_SPAN_REDUCE] * 1e3;
+        trainer->ranks_wait_ms += spent.sums[KILN_SPAN_RANKS_WAIT] * 1e3;
         cursor->ms += (now - trainer->since) * 1e3;
         cursor->device_ms += spent.sums[KILN_SPAN_EVALUATE] * 1e3;
         cursor->compile_ms += spent.sums[KILN_SPAN_COMPILE] * 1e3;
@@ -101,6 +104,9 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
                                  .layer_forwards = c->layer_forwards,
                                  .restarts = c->restarts,
                                  .peak_bytes = c->peak_bytes,
+                                 .ranks = kiln_ranks_count(trainer->ranks),
+                                 .reduce_ms = trainer->reduce_ms,
+                                 .ranks_wait_ms = trainer->ranks_wait_ms,
                                  .loss_scale = c->loss_scale,
                                  .skipped = c->skip > 0,
                                  .loss_z = (double)NAN,
@@ -109,7 +115,7 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
                                  .val_generation = -1};
     r.overlap_ms = r.compile_ms > r.stall_ms ? r.compile_ms - r.stall_ms : 0.0;
     r.host_ms = r.ms - r.device_ms - r.update_ms - r.stall_ms - r.restart_ms;
-    r.ms_per_micro_batch = (r.ms - r.update_ms) / accum;
+    r.ms_per_micro_batch = (r.ms - r.update_ms) / (double)trainer->engine.request.accum;
     if (seconds > 0) {
         r.tokens_per_s = (double)(plan->shape.batch * plan->shape.seq) * accum / seconds;
         r.tflops = plan->flops.total * accum / seconds * 1e-12;

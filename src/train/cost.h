@@ -11,7 +11,7 @@
 
 /* Spans to come are those of the step where the state's cursor stands: are they to be listed? At
  * the start, and when a step has ended. */
-void kiln_cost_begin(const struct kiln_trainer *trainer);
+void kiln_cost_begin(struct kiln_trainer *trainer);
 /* What the device has done up to now is nobody's. */
 void kiln_cost_counted(struct kiln_trainer *trainer);
 /* Move what was spent since the last time into the cursor, which is to be committed, and list its

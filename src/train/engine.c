@@ -43,6 +43,7 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     const struct kiln_reducer_parts reduced = {.table = table,
                                                .pool = e->pool,
                                                .ranks = memory->ranks,
+                                               .spans = e->spans,
                                                .gradients = parts.gradients,
                                                .micro_batches = memory->micro_batches,
                                                .deterministic = memory->deterministic};

@@ -77,6 +77,11 @@ void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_L
         set_count(line, "surface_read_bytes", r->surface_read_bytes);
         set_count(line, "surface_written_bytes", r->surface_written_bytes);
     }
+    if (r->ranks > 1) {
+        set_count(line, "ranks", r->ranks);
+        set_real(line, "reduce_ms", r->reduce_ms);
+        set_real(line, "ranks_wait_ms", r->ranks_wait_ms);
+    }
     if (r->loss_scale > 0) {
         set_real(line, "loss_scale", r->loss_scale);
     }

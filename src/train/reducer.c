@@ -81,6 +81,7 @@ enum kiln_status kiln_reducer_create(const struct kiln_reducer_parts *parts,
     struct kiln_reducer *r = kiln_alloc(1, sizeof *r);
     KILN_REQUIRE(r, err, KILN_ENOMEM, "no memory to add gradients");
     r->parts = *parts;
+    kiln_ranks_observe(parts->ranks, parts->spans);
     const enum kiln_status status = make_places(r, err);
     if (status != KILN_OK) {
         kiln_reducer_destroy(r);
@@ -94,6 +95,7 @@ void kiln_reducer_destroy(struct kiln_reducer *r) {
     if (!r) {
         return;
     }
+    kiln_ranks_observe(r->parts.ranks, NULL);
     for (size_t i = 1; i < r->n_places; i++) {
         kiln_free(r->places[i]);
     }
@@ -161,16 +163,6 @@ static void add(struct kiln_reducer *r, float *to, const float *from, size_t n) 
     kiln_pool_run(r->parts.pool, (n + PIECE - 1) / PIECE, add_piece, r);
 }
 
-/* What is trained of a part, among the gradients. Adapters lie behind all of the model: they are
- * taken as one, with what comes last. */
-static size_t part_of(const struct kiln_table *table, size_t layer, size_t *first) {
-    if (table->trained > 0) {
-        *first = 0;
-        return layer == KILN_NO_LAYER ? kiln_trained_size(table) : 0;
-    }
-    return kiln_table_part(table, layer, first);
-}
-
 /* The leaf is there: add what can be added of this part. */
 static void grow(struct kiln_reducer *r, struct kiln_tree *tree, size_t first, size_t n) {
     size_t at = kiln_tree_place(tree);
@@ -202,7 +194,7 @@ void kiln_reducer_layer(struct kiln_reducer *r, uint64_t i, size_t layer) {
     const struct kiln_reducer_parts *p = &r->parts;
     const size_t layers = p->table->dims.layers;
     size_t first;
-    const size_t n = part_of(p->table, layer, &first);
+    const size_t n = kiln_trained_part(p->table, layer, &first);
     if (n == 0) {
         return;
     }

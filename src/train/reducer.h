@@ -29,6 +29,7 @@ struct kiln_reducer_parts {
     const struct kiln_table *table;
     struct kiln_pool *pool;
     struct kiln_ranks *ranks;        /* NULL: alone */
+    struct kiln_spans *spans;        /* told what the ranks do; NULL: nobody is */
     struct kiln_gradients gradients; /* where a window's gradient is to lie */
     uint64_t micro_batches;          /* of a training window, on all ranks */
     bool deterministic;

@@ -4,6 +4,8 @@
 #include "base/random.h"
 #include "kiln_test.h"
 
+bool engine_lab_deterministic;
+
 static void random_batch(void *context, uint64_t index, uint32_t *tokens, uint32_t *targets,
                          uint32_t *starts) {
     (void)starts;
@@ -36,8 +38,15 @@ void engine_lab_open(struct engine_lab *lab, const struct kiln_plan_request *r, 
     parts->v = kiln_arena_take(&lab->arena, bytes);
     parts->gradients.all = kiln_arena_take(&lab->arena, bytes);
     float *lookup = kiln_arena_take(&lab->arena, embedding);
-    parts->gradients.embedding = lab->table->trained > 0 ? NULL : lookup;
+    parts->gradients.embedding =
+        lab->table->trained > 0 ? NULL
+        : r->dims.tied
+            ? lookup
+            : parts->gradients.all + kiln_table_find(lab->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     kiln_weights_init(lab->table, 1, lab->memory.weights);
+    kiln_lora_init(lab->table, 1, lab->memory.weights);
+    lab->memory.deterministic = engine_lab_deterministic;
+    lab->memory.micro_batches = r->accum;
     CHECK_OK(kiln_engine_plan(&lab->engine, lab->table, r, &err), &err);
     lab->engine.plan.request = &lab->engine.request;
     if (held > 0) {
@@ -58,8 +67,14 @@ double engine_lab_window(struct engine_lab *lab) {
     struct kiln_executor *x = &lab->engine.executor;
     struct kiln_err err;
     x->scale = 1.0f / (float)(r->batch * r->seq * r->accum);
+    if (x->reducer) {
+        CHECK_OK(kiln_reducer_begin(x->reducer, false, r->accum, &err), &err);
+    }
     kiln_executor_begin(x, false, r->accum, random_batch, (void *)(uintptr_t)r);
     CHECK_OK(kiln_executor_window(x, &err), &err);
+    if (x->reducer) {
+        CHECK_OK(kiln_reducer_finish(x->reducer, &x->loss_sum, &err), &err);
+    }
     return x->loss_sum;
 }
 

@@ -16,6 +16,9 @@ struct engine_lab {
     uint64_t updates; /* so far */
 };
 
+/* Of engines to be opened: gradients are added by the tree (train/reducer.h). */
+extern bool engine_lab_deterministic;
+
 /* Open what the request asks for. held > 0: with rounds of so many micro-batches, `cut` as
  * kiln_plan_hold has it, instead of what the plan chose. */
 void engine_lab_open(struct engine_lab *lab, const struct kiln_plan_request *request, size_t held,
