@@ -7,6 +7,7 @@
  * processors are wanted for computing.
  */
 #include <errno.h>
+#include <math.h>
 #include <mpi.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,6 +24,8 @@
 #include "ranks/tree.h"
 
 enum { IN_FLIGHT = 2, LOOK_MS = 200, PLACE = 224 };
+/* Tag of its messages (others are below 16384), and what it sends at once. */
+enum { MEASURE = 30000, MEASURED = 2 << 20 };
 
 /* Who a rank is, for the others. */
 struct who {
@@ -229,6 +232,56 @@ enum kiln_status kiln_ranks_settle(struct kiln_ranks *r, enum kiln_status mine,
     }
     return KILN_FAIL(err, told.status, "rank %d (on %s): %.500s", failed, r->who[failed].host,
                      told.message);
+}
+
+/* Seconds until `bytes` have come from the rank before, and gone to the next. */
+static enum kiln_status exchange(const struct kiln_ranks *r, char *to, char *from, size_t bytes,
+                                 double *seconds, struct kiln_err *err) {
+    const char *what = "measuring the link";
+    MPI_Request request[2];
+    const int next = (r->mine + 1) % r->n, before = (r->mine + r->n - 1) % r->n;
+    const double start = kiln_now_s();
+    TRY_MPI(MPI_Irecv(from, (int)bytes, MPI_BYTE, before, MEASURE, MPI_COMM_WORLD, &request[0]),
+            what, err);
+    TRY_MPI(MPI_Isend(to, (int)bytes, MPI_BYTE, next, MEASURE, MPI_COMM_WORLD, &request[1]), what,
+            err);
+    for (int i = 0; i < 2; i++) {
+        KILN_TRY(wait_for(r, &request[i], what, err));
+    }
+    *seconds = kiln_now_s() - start;
+    return KILN_OK;
+}
+
+/* The fastest of a few, of the rank where that is slowest. */
+static enum kiln_status time_exchange(struct kiln_ranks *r, char *buffer, size_t bytes,
+                                      double *seconds, struct kiln_err *err) {
+    double best = INFINITY;
+    for (int i = 0; i < 4; i++) {
+        double now = 0, together = 0;
+        KILN_TRY(kiln_ranks_most(r, &together, err)); /* all begin at once */
+        KILN_TRY(exchange(r, buffer, buffer + MEASURED, bytes, &now, err));
+        best = now < best ? now : best;
+    }
+    *seconds = best;
+    return kiln_ranks_most(r, seconds, err);
+}
+
+enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, double *latency_s, double *bytes_per_s,
+                                    struct kiln_err *err) {
+    *latency_s = *bytes_per_s = 0;
+    if (!r) {
+        return KILN_OK;
+    }
+    char *buffer = kiln_alloc(2, MEASURED);
+    KILN_REQUIRE(buffer, err, KILN_ENOMEM, "no memory to measure the link");
+    double whole = 0;
+    enum kiln_status status = time_exchange(r, buffer, 1, latency_s, err);
+    if (status == KILN_OK) {
+        status = time_exchange(r, buffer, MEASURED, &whole, err);
+    }
+    kiln_free(buffer);
+    *bytes_per_s = whole > *latency_s ? MEASURED / (whole - *latency_s) : (double)INFINITY;
+    return status;
 }
 
 /* ---- sums, beside the computing ---------------------------------------------------------------

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kiln/ranks.h"
 #include "report/human.h"
 
 #define WIDTH   96 /* settings are wrapped here */
@@ -113,6 +114,18 @@ static void say_machine(struct text *text, const struct kiln_run_info *info) {
         info->cpu.tier, info->cpu.provider, kiln_precision_name(info->precision),
         info->settings->threads, info->cpu.cpus,
         kiln_human_bytes(available, buffer, sizeof buffer));
+}
+
+/* Nothing of a run that is alone. */
+static void say_ranks(struct text *text, const struct kiln_run_info *info) {
+    const struct kiln_settings *s = info->settings;
+    const size_t n = kiln_ranks_count(s->ranks);
+    if (n > 1) {
+        heading(text, "ranks");
+        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches; sums %s\n", n,
+            s->accum / n, s->accum % n > 0 ? " or one more" : "", s->accum,
+            s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order");
+    }
 }
 
 static void say_memory(struct text *text, const struct kiln_run_info *info) {
@@ -229,6 +242,7 @@ char *kiln_report_start(const struct kiln_run_info *info) {
     say_model(&text, info);
     say_data(&text, info);
     say_machine(&text, info);
+    say_ranks(&text, info);
     say_memory(&text, info);
     say_plan(&text, info);
     say_overlap(&text, info);

@@ -41,6 +41,7 @@ for n in 2 3 4; do
 done
 # All is said once.
 [ "$(grep -c 'done: 50 steps' stdout)" = 1 ] || fail "more than one rank speaks"
+says stdout '4, each with 2 of the 8 micro-batches'
 
 # ---- the same bits --------------------------------------------------------------------------------
 for n in 1 2 3 4; do
