@@ -126,13 +126,12 @@ static size_t own_rank;
 void output_is_of_rank(size_t rank) { own_rank = rank; }
 
 void output_error(enum kiln_status status, const struct kiln_err *err) {
-    const bool of_all = status == KILN_EINTERRUPTED || status == KILN_EDIVERGED;
+    const char *text = err->message[0] != '\0' ? err->message : kiln_status_text(status);
     fflush(stdout);
     if (own_rank == 0) {
-        fprintf(stderr, "kiln: %s\n",
-                err->message[0] != '\0' ? err->message : kiln_status_text(status));
-    } else if (!of_all && err->message[0] != '\0') {
-        fprintf(stderr, "kiln (rank %zu): %s\n", own_rank, err->message);
+        fprintf(stderr, "kiln: %s\n", text);
+    } else {
+        fprintf(stderr, "kiln (rank %zu): %s\n", own_rank, text);
     }
 }
 

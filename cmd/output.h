@@ -23,7 +23,7 @@ bool output_has_colours(FILE *stream);
 /* Is the locale's character set UTF-8? */
 bool output_is_utf8(void);
 
-/* This process is a rank above 0 of a run: errors that rank 0 tells of, too, are not told here. */
+/* This process is such a rank of a run: errors say so, above 0. */
 void output_is_of_rank(size_t rank);
 /* Say on stderr why the program fails. */
 void output_error(enum kiln_status status, const struct kiln_err *err);

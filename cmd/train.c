@@ -595,7 +595,9 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     const enum kiln_status status =
         rank > 0 ? train_silently(&mine, rank, err) : train_alone(&mine, err);
     kiln_ranks_close(mine.settings.ranks, ends_well(status));
-    return status;
+    /* mpirun ends all when the first ends badly: let that be rank 0, which has more to say. */
+    const bool told = ends_well(status) || err->message[0] == '\0';
+    return rank > 0 && told ? KILN_OK : status;
 }
 
 const struct command command_train = {

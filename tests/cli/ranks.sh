@@ -99,6 +99,46 @@ expect 0 ranks 3 train --resume dies --steps $((done_before + 20)) --json
 [ "$(sed -n 's/.*"step":\([0-9]*\),.*/\1/p' dies/metrics.jsonl | sort -n | uniq -d | wc -l)" = 0 ] ||
     fail "a step is there twice"
 
+# ---- deaths at chosen instants, of rank 0 and of another: no step is lost, no bit differs --------
+for at in commit:40 chunk:60 update:5 metrics:8 commit:77; do
+    for dies in 0 1; do
+        rm -rf killed
+        words=("$MPI_KILN" train "${small[@]}" --deterministic --steps 50 --out killed)
+        mortal=(env "KILN_KILL_AT=$at" "${words[@]}")
+        if [ $dies = 0 ]; then
+            expect 137 mpirun --oversubscribe --bind-to none -n 1 "${mortal[@]}" : -n 1 "${words[@]}"
+        else
+            expect 137 mpirun --oversubscribe --bind-to none -n 1 "${words[@]}" : -n 1 "${mortal[@]}"
+        fi
+        expect 0 ranks $((2 + dies)) train --resume killed --json
+        [ "$(hash_of stdout)" = "$first" ] || fail "$at of rank $dies: other bits"
+        [ "$(losses killed)" = "$(losses tree1)" ] || fail "$at of rank $dies: other losses"
+    done
+done
+
+# ---- what goes wrong goes wrong for all -----------------------------------------------------------
+export KILN_PLANT=batch@41
+for policy in skip rollback; do
+    for n in 1 2; do
+        rm -rf spoilt
+        expect 0 ranks $n train "${small[@]}" --deterministic --steps 50 --on-spike $policy --spike-z 4 --out spoilt --json
+        [ "$n" = 1 ] && alone=$(hash_of stdout)
+        [ "$(find spoilt/incidents -mindepth 1 -maxdepth 1 | wc -l)" = 1 ] || fail "$policy on $n ranks: no incident"
+    done
+    [ "$(hash_of stdout)" = "$alone" ] || fail "--on-spike $policy: other bits on 2 ranks"
+    [ "$alone" != "$first" ] || fail "--on-spike $policy: nothing happened"
+done
+unset KILN_PLANT
+
+# ---- the arithmetic, through two ranks ------------------------------------------------------------
+if [ -d "$KILN_REFERENCE/tiny-mha" ]; then
+    expect 0 ranks 2 verify --reference "$KILN_REFERENCE/tiny-mha" --precision fp32
+    says stdout PASS
+    [ "$(grep -c PASS stdout)" = 1 ] || fail "more than one rank speaks"
+    expect 0 ranks 2 verify --reference "$KILN_REFERENCE/tiny-mha" --precision fp32 --overlap delayed
+    expect 1 ranks 2 verify --reference "$KILN_REFERENCE/absent" --precision fp32
+fi
+
 # ---- what cannot be -------------------------------------------------------------------------------
 expect 2 ranks 4 train "${small[@]}" --accum 3 --steps 2 --out few
 says stderr '4 ranks, but a window has 3 micro-batches (--accum)'
