@@ -25,7 +25,7 @@ static void print_rank(const struct plan_shown *shown) {
     char all[32], spread[32];
     printf("  %-16s %zu of %zu micro-batches at most", "a rank", c->micro_batches, accum);
     if (ranks > accum) {
-        printf("; %zu of the ranks have none: raise --accum", ranks - accum);
+        printf("; train refuses more ranks than these: raise --accum");
     }
     printf("\n  %-16s %s a rank; %s if weights and moments lay spread over the ranks\n", "memory",
            kiln_human_bytes((double)c->memory, all, sizeof all),

@@ -212,8 +212,8 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
  *   halving   2 k a + 2 (1 - 2^-k) m b + (1 - 2^-k) m c    Rabenseifner's: halves, then doubles
  *   doubling  k (a + m b + m c)                            all of m to one partner after the other
  *
- * Where n is no power of two, the last two have 2 (a + m b) + m c more. Taken is what is
- * fastest with two under way; an MPI library has a rule of its own. */
+ * Where n is no power of two, halving has 3 a + 2 m b + m/2 c more, and doubling 2 a + 2 m b + m c.
+ * Taken is what is fastest with two under way; an MPI library has rules of its own. */
 struct kiln_link {
     double latency_s;   /* of a message, however short; at least 0 */
     double bytes_per_s; /* each way at once, of one rank; above 0, INFINITY: no time */

@@ -111,7 +111,7 @@ static double local_steps(const struct over_ranks *o) {
  * weights before and the momentum are read, the last two are written. */
 static struct step outer_step(const struct over_ranks *o, const struct kiln_wire *wire) {
     const struct kiln_bucket all = {0, o->trained};
-    const struct kiln_reduced sum = kiln_ranks_reduce(wire, &all, 1);
+    const struct kiln_reduced sum = kiln_wire_reduce(wire, &all, 1);
     return (struct step){.communication_s = sum.busy_s,
                          .exposed_s = sum.busy_s,
                          .outer_s = wire->ranks > 1 ? 5 * o->update_s * o->trained : 0,
@@ -120,7 +120,7 @@ static struct step outer_step(const struct over_ranks *o, const struct kiln_wire
 
 static struct step plain_step(const struct over_ranks *o, const struct kiln_wire *wire,
                               const struct window *w) {
-    const struct kiln_reduced sum = kiln_ranks_reduce(wire, w->buckets, o->buckets);
+    const struct kiln_reduced sum = kiln_wire_reduce(wire, w->buckets, o->buckets);
     const double late = sum.end_s - w->buckets[o->buckets - 1].ready_s;
     struct step s = {.communication_s = sum.busy_s, .floats = sum.floats};
     s.exposed_s = late <= 0 ? 0 : late < sum.busy_s ? late : sum.busy_s;

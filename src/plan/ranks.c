@@ -33,12 +33,13 @@ struct kiln_sum kiln_allreduce(const struct kiln_wire *wire, enum kiln_allreduce
     }
     double travels = sent;
     if (kind != KILN_ALLREDUCE_RING && exp2(rounds) < n) {
-        /* The ranks beyond a power of two hand theirs to a partner, and get the result: who has
-         * such a partner sends once more, and waits twice. */
-        messages += 2;
-        sent += floats;
+        /* Each rank beyond a power of two hands its floats to a partner, and gets the result. In
+         * halving both add a half first, and the partner then gets the other half. */
+        const bool halves = kind == KILN_ALLREDUCE_HALVING;
+        messages += halves ? 3 : 2;
         travels += 2 * floats;
-        added += floats;
+        added += halves ? floats / 2 : floats;
+        sent += halves ? 1.5 * floats : floats;
     }
     return (struct kiln_sum){.latency_s = messages * wire->message_s,
                              .transfer_s = travels * wire->float_s + added * wire->sum_s,
@@ -174,8 +175,8 @@ static void send(struct line *line, const struct kiln_bucket *bucket) {
     }
 }
 
-struct kiln_reduced kiln_ranks_reduce(const struct kiln_wire *wire,
-                                      const struct kiln_bucket *buckets, size_t n) {
+struct kiln_reduced kiln_wire_reduce(const struct kiln_wire *wire,
+                                     const struct kiln_bucket *buckets, size_t n) {
     struct line line = {.wire = wire, .now = -INFINITY};
     if (wire->ranks <= 1) {
         return (struct kiln_reduced){.end_s = -INFINITY};

@@ -49,8 +49,8 @@ struct kiln_reduced {
     double floats; /* sent by the rank that sends most */
 };
 /* Buckets in the order in which they travel, which is that of their times. */
-struct kiln_reduced kiln_ranks_reduce(const struct kiln_wire *wire,
-                                      const struct kiln_bucket *buckets, size_t n);
+struct kiln_reduced kiln_wire_reduce(const struct kiln_wire *wire,
+                                     const struct kiln_bucket *buckets, size_t n);
 
 /* What the request of a plan asks about ranks. KILN_ENOMEM; and KILN_EUSAGE where it asks what
  * cannot be: a link without bandwidth. */

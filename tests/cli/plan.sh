@@ -148,7 +148,7 @@ says stdout 'sums             none'
 says stdout 'Over 1 rank, each with a link of 1 Gbit/s and 1 ms (assumed: --link-gbit, --link-ms)'
 expect 0 "$KILN" "${over[@]}" --ranks 5 --link-ms 0.1 --local-steps 50
 says stdout '(assumed: --link-gbit)'
-says stdout '1 of the ranks have none: raise --accum'
+says stdout '1 of 4 micro-batches at most; train refuses more ranks than these: raise --accum'
 says stdout 'every 50 local steps'
 refuses 2 '--ranks 0: out of range' --ranks 0
 refuses 2 '--local-steps 0: out of range' --ranks 2 --local-steps 0

@@ -35,7 +35,7 @@ TEST(a_sum_of_ranks_takes_what_the_formulas_say) {
     /* The fifth hands its floats to another, and gets the result. */
     wire.ranks = 5;
     check_sum(&wire, KILN_ALLREDUCE_RING, 10, 8 * 0.5, 16 * 0.25 + 8 * 0.125, 16);
-    check_sum(&wire, KILN_ALLREDUCE_HALVING, 8, 6 * 0.5, 28 * 0.25 + 14 * 0.125, 20);
+    check_sum(&wire, KILN_ALLREDUCE_HALVING, 8, 7 * 0.5, 28 * 0.25 + 10 * 0.125, 24);
     check_sum(&wire, KILN_ALLREDUCE_DOUBLING, 8, 4 * 0.5, 32 * 0.25 + 24 * 0.125, 24);
     wire.ranks = 1;
     for (int kind = 0; kind < KILN_ALLREDUCES; kind++) {
@@ -68,7 +68,7 @@ static struct kiln_wire pair(double latency, double transfer) {
 static void check_reduced(double latency, double transfer, const struct kiln_bucket *buckets,
                           size_t n, double end, double busy) {
     const struct kiln_wire wire = pair(latency, transfer);
-    const struct kiln_reduced r = kiln_ranks_reduce(&wire, buckets, n);
+    const struct kiln_reduced r = kiln_wire_reduce(&wire, buckets, n);
     CHECK_CLOSE(r.end_s, end, 1e-12 * end);
     CHECK_CLOSE(r.busy_s, busy, 1e-12 * busy);
 }
@@ -117,8 +117,8 @@ TEST(many_stretches_are_as_good_as_one_by_one) {
             for (size_t k = 1; k <= n; k++) {
                 single[k] = (struct kiln_bucket){0.1, KILN_STRETCH};
             }
-            const struct kiln_reduced a = kiln_ranks_reduce(&wire, both, 2);
-            const struct kiln_reduced b = kiln_ranks_reduce(&wire, single, n + 1);
+            const struct kiln_reduced a = kiln_wire_reduce(&wire, both, 2);
+            const struct kiln_reduced b = kiln_wire_reduce(&wire, single, n + 1);
             CHECK_CLOSE(a.end_s, b.end_s, 1e-9 * b.end_s);
             CHECK_CLOSE(a.busy_s, b.busy_s, 1e-9 * b.end_s);
             CHECK_CLOSE(a.floats, b.floats, 1e-9 * b.floats);
