@@ -16,9 +16,23 @@
 
 struct flags {
     bool trace, json;
+    uint64_t ranks, local_steps;
+    double link_gbit, link_ms;
 };
 
+/* Of a link that nobody has described. */
+#define ASSUMED_GBIT 1.0
+#define ASSUMED_MS   1.0
+
 static const struct option options[] = {
+    {"ranks", 0, OPTION_COUNT, "N", NULL, "what so many ranks would take together", GROUP_PLANNING,
+     1, 1 << 20, offsetof(struct flags, ranks)},
+    {"link-gbit", 0, OPTION_REAL, "X", NULL, "Gbit/s of a rank's link, each way (1 is assumed)",
+     GROUP_PLANNING, 1e-6, 1e6, offsetof(struct flags, link_gbit)},
+    {"link-ms", 0, OPTION_REAL, "X", NULL, "latency of a message, ms (1 is assumed)",
+     GROUP_PLANNING, 0, 1e6, offsetof(struct flags, link_ms)},
+    {"local-steps", 0, OPTION_COUNT, "H", NULL, "steps of a rank between two sums (1)",
+     GROUP_PLANNING, 1, 1000000000, offsetof(struct flags, local_steps)},
     {"trace", 0, OPTION_SWITCH, NULL, NULL, "every action of a window", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, trace)},
     OPTION_JSON(struct flags),
@@ -74,12 +88,43 @@ static enum kiln_status estimate(const struct call *call, struct kiln_plan_reque
     return kiln_estimate(request, flags->trace, out, err);
 }
 
+/* Flags that only tell more about --ranks. */
+static enum kiln_status check_ranks(const struct flags *flags, struct kiln_err *err) {
+    const char *alone = !isnan(flags->link_gbit)           ? "--link-gbit"
+                        : !isnan(flags->link_ms)           ? "--link-ms"
+                        : flags->local_steps != KILN_UNSET ? "--local-steps"
+                                                           : NULL;
+    KILN_REQUIRE(flags->ranks != KILN_UNSET || alone == NULL, err, KILN_EUSAGE,
+                 "plan: %s is of several ranks; say how many: --ranks N", alone);
+    return KILN_OK;
+}
+
+static void ask_about_ranks(const struct flags *flags, struct kiln_plan_request *request,
+                            struct plan_shown *shown) {
+    const bool no_gbit = isnan(flags->link_gbit), no_ms = isnan(flags->link_ms);
+    if (flags->ranks == KILN_UNSET) {
+        return;
+    }
+    request->ranks = (struct kiln_plan_ranks){
+        .ranks = flags->ranks,
+        .link = {.bytes_per_s = (no_gbit ? ASSUMED_GBIT : flags->link_gbit) * 1e9 / 8,
+                 .latency_s = (no_ms ? ASSUMED_MS : flags->link_ms) * 1e-3},
+        .local_steps = flags->local_steps == KILN_UNSET ? 1 : flags->local_steps};
+    shown->link_assumed = no_gbit && no_ms ? "--link-gbit, --link-ms"
+                          : no_gbit        ? "--link-gbit"
+                          : no_ms          ? "--link-ms"
+                                           : NULL;
+}
+
 /* --minutes: what would be chosen. */
 static enum kiln_status plan_minutes(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
     struct kiln_minutes *minutes;
     KILN_REQUIRE(!flags->trace, err, KILN_EUSAGE,
                  "plan: --trace lists a window; for that of --minutes use kiln train --dry-run");
+    KILN_REQUIRE(flags->ranks == KILN_UNSET, err, KILN_EUSAGE,
+                 "plan: --ranks asks about sizes that are known; give those that --minutes chooses "
+                 "(kiln plan --minutes without --ranks), or no --minutes");
     KILN_TRY(kiln_minutes_choose(&call->settings, 0, &minutes, err));
     enum kiln_status status = KILN_OK;
     if (flags->json) {
@@ -115,6 +160,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_estimate result;
     struct kiln_data_facts data;
     char name[512];
+    KILN_TRY(check_ranks(flags, err));
     if (!isnan(s->minutes)) {
         return plan_minutes(call, err);
     }
@@ -125,9 +171,10 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         KILN_TRY(request_of_sizes(call, &request, err));
         snprintf(name, sizeof name, "%s", dims_name(s));
     }
+    struct plan_shown shown = {name, s->device, &request, &result, s->data != NULL ? &data : NULL,
+                               NULL};
+    ask_about_ranks(flags, &request, &shown);
     KILN_TRY(estimate(call, &request, &result, err));
-    const struct plan_shown shown = {name, s->device, &request, &result,
-                                     s->data != NULL ? &data : NULL};
     const enum kiln_status status = print(&shown, flags, err);
     kiln_estimate_free(&result);
     return status;
@@ -141,10 +188,13 @@ const struct command command_plan = {
         "Without --model: stories15m. Of a file, folder or run only the sizes are read. kiln\n"
         "train with the same flags does what is printed here; its --dry-run prints it, too. With\n"
         "--data also how many tokens these are, and how many steps an epoch; with --minutes, too:\n"
-        "what would be trained in that time, why, and what other sizes would come to.\n\n"
+        "what would be trained in that time, why, and what other sizes would come to. With "
+        "--ranks\n"
+        "also what a window takes that several processes share (docs/distributed.md).\n\n"
         "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n"
         "  kiln plan --data book.txt --model stories15m\n"
-        "  kiln plan --data book.txt --minutes 30\n",
+        "  kiln plan --data book.txt --minutes 30\n"
+        "  kiln plan --model stories110m --ranks 16 --link-gbit 10 --link-ms 0.1\n",
     .flags_size = sizeof(struct flags),
     .options = options,
     .settings = settings,

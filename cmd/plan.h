@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * plan.h: a plan as tables and as JSON.
+ * plan.h: a plan as tables and as JSON; what several ranks would take is told where it was asked.
  */
 #ifndef KILN_CMD_PLAN_H
 #define KILN_CMD_PLAN_H
@@ -16,11 +16,15 @@ struct plan_shown {
     const struct kiln_plan_request *request;
     const struct kiln_estimate *estimate;
     const struct kiln_data_facts *data; /* NULL: none was named */
+    const char *link_assumed;           /* of the link: "--link-gbit, --link-ms"; NULL: nothing */
 };
 
 void plan_print(const struct plan_shown *shown);
 void plan_print_trace(const struct plan_shown *shown);
 /* NULL when out of memory. */
 json_t *plan_json(const struct plan_shown *shown, bool trace);
+/* Of these the part about ranks. */
+void plan_print_ranks(const struct plan_shown *shown);
+json_t *plan_ranks_json(const struct plan_shown *shown);
 
 #endif

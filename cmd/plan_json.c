@@ -190,6 +190,9 @@ json_t *plan_json(const struct plan_shown *shown, bool trace) {
         add_overlap(object, e);
     }
     add_npu(object, shown);
+    if (object != NULL && r->ranks.ranks > 0) {
+        json_object_set_new(object, "ranks", plan_ranks_json(shown));
+    }
     if (object != NULL && shown->data != NULL) {
         json_object_set_new(object, "data", data_json(shown->data));
     }

@@ -201,6 +201,9 @@ void plan_print(const struct plan_shown *shown) {
     print_flops(&e->flops);
     print_time(e);
     print_surfaces(e);
+    if (r->ranks.ranks > 0) {
+        plan_print_ranks(shown);
+    }
     if (shown->data) {
         print_data(shown);
     }

@@ -503,7 +503,7 @@ static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
     KILN_TRY(minutes ? plan_for_minutes(call, &request, name, err)
                      : kiln_run_plan(&call->settings, &request, name, err));
     KILN_TRY(kiln_estimate(&request, true, &estimate, err));
-    const struct plan_shown shown = {name, call->settings.device, &request, &estimate, NULL};
+    const struct plan_shown shown = {name, call->settings.device, &request, &estimate, NULL, NULL};
     const struct flags *flags = call->flags;
     enum kiln_status status = KILN_OK;
     if (flags->json) {

@@ -192,6 +192,73 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
                                                             struct kiln_profile *profile,
                                                             struct kiln_err *err);
 
+/* ---- several ranks (docs/distributed.md) -------------------------------------------------------
+ *
+ * n ranks train one model, each with all of it. Of the A micro-batches of a window rank r takes
+ * [r A/n, (r + 1) A/n), and the gradients are summed over the ranks while the last of them goes
+ * back: what lies behind the layers travels as soon as there is a loss, a layer behind its backward
+ * pass, the embedding (with a tied head) at the very end. Each is cut into stretches of 2^20
+ * floats, and two of these are under way at once. Then every rank updates all weights.
+ *
+ * With H > 1 local steps (DiLoCo, Douillard et al. 2023, arXiv:2311.08105) each rank makes H whole
+ * steps with its own gradients; then what they changed is averaged over the ranks, all of it at
+ * once while nothing else is done, and goes into an outer step with Nesterov momentum.
+ *
+ * A sum of m bytes over n ranks, each of which has it then, with latency a of a message, b seconds
+ * a byte, c seconds to add a byte, and k = log2 n rounded down (Thakur, Rabenseifner, Gropp 2005,
+ * "Optimization of Collective Communication Operations in MPICH"):
+ *
+ *   ring      2 (n - 1) (a + m/n b) + (n - 1) m/n c
+ *   halving   2 k a + 2 (1 - 2^-k) m b + (1 - 2^-k) m c    Rabenseifner's: halves, then doubles
+ *   doubling  k (a + m b + m c)                            all of m to one partner after the other
+ *
+ * Where n is no power of two, halving has 3 a + 2 m b + m/2 c more, and doubling 2 a + 2 m b + m c.
+ * Taken is what is fastest with two under way; an MPI library has rules of its own. */
+struct kiln_link {
+    double latency_s;   /* of a message, however short; at least 0 */
+    double bytes_per_s; /* each way at once, of one rank; above 0, INFINITY: no time */
+};
+struct kiln_plan_ranks {
+    size_t ranks; /* 0: nothing is asked about ranks */
+    struct kiln_link link;
+    size_t local_steps; /* H; 0 counts as 1 */
+    size_t float_bytes; /* of a float that travels: 4, or 2 for bf16; 0 counts as 4 */
+};
+enum kiln_allreduce {
+    KILN_ALLREDUCE_RING,
+    KILN_ALLREDUCE_HALVING,
+    KILN_ALLREDUCE_DOUBLING,
+    KILN_ALLREDUCES
+};
+/* "ring", "halving", "doubling" */
+KILN_API const char *kiln_allreduce_name(enum kiln_allreduce kind);
+
+/* Numbers of ranks that are compared: 1, 2, 4, ..., 4096. */
+enum { KILN_SCALES = 13 };
+struct kiln_scale {
+    size_t ranks;
+    size_t micro_batches;                /* of a rank, at most, when the window is shared */
+    double step_s, strong_efficiency;    /* the window is shared: A stays */
+    double weak_step_s, weak_efficiency; /* each rank has A of its own */
+};
+/* What a step takes over ranks. With H > 1 the mean of H steps and the outer one. */
+struct kiln_ranks_cost {
+    size_t micro_batches;     /* of a rank, at most: A/n rounded up */
+    enum kiln_allreduce kind; /* of a whole stretch */
+    double bytes_sent;        /* by the rank that sends most */
+    double communication_s;   /* something is under way */
+    double hidden_share;      /* of that, behind the last backward pass; 1 where there is none */
+    double exposed_s;         /* of that, waited for */
+    double outer_s;           /* H > 1: the outer step, without what travels */
+    double step_s, tokens_per_s;
+    double speedup, efficiency; /* against one rank with the same window; by ranks */
+    uint64_t memory;            /* bytes of a rank; H > 1: with the outer weights and momentum */
+    uint64_t memory_sharded;    /* if weights and moments that are trained lay spread over ranks */
+    size_t local_steps_advised; /* fewest with which less than 5 % of a step is waiting: 1: plain
+                                 * ones; 0: no number */
+    struct kiln_scale scaling[KILN_SCALES];
+};
+
 struct kiln_plan_request {
     struct kiln_dims dims; /* checked */
     struct kiln_lora lora; /* rank 0: the whole model is trained */
@@ -209,7 +276,8 @@ struct kiln_plan_request {
     enum kiln_restart_kind restart;
     bool restart_asked;
     struct kiln_keep keep;
-    uint64_t memory; /* bytes; 0: no limit */
+    uint64_t memory;              /* bytes; 0: no limit */
+    struct kiln_plan_ranks ranks; /* of training: what several would take; the plan is one rank's */
     enum kiln_precision precision;
     size_t threads; /* 0 counts as 1 */
     struct kiln_profile profile;
@@ -318,6 +386,7 @@ struct kiln_estimate {
     uint64_t surface_written, surface_read; /* sim, ane: bytes of a window */
     struct kiln_plan_action *actions;       /* of one steady window; NULL unless asked for */
     size_t n_actions;
+    struct kiln_ranks_cost ranks; /* where the request asks about ranks */
 };
 
 /* Plan. On success kiln_estimate_free the result. KILN_EBUDGET when a layer can never fit,

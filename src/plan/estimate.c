@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "plan/plan.h"
+#include "plan/ranks.h"
 
 /* Where so many micro-batches stall, more will, too. */
 #define MOST_ACCUM 16384
@@ -152,6 +153,9 @@ static enum kiln_status tell(const struct kiln_table *table, struct kiln_plan *p
     tell_overlap(plan, out);
     KILN_TRY(zero_stall_accum(table, plan, &out->zero_stall_accum, err));
     out->disk_bytes_per_step = plan->disk_written + plan->disk_read;
+    if (plan->request->ranks.ranks > 0 && !plan->request->forward_only) {
+        KILN_TRY(kiln_plan_over_ranks(table, plan, &out->ranks, err));
+    }
     return trace ? tell_trace(plan, out, err) : KILN_OK;
 }
 

@@ -145,6 +145,11 @@ KILN_MUST_CHECK enum kiln_status kiln_simulate(struct kiln_plan *plan, struct ki
 KILN_MUST_CHECK enum kiln_status kiln_simulate_with(struct kiln_plan *plan,
                                                     const struct kiln_rates *rates,
                                                     struct kiln_trace *trace, struct kiln_err *err);
+/* And when gradients are whole: of layer l at whole[l], of what is behind the layers at whole[L],
+ * of all (then the update begins) at whole[L + 1]; seconds of one clock, of one window that
+ * repeats. */
+KILN_MUST_CHECK enum kiln_status kiln_simulate_gradients(struct kiln_plan *plan, double *whole,
+                                                         struct kiln_err *err);
 struct kiln_rates kiln_plan_rates(const struct kiln_plan *plan);
 size_t kiln_trace_room(const struct kiln_plan *plan);
 

@@ -325,13 +325,14 @@ size_t kiln_trace_room(const struct kiln_plan *plan) {
     return plan->schedule.groups.n * (plan->accum + 2 * rounds) + 4;
 }
 
-enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_rates *rates,
-                                    struct kiln_trace *trace, struct kiln_err *err) {
+static enum kiln_status simulate(struct kiln_plan *plan, const struct kiln_rates *rates,
+                                 struct kiln_trace *trace, double *whole, struct kiln_err *err) {
     const size_t layers = plan->schedule.layers;
-    struct simulation s = {
-        .plan = plan,
-        .time = {
-            .rates = rates, .layers = layers, .waits = plan->schedule.overlap == KILN_OVERLAP_OFF}};
+    struct simulation s = {.plan = plan,
+                           .time = {.rates = rates,
+                                    .layers = layers,
+                                    .waits = plan->schedule.overlap == KILN_OVERLAP_OFF,
+                                    .whole = whole}};
     double *times = kiln_alloc(3 * layers + 1, sizeof *times);
     unsigned char *has = kiln_alloc(4 * layers, 1);
     bool room = times != NULL && has != NULL;
@@ -356,5 +357,16 @@ enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_ra
 enum kiln_status kiln_simulate(struct kiln_plan *plan, struct kiln_trace *trace,
                                struct kiln_err *err) {
     const struct kiln_rates rates = kiln_plan_rates(plan);
-    return kiln_simulate_with(plan, &rates, trace, err);
+    return simulate(plan, &rates, trace, NULL, err);
+}
+
+enum kiln_status kiln_simulate_with(struct kiln_plan *plan, const struct kiln_rates *rates,
+                                    struct kiln_trace *trace, struct kiln_err *err) {
+    return simulate(plan, rates, trace, NULL, err);
+}
+
+enum kiln_status kiln_simulate_gradients(struct kiln_plan *plan, double *whole,
+                                         struct kiln_err *err) {
+    const struct kiln_rates rates = kiln_plan_rates(plan);
+    return simulate(plan, &rates, NULL, whole, err);
 }

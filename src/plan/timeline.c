@@ -54,6 +54,13 @@ double kiln_timeline_compile(struct kiln_timeline *t, double from, double second
     return t->compiler;
 }
 
+/* Gradients are written; until the window's end they may be again. */
+static void write_gradients(struct kiln_timeline *t, size_t which, double at) {
+    if (t->whole != NULL) {
+        t->whole[which] = at;
+    }
+}
+
 void kiln_timeline_forward(struct kiln_timeline *t, size_t first, size_t end) {
     for (size_t l = first; l < end; l++) {
         stall(t, t->forward[l]);
@@ -64,6 +71,7 @@ void kiln_timeline_forward(struct kiln_timeline *t, size_t first, size_t end) {
         run(t, t->rates->head);
         t->now += t->rates->host_head;
         t->compute += t->rates->host_head;
+        write_gradients(t, t->layers, t->now);
     }
 }
 
@@ -78,6 +86,7 @@ static void layer_backward(struct kiln_timeline *t, size_t layer) {
     stall(t, later(t->backward[layer], t->shared));
     run(t, t->rates->backward);
     t->queue = later(t->queue, t->now) + t->rates->dw;
+    write_gradients(t, layer, t->queue);
 }
 
 void kiln_timeline_backward(struct kiln_timeline *t, size_t first, size_t end,
@@ -105,6 +114,7 @@ void kiln_timeline_backward(struct kiln_timeline *t, size_t first, size_t end,
 void kiln_timeline_update(struct kiln_timeline *t, bool snapshot, bool swap) {
     const struct kiln_rates *r = t->rates;
     const double begin = t->now;
+    write_gradients(t, t->layers + 1, begin);
     t->now += r->norm + r->update_rest;
     for (size_t l = 0; l < t->layers; l++) {
         t->now += r->update_layer;

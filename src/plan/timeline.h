@@ -46,6 +46,8 @@ struct kiln_timeline {
     double head, shared;
     double *fresh; /* [L + 1] a layer's new weights are there; [L]: all others */
     double next;   /* DELAYED: the next set is there */
+    double *whole; /* [L + 2], or NULL: when the gradients of a layer were written last; [L]: of
+                    * what is behind the layers; [L + 1]: of all */
     /* A successor: started, compiles from .. to. */
     bool succeeded, knows;  /* there is one; it has the weights that it compiles */
     double from, to, ready; /* ready: to take over */

@@ -68,8 +68,9 @@ for document in "${documents[@]}"; do
 done
 
 # ---- flags --------------------------------------------------------------------------------------
-# Of published trainers, llama2.c, make and packages: what they are called there.
-foreign=' --metal --pipeline-resume --checkpoint --init '
+# Of published trainers, llama2.c, make, packages, mpirun and Slurm: what they are called there.
+foreign=' --metal --pipeline-resume --checkpoint --init --hostfile --map-by --bind-to --mca --mpi --cpu-bind '
+foreign+='--job-name --nodes --ntasks-per-node --exclusive --time '
 "$KILN" --help | sed -nE 's/^  ([a-z][a-z-]*)  .*/\1/p' >"$here/commands"
 while read -r command; do
     "$KILN" "$command" --help

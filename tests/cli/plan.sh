@@ -121,3 +121,40 @@ refuses 1 'needs 6 kernels in one process, and of a budget of 6' --budget 6 --sc
 refuses 1 'and --memory is 1048576' --memory 1M
 refuses 2 'more than a plan can count' --batch 65536 --seq 1048576 --accum 1048576
 refuses 1 'no-such.bin' --model no-such.bin
+
+# over ranks: of a rank of known speed and a link of known speed, figures that are known
+cat >node.json <<'END'
+{"kiln_profile": 1, "device": "a node", "kind": "cpu", "figures": {
+"tflops": {"value": 0.001, "unit": "TFLOP/s", "source": "none"},
+"update_gb_s": {"value": 1000, "unit": "GB/s", "source": "none"}}}
+END
+over=(plan "${tiny[@]}" --accum 4 --memory 1G --activations all --profile node.json)
+expect 0 "$KILN" "${over[@]}" --json
+if grep -q '"ranks"' stdout; then fail 'ranks that nobody asked about'; fi
+expect 0 "$KILN" "${over[@]}" --json --ranks 4 --link-gbit 1000 --link-ms 0
+holds '"ranks":{"ranks":4,"link":{"gbit":1000.0,"ms":0.0,"assumed":false},"local_steps":1,"micro_batches":1,'
+for key in bytes_sent communication_s hidden_share exposed_s outer_s step_s tokens_per_s speedup \
+    efficiency memory_bytes memory_sharded_bytes local_steps_advised scaling weak_efficiency \
+    strong_efficiency weak_step_s; do
+    holds "\"$key\":"
+done
+params=$(sed -n 's/.*"model":{[^}]*"params":\([0-9]*\).*/\1/p' flat)
+sent=$(sed -n 's/.*"bytes_sent":\([0-9]*\).*/\1/p' flat)
+[ "$sent" = $((params * 4 * 2 * 3 / 4)) ] || fail "$sent bytes are sent of $params parameters"
+[ "$(grep -o '"weak_step_s"' flat | wc -l)" = 13 ] || fail 'scaling is not told for 1 to 4096 ranks'
+holds '"ranks":4096,"micro_batches":1,'
+expect 0 "$KILN" "${over[@]}" --ranks 1
+says stdout 'sums             none'
+says stdout 'Over 1 rank, each with a link of 1 Gbit/s and 1 ms (assumed: --link-gbit, --link-ms)'
+expect 0 "$KILN" "${over[@]}" --ranks 5 --link-ms 0.1 --local-steps 50
+says stdout '(assumed: --link-gbit)'
+says stdout '1 of 4 micro-batches at most; train refuses more ranks than these: raise --accum'
+says stdout 'every 50 local steps'
+refuses 2 '--ranks 0: out of range' --ranks 0
+refuses 2 '--local-steps 0: out of range' --ranks 2 --local-steps 0
+refuses 2 '--link-gbit 0: out of range' --ranks 2 --link-gbit 0
+refuses 2 '--link-ms -1: out of range' --ranks 2 --link-ms=-1
+refuses 2 '--link-gbit fast: not a number' --ranks 2 --link-gbit fast
+refuses 2 '--link-gbit is of several ranks; say how many: --ranks N' --link-gbit 10
+refuses 2 '--local-steps is of several ranks' --local-steps 10
+refuses 2 '--ranks asks about sizes that are known' --ranks 2 --data text.txt --minutes 1

@@ -59,6 +59,9 @@ tensor<fp16, [1,64,1,768]> y = relu(x = x);
 } -> (y); }
 END
 
+# The profile that docs/distributed.md shows.
+sed -n '/^{"kiln_profile"/,/^```/p' "$ROOT/docs/distributed.md" | sed '$d' >node.json
+
 # ---- what may be absent -------------------------------------------------------------------------
 for name in DIR REF; do
     [ ! -e "${KILN_REFERENCE:-}/tiny-mha" ] || cp -r "$KILN_REFERENCE/tiny-mha" $name
