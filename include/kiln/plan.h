@@ -276,11 +276,11 @@ struct kiln_plan_request {
     enum kiln_restart_kind restart;
     bool restart_asked;
     struct kiln_keep keep;
-    uint64_t memory; /* bytes; 0: no limit */
+    uint64_t memory;              /* bytes; 0: no limit */
+    struct kiln_plan_ranks ranks; /* of training: what several would take; the plan is one rank's */
     enum kiln_precision precision;
     size_t threads; /* 0 counts as 1 */
     struct kiln_profile profile;
-    struct kiln_plan_ranks ranks; /* of training: what several would take; the plan is one rank's */
 };
 
 enum kiln_plan_pass { KILN_PLAN_FORWARD, KILN_PLAN_BACKWARD };
