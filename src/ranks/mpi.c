@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,10 +36,13 @@ struct who {
     cpu_set_t processors;
 };
 
+/* Up to so many ranks exchange parts directly, with one message to each; more of them by whatever
+ * MPI has for many. */
+enum { DIRECT = 16 };
+
 struct job {
-    bool combine;
-    uint64_t micro_batches;
-    float *const *nodes;
+    uint64_t leaves;     /* of the tree */
+    float *const *nodes; /* NULL: one, at x */
     size_t at;
     float *x;
     size_t n;
@@ -295,8 +299,17 @@ static size_t part_size(const struct flight *f, int n, int rank) {
     return part_of(f, n, rank + 1) - part_of(f, n, rank);
 }
 
+/* A node of this rank, from where the stretch begins. */
+static float *node_of(const struct flight *f, size_t k) {
+    return f->job.nodes ? f->job.nodes[k] + f->job.at : f->job.x;
+}
+
+static bool directly(const struct kiln_ranks *r, const struct flight *f) {
+    return f->job.nodes || r->n <= DIRECT;
+}
+
 static size_t nodes_of(const struct kiln_ranks *r, const struct flight *f, int rank) {
-    const struct kiln_share s = kiln_share_of(f->job.micro_batches, (size_t)r->n, (size_t)rank);
+    const struct kiln_share s = kiln_share_of(f->job.leaves, (size_t)r->n, (size_t)rank);
     return kiln_tree_nodes(s.first, s.first + s.n);
 }
 
@@ -308,7 +321,7 @@ static enum kiln_status make_room(const struct kiln_ranks *r, struct flight *f,
         others += i == r->mine ? 0 : nodes_of(r, f, i);
     }
     const size_t requests = (own + 1) * (size_t)r->n + others + 1;
-    const size_t scratch = others * part_size(f, r->n, r->mine);
+    const size_t scratch = directly(r, f) ? others * part_size(f, r->n, r->mine) : f->job.n;
     if (requests > f->room) {
         kiln_free(f->requests);
         f->requests = kiln_alloc(requests, sizeof *f->requests);
@@ -341,9 +354,9 @@ static int begin_combine(const struct kiln_ranks *r, struct flight *f) {
     }
     for (int i = 0; i < r->n; i++) {
         for (size_t k = 0; i != r->mine && k < own && code == MPI_SUCCESS; k++) {
-            code = MPI_Isend(f->job.nodes[k] + f->job.at + part_of(f, r->n, i),
-                             (int)part_size(f, r->n, i), MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD,
-                             &f->requests[f->n_requests++]);
+            code =
+                MPI_Isend(node_of(f, k) + part_of(f, r->n, i), (int)part_size(f, r->n, i),
+                          MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         }
     }
     return code;
@@ -361,12 +374,12 @@ static void add_nodes(const struct kiln_ranks *r, const struct flight *f) {
     struct kiln_tree tree = {.next = 0};
     float *open[KILN_TREE_OPEN], *from = f->scratch;
     for (int i = 0; i < r->n; i++) {
-        const struct kiln_share s = kiln_share_of(f->job.micro_batches, (size_t)r->n, (size_t)i);
+        const struct kiln_share s = kiln_share_of(f->job.leaves, (size_t)r->n, (size_t)i);
         size_t k = 0;
         for (uint64_t leaf = s.first; leaf < s.first + s.n; k++) {
             const unsigned level = kiln_tree_level(leaf, s.first + s.n);
             size_t at = kiln_tree_place(&tree);
-            open[at] = i == r->mine ? f->job.nodes[k] + f->job.at + part : from;
+            open[at] = i == r->mine ? node_of(f, k) + part : from;
             from += i == r->mine ? 0 : mine;
             leaf += UINT64_C(1) << level;
             for (size_t n = kiln_tree_give(&tree, level); n > 0; n--, at--) {
@@ -406,10 +419,11 @@ static enum kiln_status begin_job(struct kiln_ranks *r, struct flight *f, struct
     f->n_requests = 0;
     f->sharing = false;
     KILN_TRY(make_room(r, f, err));
-    if (f->job.combine) {
+    if (directly(r, f)) {
         TRY_MPI(begin_combine(r, f), what, err);
-    } else {
-        TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, f->job.x, (int)f->job.n, MPI_FLOAT, MPI_SUM,
+    } else { /* in place Open MPI takes a tree, whose root sends all there is log n times */
+        memcpy(f->scratch, f->job.x, f->job.n * sizeof *f->scratch);
+        TRY_MPI(MPI_Iallreduce(f->scratch, f->job.x, (int)f->job.n, MPI_FLOAT, MPI_SUM,
                                MPI_COMM_WORLD, &f->requests[f->n_requests++]),
                 what, err);
     }
@@ -429,7 +443,7 @@ static enum kiln_status push(const struct kiln_ranks *r, struct flight *f, bool 
         return KILN_OK;
     }
     f->n_requests = 0;
-    if (f->job.combine && !f->sharing) {
+    if (directly(r, f) && !f->sharing) {
         add_nodes(r, f);
         f->sharing = true;
         TRY_MPI(begin_sharing(r, f), what, err);
@@ -539,7 +553,7 @@ static void give(struct kiln_ranks *r, const struct job *job) {
 
 void kiln_ranks_sum(struct kiln_ranks *r, float *x, size_t n) {
     if (r && n > 0) {
-        const struct job job = {.x = x, .n = n};
+        const struct job job = {.leaves = (uint64_t)r->n, .x = x, .n = n};
         give(r, &job);
     }
 }
@@ -547,12 +561,7 @@ void kiln_ranks_sum(struct kiln_ranks *r, float *x, size_t n) {
 void kiln_ranks_combine(struct kiln_ranks *r, uint64_t micro_batches, float *const *nodes,
                         size_t at, float *x, size_t n) {
     if (r && n > 0) {
-        const struct job job = {.combine = true,
-                                .micro_batches = micro_batches,
-                                .nodes = nodes,
-                                .at = at,
-                                .x = x,
-                                .n = n};
+        const struct job job = {.leaves = micro_batches, .nodes = nodes, .at = at, .x = x, .n = n};
         give(r, &job);
     }
 }
@@ -627,12 +636,24 @@ static void release(struct kiln_ranks *r) {
     kiln_free(r);
 }
 
+/* Of Open MPI, where nobody says otherwise: what is sent over TCP goes off at once, however long. By
+ * itself it asks first where a message is above 64 KiB, and waits for the answer. */
+static void choose_settings(void) {
+    static const char *const names[] = {"OMPI_MCA_btl_tcp_eager_limit",
+                                        "OMPI_MCA_btl_tcp_rndv_eager_limit",
+                                        "OMPI_MCA_btl_tcp_max_send_size"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        setenv(names[i], "4194304", 0);
+    }
+}
+
 enum kiln_status kiln_ranks_open(struct kiln_ranks **out, struct kiln_err *err) {
     int given;
     *out = NULL;
     if (!kiln_ranks_are_many()) {
         return KILN_OK;
     }
+    choose_settings();
     TRY_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &given), "starting MPI", err);
     KILN_REQUIRE(given >= MPI_THREAD_SERIALIZED, err, KILN_EUNSUPPORTED,
                  "this MPI is built without threads (MPI_THREAD_SERIALIZED), which kiln needs");
