@@ -75,7 +75,7 @@ struct watch {
     struct kiln_recorder *recorder; /* of this process's own steps; NULL: not yet */
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
-    double stall_ms, overlap_ms;
+    double stall_ms, overlap_ms, reduce_ms, reduce_wait_ms;
     bool again; /* a step was taken a second time: what was counted of the first is no more */
     uint64_t run_tokens; /* since the run's first step: "tokens" of --json; end.tokens are fewer */
     double val_loss;
@@ -101,6 +101,8 @@ static void tally(void *context, const struct kiln_step_record *record) {
     watch->milliseconds += record->ms;
     watch->stall_ms += record->stall_ms;
     watch->overlap_ms += isfinite(record->overlap_ms) ? record->overlap_ms : 0;
+    watch->reduce_ms += record->reduce_ms;
+    watch->reduce_wait_ms += record->reduce_wait_ms;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (!isnan(record->val_loss)) {
         watch->val_loss = record->val_loss;
@@ -136,6 +138,7 @@ static void tally_all(const char *folder, uint64_t since, struct watch *watch) {
     struct kiln_err ignored;
     watch->end = (struct kiln_report_end){.step = watch->end.step};
     watch->milliseconds = watch->stall_ms = watch->overlap_ms = watch->tflop = 0;
+    watch->reduce_ms = watch->reduce_wait_ms = 0;
     watch->val_loss = (double)NAN;
     if (kiln_run_history(folder, since, 0, &all, &ignored) != KILN_OK) {
         *watch = seen;
@@ -284,6 +287,8 @@ static void complete_end(struct watch *watch, double seconds) {
     if (end->steps > 0) {
         end->step_s = busy / (double)end->steps;
         end->stall_s = watch->stall_ms / 1e3 / (double)end->steps;
+        end->reduce_s = watch->reduce_ms / 1e3 / (double)end->steps;
+        end->reduce_wait_s = watch->reduce_wait_ms / 1e3 / (double)end->steps;
         end->overlap_s = watch->overlap_ms / 1e3 / (double)end->steps;
     }
 }

@@ -80,11 +80,12 @@ struct kiln_report_end {
     double first_loss, last_loss, best_val;
     uint64_t best_val_step;
     double tokens_per_s, tflops;
-    double step_s;       /* mean, evaluations left out; 0: unknown */
-    double stall_s;      /* mean of a step: the device waited for kernels */
-    double overlap_s;    /* mean of a step: kernels were compiled, and nobody waited */
-    uint64_t peak_bytes; /* resident, sampled before each action */
-    uint64_t skipped;    /* of the steps: without an update ... */
+    double step_s;                  /* mean, evaluations left out; 0: unknown */
+    double stall_s;                 /* mean of a step: the device waited for kernels */
+    double reduce_s, reduce_wait_s; /* mean of a step: sums over ranks; waited for */
+    double overlap_s;               /* mean of a step: kernels were compiled, and nobody waited */
+    uint64_t peak_bytes;            /* resident, sampled before each action */
+    uint64_t skipped;               /* of the steps: without an update ... */
     uint64_t overflowed; /* ... these since the gradient overflowed, the rest by --on-spike skip */
 };
 KILN_API char *kiln_report_finish(const struct kiln_run_info *info,

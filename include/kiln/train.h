@@ -47,7 +47,7 @@ struct kiln_step_record {
     uint64_t tokens; /* trained on so far */
     uint64_t staleness;
     double ms, ms_per_micro_batch, tokens_per_s; /* micro-batches of this process */
-    double tflops;      /* model FLOPs of the step over its time, 1e12/s */
+    double tflops;                               /* model FLOPs of the step over its time, 1e12/s */
     double utilization; /* of the machine's ceiling, 0 when that is unknown */
     /* compile_ms may pass beside all else, in threads and in processes; what the device waited of
      * it is stall_ms, what it did not is overlap_ms. ms is device, host, update, stall and restart:
@@ -59,10 +59,11 @@ struct kiln_step_record {
     uint64_t layer_forwards; /* micro-batches through layers, those run again included */
     bool surfaces;           /* of sim and ane: bytes that the host moved to and from surfaces */
     uint64_t surface_written_bytes, surface_read_bytes;
-    /* On many ranks: from the first gradient on its way to the others to the last that came, and
-     * what this one waited for others, inside host_ms. */
-    uint64_t ranks; /* 1: alone, and both are 0 */
-    double reduce_ms, ranks_wait_ms;
+    /* On many ranks: from the first gradient on its way to the others to the last that came; of
+     * that what was waited for, not hidden behind computing; and what this one waited for others
+     * besides. Both waits are inside host_ms. */
+    uint64_t ranks; /* 1: alone, and all are 0 */
+    double reduce_ms, reduce_wait_ms, ranks_wait_ms;
     double loss_scale; /* of a window whose targets all count; 0: the device wants none */
     bool skipped;      /* the update was left out: the gradient overflowed, or --on-spike skip */
     /* Deviations from the recent steps (docs/flight-recorder.md); NaN where too few are known. */
@@ -89,6 +90,8 @@ struct kiln_run_info {
     uint64_t first_step;               /* steps done before */
     struct kiln_memory memory;         /* by part, as planned */
     struct kiln_plan_time time;        /* of a step, as planned */
+    struct kiln_link link;             /* between ranks, as measured; bytes_per_s 0: alone */
+    struct kiln_ranks_cost over_ranks; /* what is planned of them */
     size_t budget;                     /* kernels that may be compiled; 0: no limit */
     enum kiln_overlap overlap;
     bool two_sets, relay;          /* kernel sets side by side; successors that start early */

@@ -577,7 +577,7 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *r, struct kiln_err *err) {
     }
     const bool failed = r->failed;
     pthread_mutex_unlock(&r->mutex);
-    tell_span(r, KILN_SPAN_RANKS_WAIT, IN_FLIGHT + 1, start);
+    tell_span(r, KILN_SPAN_REDUCE_WAIT, IN_FLIGHT + 1, start);
     if (failed && err) {
         *err = r->err;
     }
@@ -636,8 +636,8 @@ static void release(struct kiln_ranks *r) {
     kiln_free(r);
 }
 
-/* Of Open MPI, where nobody says otherwise: what is sent over TCP goes off at once, however long. By
- * itself it asks first where a message is above 64 KiB, and waits for the answer. */
+/* Of Open MPI, where nobody says otherwise: what is sent over TCP goes off at once, however long.
+ * By itself it asks first where a message is above 64 KiB, and waits for the answer. */
 static void choose_settings(void) {
     static const char *const names[] = {"OMPI_MCA_btl_tcp_eager_limit",
                                         "OMPI_MCA_btl_tcp_rndv_eager_limit",

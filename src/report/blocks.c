@@ -116,6 +116,15 @@ static void say_machine(struct text *text, const struct kiln_run_info *info) {
         kiln_human_bytes(available, buffer, sizeof buffer));
 }
 
+/* A time that may be a small share of a second. */
+static const char *fine_time(double seconds, char *buffer, size_t size) {
+    if (!(seconds < 0.9995)) {
+        return kiln_human_time(seconds, buffer, size);
+    }
+    snprintf(buffer, size, seconds < 0.00995 ? "%.1f ms" : "%.0f ms", seconds * 1e3);
+    return buffer;
+}
+
 /* Nothing of a run that is alone. */
 static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     const struct kiln_settings *s = info->settings;
@@ -125,6 +134,15 @@ static void say_ranks(struct text *text, const struct kiln_run_info *info) {
         add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches; sums %s\n", n,
             s->accum / n, s->accum % n > 0 ? " or one more" : "", s->accum,
             s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order");
+        char latency[32], bytes[32], took[32];
+        const struct kiln_ranks_cost *c = &info->over_ranks;
+        heading(text, "link");
+        add(text, "%s, %s/s; a step sends %s in ",
+            fine_time(info->link.latency_s, latency, sizeof latency),
+            kiln_human_bytes(info->link.bytes_per_s, bytes, sizeof bytes),
+            kiln_human_bytes(c->bytes_sent, took, sizeof took));
+        add(text, "%s, %.0f %% of it behind the last backward pass\n",
+            fine_time(c->communication_s, took, sizeof took), 100 * c->hidden_share);
     }
 }
 
@@ -317,15 +335,6 @@ static void say_next(struct text *text, const struct kiln_run_info *info,
     add(text, " --steps %" PRIu64 "\n", 2 * (done > 0 ? done : 1));
 }
 
-/* A time that may be a small share of a second. */
-static const char *fine_time(double seconds, char *buffer, size_t size) {
-    if (!(seconds < 0.9995)) {
-        return kiln_human_time(seconds, buffer, size);
-    }
-    snprintf(buffer, size, seconds < 0.00995 ? "%.1f ms" : "%.0f ms", seconds * 1e3);
-    return buffer;
-}
-
 /* Of a step: what is less is not worth a line. */
 #define SHARE 0.01
 
@@ -336,12 +345,22 @@ static void say_prediction(struct text *text, const struct kiln_run_info *info,
     if (end->step_s <= 0) {
         return;
     }
-    add(text, "planned: %s a step, ", fine_time(info->time.step, planned, sizeof planned));
+    const bool alone = info->link.bytes_per_s <= 0;
+    const double step_s = alone ? info->time.step : info->over_ranks.step_s;
+    add(text, "planned: %s a step, ", fine_time(step_s, planned, sizeof planned));
     add(text, "measured %s on average; ", fine_time(end->step_s, measured, sizeof measured));
     add(text, "planned %s of memory, ",
         kiln_human_bytes((double)info->memory.total, planned, sizeof planned));
     add(text, "measured %s\n",
         kiln_human_bytes((double)end->peak_bytes, measured, sizeof measured));
+    if (!alone && end->reduce_s > 0) {
+        add(text, "sums over ranks: %s a step, ",
+            fine_time(end->reduce_s, measured, sizeof measured));
+        add(text, "planned %s; ",
+            fine_time(info->over_ranks.communication_s, planned, sizeof planned));
+        add(text, "%.0f %% of it hidden, planned %.0f %%\n",
+            100 * (1 - end->reduce_wait_s / end->reduce_s), 100 * info->over_ranks.hidden_share);
+    }
     const double least = SHARE * end->step_s;
     if (info->time.stall < least && end->stall_s < least && end->overlap_s < least) {
         return; /* nothing is compiled again, or nobody notices */

@@ -12,7 +12,7 @@ static uint64_t step_of(const struct kiln_cursor *cursor) {
 }
 
 void kiln_cost_begin(struct kiln_trainer *trainer) {
-    trainer->reduce_ms = trainer->ranks_wait_ms = 0;
+    trainer->reduce_ms = trainer->reduce_wait_ms = trainer->ranks_wait_ms = 0;
     const struct kiln_cursor *cursor = kiln_state_cursor(trainer->state);
     kiln_spans_keep(trainer->engine.spans, step_of(cursor) <= trainer->settings->trace_steps &&
                                                trainer->settings->trace_steps > 0);
@@ -39,6 +39,7 @@ enum kiln_status kiln_cost_spend(struct kiln_trainer *trainer, struct kiln_curso
     }
     if (!evaluating) {
         trainer->reduce_ms += spent.sums[KILN_SPAN_REDUCE] * 1e3;
+        trainer->reduce_wait_ms += spent.sums[KILN_SPAN_REDUCE_WAIT] * 1e3;
         trainer->ranks_wait_ms += spent.sums[KILN_SPAN_RANKS_WAIT] * 1e3;
         cursor->ms += (now - trainer->since) * 1e3;
         cursor->device_ms += spent.sums[KILN_SPAN_EVALUATE] * 1e3;
@@ -106,6 +107,7 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
                                  .peak_bytes = c->peak_bytes,
                                  .ranks = kiln_ranks_count(trainer->ranks),
                                  .reduce_ms = trainer->reduce_ms,
+                                 .reduce_wait_ms = trainer->reduce_wait_ms,
                                  .ranks_wait_ms = trainer->ranks_wait_ms,
                                  .loss_scale = c->loss_scale,
                                  .skipped = c->skip > 0,

@@ -80,6 +80,7 @@ void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_L
     if (r->ranks > 1) {
         set_count(line, "ranks", r->ranks);
         set_real(line, "reduce_ms", r->reduce_ms);
+        set_real(line, "reduce_wait_ms", r->reduce_wait_ms);
         set_real(line, "ranks_wait_ms", r->ranks_wait_ms);
     }
     if (r->loss_scale > 0) {

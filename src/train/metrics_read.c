@@ -179,6 +179,7 @@ static const struct key {
     KEY(COUNT, surface_written_bytes),
     KEY(COUNT, ranks),
     KEY(REAL, reduce_ms),
+    KEY(REAL, reduce_wait_ms),
     KEY(REAL, ranks_wait_ms),
     KEY(REAL, loss_scale),
     KEY(REAL, loss_z),

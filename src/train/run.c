@@ -387,6 +387,8 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
         .first_step = kiln_state_cursor(t->state)->step,
         .memory = *m,
         .time = kiln_plan_seconds(&t->engine.plan),
+        .link = run->link,
+        .over_ranks = run->over_ranks,
         .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
                       ? 0
                       : t->engine.plan.schedule.limits.compile,

@@ -19,6 +19,8 @@ struct kiln_run {
     struct kiln_tokenizer *tokenizer;
     struct kiln_profile profile;        /* tflops 0: not known yet */
     struct kiln_forecast forecast;      /* bits 0: none */
+    struct kiln_link link;              /* between ranks; bytes_per_s 0: there is none */
+    struct kiln_ranks_cost over_ranks;  /* what is planned over it */
     const struct kiln_minutes *minutes; /* while a run is made: chosen for it; NULL */
     bool resumed;                       /* and not trained yet */
     bool successor; /* of an owner that still trains: no byte of the run may change */

@@ -9,9 +9,23 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "plan/ranks.h"
 #include "train/trainer_int.h"
 
-enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, const struct kiln_run *run,
+/* What a window that all ranks share takes over this link. */
+static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_plan_request request = run->trainer.engine.request;
+    struct kiln_plan plan;
+    request.accum = run->settings.accum;
+    request.ranks =
+        (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks), .link = run->link};
+    KILN_TRY(kiln_plan_fit(run->table, &request, &plan, err));
+    const enum kiln_status status = kiln_plan_over_ranks(run->table, &plan, &run->over_ranks, err);
+    kiln_plan_close(&plan);
+    return status;
+}
+
+enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *run,
                                     enum kiln_status status, struct kiln_err *err) {
     char folder[sizeof run->folder];
     if (!ranks) {
@@ -20,7 +34,10 @@ enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, const struct kiln_
     KILN_TRY(kiln_ranks_settle(ranks, status, err));
     memcpy(folder, run->folder, sizeof folder);
     KILN_TRY(kiln_ranks_tell(ranks, folder, sizeof folder, err));
-    return kiln_ranks_settle(ranks, KILN_OK, err);
+    KILN_TRY(kiln_ranks_settle(ranks, KILN_OK, err));
+    KILN_TRY(kiln_ranks_measure(ranks, &run->link.latency_s, &run->link.bytes_per_s, err));
+    KILN_TRY(foretell(run, err));
+    return kiln_run_describe(run, err);
 }
 
 /* RUN/ranks/R, empty. */
@@ -71,7 +88,12 @@ enum kiln_status kiln_together_follow(const struct kiln_settings *settings, stru
         (*out)->inherited = -1;
         status = follow(*out, settings, err);
     }
-    return kiln_run_end_open(kiln_ranks_settle(ranks, status, err), out);
+    status = kiln_ranks_settle(ranks, status, err);
+    if (status == KILN_OK) {
+        struct kiln_link *link = &(*out)->link;
+        status = kiln_ranks_measure(ranks, &link->latency_s, &link->bytes_per_s, err);
+    }
+    return kiln_run_end_open(status, out);
 }
 
 /* ---- training ---------------------------------------------------------------------------------

@@ -29,8 +29,7 @@
 #include "train/run_int.h"
 
 /* Rank 0 has opened a run, or failed to. Failures of others are failures here. Alone: `status`. */
-KILN_MUST_CHECK enum kiln_status kiln_together_lead(struct kiln_ranks *ranks,
-                                                    const struct kiln_run *run,
+KILN_MUST_CHECK enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *run,
                                                     enum kiln_status status, struct kiln_err *err);
 /* Another rank: the run that rank 0 opens. Of the settings only what is this process's own counts:
  * threads, ranks. KILN_EINPUT: the folder is not to be seen from here. */

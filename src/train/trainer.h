@@ -34,10 +34,10 @@ struct kiln_trainer {
         bool known;         /* those of processes before this one were looked at */
         bool none;          /* there are none, or they are not kept: it was said why */
     } samples;
-    struct kiln_ranks *ranks;        /* NULL: alone */
-    uint64_t first_micro_batch;      /* of this rank, in the window or evaluation under way */
-    bool agreed_to_stop;             /* by all ranks, at a window's start */
-    double reduce_ms, ranks_wait_ms; /* of the step so far */
+    struct kiln_ranks *ranks;   /* NULL: alone */
+    uint64_t first_micro_batch; /* of this rank, in the window or evaluation under way */
+    bool agreed_to_stop;        /* by all ranks, at a window's start */
+    double reduce_ms, reduce_wait_ms, ranks_wait_ms; /* of the step so far */
     struct {
         void *context;
         /* What rank 0 has changed of the settings becomes everybody's. */
