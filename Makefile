@@ -43,6 +43,7 @@ OBJC_FLAGS := -isystem /usr/include/GNUstep -Itests/device/fake -fobjc-exception
 HAVE_OBJC ?= $(shell $(OBJC) $(OBJC_FLAGS) -E -include Foundation/Foundation.h -x objective-c \
                /dev/null >/dev/null 2>&1 && echo 1)
 endif
+HAVE_MPI ?= $(shell pkg-config --exists ompi-c 2>/dev/null && echo 1)
 DEFS += -D_GNU_SOURCE= -DKILN_VERSION=\"$(VERSION)\"
 
 OPT_release := -O3 -g
@@ -90,7 +91,8 @@ PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
 PLAIN_SRC := $(filter src/base/% src/kernel/%,$(LIB_SRC)) $(patsubst %,src/model/%.c,dims init lora pieces presets table) \
              $(filter-out %_amx_block.c,$(wildcard tests/kernel/*.c)) \
              $(patsubst %,tests/base/test_%.c,crc32c random sizes) tests/kiln_checks.c tests/plain_runner.c
-BENCH_SRC := $(wildcard bench/*.c)
+BENCH_SRC := $(filter-out $(if $(filter 1,$(HAVE_MPI)),,bench/bench_mpi.c) $(if $(filter Linux,$(shell uname -s)),,bench/link.c),\
+               $(wildcard bench/*.c))
 EXAMPLE_SRC := $(wildcard examples/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
@@ -180,6 +182,10 @@ $(MADE)/commit.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define KILN_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define KILN_COMMIT "$(COMMIT)"' >$@
 $(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
+
+# The only one that calls MPI.
+$(OBJ)/bench/bench_mpi.o $(BUILD)/lint/bench/bench_mpi.c.ok: own_flags := $(if $(HAVE_MPI),$(patsubst -I%,-isystem %,$(shell pkg-config --cflags ompi-c)))
+$(OBJ)/bench/bench_mpi: LIBS += $(shell pkg-config --libs ompi-c)
 
 # What man pages say of their age.
 $(OBJ)/cmd/manual.o: own_flags := -DKILN_DATE=\"$(VERSION_DATE)\"
@@ -297,7 +303,7 @@ check-lint: $(C_FILES:%=$(BUILD)/lint/%.ok)
 	    $(DEFS) -Iinclude -Isrc $(filter %.c,$(LIB_SRC)) $(CMD_SRC)
 $(BUILD)/lint/%.ok: % $(HEADERS) .clang-tidy Makefile
 	@mkdir -p $(@D)
-	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) 2>$@.log || { cat $@.log; exit 1; }
+	@clang-tidy --quiet $< -- $(FLAGS) $(isa_flags) $(test_flags) $(own_flags) 2>$@.log || { cat $@.log; exit 1; }
 	@touch $@
 check-shell:
 	@shellcheck $(SHELL_SRC)
