@@ -184,8 +184,8 @@ $(MADE)/commit.h: FORCE
 $(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
 
 # The only one that calls MPI.
-$(OBJ)/bench/bench_mpi.o $(BUILD)/lint/bench/bench_mpi.c.ok: own_flags := $(if $(HAVE_MPI),$(patsubst -I%,-isystem %,$(shell pkg-config --cflags ompi-c)))
-$(OBJ)/bench/bench_mpi: LIBS += $(shell pkg-config --libs ompi-c)
+$(OBJ)/bench/bench_mpi.o $(BUILD)/lint/bench/bench_mpi.c.ok: own_flags := $(if $(filter 1,$(HAVE_MPI)),$(patsubst -I%,-isystem %,$(shell pkg-config --cflags ompi-c)))
+$(OBJ)/bench/bench_mpi: private LIBS += $(shell pkg-config --libs ompi-c)
 
 # What man pages say of their age.
 $(OBJ)/cmd/manual.o: own_flags := -DKILN_DATE=\"$(VERSION_DATE)\"

@@ -232,6 +232,10 @@ int main(int argc, char **argv) {
             tell_sum(&sums, one_way, rate);
         }
     }
+    if (rank == 0) {
+        printf("memory of the first rank: %.0f MB at most, %.0f of them numbers\n",
+               (double)kiln_memory_resident_peak() * 1e-6, MOST_BLOCKS * (double)BLOCK * 1e-6);
+    }
     kiln_free(numbers);
     MPI_Finalize();
     return 0;

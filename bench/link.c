@@ -157,6 +157,22 @@ static void choose_congestion_control(void) {
     close(fd);
 }
 
+/* What a network card with a short queue does: hold packets back at the rate of the wire, where TCP
+ * knows of them and sends no more than a millisecond's worth ahead (tcp_limit_output_bytes). Else
+ * all of a window would stand in this program's queue, with the acknowledgements of others behind
+ * it. tc counts bytes of IP. */
+static void hold_back(void) {
+    char command[200];
+    snprintf(command, sizeof command,
+             "tc qdisc add dev link0 root tbf rate %.0fbit burst %.0f limit 64mb",
+             lab.bytes_per_s * 8 * FRAME / (FRAME + ETHERNET),
+             fmax(130e3, lab.bytes_per_s * 200e-6));
+    if (system(command) != 0) {
+        fprintf(stderr, "link: no token bucket before link0: %s\n", command);
+        exit(1);
+    }
+}
+
 static void make_host(int i) {
     struct host *host = &lab.host[i];
     struct ifreq ask = {.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR};
@@ -182,6 +198,7 @@ static void make_host(int i) {
     choose_congestion_control();
     bring_up("lo", NULL);
     bring_up("link0", &address);
+    hold_back();
 }
 
 static void make_hosts(void) {
