@@ -33,7 +33,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,37 +83,32 @@ static struct {
     struct packet *spare;
     double late, latest; /* deliveries after they were due: sum and most, seconds */
     uint64_t delivered;
-} lab = {.hosts = 2, .bytes_per_s = 1e9 / 8, .delay = 1e-3, .queue = 100e-3};
+} lab;
 
-__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *format, ...) {
-    const int cause = errno;
-    va_list args;
-    va_start(args, format);
-    fprintf(stderr, "link: ");
-    vfprintf(stderr, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized) */
-    fprintf(stderr, ": %s\n", strerror(cause));
-    if (cause == EPERM || cause == EACCES) {
-        fprintf(stderr,
-                "link: namespaces and devices want root (CAP_SYS_ADMIN, CAP_NET_ADMIN), "
-                "in a container also /dev/net/tun\n");
+/* The result of a call of the system; where it failed, the end, with the reason. */
+static int must(int result, const char *what) {
+    if (result < 0) {
+        const int cause = errno;
+        fprintf(stderr, "link: %s: %s\n", what, strerror(cause));
+        if (cause == EPERM || cause == EACCES) {
+            fprintf(stderr,
+                    "link: namespaces and devices want root (CAP_SYS_ADMIN, CAP_NET_ADMIN), "
+                    "in a container also /dev/net/tun\n");
+        }
+        exit(1);
     }
-    exit(1);
+    return result;
 }
 
 /* ---- hosts ----------------------------------------------------------------------------------- */
 
-static int open_or_die(const char *path, int flags) {
-    const int fd = open(path, flags | O_CLOEXEC);
-    if (fd < 0) {
-        die("cannot open %s", path);
-    }
-    return fd;
+static int open_file(const char *path, int flags) {
+    return must(open(path, flags | O_CLOEXEC), path);
 }
 
 static void enter(int net, int uts) {
-    if (setns(net, CLONE_NEWNET) != 0 || setns(uts, CLONE_NEWUTS) != 0) {
-        die("cannot enter a namespace");
-    }
+    must(setns(net, CLONE_NEWNET), "cannot enter a network namespace");
+    must(setns(uts, CLONE_NEWUTS), "cannot enter a UTS namespace");
 }
 
 static struct sockaddr_in address_of(int i) {
@@ -125,34 +119,25 @@ static struct sockaddr_in address_of(int i) {
 static void bring_up(const char *device, const struct sockaddr_in *address) {
     struct sockaddr_in mask = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0xffffff00)};
     struct ifreq ask = {0};
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        die("cannot make a socket");
-    }
+    const int fd = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "cannot make a socket");
     snprintf(ask.ifr_name, sizeof ask.ifr_name, "%s", device);
     if (address) {
         memcpy(&ask.ifr_addr, address, sizeof *address);
-        if (ioctl(fd, SIOCSIFADDR, &ask) != 0) {
-            die("cannot give %s an address", device);
-        }
+        must(ioctl(fd, SIOCSIFADDR, &ask), "cannot give a device an address");
         memcpy(&ask.ifr_netmask, &mask, sizeof mask);
-        if (ioctl(fd, SIOCSIFNETMASK, &ask) != 0) {
-            die("cannot give %s a netmask", device);
-        }
+        must(ioctl(fd, SIOCSIFNETMASK, &ask), "cannot give a device a netmask");
     }
     ask.ifr_flags = IFF_UP | IFF_RUNNING;
-    if (ioctl(fd, SIOCSIFFLAGS, &ask) != 0) {
-        die("cannot bring %s up", device);
-    }
+    must(ioctl(fd, SIOCSIFFLAGS, &ask), "cannot bring a device up");
     close(fd);
 }
 
 /* Most systems send by CUBIC, which not every kernel lets a namespace choose. Reno behaves alike on
  * a link as short as these; what else a machine may be set to need not. */
 static void choose_congestion_control(void) {
-    const int fd = open_or_die("/proc/sys/net/ipv4/tcp_congestion_control", O_WRONLY);
-    if (write(fd, "cubic", 5) != 5 && write(fd, "reno", 4) != 4) {
-        die("cannot choose how TCP avoids congestion");
+    const int fd = open_file("/proc/sys/net/ipv4/tcp_congestion_control", O_WRONLY);
+    if (write(fd, "cubic", 5) != 5) {
+        must((int)write(fd, "reno", 4), "cannot choose how TCP avoids congestion");
     }
     close(fd);
 }
@@ -178,23 +163,16 @@ static void make_host(int i) {
     struct ifreq ask = {.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR};
     const struct sockaddr_in address = address_of(i);
     char name[16];
-    if (unshare(CLONE_NEWNET | CLONE_NEWUTS) != 0) {
-        die("cannot make a network namespace");
-    }
+    must(unshare(CLONE_NEWNET | CLONE_NEWUTS), "cannot make a network namespace");
     snprintf(name, sizeof name, "host-%d", i + 1);
-    if (sethostname(name, strlen(name)) != 0) {
-        die("cannot name a host");
-    }
-    host->net = open_or_die("/proc/self/ns/net", O_RDONLY);
-    host->uts = open_or_die("/proc/self/ns/uts", O_RDONLY);
-    host->tun = open_or_die("/dev/net/tun", O_RDWR | O_NONBLOCK);
+    must(sethostname(name, strlen(name)), "cannot name a host");
+    host->net = open_file("/proc/self/ns/net", O_RDONLY);
+    host->uts = open_file("/proc/self/ns/uts", O_RDONLY);
+    host->tun = open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
     snprintf(ask.ifr_name, sizeof ask.ifr_name, "link0");
-    if (ioctl(host->tun, TUNSETIFF, &ask) != 0) {
-        die("cannot make a TUN device");
-    }
-    if (ioctl(host->tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4) != 0) {
-        die("the TUN device takes no segments to cut (TUNSETOFFLOAD)");
-    }
+    must(ioctl(host->tun, TUNSETIFF, &ask), "cannot make a TUN device");
+    must(ioctl(host->tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4),
+         "a TUN device that cuts segments");
     choose_congestion_control();
     bring_up("lo", NULL);
     bring_up("link0", &address);
@@ -202,8 +180,8 @@ static void make_host(int i) {
 }
 
 static void make_hosts(void) {
-    const int net = open_or_die("/proc/self/ns/net", O_RDONLY);
-    const int uts = open_or_die("/proc/self/ns/uts", O_RDONLY);
+    const int net = open_file("/proc/self/ns/net", O_RDONLY);
+    const int uts = open_file("/proc/self/ns/uts", O_RDONLY);
     for (int i = 0; i < lab.hosts; i++) {
         make_host(i);
     }
@@ -215,13 +193,12 @@ static void make_hosts(void) {
 /* ---- wires ----------------------------------------------------------------------------------- */
 
 static struct packet *take_spare(void) {
-    struct packet *packet = lab.spare;
-    if (packet) {
-        lab.spare = packet->next;
-    } else if (!(packet = kiln_alloc(1, sizeof *packet))) {
-        errno = ENOMEM;
-        die("packets on their way");
+    struct packet *packet = lab.spare ? lab.spare : kiln_alloc(1, sizeof *packet);
+    if (!packet) {
+        fprintf(stderr, "link: out of memory for packets on their way\n");
+        exit(1);
     }
+    lab.spare = packet->next;
     packet->next = NULL;
     return packet;
 }
@@ -341,10 +318,8 @@ static void carry(int end) {
         const struct timespec time = {.tv_sec = (time_t)fmin(wait, 1e6),
                                       .tv_nsec = (long)(fmod(wait, 1) * 1e9)};
         char byte;
-        if (ppoll(look, (nfds_t)lab.hosts + 1, isinf(next) ? NULL : &time, &inside) < 0) {
-            return;
-        }
-        if (look[lab.hosts].revents && read(end, &byte, 1) <= 0) {
+        if (ppoll(look, (nfds_t)lab.hosts + 1, isinf(next) ? NULL : &time, &inside) < 0 ||
+            (look[lab.hosts].revents && read(end, &byte, 1) <= 0)) {
             return;
         }
         for (int i = 0; i < lab.hosts; i++) {
@@ -386,10 +361,7 @@ static void move(int fd, bool sending, double bytes) {
     while (bytes > 0) {
         const size_t most = (size_t)fmin(bytes, sizeof block);
         const ssize_t n = sending ? send(fd, block, most, MSG_NOSIGNAL) : recv(fd, block, most, 0);
-        if (n <= 0) {
-            die("cannot %s", sending ? "send" : "receive");
-        }
-        bytes -= (double)n;
+        bytes -= must(n > 0 ? (int)n : -1, sending ? "cannot send" : "cannot receive");
     }
 }
 
@@ -404,10 +376,9 @@ static bool near(const char *what, double is, double wanted, const char *unit) {
 static int socket_of(int i) {
     const int yes = 1;
     enter(lab.host[i].net, lab.host[i].uts);
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) != 0) {
-        die("cannot make a socket");
-    }
+    const int fd = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "cannot make a socket");
+    /* Who is accepted by it has it, too. */
+    must(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes), "TCP_NODELAY");
     return fd;
 }
 
@@ -416,23 +387,17 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* A second's worth of bytes, 100 MB at least; what comes before the windows are open is not timed.
- */
+/* A second's worth of bytes, 100 MB at least; until TCP's windows are open none is timed. */
 static bool measure(void) {
     enum { TIMES = 200 };
     const double bytes = fmax(100e6, lab.bytes_per_s), opening = bytes / 4;
     struct sockaddr_in address = address_of(1);
     address.sin_port = htons(5001);
-    const int listening = socket_of(1), one = socket_of(0), on = 1;
-    if (bind(listening, (struct sockaddr *)&address, sizeof address) != 0 ||
-        listen(listening, 1) != 0 ||
-        connect(one, (struct sockaddr *)&address, sizeof address) != 0) {
-        die("cannot connect the hosts");
-    }
-    const int other = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-    if (other < 0 || setsockopt(other, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0) {
-        die("cannot accept a connection");
-    }
+    const int listening = socket_of(1), one = socket_of(0);
+    must(bind(listening, (struct sockaddr *)&address, sizeof address), "cannot bind");
+    must(listen(listening, 1), "cannot listen");
+    must(connect(one, (struct sockaddr *)&address, sizeof address), "cannot connect the hosts");
+    const int other = must(accept4(listening, NULL, NULL, SOCK_CLOEXEC), "cannot accept");
     double ms[TIMES], start = 0;
     for (int i = 0; i < TIMES; i++) {
         start = kiln_now_s();
@@ -442,10 +407,7 @@ static bool measure(void) {
     }
     qsort(ms, TIMES, sizeof *ms, by_value);
     bool good = near("one way", ms[TIMES / 2], lab.delay * 1e3, "ms");
-    const pid_t sender = fork();
-    if (sender < 0) {
-        die("cannot fork");
-    }
+    const pid_t sender = must(fork(), "cannot fork");
     if (sender == 0) {
         move(one, true, bytes);
         _exit(0);
@@ -463,13 +425,8 @@ static bool measure(void) {
 
 static int check(void) {
     int ends[2], status;
-    if (pipe2(ends, O_CLOEXEC) != 0) {
-        die("cannot make a pipe");
-    }
-    const pid_t child = fork();
-    if (child < 0) {
-        die("cannot fork");
-    }
+    must(pipe2(ends, O_CLOEXEC), "cannot make a pipe");
+    const pid_t child = must(fork(), "cannot fork");
     if (child == 0) {
         close(ends[0]);
         const bool good = measure();
@@ -484,49 +441,37 @@ static int check(void) {
 
 /* ---- the program ----------------------------------------------------------------------------- */
 
-static double number(const char *name, const char *text, double least, double most) {
-    char *end;
-    const double value = strtod(text, &end);
-    if (end == text || *end || !(value >= least && value <= most)) {
-        fprintf(stderr, "link: --%s %s: want a number from %g to %g\n", name, text, least, most);
-        exit(2);
-    }
-    return value;
-}
-
 static bool read_options(int argc, char **argv) {
     static const struct option options[] = {
-        {"hosts", required_argument, NULL, 'h'}, {"gbit", required_argument, NULL, 'g'},
-        {"ms", required_argument, NULL, 'm'},    {"queue-ms", required_argument, NULL, 'q'},
-        {"check", no_argument, NULL, 'c'},       {0}};
+        {"hosts", required_argument, NULL, 0}, {"gbit", required_argument, NULL, 1},
+        {"ms", required_argument, NULL, 2},    {"queue-ms", required_argument, NULL, 3},
+        {"check", no_argument, NULL, 4},       {0}};
+    static const double least[] = {2, 0.001, 0, 0.1}, most[] = {MOST_HOSTS, 1000, 1e4, 1e4};
+    double value[] = {2, 1, 1, 100};
     bool checks = false;
     int option;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (option) {
-            case 'h':
-                lab.hosts = (int)number("hosts", optarg, 2, MOST_HOSTS);
-                break;
-            case 'g':
-                lab.bytes_per_s = number("gbit", optarg, 0.001, 1000) * 1e9 / 8;
-                break;
-            case 'm':
-                lab.delay = number("ms", optarg, 0, 10000) * 1e-3;
-                break;
-            case 'q':
-                lab.queue = number("queue-ms", optarg, 0.1, 10000) * 1e-3;
-                break;
-            case 'c':
-                checks = true;
-                break;
-            default:
-                exit(2);
+    while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0 && option <= 4) {
+        char *end;
+        if (option == 4) {
+            checks = true;
+            continue;
+        }
+        value[option] = strtod(optarg, &end);
+        if (end == optarg || *end ||
+            !(value[option] >= least[option] && value[option] <= most[option])) {
+            fprintf(stderr, "link: --%s %s: want a number from %g to %g\n", options[option].name,
+                    optarg, least[option], most[option]);
+            exit(2);
         }
     }
-    if (optind < argc) {
-        fprintf(stderr, "link: %s: no such option; bench/link.c says what there is\n",
-                argv[optind]);
+    if (option >= 0 || optind < argc) {
+        fprintf(stderr, "link: bench/link.c says what options there are\n");
         exit(2);
     }
+    lab.hosts = (int)value[0];
+    lab.bytes_per_s = value[1] * 1e9 / 8;
+    lab.delay = value[2] * 1e-3;
+    lab.queue = value[3] * 1e-3;
     return checks;
 }
 
