@@ -100,7 +100,8 @@ PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
 PLAIN_SRC := $(filter src/base/% src/kernel/%,$(LIB_SRC)) $(patsubst %,src/model/%.c,dims init lora pieces presets table) \
              $(filter-out %_amx_block.c,$(wildcard tests/kernel/*.c)) \
              $(patsubst %,tests/base/test_%.c,crc32c random sizes) tests/kiln_checks.c tests/plain_runner.c
-BENCH_SRC := $(wildcard bench/*.c)
+BENCH_SRC := $(filter-out $(if $(MPI_NAME),,bench/bench_mpi.c) $(if $(filter Linux,$(shell uname -s)),,bench/link.c),\
+               $(wildcard bench/*.c))
 EXAMPLE_SRC := $(wildcard examples/*.c)
 APPLE_SRC := $(wildcard src/device/ane/apple*.m)
 ifneq ($(filter Darwin,$(shell uname -s)),)
@@ -194,7 +195,10 @@ $(MADE)/commit.h: FORCE
 	@echo '#define KILN_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define KILN_COMMIT "$(COMMIT)"' >$@
 $(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
 
+# The only ones that call MPI.
 $(OBJ)/src/ranks/mpi.o $(BUILD)/lint/src/ranks/mpi.c.ok: own_flags := $(MPI_FLAGS)
+$(OBJ)/bench/bench_mpi.o $(BUILD)/lint/bench/bench_mpi.c.ok: own_flags := $(MPI_FLAGS)
+$(OBJ)/bench/bench_mpi: private LIBS += $(MPI_LIBS)
 
 # What man pages say of their age.
 $(OBJ)/cmd/manual.o: own_flags := -DKILN_DATE=\"$(VERSION_DATE)\"
