@@ -577,7 +577,7 @@ static enum kiln_status train_alone(const struct call *call, struct kiln_err *er
         return supervise(call, run_now, began, err);
     }
     const enum kiln_status status = train(call, run_now, began, stop_on_signals(), err);
-    if (status == KILN_ERESTART) {
+    if (status == KILN_ERESTART && call->settings.ranks == NULL) {
         return restart(call, run_now, began, err);
     }
     kiln_run_close(run_now);
@@ -586,7 +586,8 @@ static enum kiln_status train_alone(const struct call *call, struct kiln_err *er
 
 /* Ends that all ranks come to together. */
 static bool ends_well(enum kiln_status status) {
-    return status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED;
+    return status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED ||
+           status == KILN_ERESTART;
 }
 
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
@@ -602,6 +603,10 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     kiln_ranks_close(mine.settings.ranks, ends_well(status));
     /* mpirun ends all when the first ends badly: let that be rank 0, which has more to say. */
     const bool told = ends_well(status) || err->message[0] == '\0';
+    KILN_REQUIRE(
+        status != KILN_ERESTART || rank > 0, err, KILN_EBUDGET,
+        "the compile budget of these processes is spent, and MPI does not allow them to be "
+        "replaced; the run is saved: start it again with --resume");
     return rank > 0 && told ? KILN_OK : status;
 }
 

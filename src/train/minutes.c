@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
+#include "kiln/ranks.h"
 #include "kiln/bench.h"
 #include "plan/law.h"
 #include "text/stream.h"
@@ -452,6 +453,11 @@ enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, doubl
     *out = NULL;
     KILN_REQUIRE(settings->data && !isnan(settings->minutes), err, KILN_EUSAGE,
                  "--minutes needs a text: add --data FILE");
+    KILN_REQUIRE(
+        !settings->ranks, err, KILN_EUNSUPPORTED,
+        "--minutes measures one process and knows nothing of %zu ranks: see what kiln plan "
+        "--minutes chooses, and give its sizes and --steps",
+        kiln_ranks_count(settings->ranks));
     struct kiln_minutes *m = kiln_alloc(1, sizeof *m);
     KILN_REQUIRE(m != NULL, err, KILN_ENOMEM, "--minutes: out of memory");
     m->started = started > 0 ? started : kiln_now_s();

@@ -140,19 +140,21 @@ enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
 
 /* Processes that are replaced keep the run's state file and nothing else. */
 static enum kiln_status check_restarts(const struct kiln_run *run, struct kiln_err *err) {
-    const struct kiln_plan *plan = &run->trainer.engine.plan;
-    const double restarts = plan->cost.restarts;
-    KILN_REQUIRE(!run->settings.ranks || restarts <= 0, err, KILN_EUSAGE,
-                 "%zu ranks on a device with a compile budget: this plan replaces the process %g "
-                 "times a window, which MPI does not allow its processes; a larger --budget, or "
+    const struct kiln_settings *s = &run->settings;
+    const double restarts = run->trainer.engine.plan.cost.restarts * (double)s->steps;
+    KILN_REQUIRE(!s->ranks || restarts < 1, err, KILN_EUSAGE,
+                 "%zu ranks on a device with a compile budget: this plan replaces the process %.0f "
+                 "times in %" PRIu64
+                 " steps, which MPI does not allow its processes; a larger --budget, or "
                  "--weight-mode dynamic, needs none",
-                 kiln_ranks_count(run->settings.ranks), restarts);
+                 kiln_ranks_count(s->ranks), restarts, s->steps);
     KILN_REQUIRE(
-        !run->settings.deterministic || restarts <= 0, err, KILN_EUSAGE,
+        !s->deterministic || restarts < 1, err, KILN_EUSAGE,
         "--deterministic on a device with a compile budget: this plan replaces the process "
-        "%g times a window, and the gradients of single micro-batches would be lost; a "
-        "larger --budget, or --weight-mode dynamic, needs none",
-        restarts);
+        "%.0f times in %" PRIu64
+        " steps, and the gradients of single micro-batches would be lost; a larger "
+        "--budget, or --weight-mode dynamic, needs none",
+        restarts, s->steps);
     return KILN_OK;
 }
 

@@ -139,11 +139,22 @@ if [ -d "$KILN_REFERENCE/tiny-mha" ]; then
     expect 1 ranks 2 verify --reference "$KILN_REFERENCE/absent" --precision fp32
 fi
 
+# ---- a device that compiles, with budget enough, and one whose budget is spent --------------------
+sim=(--device sim --precision fp16 --budget 100000 --load-budget 1000 --weight-mode baked)
+for overlap in off exact delayed; do
+    expect 0 "$MPI_KILN" train "${small[@]}" "${sim[@]}" --overlap $overlap --deterministic --steps 6 --out "sim-$overlap" --json
+    one_sim=$(hash_of stdout)
+    expect 0 ranks 3 train "${small[@]}" "${sim[@]}" --overlap $overlap --deterministic --steps 6 --out "sims-$overlap" --json
+    [ "$(hash_of stdout)" = "$one_sim" ] || fail "sim, --overlap $overlap: other bits on 3 ranks"
+done
+
 # ---- what cannot be -------------------------------------------------------------------------------
 expect 2 ranks 4 train "${small[@]}" --accum 3 --steps 2 --out few
 says stderr '4 ranks, but a window has 3 micro-batches (--accum)'
 [ ! -e few ] || fail "a run was made that cannot be"
-expect 2 ranks 2 train "${small[@]}" --precision fp16 --device sim --steps 2 --out baked
+expect 2 ranks 2 train "${small[@]}" --precision fp16 --device sim --steps 200 --out baked
 says stderr 'MPI does not allow'
+expect 1 ranks 2 train --data text.txt --minutes 1 --out minutes
+says stderr '--minutes measures one process'
 OMPI_COMM_WORLD_SIZE=2 expect 1 "$KILN" train "${small[@]}" --steps 2 --out alone
 says stderr 'built without MPI'
