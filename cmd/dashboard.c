@@ -17,6 +17,7 @@
 #include "commands.h"
 #include "dashboard.h"
 #include "output.h"
+#include "runs.h"
 #include "self.h"
 
 /* ---- the command ------------------------------------------------------------------------------
@@ -105,6 +106,9 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     listen_for_signals();
     if (flags->parent != KILN_UNSET) {
         (void)setpriority(PRIO_PROCESS, 0, NICE);
+    }
+    for (size_t i = 0; given && i < what.n_runs; i++) {
+        KILN_TRY(need_path(what.runs[i], err));
     }
     KILN_TRY(kiln_dashboard_open(&what, &dashboard, err));
     const enum kiln_status status = serve(flags, dashboard, err);

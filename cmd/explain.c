@@ -14,6 +14,7 @@
 #include "kiln/report.h"
 #include "kiln/view.h"
 #include "output.h"
+#include "runs.h"
 #include "stop.h"
 
 struct flags {
@@ -77,6 +78,7 @@ static enum kiln_status list(const struct call *call, const char *run, struct ki
     struct kiln_view *view;
     KILN_REQUIRE(!flags->alone, err, KILN_EUSAGE,
                  "explain: --alone is for a step: name it, as %s@STEP", run);
+    KILN_TRY(need_run(run, err));
     KILN_TRY(kiln_view_open(run, &view, err));
     enum kiln_status status = KILN_OK;
     if (flags->json) {
@@ -120,6 +122,7 @@ static enum kiln_status explain(const struct call *call, const char *run, uint64
                                              .on_notice = on_notice,
                                              .on_progress = on_progress};
     struct kiln_explanation *why;
+    KILN_TRY(need_run(run, err));
     KILN_TRY(kiln_explain(&how, &why, err));
     enum kiln_status status = KILN_OK;
     if (flags->json) {

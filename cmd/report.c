@@ -14,6 +14,7 @@
 #include "commands.h"
 #include "files.h"
 #include "output.h"
+#include "runs.h"
 
 struct flags {
     const char *out, *csv, *tensorboard;
@@ -202,8 +203,11 @@ static enum kiln_status write_and_tell(const struct call *call, struct kiln_view
 static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_view *views[MAX_ARGUMENTS] = {NULL};
     const struct flags *flags = call->flags;
-    enum kiln_status status = export_all(call, err);
     size_t n = 0;
+    for (size_t i = 0; i < call->n_arguments; i++) {
+        KILN_TRY(need_run(call->arguments[i], err));
+    }
+    enum kiln_status status = export_all(call, err);
     const bool other = flags->csv != NULL || flags->tensorboard != NULL || flags->curve;
     if (status != KILN_OK || (other && flags->out == NULL && !flags->json)) {
         return status; /* that is all that was asked for */

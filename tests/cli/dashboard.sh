@@ -188,7 +188,9 @@ ends 0
 expect 2 "$KILN" train "${tiny[@]}" --out never --port 7000
 says stderr '--port is of --dashboard'
 expect 1 "$KILN" dashboard absent
-says stderr 'absent is no folder'
+says stderr 'absent: there is nothing of that name'
+expect 1 "$KILN" dashboard text.txt
+says stderr 'text.txt is no folder'
 
 # ---- what others read ------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ says stdout '4 of 4 sequences are bad'
 expect 2 "$KILN" explain
 says stderr 'name a run folder'
 expect 1 "$KILN" explain none@3
-says stderr 'none is no run folder'
+says stderr 'none: there is nothing of that name'
 expect 1 "$KILN" explain none
 expect 2 "$KILN" explain batch@
 says stderr 'write RUN@STEP'
