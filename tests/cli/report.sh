@@ -61,6 +61,11 @@ says both.html '"name":"quiet"'
 expect 0 "$KILN" report run quiet
 [ -s compare.html ] || fail "no compare.html"
 cmp both.html compare.html || fail "the same runs give other bytes"
+expect 0 "$KILN" report run ./run quiet run/ --out twice.html
+[ "$(grep -c 'is run once more: it is taken once' stderr)" = 2 ] || fail "a run given twice is not told"
+cmp both.html twice.html || fail "a run given twice is two"
+expect 0 "$KILN" report run run
+says stdout 'page: run/report.html'
 expect 1 "$KILN" report text.txt
 says stderr 'no run folder'
 expect 1 "$KILN" report nowhere
