@@ -150,6 +150,7 @@ struct kiln_explanation {
     char weights_from[80], window_from[80];  /* where they were taken from */
     char note[240];                          /* what else should be known; "" for nothing */
     char precision[8];                       /* of the run: "bf16" */
+    double scale;                            /* what it multiplied gradients by; 1: fp32, bf16 */
 
     uint64_t sample;       /* the window's first */
     size_t sequences, seq; /* of it, and tokens in each */
