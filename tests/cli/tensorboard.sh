@@ -32,9 +32,12 @@ before=$(cksum "$(events board)")
 expect 0 "$KILN" report run --tensorboard board
 [ "$before" = "$(cksum "$(events board)")" ] || fail 'an export that had nothing to add wrote'
 [ ! -e compare.html ] || fail 'a page that nobody asked for'
-expect 0 "$KILN" report run ./run/ --tensorboard both
+mkdir copy
+cp run/*.json run/*.jsonl copy
+expect 0 "$KILN" report run ./copy/ --tensorboard both
 [ -n "$(events both/run)" ] || fail 'no event file for a run of several'
-expect 2 "$KILN" report run run --csv both.csv
+[ -n "$(events both/copy)" ] || fail 'no event file for the other run'
+expect 2 "$KILN" report run copy --csv both.csv
 expect 1 "$KILN" report nowhere --csv no.csv
 says stderr nowhere
 [ "$(head -c 10 run.csv)" = step,loss, ] || fail "the header: $(head -n 1 run.csv)"
