@@ -232,11 +232,12 @@ bench: $(BENCH_BIN) $(KILN)
 
 define PKGCONFIG
 prefix=$(PREFIX)
+libdir=$${prefix}/lib
 Name: kiln
 Description: trains Llama-family language models on one machine
 Version: $(VERSION)
 Cflags: -I$${prefix}/include
-Libs: -L$${prefix}/lib -lkiln
+Libs: -L$${libdir} -lkiln
 Libs.private: $(LIBS)
 endef
 export PKGCONFIG

@@ -16,7 +16,9 @@
 
 #include "commands.h"
 #include "dashboard.h"
+#include "files.h"
 #include "output.h"
+#include "runs.h"
 #include "self.h"
 
 /* ---- the command ------------------------------------------------------------------------------
@@ -75,6 +77,18 @@ static enum kiln_status print_address(const struct flags *flags,
     return output_finish(err);
 }
 
+/* What it would say nothing of: a folder where there is no run, and one that is not there. */
+static void tell_of_none(const struct kiln_dashboard_options *what) {
+    for (size_t i = 0; i < what->n_runs; i++) {
+        char list[8];
+        const char *folder = what->runs[i];
+        if (need_run(folder, NULL) != KILN_OK && runs_in(folder, list, sizeof list) == 0) {
+            fprintf(stderr, "dashboard: %s %s yet; what kiln train makes there appears\n",
+                    is_folder(folder) ? "no run is in" : "there is no folder", folder);
+        }
+    }
+}
+
 static bool is_wanted(const struct flags *flags) {
     return !stop && (flags->parent == KILN_UNSET || (uint64_t)getppid() == flags->parent);
 }
@@ -106,7 +120,13 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     if (flags->parent != KILN_UNSET) {
         (void)setpriority(PRIO_PROCESS, 0, NICE);
     }
+    for (size_t i = 0; given && i < what.n_runs; i++) {
+        KILN_TRY(need_path(what.runs[i], err));
+    }
     KILN_TRY(kiln_dashboard_open(&what, &dashboard, err));
+    if (flags->parent == KILN_UNSET) {
+        tell_of_none(&what);
+    }
     const enum kiln_status status = serve(flags, dashboard, err);
     kiln_dashboard_close(dashboard);
     return status;

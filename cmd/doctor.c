@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "output.h"
+#include "runs.h"
 
 struct flags {
     const char *root;
@@ -81,6 +82,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         .measure = !flags->quick,
         .root = flags->root,
     };
+    KILN_TRY(how.folder != NULL ? need_path(how.folder, err) : KILN_OK);
     KILN_TRY(kiln_precision_parse(s->precision, &how.precision, err));
     KILN_TRY(kiln_doctor(&how, &doctor, err));
     KILN_TRY(flags->json ? print_json(&doctor, err) : print_text(&doctor, err));

@@ -14,6 +14,7 @@
 #include "kiln/report.h"
 #include "kiln/view.h"
 #include "output.h"
+#include "runs.h"
 #include "stop.h"
 
 struct flags {
@@ -36,10 +37,7 @@ static const enum kiln_setting_id settings[] = {KILN_SETTING_threads};
 static void print_incidents(const char *run, const struct kiln_view *view) {
     const size_t n = kiln_view_incidents(view);
     if (n == 0) {
-        printf(
-            "%s: no incidents. kiln explain %s@STEP explains any step that a checkpoint lies "
-            "before.\n",
-            run, run);
+        printf("%s: no incidents. kiln explain %s@STEP explains any other step.\n", run, run);
         return;
     }
     printf("%8s  %-22s %-12s %10s %10s %8s  %s\n", "step", "what", "action", "loss", "grad norm",
@@ -77,6 +75,7 @@ static enum kiln_status list(const struct call *call, const char *run, struct ki
     struct kiln_view *view;
     KILN_REQUIRE(!flags->alone, err, KILN_EUSAGE,
                  "explain: --alone is for a step: name it, as %s@STEP", run);
+    KILN_TRY(need_run(run, err));
     KILN_TRY(kiln_view_open(run, &view, err));
     enum kiln_status status = KILN_OK;
     if (flags->json) {
@@ -120,6 +119,7 @@ static enum kiln_status explain(const struct call *call, const char *run, uint64
                                              .on_notice = on_notice,
                                              .on_progress = on_progress};
     struct kiln_explanation *why;
+    KILN_TRY(need_run(run, err));
     KILN_TRY(kiln_explain(&how, &why, err));
     enum kiln_status status = KILN_OK;
     if (flags->json) {
@@ -157,9 +157,12 @@ const struct command command_explain = {
     .summary = "say what went wrong in a step, taken again in double precision",
     .details =
         "RUN alone lists the incidents that its flight recorder has kept. RUN@STEP takes the step\n"
-        "again from there, or from the newest checkpoint before it: the first number that is not\n"
-        "finite or too large, with its tensor and the text around it; the sequences and tokens\n"
-        "that the model found hardest; the gradients that stand out; and what to do.\n"
+        "again from there, or from the newest checkpoint before it, or from the run's start: the\n"
+        "first number that is not finite or too large, with its tensor and the text around it; "
+        "the\n"
+        "sequences and tokens that the model found hardest; the gradients that stand out; and "
+        "what\n"
+        "to do.\n"
         "Exit code 0 whatever is found.\n\n"
         "  kiln explain runs/stories15m-book@1812\n",
     .least_arguments = 1,

@@ -111,6 +111,7 @@ static json_t *head_json(const char *run, const struct kiln_explanation *w) {
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         json_object_set_new(out, numbers[i].name, json_number(numbers[i].value));
     }
+    json_object_set_new(out, "gradient_scale", json_number(w->scale));
     json_object_set_new(out, "sample", json_integer((json_int_t)w->sample));
     json_object_set_new(out, "seq", json_integer((json_int_t)w->seq));
     json_object_set_new(

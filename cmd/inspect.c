@@ -23,6 +23,7 @@
 #include "kiln/train.h"
 #include "kiln/view.h"
 #include "output.h"
+#include "runs.h"
 
 struct flags {
     bool json;
@@ -511,22 +512,34 @@ static bool is_model_folder(const char *path) {
     return found;
 }
 
-static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+static enum kiln_status inspect_folder(const struct call *call, struct kiln_err *err) {
     const char *path = call->arguments[0];
-    enum kind kind = KIND_OTHER;
-    if (is_folder(path)) {
-        char *resume = NULL;
-        KILN_TRY(join(path, "resume.kiln", &resume, err));
-        const bool checkpoint = file_exists(resume);
-        free(resume);
-        if (!checkpoint && !is_run_folder(path) && is_model_folder(path)) {
-            return inspect_model(call, err);
-        }
-        KILN_REQUIRE(checkpoint || is_run_folder(path), err, KILN_EINPUT,
+    char *resume = NULL, list[480];
+    KILN_TRY(join(path, "resume.kiln", &resume, err));
+    const bool checkpoint = file_exists(resume);
+    free(resume);
+    if (checkpoint) {
+        return inspect_facts(call, path, true, err);
+    }
+    if (is_run_folder(path)) {
+        return inspect_run(call, err);
+    }
+    if (is_model_folder(path)) {
+        return inspect_model(call, err);
+    }
+    KILN_TRY(runs_in(path, list, sizeof list) > 0 ? need_run(path, err) : KILN_OK);
+    return KILN_FAIL(err, KILN_EINPUT,
                      "%s is a folder without run.json, so not a run, without resume.kiln, so not a "
                      "checkpoint, and without config.json, so not a model; name one of these",
                      path);
-        return checkpoint ? inspect_facts(call, path, true, err) : inspect_run(call, err);
+}
+
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    const char *path = call->arguments[0];
+    enum kind kind = KIND_OTHER;
+    KILN_TRY(need_path(path, err));
+    if (is_folder(path)) {
+        return inspect_folder(call, err);
     }
     KILN_TRY(find_kind(path, &kind, err));
     switch (kind) {

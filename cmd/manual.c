@@ -413,6 +413,8 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     return output_finish(err);
 }
 
+static const struct offer offers[] = {{"", "%commands"}, {NULL, NULL}};
+
 const struct command command_manual = {
     .name = "manual",
     .synopsis = "[COMMAND [PART]] | --out DIR",
@@ -425,5 +427,6 @@ const struct command command_manual = {
     .missing = "",
     .flags_size = sizeof(struct flags),
     .options = options,
+    .offers = offers,
     .run = run,
 };

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "commands.h"
 #include "kiln/model.h"
 
 static void add_word(struct offered *to, const char *word, size_t length) {
@@ -23,6 +24,12 @@ static void add_presets(struct offered *to) {
     }
 }
 
+static void add_commands(struct offered *to) {
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        add_word(to, commands[i]->name, strlen(commands[i]->name));
+    }
+}
+
 /* Words of a command's own table; false where it says nothing. */
 static bool add_own(struct offered *to, const struct command *command, const char *flag) {
     const struct offer *offer = command->offers;
@@ -37,6 +44,8 @@ static bool add_own(struct offered *to, const struct command *command, const cha
         if (strncmp(word, "%models", length) == 0) {
             add_presets(to);
             to->files = true;
+        } else if (strncmp(word, "%commands", length) == 0) {
+            add_commands(to);
         } else if (strncmp(word, "%files", length) == 0) {
             to->files = true;
         } else {

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands.h"
 #include "names.h"
 
 /* ---- one form for both kinds of flags ------------------------------------------------------- */
@@ -154,14 +155,34 @@ static enum kiln_status set_initial(struct parser *parser) {
     return KILN_OK;
 }
 
+/* The commands that have a flag of that name: "kiln report, kiln bench"; false: none has. */
+static bool find_elsewhere(const char *name, char *out, size_t size) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t c = 0; commands[c] != NULL; c++) {
+        const size_t n = commands[c]->parts == NULL ? count_flags(commands[c]) : 0;
+        for (size_t i = 0; i < n && used < size; i++) {
+            const struct flag flag = flag_at(commands[c], i);
+            if (flag.help != NULL && strcmp(flag.name, name) == 0) {
+                used += (size_t)snprintf(out + used, size - used, "%skiln %s", used > 0 ? ", " : "",
+                                         commands[c]->name);
+            }
+        }
+    }
+    return used > 0;
+}
+
 static enum kiln_status unknown_flag(const struct parser *parser, const char *argument,
                                      const char *name, size_t length) {
     const struct command *command = parser->call->command;
-    char typed[64];
+    char typed[64], others[160];
     const char *nearest = NULL;
     size_t best = SIZE_MAX;
     snprintf(typed, sizeof typed, "%.*s", (int)(length < sizeof typed ? length : 63), name);
     const size_t n = count_flags(command);
+    KILN_REQUIRE(!find_elsewhere(typed, others, sizeof others), parser->err, KILN_EUSAGE,
+                 "%s: %s is not a flag of it, but of %s; kiln %s --help lists its own",
+                 command->name, argument, others, command->name);
     for (size_t i = 0; i < n; i++) {
         const struct flag flag = flag_at(command, i);
         nearest = name_is_nearer(typed, flag.name, &best) ? flag.name : nearest;

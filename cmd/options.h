@@ -71,7 +71,8 @@ struct call {
 };
 
 /* What completion offers for a flag's value, or for arguments: words, blanks between them; of these
- * %models stands for the presets and %files for files, as is usual where nothing is said. */
+ * %models stands for the presets, %commands for kiln's own and %files for files, as is usual where
+ * nothing is said. */
 struct offer {
     const char *flag; /* "" for arguments */
     const char *words;

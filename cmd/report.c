@@ -4,6 +4,7 @@
  */
 #include "kiln/report.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "commands.h"
 #include "files.h"
 #include "output.h"
+#include "runs.h"
 
 struct flags {
     const char *out, *csv, *tensorboard;
@@ -199,11 +201,11 @@ static enum kiln_status write_and_tell(const struct call *call, struct kiln_view
     return tell(call, views, n, path, err);
 }
 
-static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+static enum kiln_status write_report(const struct call *call, struct kiln_err *err) {
     struct kiln_view *views[MAX_ARGUMENTS] = {NULL};
     const struct flags *flags = call->flags;
-    enum kiln_status status = export_all(call, err);
     size_t n = 0;
+    enum kiln_status status = export_all(call, err);
     const bool other = flags->csv != NULL || flags->tensorboard != NULL || flags->curve;
     if (status != KILN_OK || (other && flags->out == NULL && !flags->json)) {
         return status; /* that is all that was asked for */
@@ -219,6 +221,31 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
         kiln_view_close(views[i]);
     }
     return status;
+}
+
+/* A run beside itself would be two that nobody can tell apart: it is taken once, under the name it
+ * was given first. */
+static enum kiln_status run(const struct call *call, struct kiln_err *err) {
+    struct call once = *call;
+    struct stat seen[MAX_ARGUMENTS];
+    once.n_arguments = 0;
+    for (size_t i = 0; i < call->n_arguments; i++) {
+        const char *folder = call->arguments[i];
+        size_t same = 0, n = once.n_arguments;
+        KILN_TRY(need_run(folder, err));
+        KILN_REQUIRE(stat(folder, &seen[n]) == 0, err, KILN_EIO, "report: %s: %s", folder,
+                     strerror(errno));
+        while (seen[same].st_dev != seen[n].st_dev || seen[same].st_ino != seen[n].st_ino) {
+            same++;
+        }
+        if (same < n) {
+            fprintf(stderr, "report: %s is %s once more: it is taken once\n", folder,
+                    once.arguments[same]);
+        } else {
+            once.arguments[once.n_arguments++] = folder;
+        }
+    }
+    return write_report(&once, err);
 }
 
 const struct command command_report = {

@@ -22,6 +22,7 @@
 #include "minutes.h"
 #include "output.h"
 #include "plan.h"
+#include "runs.h"
 #include "screen.h"
 #include "self.h"
 #include "stop.h"
@@ -268,6 +269,7 @@ static enum kiln_status open_run(const struct call *call, double began, struct k
         return KILN_OK;
     }
     if (flags->resume != NULL) {
+        KILN_TRY(need_run(flags->resume, err));
         return kiln_run_resume(flags->resume, &call->settings, run, err);
     }
     KILN_REQUIRE(call->settings.data != NULL, err, KILN_EUSAGE,

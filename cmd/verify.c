@@ -10,6 +10,7 @@
 
 #include "commands.h"
 #include "output.h"
+#include "runs.h"
 #include "stop.h"
 
 struct flags {
@@ -158,6 +159,7 @@ static enum kiln_status verify_run(const struct call *call, struct kiln_err *err
                                             .threads = threads != KILN_UNSET ? threads : 0,
                                             .stop = stop_on_signals()};
     struct kiln_replay_result result;
+    KILN_TRY(need_run(run, err));
     KILN_TRY(kiln_verify_run(&how, &result, err));
     enum kiln_status status = print_replay(flags, run, &result, err);
     if (status == KILN_OK && !result.pass) {

@@ -10,8 +10,8 @@
  *
  * The step's window and weights come from incidents/step-N/ (docs/flight-recorder.md); what is not
  * there comes from the state, where it stands right before the step, or from the newest checkpoint
- * before it, from which the run is trained again in a temporary folder; the window then from the
- * run's tokens. Files of the run are only read.
+ * before it, or else the weights that the run began with, from which it is trained again in a
+ * temporary folder; the window then from the run's tokens. Files of the run are only read.
  *
  * Time: about as many operations as the step itself, and again for the window that it is held
  * against, in double precision without any of the kernels: some 5 GFLOP/s a thread.
@@ -150,6 +150,7 @@ struct kiln_explanation {
     char weights_from[80], window_from[80];  /* where they were taken from */
     char note[240];                          /* what else should be known; "" for nothing */
     char precision[8];                       /* of the run: "bf16" */
+    double scale;                            /* what it multiplied gradients by; 1: fp32, bf16 */
 
     uint64_t sample;       /* the window's first */
     size_t sequences, seq; /* of it, and tokens in each */
@@ -176,10 +177,11 @@ struct kiln_explanation {
     size_t n_gradients;
 };
 
-/* KILN_EINPUT: the run has no such step, or neither an incident nor a checkpoint to take it from,
- * or sizes that contradict each other: the message says which. KILN_EDAMAGED: an incident's file is
- * not what incident.json says. KILN_EBUSY: another process trains the run, and weights would have
- * to be made. KILN_ENOMEM, KILN_EIO. */
+/* KILN_EINPUT: the run has no such step, or nothing to take it from (no incident's weights, no
+ * checkpoint, and the model that it began from is gone or another), or sizes that contradict each
+ * other: the message says which. KILN_EDAMAGED: an incident's file is not what incident.json says.
+ * KILN_EBUSY: another process trains the run, and weights would have to be made. KILN_ENOMEM,
+ * KILN_EIO. */
 KILN_API KILN_MUST_CHECK enum kiln_status kiln_explain(const struct kiln_explain_options *options,
                                                        struct kiln_explanation **out,
                                                        struct kiln_err *err);

@@ -118,7 +118,7 @@ extern "C" {
     XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
        "exec: the process replaces itself; relay: its successor starts early")                    \
     XX(TEXT, on_spike, "on-spike", "record", 0, 0,                                                \
-       "a loss or gradient far off: record, skip, rollback or stop")                              \
+       "a loss or gradient far off: record, skip, rollback, stop (docs/flight-recorder.md)")      \
     XX(REAL, spike_z, "spike-z", "8", 0.01, 1e6,                                                  \
        "deviations from the recent steps that are a spike")                                       \
     XX(COUNT, log_every, "log-every", "1", 1, 1000000000, "steps between lines where piped")      \

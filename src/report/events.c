@@ -109,6 +109,11 @@ void kiln_event_version(struct kiln_event *event) {
     put_string(&event->record, 3, version, sizeof version - 1);
 }
 
+void kiln_event_start(struct kiln_event *event) {
+    put_size(&event->record, 7, 2);
+    put_count(&event->record, 1, 1);
+}
+
 void kiln_event_scalar(struct kiln_event *event, const char *tag, size_t tag_size, float value) {
     struct kiln_event_bytes *e = &event->values;
     uint32_t bits;

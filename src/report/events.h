@@ -12,12 +12,14 @@
  * The fields that are written (tensorflow/core/util/event.proto; framework/summary.proto,
  * tensor.proto, tensor_shape.proto, types.proto):
  *
- *   Event            wall_time 1 (double), step 2 (int64), file_version 3 (string), summary 5
+ *   Event            wall_time 1 (double), step 2 (int64), file_version 3 (string), summary 5,
+ *                    session_log 7
  *   Summary          value 1, repeated
  *   Summary.Value    tag 1, simple_value 2 (float), tensor 8, metadata 9
  *   SummaryMetadata  plugin_data 1; PluginData: plugin_name 1
  *   TensorProto      dtype 1 (DT_STRING = 7), tensor_shape 2, string_val 8
  *   TensorShapeProto dim 2; Dim: size 1
+ *   SessionLog       status 1 (START = 1): a reader forgets what it has of this step and later ones
  */
 #ifndef KILN_REPORT_EVENTS_H
 #define KILN_REPORT_EVENTS_H
@@ -43,6 +45,7 @@ void kiln_event_free(struct kiln_event *event);
 /* A record: begin, what it holds, end. The bytes of the one before are gone. */
 void kiln_event_begin(struct kiln_event *event, double wall_time, uint64_t step);
 void kiln_event_version(struct kiln_event *event); /* of the first record: "brain.Event:2" */
+void kiln_event_start(struct kiln_event *event);   /* SessionLog: START */
 void kiln_event_scalar(struct kiln_event *event, const char *tag, size_t tag_size, float value);
 void kiln_event_text(struct kiln_event *event, const char *tag, const char *text);
 /* Errors: KILN_ENOMEM. */

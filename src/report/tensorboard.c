@@ -78,6 +78,25 @@ static void name_file(const char *to, double second, char out[4200]) {
     snprintf(out, 4200, "%s/%s%.0f%s", to, BEGINNING, second, ENDING);
 }
 
+/* The files before: emptied at first, since a reader that is at one opens it once more before it
+ * goes on to the next name; removed the next time. */
+static void retire_older(const char *to, double than) {
+    DIR *dir = opendir(to);
+    for (const struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        char path[4200];
+        double second;
+        struct stat st;
+        if (!second_of(entry->d_name, &second) || second >= than) {
+            continue;
+        }
+        name_file(to, second, path);
+        (void)!(stat(path, &st) == 0 && st.st_size > 0 ? truncate(path, 0) : unlink(path));
+    }
+    if (dir != NULL) {
+        closedir(dir);
+    }
+}
+
 double kiln_tensorboard_age(const char *to) {
     char path[4200];
     double second;
@@ -113,9 +132,12 @@ static enum kiln_status write_all(struct kiln_tensorboard *board, struct kiln_er
     return KILN_OK;
 }
 
-/* Does the file have this record where it goes? */
-static enum kiln_status is_there(struct kiln_tensorboard *board, bool *there,
-                                 struct kiln_err *err) {
+/* What the file has where the record goes: all of it, a beginning of it at the file's end, or
+ * something else. */
+enum found { FOUND_WHOLE, FOUND_BEGUN, FOUND_OTHER };
+
+static enum kiln_status look(struct kiln_tensorboard *board, enum found *found,
+                             struct kiln_err *err) {
     const struct kiln_event_bytes *record = &board->event.record;
     if (record->n > board->room) {
         unsigned char *grown = kiln_realloc(board->old, board->room, 2 * record->n, 1);
@@ -125,25 +147,49 @@ static enum kiln_status is_there(struct kiln_tensorboard *board, bool *there,
     }
     const ssize_t n = pread(board->fd, board->old, record->n, (off_t)board->at);
     KILN_REQUIRE(n >= 0, err, KILN_EIO, "%s: %s", board->path, strerror(errno));
-    *there = (size_t)n == record->n && memcmp(board->old, record->at, record->n) == 0;
+    *found = memcmp(board->old, record->at, (size_t)n) != 0 ? FOUND_OTHER
+             : (size_t)n == record->n                       ? FOUND_WHOLE
+                                                            : FOUND_BEGUN;
     return KILN_OK;
 }
 
-static enum kiln_status cut(struct kiln_tensorboard *board, struct kiln_err *err) {
-    KILN_REQUIRE(ftruncate(board->fd, (off_t)board->at) == 0, err, KILN_EIO, "%s: %s", board->path,
-                 strerror(errno));
-    board->writing = true;
+/* Another file takes its place: who reads the old one knows by its offset what it has read, and
+ * goes on to the file of the next name, whose START lets it forget that. */
+static enum kiln_status renew(struct kiln_tensorboard *board, struct kiln_err *err) {
+    const int fd = board->fd;
+    char old[sizeof board->path];
+    memcpy(old, board->path, sizeof old);
+    board->second++;
+    board->at = 0; /* to be written from its beginning */
+    const enum kiln_status status = open_file(board, err);
+    if (status != KILN_OK) {
+        if (board->fd >= 0) {
+            close(board->fd);
+        }
+        board->second--;
+        board->fd = fd;
+        memcpy(board->path, old, sizeof old);
+        return status;
+    }
+    close(fd);
+    retire_older(board->to, board->second);
     return KILN_OK;
 }
 
-static enum kiln_status put_event(struct kiln_tensorboard *board, struct kiln_err *err) {
-    bool there = false;
+/* *other: the file has something else there, and is to be renewed. */
+static enum kiln_status put_event(struct kiln_tensorboard *board, bool *other,
+                                  struct kiln_err *err) {
+    enum found found = FOUND_BEGUN;
     KILN_TRY(kiln_event_end(&board->event, err));
     if (!board->writing) {
-        KILN_TRY(is_there(board, &there, err));
-        KILN_TRY(there ? KILN_OK : cut(board, err));
+        KILN_TRY(look(board, &found, err));
+        board->writing = found == FOUND_BEGUN;
     }
-    if (!there) {
+    *other = found == FOUND_OTHER;
+    if (*other) {
+        return KILN_OK;
+    }
+    if (found == FOUND_BEGUN) {
         KILN_TRY(write_all(board, err));
     }
     board->at += board->event.record.n;
@@ -173,7 +219,8 @@ static double time_of(struct kiln_tensorboard *board, const char *line, size_t s
     return board->second + board->ms / 1e3;
 }
 
-static enum kiln_status put_step(struct kiln_tensorboard *board, struct kiln_err *err) {
+static enum kiln_status put_step(struct kiln_tensorboard *board, bool *other,
+                                 struct kiln_err *err) {
     const struct kiln_line *line = &board->metrics.line[board->step];
     const char *text;
     struct kiln_pair pair;
@@ -186,13 +233,14 @@ static enum kiln_status put_step(struct kiln_tensorboard *board, struct kiln_err
             kiln_event_scalar(&board->event, pair.key, pair.key_size, (float)value);
         }
     }
-    const enum kiln_status status = put_event(board, err);
+    const enum kiln_status status = put_event(board, other, err);
     board->ms = status == KILN_OK ? board->ms : before;
     board->step += status == KILN_OK;
     return status;
 }
 
-static enum kiln_status put_sample(struct kiln_tensorboard *board, struct kiln_err *err) {
+static enum kiln_status put_sample(struct kiln_tensorboard *board, bool *other,
+                                   struct kiln_err *err) {
     const char *text;
     KILN_TRY(kiln_lines_text(&board->samples, board->sample, &text, err));
     json_t *line = json_loads(text, 0, NULL);
@@ -202,21 +250,29 @@ static enum kiln_status put_sample(struct kiln_tensorboard *board, struct kiln_e
         kiln_event_begin(&board->event, board->second + board->ms / 1e3,
                          board->samples.line[board->sample].step);
         kiln_event_text(&board->event, "sample", said);
-        status = put_event(board, err);
+        status = put_event(board, other, err);
     }
     json_decref(line);
     board->sample += status == KILN_OK;
     return status;
 }
 
-static enum kiln_status put_version(struct kiln_tensorboard *board, struct kiln_err *err) {
+/* The version, and a START of step 0. */
+static enum kiln_status put_head(struct kiln_tensorboard *board, bool *other,
+                                 struct kiln_err *err) {
     board->at = 0;
     board->writing = false;
     board->step = board->sample = 0;
     board->ms = 0;
     kiln_event_begin(&board->event, board->second, 0);
     kiln_event_version(&board->event);
-    return put_event(board, err);
+    KILN_TRY(put_event(board, other, err));
+    if (*other) {
+        return KILN_OK;
+    }
+    kiln_event_begin(&board->event, board->second, 0);
+    kiln_event_start(&board->event);
+    return put_event(board, other, err);
 }
 
 /* Samples stand behind the step that they were taken after; one whose step has no line waits. */
@@ -226,27 +282,43 @@ static bool sample_is_next(const struct kiln_tensorboard *board) {
            s->line[board->sample].step <= m->line[board->step - 1].step;
 }
 
-static enum kiln_status put_all(struct kiln_tensorboard *board, struct kiln_err *err) {
-    for (;;) {
+/* Does the file go on behind all that it must have? */
+static enum kiln_status goes_on(const struct kiln_tensorboard *board, bool *other,
+                                struct kiln_err *err) {
+    struct stat st;
+    KILN_REQUIRE(fstat(board->fd, &st) == 0, err, KILN_EIO, "%s: %s", board->path, strerror(errno));
+    *other = (uint64_t)st.st_size > board->at;
+    return KILN_OK;
+}
+
+static enum kiln_status put_all(struct kiln_tensorboard *board, bool *other, struct kiln_err *err) {
+    while (!*other) {
         if (sample_is_next(board)) {
-            KILN_TRY(put_sample(board, err));
+            KILN_TRY(put_sample(board, other, err));
         } else if (board->step < board->metrics.n) {
-            KILN_TRY(put_step(board, err));
+            KILN_TRY(put_step(board, other, err));
         } else {
-            return board->writing ? KILN_OK : cut(board, err);
+            return goes_on(board, other, err);
         }
     }
+    return KILN_OK;
 }
 
 static enum kiln_status update(struct kiln_tensorboard *board, struct kiln_err *err) {
     size_t metrics, samples;
+    bool other = false;
     KILN_TRY(kiln_lines_more(&board->metrics, &metrics, err));
     KILN_TRY(kiln_lines_more(&board->samples, &samples, err));
-    /* What was written is other by now, or nothing was. */
-    if (board->at == 0 || metrics < board->step || samples < board->sample) {
-        KILN_TRY(put_version(board, err));
-    }
-    return put_all(board, err);
+    do {
+        KILN_TRY(other ? renew(board, err) : KILN_OK);
+        other = false;
+        /* What was written is other by now, or nothing was. */
+        if (board->at == 0 || metrics < board->step || samples < board->sample) {
+            KILN_TRY(put_head(board, &other, err));
+        }
+        KILN_TRY(put_all(board, &other, err));
+    } while (other);
+    return KILN_OK;
 }
 
 enum kiln_status kiln_tensorboard_update(struct kiln_tensorboard *board, struct kiln_err *err) {
@@ -283,7 +355,9 @@ static enum kiln_status open_parts(struct kiln_tensorboard *board, const char *f
     KILN_TRY(kiln_lines_open(&board->samples, folder, "samples.jsonl", err));
     KILN_TRY(kiln_make_dirs(to, err));
     KILN_TRY(find_file(to, &board->second) ? KILN_OK : begin_now(board, err));
-    return open_file(board, err);
+    KILN_TRY(open_file(board, err));
+    retire_older(to, board->second);
+    return KILN_OK;
 }
 
 enum kiln_status kiln_tensorboard_open(const char *folder, const char *to,

@@ -3,13 +3,15 @@
  * tensorboard.h: a run as an event file for TensorBoard (events.h), beside it or elsewhere.
  *
  * The file is a function of metrics.jsonl and samples.jsonl and of the second in its name,
- * events.out.tfevents.SECOND.kiln: an event for every step, with every number of its line as a tag
- * (true is 1), and one for every sample, a text "sample". wall_time is that second and the ms of
- * all steps so far: the time spent in steps, evaluations left out, however often the run was
- * stopped. So a file that a death cut short, or that goes beyond metrics.jsonl, which a resumed run
- * cuts to what its state knows, is repaired without a trace: it is compared record by record with
- * what it must hold, cut where it is another, and written on from there. simple_value is a float:
- * every value is that of metrics.jsonl to 24 bits.
+ * events.out.tfevents.SECOND.kiln: a SessionLog START of step 0, an event for every step, with
+ * every number of its line as a tag (true is 1), and one for every sample, a text "sample".
+ * wall_time is that second and the ms of all steps so far: the time spent in steps, evaluations
+ * left out, however often the run was stopped. A file that a death cut short is compared record by
+ * record with what it must hold and written on. One that holds something else, or goes beyond
+ * metrics.jsonl, which a rollback or a resumed run cuts, is replaced by one with the next second in
+ * its name, and emptied, which goes the next time: a TensorBoard that is open meanwhile knows the
+ * old one by its offset, goes on to the new one, and forgets by its START what it had. simple_value
+ * is a float: every value is that of metrics.jsonl to 24 bits.
  */
 #ifndef KILN_REPORT_TENSORBOARD_H
 #define KILN_REPORT_TENSORBOARD_H

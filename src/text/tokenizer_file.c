@@ -85,7 +85,7 @@ enum kiln_status kiln_tokenizer_open(const char *path, struct kiln_tokenizer **o
     if (kiln_path_is_dir(path)) {
         KILN_REQUIRE(kiln_tokenizer_in(path, inside, sizeof inside), err, KILN_EINPUT,
                      "tokenizer %s: the folder holds no tokenizer.json, tokenizer.model or "
-                     "tokenizer.bin",
+                     "tokenizer.bin; a run that was trained on bytes has none: name it bytes",
                      path);
         path = inside;
     }

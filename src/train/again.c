@@ -19,6 +19,7 @@
 #include "train/metrics_read.h"
 #include "train/optimizer.h"
 #include "train/rollback.h"
+#include "train/run_int.h"
 #include "train/run_json.h"
 
 enum { PATH_ROOM = 4400 };
@@ -79,18 +80,38 @@ static enum kiln_status copy_file(const struct kiln_again *a, const char *from, 
     return status;
 }
 
+static void set_sample(const struct kiln_again *a, struct kiln_state *state) {
+    struct kiln_cursor cursor = *kiln_state_cursor(state);
+    cursor.sample = a->sample;
+    memcpy(cursor.numerics, a->start.cursor.numerics, sizeof cursor.numerics);
+    kiln_state_commit(state, &cursor);
+}
+
+static enum kiln_status make_first_state(const struct kiln_again *a, const char *path,
+                                         struct kiln_err *err) {
+    struct kiln_run *run;
+    KILN_TRY(kiln_run_read(a->run, &run, err));
+    const enum kiln_status status = kiln_run_first_state(run, path, err);
+    if (status == KILN_OK) {
+        set_sample(a, run->trainer.state);
+    }
+    kiln_run_close(run);
+    return status;
+}
+
 static enum kiln_status restore_state(const struct kiln_again *a, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
     struct kiln_table *table;
     struct kiln_state *state;
     snprintf(path, sizeof path, "%s/state.kiln", a->folder);
+    if (!a->from) {
+        return make_first_state(a, path, err);
+    }
     KILN_TRY(kiln_table_create_lora(&a->start.dims, &a->start.lora, &table, err));
     enum kiln_status status = kiln_state_create(path, table, a->start.snapshots, &state, err);
     if (status == KILN_OK) {
         status = kiln_checkpoint_restore(a->from, state, err);
-        struct kiln_cursor cursor = *kiln_state_cursor(state);
-        cursor.sample = a->sample;
-        kiln_state_commit(state, &cursor);
+        set_sample(a, state);
         kiln_state_close(state);
     }
     kiln_table_destroy(table);

@@ -2,10 +2,11 @@
  *
  * again.h: train a part of a run once more, in a temporary folder: for kiln verify and explain.
  *
- * The folder is a run of its own: state.kiln restored from a checkpoint, the settings the
- * checkpoint holds, links to the tokens, the lines of metrics.jsonl up to there. It is resumed like
- * any run, so what is trained again is what `train --resume` does. The length of the run shapes its
- * learning rates and stays what it was; whoever asked stops it where there is nothing more to see.
+ * The folder is a run of its own: state.kiln restored from a checkpoint, or made anew as it was
+ * before the first step (kiln_run_first_state), the settings the checkpoint holds or else the run,
+ * links to the tokens, the lines of metrics.jsonl up to there. It is resumed like any run, so what
+ * is trained again is what `train --resume` does. The length of the run shapes its learning rates
+ * and stays what it was; whoever asked stops it where there is nothing more to see.
  */
 #ifndef KILN_TRAIN_AGAIN_H
 #define KILN_TRAIN_AGAIN_H
@@ -18,8 +19,8 @@
 struct kiln_again {
     const char *who;                   /* "verify", for messages */
     const char *run;                   /* its folder; of it files are only read */
-    const char *from;                  /* folder of the checkpoint to begin at */
-    struct kiln_checkpoint_info start; /* what its header says */
+    const char *from;                  /* folder of the checkpoint to begin at; NULL: at step 0 */
+    struct kiln_checkpoint_info start; /* what its header says; of step 0 sizes and numerics */
     size_t threads;                    /* 0: as the run */
     uint64_t sample;   /* where the data goes on there: the run may have come back later */
     char folder[4400]; /* the temporary one; "": none was made */

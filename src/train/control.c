@@ -160,7 +160,15 @@ static enum kiln_status change_rate(const struct kiln_control *control,
                  lr, KILN_PEAKS);
         return KILN_OK;
     }
-    KILN_TRY(control->rate(control->context, step, lr, err));
+    struct kiln_err why;
+    const enum kiln_status status = control->rate(control->context, step, lr, &why);
+    if (status == KILN_EIO) {
+        snprintf(said, KILN_CONTROL_TEXT,
+                 "the learning rate %g is not taken, it stays %g: %.150s; make room, ask again", lr,
+                 before, why.message);
+        return KILN_OK;
+    }
+    KILN_REQUIRE(status == KILN_OK, err, status, "%s", why.message);
     snprintf(said, KILN_CONTROL_TEXT,
              "the peak learning rate is %g from step %" PRIu64 " on; it was %g", lr, step + 1,
              before);

@@ -46,12 +46,13 @@ struct kiln_control {
     bool stop; /* asked for */
     bool told; /* that the file cannot be taken away: said once, tried in each window */
     void *context;
-    /* Make it durable: the peak learning rate behind step `at` is `lr`. */
+    /* Make it durable: the peak learning rate behind step `at` is `lr`. KILN_EIO: it could not be
+     * written, and nothing has changed. Others end training. */
     enum kiln_status (*rate)(void *context, uint64_t at, double lr, struct kiln_err *err);
 };
 
 /* A window begins with `step` steps done. said: what the user should know, "" for nothing. Errors
- * are those of `rate`. */
+ * are those of `rate`, but for KILN_EIO: a rate that a full disk does not take is told of. */
 KILN_MUST_CHECK enum kiln_status kiln_control_look(struct kiln_control *control, const char *folder,
                                                    const struct kiln_settings *settings,
                                                    uint64_t step, char said[KILN_CONTROL_TEXT],

@@ -107,6 +107,17 @@ static enum kiln_status make_weights(struct kiln_run *run, const struct kiln_mod
     return status;
 }
 
+enum kiln_status kiln_run_first_state(struct kiln_run *run, const char *path,
+                                      struct kiln_err *err) {
+    struct kiln_model_source source;
+    struct kiln_plan_request request;
+    KILN_TRY(kiln_model_source(run->settings.model, &source, err));
+    KILN_TRY(kiln_plan_request_of(&run->settings, &run->table->dims, &request, err));
+    KILN_TRY(kiln_state_create(path, run->table, kiln_plan_snapshots(&request), &run->trainer.state,
+                               err));
+    return make_weights(run, &source, err);
+}
+
 /* Fill the temporary folder: tokens, tokenizer, state with its first weights, run.json. */
 static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_source *source,
                                 const char *folder, struct kiln_err *err) {

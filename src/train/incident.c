@@ -144,6 +144,7 @@ static json_t *incident_json(const struct kiln_trainer *t, const struct kiln_inc
     set_count(out, "seed", t->settings->seed);
     set_count(out, "updates", cursor->updates);
     set_count(out, "tokens", cursor->tokens);
+    json_object_set_new(out, "gradient_scale", in->scale > 0 ? json_real(in->scale) : json_null());
     json_object_set_new(out, "precision", json_string(kiln_precision_name(precision)));
     json_object_set_new(out, "device", json_string(kiln_device_name(t->engine.request.device.id)));
     json_object_set_new(out, "numerics", json_string(cursor->numerics));

@@ -86,9 +86,10 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
     }
     record(t, j, "stopped");
     return KILN_FAIL(err, KILN_EDIVERGED,
-                     "%s%s; %s; kiln explain %.120s@%" PRIu64
+                     "%s%s, learning rate %.3g; %s; kiln explain %.120s@%" PRIu64
                      " tells more. The weights of step %" PRIu64 " are kept in model.bin",
-                     words(j, seen), also, why, t->folder, j->incident.step, cursor->step);
+                     words(j, seen), also, j->incident.lr, why, t->folder, j->incident.step,
+                     cursor->step);
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/crc32c.h"
 #include "base/io.h"
@@ -221,14 +222,25 @@ static enum kiln_status turn(void *context, uint64_t at, uint64_t steps, struct 
 static enum kiln_status change_rate(void *context, uint64_t at, double lr, struct kiln_err *err) {
     struct kiln_run *run = context;
     struct kiln_settings *s = &run->settings;
+    const struct kiln_settings before = *s;
+    struct stat old = {.st_ino = 0}, now = {.st_ino = 0};
+    char path[4300];
+    kiln_run_file(run, "run.json", path, sizeof path);
     while (s->n_peaks > 0 && s->peak[s->n_peaks - 1].at >= at) {
         s->n_peaks--;
     }
     s->peak[s->n_peaks++] = (struct kiln_peak){.at = at, .lr = lr};
     kiln_kill_point("turn: before a rate");
-    KILN_TRY(kiln_run_write_settings(run, run->folder, err));
-    kiln_kill_point("turn: rate written");
-    return KILN_OK;
+    const bool known = stat(path, &old) == 0;
+    const enum kiln_status status = kiln_run_write_settings(run, run->folder, err);
+    if (status == KILN_OK) {
+        kiln_kill_point("turn: rate written");
+        return KILN_OK;
+    }
+    *s = before;
+    /* It may have got its name, and not have reached the disk for sure: neither rate is safe. */
+    const bool same = known && stat(path, &now) == 0 && now.st_ino == old.st_ino;
+    return status == KILN_EIO && !same ? KILN_EUNTRUSTED : status;
 }
 
 static enum kiln_status begin_rollback(void *context, uint64_t next, struct kiln_err *err) {

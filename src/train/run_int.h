@@ -66,6 +66,11 @@ KILN_MUST_CHECK enum kiln_status kiln_run_reopen_parts(struct kiln_run *run,
                                                        const struct kiln_settings *changes,
                                                        struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_read_data(struct kiln_run *run, struct kiln_err *err);
+/* Of such a run the state that it began with, in a new file: random weights, or those of its
+ * --model as that is now. It is closed with the run. KILN_EINPUT: the model is gone, or has other
+ * sizes. */
+KILN_MUST_CHECK enum kiln_status kiln_run_first_state(struct kiln_run *run, const char *path,
+                                                      struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err);
 
 #endif

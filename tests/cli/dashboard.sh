@@ -169,6 +169,8 @@ mkdir none
 "$KILN" dashboard --port 0 --json whole rate none >stdout 2>stderr &
 pid=$!
 address stdout
+says stderr 'dashboard: no run is in none yet'
+! grep -q whole stderr || fail 'a run is told to be none'
 stands whole finished
 stands rate finished
 get /metrics
@@ -187,8 +189,18 @@ kill -INT "$pid"
 ends 0
 expect 2 "$KILN" train "${tiny[@]}" --out never --port 7000
 says stderr '--port is of --dashboard'
+
+# where nothing is yet it waits, and says for what
+(cd none && exec "$KILN" dashboard --port 0) >stdout 2>stderr &
+pid=$!
+address stdout
+says stderr 'dashboard: there is no folder runs yet'
+kill -INT "$pid"
+ends 0
 expect 1 "$KILN" dashboard absent
-says stderr 'absent is no folder'
+says stderr 'absent: there is nothing of that name'
+expect 1 "$KILN" dashboard text.txt
+says stderr 'text.txt is no folder'
 
 # ---- what others read ------------------------------------------------------------------------------
 

@@ -50,6 +50,17 @@ expect 0 "$KILN" train --resume runs/mine --steps 22 --json
 says stdout '"step": 22'
 expect 1 ./finetune "$KILN_DATA/stories260K.bin" "$KILN_DATA/tok512.bin" stories.txt runs/mine
 says stderr 'runs/mine'
+# A run's folder is a tokenizer where it holds one. What examples/README.md says of PREFIX: a program
+# that finds its library by itself.
+expect 0 ./finetune runs/mine runs/mine stories.txt runs/ft3
+grep -qF 'runs/mine runs/mine' "$ROOT/examples/README.md" || fail 'README.md of examples says otherwise'
+link=$(sed -n 's/^cc finetune.c .* kiln) \(-Wl,.*\)/\1/p' "$ROOT/examples/README.md")
+[ -n "$link" ] || fail 'README.md of examples does not say how a program finds the library'
+sed -i "s|^prefix=.*|prefix=$stage/opt/kiln|" "$PKG_CONFIG_PATH/kiln.pc"
+(unset PKG_CONFIG_SYSROOT_DIR && eval "cc finetune.c -o alone \$(pkg-config --cflags --libs kiln) $link") ||
+    fail 'the library is not linked by its place'
+expect 2 env -u LD_LIBRARY_PATH ./alone
+says stderr 'finetune MODEL TOKENIZER TEXT RUN'
 if [ -e finetune++ ]; then
     expect 0 ./finetune++ "$KILN_DATA/stories260K.bin" "$KILN_DATA/tok512.bin" stories.txt runs/cpp
     [ -s runs/cpp/model.bin ] || fail 'the C++ program trained nothing'

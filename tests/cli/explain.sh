@@ -105,7 +105,7 @@ says stdout '4 of 4 sequences are bad'
 expect 2 "$KILN" explain
 says stderr 'name a run folder'
 expect 1 "$KILN" explain none@3
-says stderr 'none is no run folder'
+says stderr 'none: there is nothing of that name'
 expect 1 "$KILN" explain none
 expect 2 "$KILN" explain batch@
 says stderr 'write RUN@STEP'
@@ -114,8 +114,29 @@ expect 2 "$KILN" explain batch@0
 says stderr 'steps count from 1'
 expect 1 "$KILN" explain batch@999
 says stderr 'no step 999: 104 are done'
-expect 1 "$KILN" explain batch@3
-says stderr 'the oldest is of step'
+
+# before the oldest checkpoint: from what the run began with, where that is still there
+cp weight/checkpoints/step-10/model.bin first.bin
+expect 0 "$KILN_TEST_PROGRAM" train --data text.txt --model first.bin --seq 32 --batch 2 --accum 2 --steps 8 \
+    --save-every 6 --eval-every 0 --threads 1 --lr 1e-3 --out tuned
+expect 0 "$KILN" explain tuned@4
+says stdout "weights     the run's first, of first.bin, trained again to step 3"
+says stdout 'Nothing is wrong with this step'
+cp batch/model.bin first.bin
+expect 1 "$KILN" explain tuned@4
+says stderr 'that is another model by now, or the run was resumed with other settings'
+rm first.bin
+expect 1 "$KILN" explain tuned@4
+says stderr 'step 4 has no incident; no whole checkpoint is from before it (the oldest is of step 6)'
+says stderr 'what the run began from is gone: model first.bin: no such file'
+says stderr 'keep more checkpoints (--keep-checkpoints)'
+cp batch/model.bin first.bin
+expect 0 env KILN_PLANT=batch@100 "$KILN_TEST_PROGRAM" train --data text.txt --model first.bin --seq 32 --batch 2 \
+    --accum 2 --steps 102 --save-every 101 --eval-every 0 --threads 1 --on-spike record --spike-z 4 --out pruned
+rm first.bin pruned/incidents/step-100/weights.f32
+expect 1 "$KILN" explain pruned@100
+says stderr 'whose weights are not kept any more'
+says stderr 'incident.json still has the loss and the norm of every tensor'
 expect 2 "$KILN" explain batch --alone
 expect 2 "$KILN" explain batch@100 --steps 3
 head -c 100 batch/incidents/step-100/window.u32 >part && cp part batch/incidents/step-100/window.u32

@@ -94,6 +94,8 @@ echo "$deaths deaths"
 
 expect 1 "$KILN_TEST_PROGRAM" train "${plain[@]}" --steps 12 --on-spike stop --out "$PWD/stop"
 says stderr 'step 8: '
+rate=$(sed -nE 's/^ "lr": ([^,]*),/\1/p' stop/incidents/step-8/incident.json)
+says stderr ", learning rate $(printf '%.3g' "$rate"); "
 says stderr "kiln explain $PWD/stop@8"
 says stderr '--on-spike record, skip or rollback'
 [ -s stop/incidents/step-8/weights.f32 ] || fail 'no weights in the incident'

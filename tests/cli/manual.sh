@@ -168,5 +168,8 @@ for shell in bash zsh fish; do
     offers $shell 'kiln generate stories1' stories15m stories110m
     offers $shell 'kiln mil emit --opset ' ios16 ios17 ios18
     offers $shell 'kiln completion ' bash zsh fish
+    # shellcheck disable=SC2086
+    offers $shell 'kiln manual ' $commands
+    offers $shell 'kiln manual tra' train
     offers $shell 'kiln train --steps bo'
 done

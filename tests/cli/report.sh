@@ -61,9 +61,40 @@ says both.html '"name":"quiet"'
 expect 0 "$KILN" report run quiet
 [ -s compare.html ] || fail "no compare.html"
 cmp both.html compare.html || fail "the same runs give other bytes"
+expect 0 "$KILN" report run ./run quiet run/ --out twice.html
+[ "$(grep -c 'is run once more: it is taken once' stderr)" = 2 ] || fail "a run given twice is not told"
+cmp both.html twice.html || fail "a run given twice is two"
+expect 0 "$KILN" report run run
+says stdout 'page: run/report.html'
 expect 1 "$KILN" report text.txt
 says stderr 'no run folder'
 expect 1 "$KILN" report nowhere
+
+# Which run may be meant: one command's answer is all's.
+mkdir many
+for name in book story-of-a-kiln third; do
+    mkdir -p "many/runs/$name"
+    cp run/run.json run/metrics.jsonl "many/runs/$name"
+    touch "many/runs/$name/metrics.jsonl"
+done
+touch -d '2001-01-01' many/runs/book/metrics.jsonl
+touch -d '2001-01-02' many/runs/third/metrics.jsonl
+for command in explain report doctor dashboard inspect verify 'train --resume'; do
+    # shellcheck disable=SC2086
+    (cd many && expect 1 "$KILN" $command book && says stderr 'did you mean runs/book?' &&
+        expect 1 "$KILN" $command story-of-a-klin/ && says stderr 'did you mean runs/story-of-a-kiln?' &&
+        expect 1 "$KILN" $command runs/thrid && says stderr 'did you mean runs/third?' &&
+        expect 1 "$KILN" $command zzzzzz &&
+        says stderr 'runs here: runs/story-of-a-kiln, runs/third and runs/book')
+done
+for command in explain report inspect verify 'train --resume'; do
+    # shellcheck disable=SC2086
+    (cd many && expect 1 "$KILN" $command runs/ &&
+        says stderr 'a folder of runs: name one of them, as runs/story-of-a-kiln, runs/third and runs/book')
+done
+(cd many && expect 1 "$KILN" explain book@3 && says stderr 'did you mean runs/book?')
+(cd many && expect 1 "$KILN" report runs/book/run.json && says stderr 'did you mean runs/book?')
+(cd many/runs && expect 1 "$KILN" report thrid && says stderr 'did you mean third?')
 expect 2 "$KILN" report
 expect 1 "$KILN" report run --out nowhere/page.html
 

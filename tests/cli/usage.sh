@@ -32,6 +32,8 @@ refuses 'did you mean --steps?' train --stpes 5
 refuses 'did you mean --temperature?' generate m.bin --temp 1
 refuses 'kiln train --help lists them all' train --qqqqqqqq
 refuses 'not a flag of it' train -z
+refuses 'train: --csv is not a flag of it, but of kiln report' train --csv
+refuses 'report: --lr is not a flag of it, but of kiln train, ' report --lr 1 runs
 refuses '--steps abc: not a whole number; use 1 to 1000000000' train --data d.txt --steps abc
 refuses '--steps abc' train --data d.txt --steps=abc
 refuses '--heads 0: out of range; use 1 to 65536' train --data d.txt --heads 0

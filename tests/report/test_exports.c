@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/crc32c.h"
@@ -136,17 +137,23 @@ TEST(csv_has_every_key_and_the_very_digits) {
 
 static const char *event_file(const char *folder) {
     static char path[4400];
-    size_t n = 0;
+    size_t n = 0, empty = 0;
     DIR *dir = opendir(folder);
     CHECK(dir != NULL);
     for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        struct stat st;
         if (strstr(entry->d_name, "tfevents") != NULL) {
-            snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-            n++;
+            CHECK(fstatat(dirfd(dir), entry->d_name, &st, 0) == 0);
+            empty += st.st_size == 0;
+            n += st.st_size > 0;
+            if (st.st_size > 0) {
+                snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+            }
         }
     }
     closedir(dir);
     CHECK_EQ(n, 1);
+    CHECK(empty <= 1); /* one that it has replaced */
     return path;
 }
 
@@ -221,22 +228,25 @@ TEST(an_event_file_is_repaired_wherever_it_is_cut) {
     write_run("samples.jsonl", samples, sizeof samples - 1);
     snprintf(to, sizeof to, "%s/board", test_path("out"));
     CHECK_OK(kiln_report_tensorboard(run_folder(), to, &err), &err);
-    const char *path = event_file(to);
-    CHECK_EQ(records_of(path), 1 + 20 + 2);
-    same_as_expected(path);
-    char *whole = read_all(path, &size);
+    char first[4400];
+    snprintf(first, sizeof first, "%s", event_file(to));
+    CHECK_EQ(records_of(first), 2 + 20 + 2);
+    same_as_expected(first);
+    char *whole = read_all(first, &size);
     for (size_t n = 0; n <= size; n += n < 200 ? 1 : 37) {
-        put_file(path, whole, n);
+        put_file(first, whole, n);
         CHECK_OK(kiln_report_tensorboard(run_folder(), to, &err), &err);
-        CHECK_STRING(event_file(to), path);
-        same_bytes(path, whole, size);
+        CHECK_STRING(event_file(to), first);
+        same_bytes(first, whole, size);
     }
-    for (size_t i = 0; i < size; i += 53) { /* another byte: all behind it is written anew */
+    for (size_t i = 0; i < size; i += 53) { /* another byte: another file */
         whole[i] ^= 4;
-        put_file(path, whole, size);
+        put_file(first, whole, size);
         whole[i] ^= 4;
         CHECK_OK(kiln_report_tensorboard(run_folder(), to, &err), &err);
-        same_bytes(path, whole, size);
+        CHECK(strcmp(event_file(to), first) > 0);
+        same_as_expected(event_file(to));
+        CHECK(unlink(event_file(to)) == 0);
     }
     kiln_free(whole);
 }
@@ -259,7 +269,7 @@ TEST(an_event_file_follows_a_run_that_is_cut_back) {
         write_run("samples.jsonl", samples, i > 4 ? sizeof samples - 1 : 40);
         CHECK_OK(kiln_tensorboard_update(board, &err), &err);
         const unsigned at = stages[i][0];
-        CHECK_EQ(records_of(event_file(to)), 1 + at + (at >= 5) + (at >= 10 && i > 4));
+        CHECK_EQ(records_of(event_file(to)), 2 + at + (at >= 5) + (at >= 10 && i > 4));
         same_as_expected(event_file(to));
     }
     CHECK_FAILS(kiln_report_tensorboard(run_folder(), to, &err), KILN_EBUSY, &err);
@@ -273,7 +283,7 @@ TEST(an_event_file_has_the_time_of_the_steps) {
     static char text[4000];
     struct kiln_err err;
     size_t size;
-    double times[3];
+    double times[4];
     write_run("metrics.jsonl", text, metrics_of(text, sizeof text, 2, 0));
     const char *to = test_path("board");
     char path[4300];
@@ -282,12 +292,13 @@ TEST(an_event_file_has_the_time_of_the_steps) {
     CHECK_OK(kiln_write_file(path, "", 0, &err), &err);
     CHECK_OK(kiln_report_tensorboard(run_folder(), to, &err), &err);
     char *bytes = read_all(event_file(to), &size);
-    for (size_t at = 0, i = 0; i < 3; i++) {
+    for (size_t at = 0, i = 0; i < 4; i++) {
         uint64_t length;
         memcpy(&length, bytes + at, 8);
         memcpy(&times[i], bytes + at + 13, 8); /* behind the field's number */
         at += 16 + (size_t)length;
     }
-    CHECK(times[0] == 1000.0 && times[1] == 1000.1005 && times[2] == 1000.201);
+    CHECK(times[0] == 1000.0 && times[1] == 1000.0);
+    CHECK(times[2] == 1000.1005 && times[3] == 1000.201);
     kiln_free(bytes);
 }

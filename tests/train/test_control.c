@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/io_hook.h"
 #include "base/mem.h"
 #include "kill_points.h"
 #include "kiln/verify.h"
@@ -311,6 +312,42 @@ static uint32_t told_before(const char *name, uint64_t at, double lr) {
     kiln_run_close(run);
     kiln_settings_free(&s);
     return hash;
+}
+
+/* A full disk, as far as one file sees it. */
+static void no_room_for_run_json(const struct kiln_io_event *event) {
+    if (event->op == KILN_IO_CREATE && !event->done && strstr(event->path, "/full/run.json.tmp-")) {
+        CHECK(symlink("/dev/full", event->path) == 0);
+    }
+}
+
+TEST(a_rate_that_a_full_disk_does_not_take_ends_no_run) {
+    uint32_t hash, plain;
+    struct kiln_settings s;
+    struct kiln_run *run;
+    struct kiln_err err;
+    char folder[4096];
+    if (!kiln_path_exists("/dev/full")) {
+        SKIP("no /dev/full");
+    }
+    snprintf(folder, sizeof folder, "%s", test_path("full"));
+    const struct kiln_observer observer = {
+        .context = folder, .on_step = on_step, .on_notice = on_notice};
+    CHECK_EQ(train("plain", STEPS, 0, 0, &plain), KILN_OK);
+    tiny_settings(&s, "full", STEPS);
+    CHECK_OK(kiln_run_create(&s, &run, &err), &err);
+    kiln_settings_free(&s);
+    ask_behind = 5;
+    ask_rate = 1e-3;
+    said[0] = '\0';
+    kiln_io_hook = no_room_for_run_json;
+    CHECK_OK(kiln_run_train(run, &observer, NULL, &err), &err);
+    kiln_io_hook = NULL;
+    hash = kiln_run_weights_hash(run);
+    kiln_run_close(run);
+    CHECK_CONTAINS(said, "the learning rate 0.001 is not taken, it stays 0.003: ");
+    CHECK_CONTAINS(said, "No space left");
+    CHECK_EQ(hash, plain);
 }
 
 TEST(a_run_that_is_asked_for_a_rate_is_what_its_run_json_says) {

@@ -217,6 +217,9 @@ struct history {
 
 static void on_line(void *context, const struct kiln_step_record *record) {
     struct history *h = context;
+    if (record->step <= h->e->step) {
+        h->e->loss_scale = record->loss_scale;
+    }
     if (record->step < h->e->step && isfinite(record->loss)) {
         h->loss[h->n++ % HISTORY] = record->loss;
     } else if (record->step == h->e->step && !h->e->incident) {

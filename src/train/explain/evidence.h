@@ -35,6 +35,7 @@ struct kiln_evidence {
     /* As the run recorded them; NaN: not finite, or unknown. */
     double loss, norm, lr, z, mean, deviation; /* z, ... : of the loss, beside steps before */
     bool recorded;                             /* loss and norm were, finite or not */
+    double loss_scale; /* of the step, or else of the one before; 0: of neither (scale.h) */
 };
 
 /* Fill it; on failure there is nothing to close. Errors as kiln_explain. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
  * evidence_weights.c: the weights of a step of which no incident has kept them: those of the state,
- * where it stands there, or of a checkpoint from which the run is trained again up to there.
+ * where it stands there, or of a checkpoint, or of before the first step, from which the run is
+ * trained again up to there.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,6 +14,7 @@
 #include "base/mem.h"
 #include "train/again.h"
 #include "train/explain/evidence.h"
+#include "train/model_source.h"
 
 enum { PATH_ROOM = 4400 };
 
@@ -67,6 +70,8 @@ struct walk {
     struct kiln_evidence *e;
     uint64_t step; /* to be done */
     volatile sig_atomic_t stop;
+    struct kiln_step_record last; /* taken again */
+    double recorded;              /* its loss, by the run */
 };
 
 static void look(struct walk *w, uint64_t step) {
@@ -74,21 +79,50 @@ static void look(struct walk *w, uint64_t step) {
 }
 
 static void on_step(void *context, const struct kiln_step_record *record) {
-    look(context, record->step);
+    struct walk *w = context;
+    w->last = *record;
+    look(w, record->step);
 }
 
 static enum kiln_status begin(void *context, struct kiln_run *run, struct kiln_err *err) {
     struct walk *w = context;
     const struct kiln_run_info *info = kiln_run_info(run);
     (void)err;
-    if (strcmp(info->numerics, w->again.start.cursor.numerics) != 0) {
+    const char *before = w->again.start.cursor.numerics;
+    if (before[0] != '\0' && strcmp(info->numerics, before) != 0) {
         snprintf(
             w->e->note, sizeof w->e->note,
             "this machine computes as %.60s, the run as %.60s: weights that were trained again "
             "differ in the last digits",
-            info->numerics, w->again.start.cursor.numerics);
+            info->numerics, before);
     }
     look(w, info->first_step);
+    return KILN_OK;
+}
+
+static void on_line(void *context, const struct kiln_step_record *record) {
+    struct walk *w = context;
+    if (record->step == w->last.step) {
+        w->recorded = record->loss;
+    }
+}
+
+/* Nothing says that a model file is the one that the run began from, or that its settings were the
+ * same all the time, but that it comes to the same losses. */
+static enum kiln_status check_first(struct walk *w, struct kiln_err *err) {
+    const struct kiln_observer observer = {.context = w, .on_step = on_line};
+    w->recorded = (double)NAN;
+    if (w->again.from || w->last.step == 0) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_run_history(w->options->run, w->last.step - 1, 0, &observer, err));
+    const double other = fabs(w->last.loss - w->recorded);
+    KILN_REQUIRE(!(other > 0.01 * fabs(w->recorded)), err, KILN_EINPUT,
+                 "explain %s: trained again from %.100s the loss of step %" PRIu64
+                 " is %.4f, and the run's was %.4f: that is another model by now, or the run was "
+                 "resumed with other settings; keep more checkpoints (--keep-checkpoints)",
+                 w->options->run, w->e->run->settings.model, w->last.step, w->last.loss,
+                 w->recorded);
     return KILN_OK;
 }
 
@@ -98,7 +132,9 @@ static enum kiln_status walk_on(struct walk *w, struct kiln_cursor *cursor, stru
     struct kiln_dims dims;
     struct kiln_lora lora;
     snprintf(text, sizeof text,
-             "training again from the checkpoint of step %" PRIu64 " to step %" PRIu64,
+             w->again.from ? "training again from the checkpoint of step %" PRIu64
+                             " to step %" PRIu64
+                           : "training again from the start, step %" PRIu64 ", to step %" PRIu64,
              w->again.start.cursor.step, w->step);
     if (w->options->on_notice && w->again.start.cursor.step < w->step) {
         w->options->on_notice(w->options->context, text);
@@ -106,6 +142,7 @@ static enum kiln_status walk_on(struct walk *w, struct kiln_cursor *cursor, stru
     KILN_TRY(kiln_again_train(&w->again, begin, &observer, &w->stop, err));
     KILN_REQUIRE(!w->options->stop || *w->options->stop == 0, err, KILN_EINTERRUPTED,
                  "explain %s: stopped", w->options->run);
+    KILN_TRY(check_first(w, err));
     snprintf(path, sizeof path, "%s/state.kiln", w->again.folder);
     KILN_TRY(kiln_state_peek(path, &dims, &lora, cursor, err));
     KILN_REQUIRE(cursor->step == w->step, err, KILN_EINPUT,
@@ -115,33 +152,70 @@ static enum kiln_status walk_on(struct walk *w, struct kiln_cursor *cursor, stru
     return read_state(path, w->e, err);
 }
 
-/* The newest whole checkpoint of at most `step` steps; *n: how many there are of any. */
+/* The newest whole checkpoint of at most `step` steps. *oldest: the oldest of any; 0: none. */
 static enum kiln_status find_checkpoint(const char *run, uint64_t step, char *path, size_t size,
-                                        struct kiln_checkpoint_info *info, size_t *n,
-                                        struct kiln_err *err) {
+                                        struct kiln_checkpoint_info *info, bool *found,
+                                        uint64_t *oldest, struct kiln_err *err) {
     char folder[PATH_ROOM];
     uint64_t *steps;
+    size_t n;
     struct kiln_err ignored;
     snprintf(folder, sizeof folder, "%s/checkpoints", run);
-    KILN_TRY(kiln_checkpoint_list(folder, &steps, n, err));
-    bool found = false;
-    for (size_t i = *n; i-- > 0 && !found;) {
+    KILN_TRY(kiln_checkpoint_list(folder, &steps, &n, err));
+    *found = false;
+    for (size_t i = n; i-- > 0 && !*found;) {
         snprintf(path, size, "%s/step-%" PRIu64, folder, steps[i]);
-        found = steps[i] <= step && kiln_checkpoint_verify(path, info, &ignored) == KILN_OK;
+        *found = steps[i] <= step && kiln_checkpoint_verify(path, info, &ignored) == KILN_OK;
     }
-    const uint64_t oldest = *n > 0 ? steps[0] : 0;
+    *oldest = n > 0 ? steps[0] : 0;
     kiln_free(steps);
-    KILN_REQUIRE(found || *n == 0, err, KILN_EINPUT,
+    return KILN_OK;
+}
+
+/* ---- from the start ----------------------------------------------------------------------------
+ */
+
+/* Of an incident whose weights are gone: what was recorded of it is still there. */
+static void say_what_is_left(const struct kiln_evidence *e, char *out, size_t size) {
+    const char *why = kiln_evidence_text(e, "why"), *action = kiln_evidence_text(e, "action");
+    if (!e->incident) {
+        snprintf(out, size, "has no incident");
+        return;
+    }
+    snprintf(out, size,
+             "has an incident (%.40s, %.24s) whose weights are not kept any more, since later ones "
+             "have theirs: its incident.json still has the loss and the norm of every tensor, "
+             "window.u32 the tokens",
+             why, action);
+}
+
+/* Where no checkpoint lies before the step: is what the run began from still there? */
+static enum kiln_status begin_at_first(struct walk *w, uint64_t oldest, struct kiln_err *err) {
+    const struct kiln_table *table = w->e->run->table;
+    struct kiln_model_source source;
+    struct kiln_cursor cursor;
+    struct kiln_err why;
+    char path[PATH_ROOM], left[240], checkpoint[80] = "the run has no checkpoint";
+    struct kiln_dims dims;
+    struct kiln_lora lora;
+    const enum kiln_status status = kiln_model_source(w->e->run->settings.model, &source, &why);
+    say_what_is_left(w->e, left, sizeof left);
+    if (oldest > 0) {
+        snprintf(checkpoint, sizeof checkpoint,
+                 "no whole checkpoint is from before it (the oldest is of step %" PRIu64 ")",
+                 oldest);
+    }
+    KILN_REQUIRE(status == KILN_OK, err, KILN_EINPUT,
                  "explain %s: step %" PRIu64
-                 " has no incident, and no whole checkpoint is from "
-                 "before it: the oldest is of step %" PRIu64
-                 "; keep more of them (--keep-checkpoints), or save more often (--save-every)",
-                 run, step + 1, oldest);
-    KILN_REQUIRE(found, err, KILN_EINPUT,
-                 "explain %s: step %" PRIu64
-                 " has no incident, and the run has no checkpoint to come to it from; train with "
-                 "--save-every",
-                 run, step + 1);
+                 " %s; %s, and what the run began from is gone: %.120s; keep more checkpoints "
+                 "(--keep-checkpoints), or save more often (--save-every)",
+                 w->options->run, w->options->step, left, checkpoint, why.message);
+    w->again.from = NULL;
+    w->again.start = (struct kiln_checkpoint_info){.dims = table->dims, .lora = table->lora};
+    snprintf(path, sizeof path, "%s/state.kiln", w->options->run);
+    if (kiln_state_peek(path, &dims, &lora, &cursor, &why) == KILN_OK) {
+        memcpy(w->again.start.cursor.numerics, cursor.numerics, sizeof cursor.numerics);
+    }
     return KILN_OK;
 }
 
@@ -162,11 +236,28 @@ static enum kiln_status walk_there(struct walk *w, struct kiln_cursor *cursor,
     return status == KILN_OK ? removed : status;
 }
 
+static void say_from(const struct walk *w, uint64_t begun) {
+    const struct kiln_settings *s = &w->e->run->settings;
+    char first[64], then[48] = "";
+    if (w->again.from) {
+        snprintf(first, sizeof first, "checkpoints/step-%" PRIu64, begun);
+    } else if (kiln_preset_find(s->model)) {
+        snprintf(first, sizeof first, "the run's first, of seed %" PRIu64, s->seed);
+    } else {
+        snprintf(first, sizeof first, "the run's first, of %.40s", s->model);
+    }
+    if (begun < w->step) {
+        snprintf(then, sizeof then, ", trained again to step %" PRIu64, w->step);
+    }
+    snprintf(w->e->weights_from, sizeof w->e->weights_from, "%s%s", first, then);
+}
+
 enum kiln_status kiln_evidence_weights(const struct kiln_explain_options *options,
                                        struct kiln_evidence *e, uint64_t step,
                                        struct kiln_cursor *cursor, struct kiln_err *err) {
     char from[PATH_ROOM + 64];
-    size_t n;
+    bool found;
+    uint64_t oldest;
     KILN_TRY(try_state(e, step, cursor, err));
     if (e->weights) {
         return KILN_OK;
@@ -178,16 +269,15 @@ enum kiln_status kiln_evidence_weights(const struct kiln_explain_options *option
     w->step = step;
     w->again = (struct kiln_again){
         .who = "explain", .run = options->run, .from = from, .threads = options->threads};
-    enum kiln_status status =
-        find_checkpoint(options->run, step, from, sizeof from, &w->again.start, &n, err);
+    enum kiln_status status = find_checkpoint(options->run, step, from, sizeof from,
+                                              &w->again.start, &found, &oldest, err);
+    if (status == KILN_OK && !found) {
+        status = begin_at_first(w, oldest, err);
+    }
     if (status == KILN_OK) {
         status = walk_there(w, cursor, err);
     }
-    const uint64_t begun = w->again.start.cursor.step;
-    snprintf(e->weights_from, sizeof e->weights_from,
-             begun == step ? "checkpoints/step-%" PRIu64
-                           : "checkpoints/step-%" PRIu64 ", trained again to step %" PRIu64,
-             begun, step);
+    say_from(w, w->again.start.cursor.step);
     if (w->again.note[0] && !e->note[0]) {
         snprintf(e->note, sizeof e->note, "%s", w->again.note);
     }

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "kiln/text.h"
 #include "train/explain/explain_int.h"
+#include "train/scale.h"
 
 struct job {
     const struct kiln_explain_options *options;
@@ -352,18 +353,37 @@ static enum kiln_status run_step(struct job *job, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* What the run multiplied the window's gradients by. Of a step of which nothing is recorded it is
+ * that of the step before, or of a first one. */
+static double loss_scale(const struct kiln_evidence *e) {
+    const struct kiln_evidence_window *w = &e->window;
+    const double tokens = (double)(w->sequences * w->seq);
+    const double recorded = kiln_evidence_number(e, "gradient_scale");
+    if (e->precision != KILN_PRECISION_FP16) {
+        return 1;
+    }
+    if (recorded > 0) {
+        return recorded;
+    }
+    return kiln_scale_share((double)count_targets(w), tokens) *
+           (e->loss_scale > 0 ? e->loss_scale : kiln_scale_first(tokens));
+}
+
 static enum kiln_status open_job(struct job *job, struct kiln_err *err) {
     const struct kiln_explain_options *o = job->options;
     KILN_TRY(kiln_evidence_open(o, &job->evidence, err));
     const struct kiln_evidence *e = &job->evidence;
     describe(job);
+    job->out->scale = loss_scale(e);
     KILN_TRY(kiln_pool_create(o->threads > 0 ? o->threads : kiln_cpu_count(), &job->pool, err));
     KILN_TRY(kiln_float64_create(e->run->table, e->weights, e->window.seq, job->pool, true,
                                  &job->model, err));
     const struct kiln_settings *s = &e->run->settings;
     const bool dynamic = strcmp(s->weight_mode, "dynamic") == 0;
-    const struct kiln_walk_arithmetic arithmetic = {
-        .precision = e->precision, .dynamic = dynamic, .classify = !dynamic && !s->no_extras};
+    const struct kiln_walk_arithmetic arithmetic = {.precision = e->precision,
+                                                    .dynamic = dynamic,
+                                                    .classify = !dynamic && !s->no_extras,
+                                                    .scale = job->out->scale};
     KILN_TRY(kiln_walk_open(&job->walk, e->run->table, &arithmetic, e->window.seq, err));
     job->norms = kiln_alloc(e->run->table->n_tensors, sizeof *job->norms);
     job->largest = kiln_alloc(e->run->table->n_tensors, sizeof *job->largest);

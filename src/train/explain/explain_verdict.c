@@ -64,8 +64,25 @@ static void say_overflow(struct kiln_explanation *out) {
         "train with a lower --lr, a longer --warmup, or --on-spike rollback.");
 }
 
+/* What the loss scale is for: such a window is passed over. */
+static void say_scale(struct kiln_explanation *out) {
+    const struct kiln_explain_tensor *t = &out->walk[out->first];
+    out->kind = KILN_EXPLAIN_PRECISION;
+    SAY("%s %s reaches %.4g, times the loss scale of %g that is %.4g, and fp16 ends at 65504: it "
+        "overflows there, while double precision stays finite (loss %.4f)",
+        t->what, t->name, t->largest.value, out->scale, t->largest.value * out->scale, out->loss);
+    ADVISE(
+        "Such a window is skipped, and the next has half the scale: now and then that is how the "
+        "scale is found, and nothing is to be done. Where many in a row are, train with a lower "
+        "--lr, or on --device cpu, whose bf16 holds numbers up to 3e38.");
+}
+
 static void say_precision(struct kiln_explanation *out) {
     const struct kiln_explain_tensor *t = &out->walk[out->first];
+    if (out->scale > 1 && strcmp(t->what, "gradient") == 0) {
+        say_scale(out);
+        return;
+    }
     const bool fp16 = t->limit < 1e6;
     out->kind = KILN_EXPLAIN_PRECISION;
     const bool matmul = t->limit == KILN_WALK_MATMUL_MOST;

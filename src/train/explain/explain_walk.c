@@ -71,10 +71,24 @@ static double npu_limit(const struct kiln_walk_arithmetic *a, enum kiln_stage st
     }
 }
 
+/* The same of a gradient, which the device has times the loss scale. That of the residual stream is
+ * what programs read; the end of the model is the host's on the way back. */
+static double npu_gradient_limit(const struct kiln_walk_arithmetic *a, enum kiln_stage stage) {
+    switch (stage) {
+        case KILN_STAGE_EMBEDDING:
+        case KILN_STAGE_FINAL_NORM:
+        case KILN_STAGE_LOGITS:
+            return (double)FLT_MAX;
+        default:
+            return FP16_MOST / a->scale;
+    }
+}
+
 static double stage_limit(const struct kiln_walk *w, bool back, enum kiln_stage stage) {
-    const enum kiln_precision precision = w->arithmetic.precision;
-    return precision == KILN_PRECISION_FP16 && !back ? npu_limit(&w->arithmetic, stage)
-                                                     : limit_of(precision, stages[stage].operand);
+    const struct kiln_walk_arithmetic *a = &w->arithmetic;
+    return a->precision != KILN_PRECISION_FP16 ? limit_of(a->precision, stages[stage].operand)
+           : back                              ? npu_gradient_limit(a, stage)
+                                               : npu_limit(a, stage);
 }
 
 /* What a half-layer adds to the residual stream: an output of the NPU's programs, a sum in fp32

@@ -19,6 +19,7 @@ struct kiln_walk_arithmetic {
     enum kiln_precision precision; /* fp16: of sim or ane, for which the rest is */
     bool dynamic;                  /* weights are inputs of programs: products are matmuls */
     bool classify;                 /* final norm and classifier are the device's, not the host's */
+    double scale;                  /* gradients are so many times the true ones there */
 };
 
 struct kiln_walk {
