@@ -2,8 +2,7 @@
  *
  * train.c: kiln train: make a run or go on with one, and say how it goes.
  *
- * Lines and curve while it trains are screen.c's. With --json nothing but the last object is
- * printed.
+ * What is said while it trains is watch.c's. With --json nothing but the last object is printed.
  */
 #include "kiln/train.h"
 
@@ -23,10 +22,10 @@
 #include "output.h"
 #include "plan.h"
 #include "runs.h"
-#include "screen.h"
 #include "self.h"
 #include "stop.h"
 #include "supervisor.h"
+#include "watch.h"
 #include "worker.h"
 
 struct flags {
@@ -67,120 +66,9 @@ static const struct option options[] = {
 static const enum kiln_setting_id settings[] = {KILN_SETTINGS(SETTING_ID)};
 #undef SETTING_ID
 
-/* ---- what is said while it trains ----------------------------------------------------------- */
-
-struct watch {
-    bool json, silent;                    /* silent: another process has said it */
-    const struct kiln_settings *settings; /* whose steps may change on the way */
-    struct screen screen;
-    struct kiln_recorder *recorder; /* of this process's own steps; NULL: not yet */
-    struct kiln_report_end end;
-    double milliseconds, tflop; /* of all steps */
-    double stall_ms, overlap_ms, reduce_ms, reduce_wait_ms;
-    bool again; /* a step was taken a second time: what was counted of the first is no more */
-    uint64_t run_tokens; /* since the run's first step: "tokens" of --json; end.tokens are fewer */
-    double val_loss;
-};
-
-/* What the end tells of all steps. */
-static void tally(void *context, const struct kiln_step_record *record) {
-    struct watch *watch = context;
-    struct kiln_report_end *end = &watch->end;
-    if (end->steps == 0) {
-        end->first_loss = record->loss;
-    }
-    watch->again = watch->again || (end->steps > 0 && record->step <= end->step);
-    end->steps++;
-    /* Not counted from the first: the end of a step that a death cut off is reported again. */
-    end->step = record->step;
-    end->last_loss = record->loss;
-    end->tokens += watch->settings->batch * watch->settings->accum * watch->settings->seq;
-    watch->run_tokens = record->tokens;
-    end->peak_bytes = record->peak_bytes;
-    end->skipped += record->skipped;
-    end->overflowed += kiln_step_overflowed(record);
-    watch->milliseconds += record->ms;
-    watch->stall_ms += record->stall_ms;
-    watch->overlap_ms += isfinite(record->overlap_ms) ? record->overlap_ms : 0;
-    watch->reduce_ms += record->reduce_ms;
-    watch->reduce_wait_ms += record->reduce_wait_ms;
-    watch->tflop += record->tflops * record->ms / 1e3;
-    if (!isnan(record->val_loss)) {
-        watch->val_loss = record->val_loss;
-        if (end->best_val_step == 0 || record->val_loss < end->best_val) {
-            end->best_val = record->val_loss;
-            end->best_val_step =
-                record->val_generation >= 0 ? (uint64_t)record->val_generation : record->step;
-        }
-    }
-}
-
-static void on_step(void *context, const struct kiln_step_record *record) {
-    struct watch *watch = context;
-    if (!watch->json) {
-        screen_step(&watch->screen, record, watch->silent);
-    }
-    if (!watch->silent) {
-        tally(watch, record);
-        worker_step();
-        kiln_recorder_step(watch->recorder, record);
-    }
-}
-
 /* Of steps that other processes took, so many bytes of metrics.jsonl are enough to go on with a
  * smoothed loss; a hand-over does not wait for more. */
 enum { TAIL = 1 << 16 };
-
-/* At the end all of them count, as metrics.jsonl has them: each once. Without it (somebody took it
- * away) it is what this process saw. */
-static void tally_all(const char *folder, uint64_t since, struct watch *watch) {
-    const struct kiln_observer all = {.context = watch, .on_step = tally};
-    const struct watch seen = *watch;
-    struct kiln_err ignored;
-    watch->end = (struct kiln_report_end){.step = watch->end.step};
-    watch->milliseconds = watch->stall_ms = watch->overlap_ms = watch->tflop = 0;
-    watch->reduce_ms = watch->reduce_wait_ms = 0;
-    watch->val_loss = (double)NAN;
-    if (kiln_run_history(folder, since, 0, &all, &ignored) != KILN_OK) {
-        *watch = seen;
-    }
-}
-
-static void on_sample(void *context, uint64_t step, const char *text) {
-    struct watch *watch = context;
-    if (!watch->json) {
-        screen_event(&watch->screen);
-        printf("--- a sample after step %" PRIu64 "\n", step);
-        output_text(text);
-        printf("\n---\n");
-        screen_go_on(&watch->screen);
-    }
-    kiln_recorder_sample(watch->recorder, step, text);
-}
-
-static void on_checkpoint(void *context, uint64_t step, const char *path) {
-    struct watch *watch = context;
-    if (!watch->json) {
-        screen_event(&watch->screen);
-        printf("saved step %" PRIu64 ": %s\n", step, path);
-        screen_go_on(&watch->screen);
-    }
-    kiln_recorder_checkpoint(watch->recorder, step);
-}
-
-static void say_notice(const char *text) {
-    const bool colours = output_has_colours(stderr);
-    fprintf(stderr, "kiln: %snote:%s %s\n", colours ? "\033[33m" : "", colours ? "\033[0m" : "",
-            text);
-}
-
-static void on_notice(void *context, const char *text) {
-    struct watch *watch = context;
-    screen_event(&watch->screen);
-    fflush(stdout);
-    say_notice(text);
-    screen_go_on(&watch->screen);
-}
 
 /* ---- a successor that starts early (relay.h) --------------------------------------------------
  */
@@ -198,7 +86,7 @@ static bool relay_wait(void *context, double *since) {
     if (why[0] != '\0') {
         snprintf(text, sizeof text, "no successor could be started (%s); this process is replaced",
                  why);
-        on_notice(context, text);
+        watch_notice(context, text);
     }
     return false;
 }
@@ -280,21 +168,6 @@ static enum kiln_status open_run(const struct call *call, double began, struct k
     return kiln_run_create(&call->settings, run, err);
 }
 
-static void complete_end(struct watch *watch, double seconds) {
-    struct kiln_report_end *end = &watch->end;
-    const double busy = watch->milliseconds / 1e3;
-    end->seconds = seconds;
-    end->tokens_per_s = busy > 0 ? (double)end->tokens / busy : 0;
-    end->tflops = busy > 0 ? watch->tflop / busy : 0;
-    if (end->steps > 0) {
-        end->step_s = busy / (double)end->steps;
-        end->stall_s = watch->stall_ms / 1e3 / (double)end->steps;
-        end->reduce_s = watch->reduce_ms / 1e3 / (double)end->steps;
-        end->reduce_wait_s = watch->reduce_wait_ms / 1e3 / (double)end->steps;
-        end->overlap_s = watch->overlap_ms / 1e3 / (double)end->steps;
-    }
-}
-
 static enum kiln_status print_json(const struct kiln_run *run, const struct watch *watch,
                                    bool stopped, struct kiln_err *err) {
     const struct kiln_run_info *info = kiln_run_info(run);
@@ -361,11 +234,7 @@ static enum kiln_status train_watched(const struct call *call, struct kiln_run *
                                       struct kiln_err *err) {
     const struct flags *flags = call->flags;
     const struct kiln_run_info *info = kiln_run_info(run);
-    const struct kiln_observer observer = {.context = watch,
-                                           .on_step = on_step,
-                                           .on_sample = on_sample,
-                                           .on_checkpoint = on_checkpoint,
-                                           .on_notice = on_notice};
+    const struct kiln_observer observer = watch_observer(watch);
     if (!flags->json && flags->take_over == KILN_UNSET) {
         KILN_TRY(print_start(info, err));
     }
@@ -379,7 +248,7 @@ static enum kiln_status train_watched(const struct call *call, struct kiln_run *
         kiln_run_set_relay(run, &relay);
     }
     struct kiln_err ignored; /* no memory for a recorder: training does not need it */
-    (void)!kiln_recorder_open(info, on_notice, watch, &watch->recorder, &ignored);
+    (void)!kiln_recorder_open(info, watch_notice, watch, &watch->recorder, &ignored);
     const enum kiln_status status = kiln_run_train(run, &observer, stop, err);
     kiln_recorder_close(watch->recorder, status != KILN_ERESTART);
     watch->recorder = NULL;
@@ -399,9 +268,9 @@ static enum kiln_status train_ended(const struct call *call, const struct kiln_r
     const struct kiln_run_info *info = kiln_run_info(run);
     if (flags->take_over != KILN_UNSET || watch->again) {
         const bool first = flags->since == KILN_UNSET;
-        tally_all(info->folder, first ? info->first_step : flags->since, watch);
+        watch_count(watch, info->folder, first ? info->first_step : flags->since);
     }
-    complete_end(watch, now_s() - began);
+    watch_complete(watch, now_s() - began);
     if (status == KILN_EDEVICE) {
         return device_failed(info, watch, err);
     }
@@ -470,7 +339,7 @@ static enum kiln_status supervise(const struct call *call, struct kiln_run *run,
         KILN_TRY(print_start(kiln_run_info(run), err));
     }
     if (kiln_run_info(run)->notice[0] != '\0') {
-        say_notice(kiln_run_info(run)->notice);
+        watch_say(kiln_run_info(run)->notice);
     }
     const struct self_task task = hand_over(call, run, began);
     KILN_TRY(supervisor_run(&task, &code, err));

@@ -385,7 +385,8 @@ static void check_trainer(const struct kiln_plan_request *r) {
         const size_t at = kiln_trained_at(trained.table, t->offset);
         for (size_t j = 0; j < t->rows * t->cols; j++) {
             const double g = kiln_float64_gradients(f)[at + j];
-            const bool two = t->role == KILN_EMBED; /* accumulators, which the update adds */
+            /* Two accumulators, which the update adds. */
+            const bool two = t->role == KILN_EMBED && trained.table->dims.tied;
             const double mine = (double)got->all[at + j] + (two ? (double)got->embedding[j] : 0);
             difference += (g - mine) * (g - mine);
             norm += g * g;
