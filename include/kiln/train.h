@@ -47,7 +47,7 @@ struct kiln_step_record {
     uint64_t tokens; /* trained on so far */
     uint64_t staleness;
     double ms, ms_per_micro_batch, tokens_per_s; /* micro-batches of this process */
-    double tflops;      /* model FLOPs of the step over its time, 1e12/s */
+    double tflops;                               /* model FLOPs of the step over its time, 1e12/s */
     double utilization; /* of the machine's ceiling, 0 when that is unknown */
     /* compile_ms may pass beside all else, in threads and in processes; what the device waited of
      * it is stall_ms, what it did not is overlap_ms. ms is device, host, update, stall and restart:
