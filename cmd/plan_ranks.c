@@ -40,7 +40,7 @@ static void print_sums(const struct plan_shown *shown) {
         printf("  %-16s none\n", "sums");
         return;
     }
-    printf("  %-16s %s sent by a rank a step, by %s; %.3g s, %.0f %% behind the last backward\n",
+    printf("  %-16s %s sent by a rank a step (%s); %.3g s, %.0f %% behind the last backward\n",
            "sums", kiln_human_bytes(c->bytes_sent, sent, sizeof sent), kiln_allreduce_name(c->kind),
            c->communication_s, 100 * c->hidden_share);
     if (steps > 1) {

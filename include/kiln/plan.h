@@ -205,15 +205,19 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
  * once while nothing else is done, and goes into an outer step with Nesterov momentum.
  *
  * A sum of m bytes over n ranks, each of which has it then, with latency a of a message, b seconds
- * a byte, c seconds to add a byte, and k = log2 n rounded down (Thakur, Rabenseifner, Gropp 2005,
- * "Optimization of Collective Communication Operations in MPICH"):
+ * a byte, c seconds to add a byte, and k = log2 n rounded down:
  *
- *   ring      2 (n - 1) (a + m/n b) + (n - 1) m/n c
- *   halving   2 k a + 2 (1 - 2^-k) m b + (1 - 2^-k) m c    Rabenseifner's: halves, then doubles
- *   doubling  k (a + m b + m c)                            all of m to one partner after the other
+ *   direct    2 a + 2 (n - 1)/n m b + (n - 1)/n m c
+ *   halving   2 k a + 2 (1 - 2^-k) m b + (1 - 2^-k) m c
  *
- * Where n is no power of two, halving has 3 a + 2 m b + m/2 c more, and doubling 2 a + 2 m b + m c.
- * Taken is what is fastest with two under way; an MPI library has rules of its own. */
+ * Directly: part q of m goes to rank q, which adds what it gets and sends the sum to all, all
+ * messages at once. Halving (and doubling) is Rabenseifner's, with 3 a + 2 m b + m/2 c more where n
+ * is no power of two (Thakur, Rabenseifner, Gropp 2005, "Optimization of Collective
+ * Communication Operations in MPICH"). Up to 16 ranks sum directly, more of them by halving. A tree
+ * is summed directly on any number: with s its nodes on the rank that has most and t those of all,
+ * a sum then takes
+ *
+ *   2 a + (s + 1) (n - 1)/n m b + (t - 1)/n m c */
 struct kiln_link {
     double latency_s;   /* of a message, however short; at least 0 */
     double bytes_per_s; /* each way at once, of one rank; above 0, INFINITY: no time */
@@ -223,14 +227,10 @@ struct kiln_plan_ranks {
     struct kiln_link link;
     size_t local_steps; /* H; 0 counts as 1 */
     size_t float_bytes; /* of a float that travels: 4, or 2 for bf16; 0 counts as 4 */
+    bool deterministic; /* micro-batches are added by one tree */
 };
-enum kiln_allreduce {
-    KILN_ALLREDUCE_RING,
-    KILN_ALLREDUCE_HALVING,
-    KILN_ALLREDUCE_DOUBLING,
-    KILN_ALLREDUCES
-};
-/* "ring", "halving", "doubling" */
+enum kiln_allreduce { KILN_ALLREDUCE_DIRECT, KILN_ALLREDUCE_HALVING, KILN_ALLREDUCES };
+/* "direct", "halving" */
 KILN_API const char *kiln_allreduce_name(enum kiln_allreduce kind);
 
 /* Numbers of ranks that are compared: 1, 2, 4, ..., 4096. */
@@ -244,7 +244,7 @@ struct kiln_scale {
 /* What a step takes over ranks. With H > 1 the mean of H steps and the outer one. */
 struct kiln_ranks_cost {
     size_t micro_batches;     /* of a rank, at most: A/n rounded up */
-    enum kiln_allreduce kind; /* of a whole stretch */
+    enum kiln_allreduce kind; /* of every sum */
     double bytes_sent;        /* by the rank that sends most */
     double communication_s;   /* something is under way */
     double hidden_share;      /* of that, behind the last backward pass; 1 where there is none */

@@ -89,9 +89,13 @@ static double float_bytes(const struct over_ranks *o) {
     return bytes > 0 ? (double)bytes : sizeof(float);
 }
 
-static struct kiln_wire wire_of(const struct over_ranks *o, size_t ranks) {
-    const struct kiln_link *link = &o->plan->request->ranks.link;
+/* Of ranks that sum what so many micro-batches have given. */
+static struct kiln_wire wire_of(const struct over_ranks *o, size_t ranks, uint64_t micro_batches) {
+    const struct kiln_plan_ranks *asked = &o->plan->request->ranks;
+    const struct kiln_link *link = &asked->link;
     return (struct kiln_wire){.ranks = ranks,
+                              .nodes = asked->deterministic ? kiln_nodes_of(ranks, micro_batches)
+                                                            : (struct kiln_nodes){0},
                               .message_s = link->latency_s,
                               .float_s = float_bytes(o) / link->bytes_per_s,
                               .sum_s = 3 * o->update_s}; /* two are read, one is written */
@@ -107,14 +111,15 @@ static double local_steps(const struct over_ranks *o) {
     return steps > 0 ? (double)steps : 1;
 }
 
-/* All that is trained, while nothing else is done; then the outer step: what was averaged, the
- * weights before and the momentum are read, the last two are written. */
-static struct step outer_step(const struct over_ranks *o, const struct kiln_wire *wire) {
+/* All that is trained, of each rank one change, while nothing else is done; then the outer step:
+ * what was averaged, the weights before and the momentum are read, the last two are written. */
+static struct step outer_step(const struct over_ranks *o, size_t ranks) {
+    const struct kiln_wire wire = wire_of(o, ranks, ranks);
     const struct kiln_bucket all = {0, o->trained};
-    const struct kiln_reduced sum = kiln_wire_reduce(wire, &all, 1);
+    const struct kiln_reduced sum = kiln_wire_reduce(&wire, &all, 1);
     return (struct step){.communication_s = sum.busy_s,
                          .exposed_s = sum.busy_s,
-                         .outer_s = wire->ranks > 1 ? 5 * o->update_s * o->trained : 0,
+                         .outer_s = ranks > 1 ? 5 * o->update_s * o->trained : 0,
                          .floats = sum.floats};
 }
 
@@ -128,13 +133,15 @@ static struct step plain_step(const struct over_ranks *o, const struct kiln_wire
     return s;
 }
 
-static struct step step_of(const struct over_ranks *o, size_t ranks, const struct window *w) {
-    const struct kiln_wire wire = wire_of(o, ranks);
+/* Of ranks that share so many micro-batches; `w` is the window of one of them. */
+static struct step step_of(const struct over_ranks *o, size_t ranks, uint64_t micro_batches,
+                           const struct window *w) {
     const double steps = local_steps(o);
     if (steps <= 1) {
+        const struct kiln_wire wire = wire_of(o, ranks, micro_batches);
         return plain_step(o, &wire, w);
     }
-    struct step s = outer_step(o, &wire);
+    struct step s = outer_step(o, ranks);
     s.communication_s /= steps;
     s.exposed_s /= steps;
     s.outer_s /= steps;
@@ -144,10 +151,10 @@ static struct step step_of(const struct over_ranks *o, size_t ranks, const struc
 }
 
 /* The fewest local steps with which a step waits for less than WAITS of its time. */
-static size_t advise(const struct over_ranks *o, size_t ranks, const struct window *w) {
-    const struct kiln_wire wire = wire_of(o, ranks);
-    const struct step plain = plain_step(o, &wire, w), outer = outer_step(o, &wire);
-    if (plain.exposed_s < WAITS * plain.step_s || ranks == 1) {
+static size_t advise(const struct over_ranks *o, const struct kiln_wire *wire,
+                     const struct window *w) {
+    const struct step plain = plain_step(o, wire, w), outer = outer_step(o, wire->ranks);
+    if (plain.exposed_s < WAITS * plain.step_s || wire->ranks == 1) {
         return 1;
     }
     const double waits = outer.exposed_s + outer.outer_s;
@@ -170,13 +177,14 @@ static void tell_memory(const struct over_ranks *o, struct kiln_ranks_cost *out)
 
 static enum kiln_status tell_scaling(struct over_ranks *o, struct kiln_ranks_cost *out,
                                      struct kiln_err *err) {
+    const size_t accum = o->plan->accum;
     for (size_t i = 0; i < KILN_SCALES; i++) {
         struct kiln_scale *s = &out->scaling[i];
         s->ranks = (size_t)1 << i;
-        s->micro_batches = (o->plan->accum + s->ranks - 1) / s->ranks;
+        s->micro_batches = (accum + s->ranks - 1) / s->ranks;
         KILN_TRY(window_of(o, s->micro_batches, &o->share, err));
-        s->step_s = step_of(o, s->ranks, &o->share).step_s;
-        s->weak_step_s = step_of(o, s->ranks, &o->all).step_s;
+        s->step_s = step_of(o, s->ranks, accum, &o->share).step_s;
+        s->weak_step_s = step_of(o, s->ranks, s->ranks * accum, &o->all).step_s;
         s->strong_efficiency = o->all.step_s / s->step_s / (double)s->ranks;
         s->weak_efficiency = o->all.step_s / s->weak_step_s;
     }
@@ -187,17 +195,17 @@ static enum kiln_status tell(struct over_ranks *o, struct kiln_ranks_cost *out,
                              struct kiln_err *err) {
     const struct kiln_plan_request *r = o->plan->request;
     const size_t ranks = r->ranks.ranks, accum = o->plan->accum;
-    const struct kiln_wire wire = wire_of(o, ranks);
+    const struct kiln_wire wire = wire_of(o, ranks, accum);
     KILN_TRY(window_of(o, accum, &o->all, err));
     KILN_TRY(window_of(o, accum / ranks + (accum % ranks > 0), &o->share, err));
     for (size_t i = 0; i < o->buckets; i++) {
         o->trained += o->all.buckets[i].floats;
     }
-    const struct step s = step_of(o, ranks, &o->share);
+    const struct step s = step_of(o, ranks, accum, &o->share);
     const double tokens = (double)accum * (double)r->batch * (double)r->seq;
     *out = (struct kiln_ranks_cost){
         .micro_batches = o->share.micro_batches,
-        .kind = kiln_allreduce_fastest(&wire, KILN_STRETCH),
+        .kind = kiln_allreduce_kind(&wire),
         .bytes_sent = s.floats * float_bytes(o),
         .communication_s = s.communication_s,
         .hidden_share = s.communication_s > 0 ? 1 - s.exposed_s / s.communication_s : 1,
@@ -207,7 +215,7 @@ static enum kiln_status tell(struct over_ranks *o, struct kiln_ranks_cost *out,
         .tokens_per_s = tokens / s.step_s,
         .speedup = o->all.step_s / s.step_s,
         .efficiency = o->all.step_s / s.step_s / (double)ranks,
-        .local_steps_advised = advise(o, ranks, &o->share),
+        .local_steps_advised = advise(o, &wire, &o->share),
     };
     tell_memory(o, out);
     return tell_scaling(o, out, err);

@@ -6,64 +6,66 @@
 
 #include <math.h>
 
+#include "ranks/ranks.h"
+#include "ranks/tree.h"
+
 const char *kiln_allreduce_name(enum kiln_allreduce kind) {
-    static const char *const names[KILN_ALLREDUCES] = {"ring", "halving", "doubling"};
+    static const char *const names[KILN_ALLREDUCES] = {"direct", "halving"};
     return names[kind];
 }
 
 /* ---- one sum ----------------------------------------------------------------------------------
  */
 
-struct kiln_sum kiln_allreduce(const struct kiln_wire *wire, enum kiln_allreduce kind,
-                               double floats) {
-    const double n = (double)wire->ranks;
-    const double rounds = wire->ranks > 0 ? floor(log2(n)) : 0;
-    const double part = kind == KILN_ALLREDUCE_RING ? (n - 1) / n : 1 - exp2(-rounds);
-    double messages = 0, sent = 0, added = 0;
-    if (wire->ranks <= 1) {
-        return (struct kiln_sum){0};
+struct kiln_nodes kiln_nodes_of(size_t ranks, uint64_t micro_batches) {
+    struct kiln_nodes nodes = {0};
+    for (size_t rank = 0; rank < ranks; rank++) {
+        const struct kiln_share s = kiln_share_of(micro_batches, ranks, rank);
+        const size_t n = kiln_tree_nodes(s.first, s.first + s.n);
+        nodes.most = n > nodes.most ? n : nodes.most;
+        nodes.all += n;
     }
-    if (kind == KILN_ALLREDUCE_DOUBLING) {
-        messages = rounds;
-        sent = added = rounds * floats;
-    } else {
-        messages = kind == KILN_ALLREDUCE_RING ? 2 * (n - 1) : 2 * rounds;
-        sent = 2 * part * floats;
-        added = part * floats;
-    }
-    double travels = sent;
-    if (kind != KILN_ALLREDUCE_RING && exp2(rounds) < n) {
-        /* Each rank beyond a power of two hands its floats to a partner, and gets the result. In
-         * halving both add a half first, and the partner then gets the other half. */
-        const bool halves = kind == KILN_ALLREDUCE_HALVING;
-        messages += halves ? 3 : 2;
+    return nodes;
+}
+
+enum kiln_allreduce kiln_allreduce_kind(const struct kiln_wire *wire) {
+    return wire->nodes.all > 0 || wire->ranks <= KILN_RANKS_DIRECT ? KILN_ALLREDUCE_DIRECT
+                                                                   : KILN_ALLREDUCE_HALVING;
+}
+
+static struct kiln_sum direct(const struct kiln_wire *wire, double floats) {
+    const bool tree = wire->nodes.all > 0;
+    const double n = (double)wire->ranks, part = floats / n;
+    const double own = tree ? (double)wire->nodes.most : 1;
+    const double all = tree ? (double)wire->nodes.all : n;
+    const double sent = (own + 1) * (n - 1) * part;
+    return (struct kiln_sum){.latency_s = 2 * wire->message_s,
+                             .transfer_s = sent * wire->float_s + (all - 1) * part * wire->sum_s,
+                             .floats = sent};
+}
+
+static struct kiln_sum halving(const struct kiln_wire *wire, double floats) {
+    const double n = (double)wire->ranks, rounds = floor(log2(n)), most = 1 - exp2(-rounds);
+    double messages = 2 * rounds, sent = 2 * most * floats, added = most * floats, travels = sent;
+    if (exp2(rounds) < n) {
+        /* Each rank beyond a power of two hands a half to a partner and gets the other, both add;
+         * the partner gets the half that was added, and at the end returns the result. */
+        messages += 3;
         travels += 2 * floats;
-        added += halves ? floats / 2 : floats;
-        sent += halves ? 1.5 * floats : floats;
+        added += floats / 2;
+        sent += 1.5 * floats;
     }
     return (struct kiln_sum){.latency_s = messages * wire->message_s,
                              .transfer_s = travels * wire->float_s + added * wire->sum_s,
                              .floats = sent};
 }
 
-/* Does it end before the other, beside one like it; if not later there, then alone? */
-static bool is_faster(struct kiln_sum sum, struct kiln_sum than) {
-    const double alone = sum.latency_s + sum.transfer_s;
-    const double others = than.latency_s + than.transfer_s;
-    const double pair = fmax(alone, 2 * sum.transfer_s);
-    const double other_pair = fmax(others, 2 * than.transfer_s);
-    return pair < other_pair || (pair == other_pair && alone < others);
-}
-
-enum kiln_allreduce kiln_allreduce_fastest(const struct kiln_wire *wire, double floats) {
-    enum kiln_allreduce best = KILN_ALLREDUCE_RING;
-    for (int kind = 1; kind < KILN_ALLREDUCES; kind++) {
-        const enum kiln_allreduce other = (enum kiln_allreduce)kind;
-        if (is_faster(kiln_allreduce(wire, other, floats), kiln_allreduce(wire, best, floats))) {
-            best = other;
-        }
+struct kiln_sum kiln_allreduce(const struct kiln_wire *wire, double floats) {
+    if (wire->ranks <= 1) {
+        return (struct kiln_sum){0};
     }
-    return best;
+    return kiln_allreduce_kind(wire) == KILN_ALLREDUCE_DIRECT ? direct(wire, floats)
+                                                              : halving(wire, floats);
 }
 
 /* ---- many, two at a time ----------------------------------------------------------------------
@@ -78,7 +80,7 @@ struct stretch {
 struct line {
     const struct kiln_wire *wire;
     double now, busy, floats;
-    struct stretch under_way[KILN_UNDER_WAY];
+    struct stretch under_way[KILN_RANKS_UNDER_WAY];
     size_t n;
 };
 
@@ -131,24 +133,22 @@ static void wait_until(struct line *line, double then) {
 }
 
 static void start(struct line *line, double floats) {
-    const struct kiln_sum sum =
-        kiln_allreduce(line->wire, kiln_allreduce_fastest(line->wire, floats), floats);
+    const struct kiln_sum sum = kiln_allreduce(line->wire, floats);
     const double seconds = sum.latency_s + sum.transfer_s;
     line->floats += sum.floats;
     if (seconds > 0) {
         line->under_way[line->n++] =
-            (struct stretch){seconds, sum.transfer_s / seconds, floats == KILN_STRETCH};
+            (struct stretch){seconds, sum.transfer_s / seconds, floats == KILN_RANKS_STRETCH};
     }
 }
 
 /* While all that is under way are whole stretches and more of them wait, they end one as long after
  * the other as the one before, so that many are taken at once. Returns the floats that are left. */
 static double repeat(struct line *line, double floats) {
-    const enum kiln_allreduce kind = kiln_allreduce_fastest(line->wire, KILN_STRETCH);
-    const struct kiln_sum sum = kiln_allreduce(line->wire, kind, KILN_STRETCH);
-    const double times = floor(floats / ((double)KILN_UNDER_WAY * KILN_STRETCH));
+    const struct kiln_sum sum = kiln_allreduce(line->wire, KILN_RANKS_STRETCH);
+    const double times = floor(floats / ((double)KILN_RANKS_UNDER_WAY * KILN_RANKS_STRETCH));
     const double each = sum.latency_s + sum.transfer_s;
-    bool alike = line->n == KILN_UNDER_WAY || each <= 0; /* or nothing is ever under way */
+    bool alike = line->n == KILN_RANKS_UNDER_WAY || each <= 0; /* or nothing is ever under way */
     for (size_t i = 0; i < line->n; i++) {
         alike = alike && line->under_way[i].whole;
     }
@@ -158,18 +158,18 @@ static double repeat(struct line *line, double floats) {
     const double seconds = times * each * slowness(line);
     line->now += seconds;
     line->busy += seconds;
-    line->floats += times * KILN_UNDER_WAY * sum.floats;
-    return floats - times * KILN_UNDER_WAY * KILN_STRETCH;
+    line->floats += times * KILN_RANKS_UNDER_WAY * sum.floats;
+    return floats - times * KILN_RANKS_UNDER_WAY * KILN_RANKS_STRETCH;
 }
 
 static void send(struct line *line, const struct kiln_bucket *bucket) {
     wait_until(line, bucket->ready_s);
     double left = repeat(line, bucket->floats);
     while (left > 0) {
-        if (line->n == KILN_UNDER_WAY) {
+        if (line->n == KILN_RANKS_UNDER_WAY) {
             end_one(line);
         }
-        const double floats = left < KILN_STRETCH ? left : KILN_STRETCH;
+        const double floats = left < KILN_RANKS_STRETCH ? left : KILN_RANKS_STRETCH;
         start(line, floats);
         left = repeat(line, left - floats);
     }

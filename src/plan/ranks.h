@@ -18,12 +18,18 @@
 
 #include "plan/plan.h"
 
-/* Floats in a stretch; stretches under way at once. */
-enum { KILN_STRETCH = 1 << 20, KILN_UNDER_WAY = 2 };
+/* What ranks add by a tree (ranks/tree.h): nodes of the rank that has most, of all. Both are 0
+ * where no tree is asked for: each rank has one array. */
+struct kiln_nodes {
+    size_t most, all;
+};
+/* Of a window of so many micro-batches. */
+struct kiln_nodes kiln_nodes_of(size_t ranks, uint64_t micro_batches);
 
 /* A link as floats see it. */
 struct kiln_wire {
     size_t ranks;
+    struct kiln_nodes nodes;
     double message_s; /* latency */
     double float_s;   /* a float travels */
     double sum_s;     /* a float is added */
@@ -34,10 +40,9 @@ struct kiln_sum {
     double latency_s, transfer_s; /* one after the other */
     double floats;                /* sent by the rank that sends most */
 };
-struct kiln_sum kiln_allreduce(const struct kiln_wire *wire, enum kiln_allreduce kind,
-                               double floats);
-/* The kind that ends first beside another sum like it; of equals the one that does alone. */
-enum kiln_allreduce kiln_allreduce_fastest(const struct kiln_wire *wire, double floats);
+struct kiln_sum kiln_allreduce(const struct kiln_wire *wire, double floats);
+/* The kind that training takes. */
+enum kiln_allreduce kiln_allreduce_kind(const struct kiln_wire *wire);
 
 /* Gradients that become whole at one moment. */
 struct kiln_bucket {

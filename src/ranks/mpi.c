@@ -24,7 +24,7 @@
 #include "ranks/ranks.h"
 #include "ranks/tree.h"
 
-enum { IN_FLIGHT = 2, LOOK_MS = 200, PLACE = 224 };
+enum { LOOK_MS = 200, PLACE = 224 };
 /* Tag of its messages (others are below 16384), and what it sends at once. */
 enum { MEASURE = 30000, MEASURED = 2 << 20 };
 
@@ -35,10 +35,6 @@ struct who {
     pid_t pid;
     cpu_set_t processors;
 };
-
-/* Up to so many ranks exchange parts directly, with one message to each; more of them by whatever
- * MPI has for many. */
-enum { DIRECT = 16 };
 
 struct job {
     uint64_t leaves;     /* of the tree */
@@ -65,7 +61,7 @@ struct kiln_ranks {
     struct who *who; /* [n] */
     size_t threads;
     bool settled; /* on a failure: all know of it, and leave together */
-    struct flight flights[IN_FLIGHT];
+    struct flight flights[KILN_RANKS_UNDER_WAY];
 
     pthread_t thread;
     pthread_mutex_t mutex;
@@ -142,7 +138,7 @@ static enum kiln_status wait_for(const struct kiln_ranks *r, MPI_Request *reques
     for (int done = 0;;) {
         TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE), what, err);
         if (done) {
-            tell_span(r, KILN_SPAN_RANKS_WAIT, IN_FLIGHT + 1, start);
+            tell_span(r, KILN_SPAN_RANKS_WAIT, KILN_RANKS_UNDER_WAY + 1, start);
             return KILN_OK;
         }
         nap();
@@ -305,7 +301,7 @@ static float *node_of(const struct flight *f, size_t k) {
 }
 
 static bool directly(const struct kiln_ranks *r, const struct flight *f) {
-    return f->job.nodes || r->n <= DIRECT;
+    return f->job.nodes || r->n <= KILN_RANKS_DIRECT;
 }
 
 static size_t nodes_of(const struct kiln_ranks *r, const struct flight *f, int rank) {
@@ -458,7 +454,7 @@ static struct flight *take(struct kiln_ranks *r) {
     if (r->started == r->queued) {
         return NULL;
     }
-    for (size_t i = 0; i < IN_FLIGHT; i++) {
+    for (size_t i = 0; i < KILN_RANKS_UNDER_WAY; i++) {
         struct flight *f = &r->flights[i];
         if (!f->busy) {
             f->number = r->started++;
@@ -482,7 +478,7 @@ static enum kiln_status turn(struct kiln_ranks *r, bool *moved, struct kiln_err 
         *moved = true;
     }
     size_t ended = 0;
-    for (size_t i = 0; i < IN_FLIGHT; i++) {
+    for (size_t i = 0; i < KILN_RANKS_UNDER_WAY; i++) {
         struct flight *f = &r->flights[i];
         if (f->busy) {
             KILN_TRY(push(r, f, moved, err));
@@ -577,7 +573,7 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *r, struct kiln_err *err) {
     }
     const bool failed = r->failed;
     pthread_mutex_unlock(&r->mutex);
-    tell_span(r, KILN_SPAN_REDUCE_WAIT, IN_FLIGHT + 1, start);
+    tell_span(r, KILN_SPAN_REDUCE_WAIT, KILN_RANKS_UNDER_WAY + 1, start);
     if (failed && err) {
         *err = r->err;
     }
@@ -627,7 +623,7 @@ static enum kiln_status meet(struct kiln_ranks *r, struct kiln_err *err) {
 }
 
 static void release(struct kiln_ranks *r) {
-    for (size_t i = 0; i < IN_FLIGHT; i++) {
+    for (size_t i = 0; i < KILN_RANKS_UNDER_WAY; i++) {
         kiln_free(r->flights[i].requests);
         kiln_free(r->flights[i].scratch);
     }

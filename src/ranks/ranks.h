@@ -32,6 +32,12 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_most(struct kiln_ranks *ranks, doubl
 KILN_MUST_CHECK enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enum kiln_status mine,
                                                    struct kiln_err *err);
 
+/* Up to so many ranks, and by a tree any number, exchange parts directly: each rank sends part q of
+ * an array to rank q, adds what it gets of its own part, and sends the sum to all others. More of
+ * them sum by whatever MPI has for many. Callers cut arrays into stretches of so many floats; so
+ * many arrays are under way at once. */
+enum { KILN_RANKS_DIRECT = 16, KILN_RANKS_STRETCH = 1 << 20, KILN_RANKS_UNDER_WAY = 2 };
+
 /* The sum of x[n] over the ranks, in place, in the order that is fastest here. */
 void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n);
 /* The same by the tree of a window of so many micro-batches (tree.h): nodes[i] + at is the sum of
@@ -42,8 +48,8 @@ void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float 
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
 
 /* What lies between the ranks, measured now: each sends to the next and receives from the one
- * before, all at once, as sums over a ring do; of the slowest the seconds that a short message
- * takes, and bytes a second. It takes a few such exchanges of 2 MiB. */
+ * before, all at once; of the slowest the seconds that a short message takes, and bytes a second.
+ * It takes a few such exchanges of 2 MiB. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_measure(struct kiln_ranks *ranks, double *latency_s,
                                                     double *bytes_per_s, struct kiln_err *err);
 

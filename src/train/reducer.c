@@ -7,8 +7,7 @@
 #include "kernel/kernel.h"
 #include "model/table.h"
 
-/* What travels at a time, and what a thread adds at a time. */
-enum { STRETCH = 1 << 20, PIECE = 1 << 14 };
+enum { PIECE = 1 << 14 }; /* floats that a thread adds at a time */
 
 struct kiln_reducer {
     struct kiln_reducer_parts parts;
@@ -179,8 +178,8 @@ static void grow(struct kiln_reducer *r, struct kiln_tree *tree, size_t first, s
 /* To the other ranks, in stretches: the first travels while the last is still being read. */
 static void send(const struct kiln_reducer *r, size_t first, size_t n) {
     const struct kiln_reducer_parts *p = &r->parts;
-    for (size_t at = first; at < first + n; at += STRETCH) {
-        const size_t some = kiln_least(first + n - at, STRETCH);
+    for (size_t at = first; at < first + n; at += KILN_RANKS_STRETCH) {
+        const size_t some = kiln_least(first + n - at, KILN_RANKS_STRETCH);
         if (p->deterministic) {
             kiln_ranks_combine(p->ranks, r->micro_batches, r->places, at, p->gradients.all + at,
                                some);

@@ -140,12 +140,15 @@ for key in bytes_sent communication_s hidden_share exposed_s outer_s step_s toke
 done
 params=$(sed -n 's/.*"model":{[^}]*"params":\([0-9]*\).*/\1/p' flat)
 sent=$(sed -n 's/.*"bytes_sent":\([0-9]*\).*/\1/p' flat)
+holds '"sum":"direct"'
 [ "$sent" = $((params * 4 * 2 * 3 / 4)) ] || fail "$sent bytes are sent of $params parameters"
 [ "$(grep -o '"weak_step_s"' flat | wc -l)" = 13 ] || fail 'scaling is not told for 1 to 4096 ranks'
 holds '"ranks":4096,"micro_batches":1,'
 expect 0 "$KILN" "${over[@]}" --ranks 1
 says stdout 'sums             none'
 says stdout 'Over 1 rank, each with a link of 1 Gbit/s and 1 ms (assumed: --link-gbit, --link-ms)'
+expect 0 "$KILN" "${over[@]}" --json --ranks 17
+holds '"sum":"halving"'
 expect 0 "$KILN" "${over[@]}" --ranks 5 --link-ms 0.1 --local-steps 50
 says stdout '(assumed: --link-gbit)'
 says stdout '1 of 4 micro-batches at most; train refuses more ranks than these: raise --accum'
