@@ -89,7 +89,8 @@ Q = $(if $(V),,@echo "  $@";)
 
 CPU := $(shell $(CC) -dumpmachine | cut -d- -f1)
 OTHER_CPU := $(if $(filter x86_64,$(CPU)),,src/kernel/x86/%) $(if $(filter aarch64 arm64,$(CPU)),,src/kernel/arm/%)
-OTHER_RANKS := src/ranks/$(if $(filter 1,$(MPI)),none,mpi).c
+MPI_SRC := $(wildcard src/ranks/mpi*.c)
+OTHER_RANKS := $(if $(filter 1,$(MPI)),src/ranks/none.c,$(MPI_SRC))
 LIB_SRC   := $(filter-out $(OTHER_CPU) $(OTHER_RANKS),$(wildcard src/*/*.c src/*/*/*.c))
 CMD_SRC   := $(wildcard cmd/*.c)
 TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner.c $(OTHER_CPU:src/%=tests/%),\
@@ -144,7 +145,7 @@ $(BIN)/libkiln.so: $(LIB_OBJ) $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -shared -Wl,-soname,libkiln.so.$(SOVERSION) -o $@ $(filter %.o,$^) $(LIBS)
 $(OBJ)/kiln-test: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS)
-$(OBJ)/kiln-mpi: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC) src/ranks/mpi.c) $(OBJ)/libkiln.a $(OBJ)/sources
+$(OBJ)/kiln-mpi: $(call objects,$(CMD_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(MPI_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FAKE_LIBS) $(LIBS) $(MPI_LIBS)
 $(TESTS): $(call objects,$(TEST_SRC) $(FAKE_SRC)) $(OBJ)/libkiln.a $(OBJ)/sources
 	$(Q)$(CC) $(OPT) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(shell pkg-config --libs check) $(FAKE_LIBS) $(LIBS)
@@ -196,7 +197,7 @@ $(MADE)/commit.h: FORCE
 $(OBJ)/cmd/bench.o $(BUILD)/lint/cmd/bench.c.ok: $(MADE)/commit.h
 
 # The only ones that call MPI.
-$(OBJ)/src/ranks/mpi.o $(BUILD)/lint/src/ranks/mpi.c.ok: own_flags := $(MPI_FLAGS)
+$(call objects,$(MPI_SRC)) $(MPI_SRC:%=$(BUILD)/lint/%.ok): own_flags := $(MPI_FLAGS)
 $(OBJ)/bench/bench_mpi.o $(BUILD)/lint/bench/bench_mpi.c.ok: own_flags := $(MPI_FLAGS)
 $(OBJ)/bench/bench_mpi: private LIBS += $(MPI_LIBS)
 
@@ -270,7 +271,7 @@ install-files:
 JOBS ?= 2
 ## test: install what is missing, build, run every test (T=part of a name runs some; JOBS=2 at once)
 test:
-	@scripts/setup
+	@scripts/setup --mpi
 	@$(MAKE) all
 	@$(MAKE) run-tests
 run-tests: $(TESTS) $(KILN) $(TEST_PROGRAM) $(MPI_PROGRAM)
@@ -304,8 +305,8 @@ check:
 	@scripts/setup --lint
 	@$(MAKE) -O check-format check-lint check-shell check-build check-arm64
 
-C_FILES := $(filter %.c,$(LIB_SRC) $(if $(MPI_NAME),src/ranks/mpi.c) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC))
-ALL_C_FILES := $(sort $(C_FILES) src/ranks/mpi.c $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
+C_FILES := $(filter %.c,$(LIB_SRC) $(if $(MPI_NAME),$(MPI_SRC)) $(CMD_SRC) $(sort $(TEST_SRC) $(PROGRAM_SRC)) $(filter tests/plain%,$(PLAIN_SRC)) $(FAKE_SRC) $(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC))
+ALL_C_FILES := $(sort $(C_FILES) $(MPI_SRC) $(HEADERS) $(wildcard src/*/*/*.c) $(APPLE_SRC) $(wildcard tests/device/fake_*))
 check-format:
 	@scripts/check-style
 	@scripts/check-rooms
