@@ -139,7 +139,7 @@ enum kiln_status kiln_together_join(void *context, struct kiln_err *err) {
     if (strcmp(numerics, run->numerics) != 0) {
         status = KILN_FAIL(err, KILN_EUNSUPPORTED,
                            "computes as %s, rank 0 as %s: give all the same --precision, and where "
-                           "processors differ KILN_BEST_TIER (docs/distributed.md)",
+                           "processors differ KILN_CPU (docs/distributed.md)",
                            run->numerics, numerics);
     }
     return kiln_ranks_settle(t->ranks, status, err);

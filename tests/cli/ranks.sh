@@ -156,5 +156,9 @@ expect 2 ranks 2 train "${small[@]}" --precision fp16 --device sim --steps 200 -
 says stderr 'MPI does not allow'
 expect 1 ranks 2 train --data text.txt --minutes 1 --out minutes
 says stderr '--minutes measures one process'
+words=("$MPI_KILN" train "${small[@]}" --steps 2 --out unlike)
+expect 1 mpirun --oversubscribe --bind-to none -n 1 "${words[@]}" : -n 1 env KILN_CPU=ref "${words[@]}"
+says stderr 'rank 1 (on'
+says stderr 'computes as cpu/ref'
 OMPI_COMM_WORLD_SIZE=2 expect 1 "$KILN" train "${small[@]}" --steps 2 --out alone
 says stderr 'built without MPI'
