@@ -27,11 +27,12 @@ static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
 
 enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *run,
                                     enum kiln_status status, struct kiln_err *err) {
-    char folder[sizeof run->folder];
+    char folder[sizeof((struct kiln_run *)0)->folder];
     if (!ranks) {
         return status;
     }
     KILN_TRY(kiln_ranks_settle(ranks, status, err));
+    KILN_REQUIRE(run, err, KILN_EINTERNAL, "no run, and no failure to make one");
     memcpy(folder, run->folder, sizeof folder);
     KILN_TRY(kiln_ranks_tell(ranks, folder, sizeof folder, err));
     KILN_TRY(kiln_ranks_settle(ranks, KILN_OK, err));
