@@ -43,8 +43,8 @@ OBJC_FLAGS := -isystem /usr/include/GNUstep -Itests/device/fake -fobjc-exception
 HAVE_OBJC ?= $(shell $(OBJC) $(OBJC_FLAGS) -E -include Foundation/Foundation.h -x objective-c \
                /dev/null >/dev/null 2>&1 && echo 1)
 endif
-# More than one process (docs/distributed.md): MPI=1 puts one file into the library in the place of
-# another. Where MPI is there, a program with it is made for the tests in any case.
+# More than one process (docs/distributed.md): MPI=1 puts src/ranks/mpi*.c into the library in the
+# place of none.c. Where MPI is there, a program with it is made for the tests in any case.
 MPI ?= 0
 MPI_NAME := $(shell for name in ompi-c mpich; do pkg-config --exists $$name 2>/dev/null && echo $$name; done | head -n 1)
 MPI_FLAGS := $(patsubst -I%,-isystem %,$(if $(MPI_NAME),$(shell pkg-config --cflags $(MPI_NAME))))

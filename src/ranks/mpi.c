@@ -47,12 +47,16 @@ void kiln_ranks_nap(void) {
     nanosleep(&t, NULL);
 }
 
+/* Is it on the same machine, where process ids mean the same? */
+static bool is_beside(const struct kiln_ranks *r, int rank) {
+    return strcmp(r->who[rank].place, r->who[r->mine].place) == 0;
+}
+
 /* Of this machine the system says who lives; of others mpirun does, and ends the rest. */
 enum kiln_status kiln_ranks_look(const struct kiln_ranks *r, struct kiln_err *err) {
     for (int i = 0; i < r->n; i++) {
         const struct kiln_ranks_who *other = &r->who[i];
-        if (i != r->mine && strcmp(other->place, r->who[r->mine].place) == 0 &&
-            kill(other->pid, 0) != 0 && errno == ESRCH) {
+        if (i != r->mine && is_beside(r, i) && kill(other->pid, 0) != 0 && errno == ESRCH) {
             return KILN_FAIL(err, KILN_ELOST, "rank %d of %d is gone (process %ld on %s)", i, r->n,
                              (long)other->pid, other->host);
         }
@@ -100,8 +104,8 @@ static size_t my_threads(const struct kiln_ranks *r) {
     const struct kiln_ranks_who *mine = &r->who[r->mine];
     size_t beside = 1;
     for (int i = 0; i < r->n; i++) {
-        beside += i != r->mine && strcmp(r->who[i].place, mine->place) == 0 &&
-                  CPU_EQUAL(&r->who[i].processors, &mine->processors);
+        beside +=
+            i != r->mine && is_beside(r, i) && CPU_EQUAL(&r->who[i].processors, &mine->processors);
     }
     const size_t threads = kiln_cpu_count() / beside;
     return threads > 0 ? threads : 1;
@@ -177,7 +181,7 @@ size_t kiln_ranks_threads(const struct kiln_ranks *r) { return r ? r->threads : 
 size_t kiln_ranks_beside(const struct kiln_ranks *r) {
     size_t n = r ? 0 : 1;
     for (int i = 0; r && i < r->n; i++) {
-        n += strcmp(r->who[i].place, r->who[r->mine].place) == 0;
+        n += is_beside(r, i);
     }
     return n;
 }

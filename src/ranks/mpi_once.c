@@ -67,10 +67,9 @@ enum kiln_status kiln_ranks_most(struct kiln_ranks *r, double *value, struct kil
 enum kiln_status kiln_ranks_settle(struct kiln_ranks *r, enum kiln_status mine,
                                    struct kiln_err *err) {
     struct {
-        int rank, status;
+        int status;
         char message[sizeof err->message];
-    } told = {.rank = r ? r->mine : 0, .status = mine};
-    struct kiln_err none;
+    } told = {.status = mine};
     MPI_Request request;
     if (!r || mine == KILN_ELOST) {
         return mine;
@@ -89,7 +88,7 @@ enum kiln_status kiln_ranks_settle(struct kiln_ranks *r, enum kiln_status mine,
     }
     KILN_TRY_MPI(MPI_Ibcast(&told, (int)sizeof told, MPI_BYTE, failed, MPI_COMM_WORLD, &request),
                  "asking the other ranks", err);
-    KILN_TRY(kiln_ranks_wait_for(r, &request, "asking the other ranks", err ? err : &none));
+    KILN_TRY(kiln_ranks_wait_for(r, &request, "asking the other ranks", err));
     if (failed == 0 || r->mine > 0) { /* rank 0 speaks for all */
         if (r->mine > 0 && err) {
             *err = (struct kiln_err){.code = told.status};

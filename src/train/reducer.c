@@ -162,16 +162,20 @@ static void add(struct kiln_reducer *r, float *to, const float *from, size_t n) 
     kiln_pool_run(r->parts.pool, (n + PIECE - 1) / PIECE, add_piece, r);
 }
 
+/* So often the last place to the one before it. */
+static void fold(struct kiln_reducer *r, size_t last, size_t times, size_t first, size_t n) {
+    for (; times > 0; times--, last--) {
+        add(r, r->places[last - 1] + first, r->places[last] + first, n);
+    }
+}
+
 /* The leaf is there: add what can be added of this part. */
 static void grow(struct kiln_reducer *r, struct kiln_tree *tree, size_t first, size_t n) {
-    size_t at = kiln_tree_place(tree);
-    for (size_t times = kiln_tree_give(tree, 0); times > 0; times--, at--) {
-        add(r, r->places[at - 1] + first, r->places[at] + first, n);
-    }
-    const bool whole = tree->next == r->share.first + r->share.n && !r->parts.ranks;
-    at = tree->n - 1;
-    for (size_t times = whole ? kiln_tree_end(tree) : 0; times > 0; times--, at--) {
-        add(r, r->places[at - 1] + first, r->places[at] + first, n);
+    const size_t leaf = kiln_tree_place(tree);
+    fold(r, leaf, kiln_tree_give(tree, 0), first, n);
+    if (tree->next == r->share.first + r->share.n && !r->parts.ranks) {
+        const size_t last = tree->n - 1;
+        fold(r, last, kiln_tree_end(tree), first, n);
     }
 }
 

@@ -159,6 +159,6 @@ says stderr '--minutes measures one process'
 words=("$MPI_KILN" train "${small[@]}" --steps 2 --out unlike)
 expect 1 mpirun --oversubscribe --bind-to none -n 1 "${words[@]}" : -n 1 env KILN_CPU=ref "${words[@]}"
 says stderr 'rank 1 (on'
-says stderr 'computes as cpu/ref'
+says stderr 'computes as cpu/fp32/ref/'
 OMPI_COMM_WORLD_SIZE=2 expect 1 "$KILN" train "${small[@]}" --steps 2 --out alone
 says stderr 'built without MPI'
