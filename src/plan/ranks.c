@@ -177,9 +177,9 @@ static void send(struct line *line, const struct kiln_bucket *bucket) {
 
 struct kiln_reduced kiln_wire_reduce(const struct kiln_wire *wire,
                                      const struct kiln_bucket *buckets, size_t n) {
-    struct line line = {.wire = wire, .now = -INFINITY};
+    struct line line = {.wire = wire, .now = -(double)INFINITY};
     if (wire->ranks <= 1) {
-        return (struct kiln_reduced){.end_s = -INFINITY};
+        return (struct kiln_reduced){.end_s = -(double)INFINITY};
     }
     for (size_t i = 0; i < n; i++) {
         send(&line, &buckets[i]);

@@ -184,7 +184,7 @@ TEST(one_rank_sends_nothing) {
 }
 
 TEST(a_link_that_takes_no_time_hides_all) {
-    struct kiln_plan_request r = request_of(8, INFINITY, 0);
+    struct kiln_plan_request r = request_of(8, (double)INFINITY, 0);
     r.profile.update_gb_s = 0; /* nor does the update, or a sum */
     const struct kiln_ranks_cost c = cost_of(&r);
     CHECK(c.communication_s == 0 && c.exposed_s == 0 && c.hidden_share == 1);
@@ -207,7 +207,7 @@ TEST(a_backward_pass_of_no_time_hides_nothing) {
 }
 
 static void check_monotonic(size_t ranks) {
-    double before = INFINITY, exposed = INFINITY;
+    double before = (double)INFINITY, exposed = (double)INFINITY;
     for (int i = 0; i < 14; i++) {
         const struct kiln_plan_request r = request_of(ranks, 1e5 * exp2(2.0 * i), 1e-5);
         const struct kiln_ranks_cost c = cost_of(&r);
@@ -346,7 +346,7 @@ TEST(local_steps_are_as_many_as_make_waiting_small) {
         CHECK_CLOSE((double)(c.memory - plain.memory), 2 * plain.bytes_sent * 16 / 30,
                     1e-3 * plain.bytes_sent);
     }
-    r.ranks.link.bytes_per_s = INFINITY;
+    r.ranks.link.bytes_per_s = (double)INFINITY;
     r.ranks.link.latency_s = 0;
     CHECK_EQ(cost_of(&r).local_steps_advised, 1u);
 }
@@ -422,7 +422,7 @@ TEST(the_largest_sizes_are_told_at_once) {
     r.accum = 2;
     const struct kiln_ranks_cost c = cost_of(&r);
     CHECK(c.exposed_s > 1e6 && isfinite(c.step_s));
-    r.ranks.link = (struct kiln_link){0, INFINITY};
+    r.ranks.link = (struct kiln_link){0, (double)INFINITY};
     r.profile.update_gb_s = 0;
     CHECK(cost_of(&r).exposed_s == 0);
 }
