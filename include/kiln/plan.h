@@ -259,9 +259,22 @@ struct kiln_ranks_cost {
     struct kiln_scale scaling[KILN_SCALES];
 };
 
+/* A stage of a pipeline: layers [number L / stages, (number + 1) L / stages) of a model of L. The
+ * first has the embedding, too, the last the final norm, the head and the loss. The residual stream
+ * comes from the stage before and goes to the one behind, its gradient comes back; `stages -
+ * number - 1` micro-batches more than one are held, so that all stages compute at once (1F1B:
+ * Narayanan et al. 2019, "PipeDream"). Zeros: the whole model. */
+struct kiln_plan_stage {
+    size_t stages, number;
+    size_t layers; /* L */
+};
+/* Stage `number` of a model of L layers; its first layer, or with the number behind it its end. */
+KILN_API size_t kiln_stage_first(size_t layers, size_t stages, size_t number);
+
 struct kiln_plan_request {
-    struct kiln_dims dims; /* checked */
-    struct kiln_lora lora; /* rank 0: the whole model is trained */
+    struct kiln_dims dims;        /* checked; of a stage its own layers */
+    struct kiln_plan_stage stage; /* which layers of the model these are */
+    struct kiln_lora lora;        /* rank 0: the whole model is trained */
     size_t batch, seq, accum;
     struct kiln_device_choice device;
     size_t budget, load_budget;   /* kernels; 0: no limit */

@@ -44,6 +44,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_activations:
         case KILN_SETTING_memory:
         case KILN_SETTING_overlap:
+        case KILN_SETTING_pipeline:
         case KILN_SETTING_restart:
         case KILN_SETTING_sim_time: /* time decides none either */
         case KILN_SETTING_profile:

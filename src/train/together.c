@@ -16,6 +16,9 @@
 static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_plan_request request = run->trainer.engine.request;
     struct kiln_plan plan;
+    if (run->trainer.engine.stage) {
+        return KILN_OK;
+    }
     request.accum = run->settings.accum;
     request.ranks =
         (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks), .link = run->link};
