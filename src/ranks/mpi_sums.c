@@ -49,7 +49,7 @@ static enum kiln_status make_room(const struct kiln_ranks *r, struct kiln_ranks_
     for (int i = 0; i < r->n; i++) {
         others += i == r->mine ? 0 : nodes_of(f, i);
     }
-    const size_t requests = (own + 1) * (size_t)r->n + others + 1;
+    const size_t requests = (own + 2) * (size_t)r->n + others + 1;
     const size_t scratch = directly(r, f) ? others * part_size(f, r->n, r->mine) : f->job.n;
     if (requests > f->room) {
         kiln_free(f->requests);
