@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "model/table.h"
 #include "plan/plan.h"
+#include "ranks/ranks.h"
 #include "state/state.h"
 
 /* Of a state that is walked, what is in memory at least beside whole tensors: pages that are being
@@ -117,6 +118,11 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         .gpu = sizes->gpu,
         .process = (uint64_t)(r->profile.process_gb * 1e9),
     };
+    if (r->stage.stages > 1) { /* both ways to each stage beside it */
+        const uint64_t sides = !kiln_stage_embeds(r) + !kiln_stage_classifies(r);
+        m->activations_live +=
+            sides * 2 * KILN_LANE_ARRAYS * r->batch * r->seq * r->dims.dim * sizeof(float);
+    }
     if (!r->forward_only) {
         m->moments = 2 * trained;
         m->gradients = trained + embedding + r->gradients_beside;
