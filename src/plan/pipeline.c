@@ -238,7 +238,8 @@ static enum kiln_status tell(struct pipeline *p, struct kiln_ranks_cost *out,
                                r->ranks.link.latency_s + bytes / r->ranks.link.bytes_per_s, err));
     c->compute_s = p->times[0].end_s;
     c->bytes_passed = (p->stages > 2 ? 2 : 1) * bytes * (double)p->micro_batches;
-    c->bubble_share = 1 - c->micro_batch_s * (double)p->micro_batches / c->compute_s;
+    const double busy = c->micro_batch_s * (double)p->micro_batches;
+    c->bubble_share = c->compute_s > 0 ? 1 - busy / c->compute_s : 0;
     out->micro_batches = p->micro_batches;
     out->local_steps_advised = 1;
     KILN_TRY(sum(p, out, err));

@@ -147,8 +147,8 @@ static enum kiln_status check_restarts(const struct kiln_run *run, struct kiln_e
     KILN_REQUIRE(!s->ranks || restarts < 1, err, KILN_EUSAGE,
                  "%zu ranks on a device with a compile budget: this plan replaces the process %.0f "
                  "times in %" PRIu64
-                 " steps, which MPI does not allow its processes; a larger --budget, or "
-                 "--weight-mode dynamic, needs none",
+                 " steps, which MPI does not allow its processes; a larger --budget, more stages "
+                 "(--pipeline), or --weight-mode dynamic, needs none",
                  kiln_ranks_count(s->ranks), restarts, s->steps);
     KILN_REQUIRE(
         !s->deterministic || restarts < 1, err, KILN_EUSAGE,

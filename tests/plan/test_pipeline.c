@@ -48,6 +48,8 @@ TEST(the_slowest_stage_decides) {
 TEST(a_pipeline_is_planned_stage_by_stage) {
     struct kiln_plan_request r = plan_request("stories110m", KILN_SCHEDULE_SPLIT);
     r.accum = 16;
+    r.profile = (struct kiln_profile){
+        .tflops = 0.2, .compile_s = 0.01, .update_gb_s = 20, .restart_s = 0.05};
     struct kiln_estimate alone = estimate_of(&r);
     r.ranks = (struct kiln_plan_ranks){
         .ranks = 8, .link = {.latency_s = 1e-4, .bytes_per_s = 1e9}, .stages = 4};
