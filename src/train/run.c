@@ -527,7 +527,9 @@ static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err)
  * of the state is made again, where kernels are counted by a fresh process. */
 static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
-    const bool counted = t->engine.plan.schedule.limits.compile != SIZE_MAX;
+    /* MPI does not allow its processes to be replaced: what they compile again adds up. */
+    const bool counted =
+        t->engine.plan.schedule.limits.compile != SIZE_MAX && !run->settings.ranks;
     const uint64_t first_step = run->info.first_step;
     t->rolled_back = false;
     close_trainer(t);
