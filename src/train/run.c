@@ -528,8 +528,7 @@ static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err)
 static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
     /* MPI does not allow its processes to be replaced: what they compile again adds up. */
-    const bool counted =
-        t->engine.plan.schedule.limits.compile != SIZE_MAX && !run->settings.ranks;
+    const bool counted = t->engine.plan.schedule.limits.compile != SIZE_MAX && !run->settings.ranks;
     const uint64_t first_step = run->info.first_step;
     t->rolled_back = false;
     close_trainer(t);
