@@ -59,7 +59,7 @@ struct kiln_ranks {
     struct kiln_ranks_who *who; /* [n] */
     size_t threads;
     double latency_s, bytes_per_s; /* between them */
-    bool settled;                  /* on a failure: all know of it, and leave together */
+    bool settled; /* on a failure: all know of it, and leave together */
     struct kiln_ranks_flight flights[KILN_RANKS_UNDER_WAY];
 
     pthread_t thread;
@@ -103,7 +103,6 @@ void kiln_ranks_span(const struct kiln_ranks *r, enum kiln_span_kind kind, uint3
 
 /* Find out what lies between the ranks (kiln_ranks_link). */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, struct kiln_err *err);
-
 /* Are arrays on their way, or expected? The mutex is held, in the other calls, too. */
 bool kiln_lanes_busy(const struct kiln_ranks *r);
 /* Begin what can be begun, look at what is under way; *moved: something has ended. */

@@ -158,5 +158,5 @@ says stderr 'start it with mpirun -n 2'
 expect 2 ranks 4 train "${small[@]}" --accum 1 --steps 2 --pipeline 2 --out few
 says stderr '2 replicas of each stage, but a window has 1 micro-batches'
 expect 2 ranks 2 train --data text.txt --minutes 1 --pipeline 2 --out minutes
-says stderr 'leave one of both out'
+says stderr '--minutes measures whole models'
 [ ! -e few ] || fail "a run was made that cannot be"
