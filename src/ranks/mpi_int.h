@@ -38,11 +38,13 @@ struct kiln_ranks_job {
     size_t at;
     float *x;
     size_t n;
+    struct kiln_ranks_cut cut; /* part NULL: equal ones, and all get the whole sum */
+    unsigned char *bytes;      /* not NULL: no sum; these are shared */
 };
 
 /* A job that has been started. */
 struct kiln_ranks_flight {
-    bool busy, sharing; /* sharing: the parts are summed, and go to everybody */
+    bool busy, sharing; /* sharing: the parts are there, and go to everybody */
     double since;
     uint64_t number;
     struct kiln_ranks_job job;

@@ -14,7 +14,6 @@
 #include "base/leftovers.h"
 #include "base/mem.h"
 #include "kiln/lora.h"
-#include "model/numbers.h"
 #include "model/stored_dims.h"
 #include "train/generation.h"
 #include "train/trainer_int.h"
@@ -199,16 +198,8 @@ static const float *window_weights(const struct kiln_trainer *t, uint64_t done, 
         return from.flat;
     }
     *copy = kiln_alloc(table->size, sizeof **copy);
-    for (size_t i = 0; *copy && i < table->n_tensors; i++) {
-        const struct kiln_tensor *tensor = &table->tensors[i];
-        const size_t n = tensor->rows * tensor->cols;
-        const float *wide;
-        const uint16_t *narrow;
-        kiln_weights_tensor(&from, tensor, &wide, &narrow);
-        kiln_dtype_decode(wide                                    ? KILN_DTYPE_F32
-                          : from.precision == KILN_PRECISION_BF16 ? KILN_DTYPE_BF16
-                                                                  : KILN_DTYPE_F16,
-                          *copy + tensor->offset, wide ? (const void *)wide : narrow, n);
+    if (*copy) {
+        kiln_weights_widen(&from, *copy);
     }
     return *copy;
 }

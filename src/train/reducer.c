@@ -179,6 +179,18 @@ static void grow(struct kiln_reducer *r, struct kiln_tree *tree, size_t first, s
     }
 }
 
+/* Of each rank's part of a layer a stretch at a time. */
+static void send_parts(const struct kiln_reducer *r, size_t layer, size_t n) {
+    const struct kiln_reducer_parts *p = &r->parts;
+    const size_t slices = (n + KILN_RANKS_STRETCH - 1) / KILN_RANKS_STRETCH;
+    for (size_t i = 0; i < slices; i++) {
+        const struct kiln_ranks_cut cut = {
+            p->holding->floats + kiln_holding_part(layer) * p->holding->ranks, i, slices};
+        kiln_ranks_sum_parts(p->ranks, r->micro_batches, p->deterministic ? r->places : NULL,
+                             p->gradients.all, &cut);
+    }
+}
+
 /* To the other ranks, in stretches: the first travels while the last is still being read. */
 static void send(const struct kiln_reducer *r, size_t first, size_t n) {
     const struct kiln_reducer_parts *p = &r->parts;
@@ -211,7 +223,7 @@ void kiln_reducer_layer(struct kiln_reducer *r, uint64_t i, size_t layer) {
         grow(r, &r->trees[layer == KILN_NO_LAYER ? layers + 1 : layer], first, n);
     }
     if (i + 1 == r->share.n) {
-        send(r, first, n);
+        p->holding ? send_parts(r, layer, n) : send(r, first, n);
     }
 }
 

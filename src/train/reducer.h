@@ -19,6 +19,7 @@
 
 #include "base/pool.h"
 #include "device/device.h"
+#include "model/holding.h"
 #include "ranks/ranks.h"
 #include "ranks/tree.h"
 
@@ -33,6 +34,8 @@ struct kiln_reducer_parts {
     struct kiln_gradients gradients; /* where a window's gradient is to lie */
     uint64_t micro_batches;          /* of a training window, on all ranks */
     bool deterministic;
+    /* Each rank gets the gradient of what it holds only, in a training window; NULL: all of it. */
+    const struct kiln_holding *holding;
 };
 
 /* *out is NULL where none is needed. KILN_EUSAGE: more ranks than micro-batches. */
