@@ -37,7 +37,10 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     parts.pool = e->pool;
     /* A delayed run compiles all that is new, from snapshots: nothing is taken in place. */
     parts.device = delayed ? NULL : e->device;
-    parts.updated = options.beside && !delayed ? updated : NULL;
+    /* Weights that are spread come when all have been updated (shards.h). */
+    parts.later = memory->holding != NULL;
+    parts.seen = parts.later ? weights : parts.seen;
+    parts.updated = options.beside && !delayed && !parts.later ? updated : NULL;
     parts.updated_context = e;
     parts.weights = memory->weights;
     const struct kiln_reducer_parts reduced = {.table = table,
@@ -46,7 +49,8 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
                                                .spans = e->spans,
                                                .gradients = parts.gradients,
                                                .micro_batches = memory->micro_batches,
-                                               .deterministic = memory->deterministic};
+                                               .deterministic = memory->deterministic,
+                                               .holding = memory->holding};
     KILN_TRY(kiln_reducer_create(&reduced, &e->reducer, err));
     e->executor.reducer = e->reducer;
     parts.folded = e->reducer != NULL;

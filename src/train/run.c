@@ -33,12 +33,14 @@ static void close_trainer(struct kiln_trainer *t) {
     kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
+    kiln_shards_close(t->shards);
     kiln_free(t->scratch.has);
     kiln_trace_destroy(t->trace);
     if (t->metrics) {
         fclose(t->metrics);
     }
     t->saver = NULL;
+    t->shards = NULL;
     t->session = NULL;
     t->scratch.has = NULL;
     t->trace = NULL;
@@ -254,6 +256,32 @@ void kiln_run_set_deadline(struct kiln_run *run, double deadline) {
     run->trainer.clock.whole = run->settings.minutes * 60;
 }
 
+/* Once the plan is made. What is computed with is of rank 0's weights, which are all there; others
+ * get it from there. */
+enum kiln_status kiln_run_open_shards(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    const struct kiln_plan_request *request = &t->engine.request;
+    if (!run->settings.shard_optimizer || !run->settings.ranks || t->shards) {
+        return KILN_OK;
+    }
+    return kiln_shards_open(run->table, run->settings.ranks, kiln_plan_operands(request),
+                            kiln_plan_snapshots(request) != KILN_PRECISION_AUTO, &t->shards, err);
+}
+
+/* Before the device is opened with it. */
+static enum kiln_status take_snapshot(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    struct kiln_pool *pool;
+    if (!t->shards || t->shards->spread || !t->shards->arena.base) {
+        return KILN_OK; /* others have it from rank 0, a delayed run in its state */
+    }
+    KILN_TRY(kiln_pool_create((size_t)run->settings.threads, &pool, err));
+    const enum kiln_status status =
+        kiln_shards_take(t->shards, t->state, pool, kiln_state_cursor(t->state)->step, err);
+    kiln_pool_destroy(pool);
+    return status;
+}
+
 /* Everything between an open state and the first step. */
 enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
@@ -272,13 +300,16 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->others.context = run;
     t->others.agree = kiln_together_agree;
     t->others.join = kiln_together_join;
+    KILN_TRY(kiln_run_open_shards(run, err));
+    KILN_TRY(take_snapshot(run, err));
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
         kiln_state_cursor(t->state)->step, t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
     const struct kiln_engine_memory memory = {
         .weights = kiln_state_region(t->state, KILN_WEIGHTS),
-        .active = kiln_generation_weights(t->state, run->table, generation),
+        .active = kiln_trainer_weights(t, generation),
+        .holding = t->shards ? &t->shards->holding : NULL,
         .generation = (int64_t)generation,
         .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
                       .v = kiln_state_region(t->state, KILN_MOMENT2),
@@ -311,7 +342,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
     if (kiln_trainer_leads(t) && s->sample_every > 0 && s->sample_every != KILN_UNSET &&
-        run->tokenizer && packed && t->engine.plan.schedule.refreshes && run->table->trained == 0) {
+        run->tokenizer && packed && t->engine.plan.schedule.refreshes && run->table->trained == 0 &&
+        !t->shards) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
@@ -470,6 +502,7 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
     struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
     memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
+    cursor.ranks = kiln_ranks_count(run->settings.ranks);
     /* Who made it and gave it to another process did not train. */
     cursor.restarts += run->resumed && (cursor.phase != KILN_PHASE_START || cursor.mid);
     run->resumed = false;
@@ -526,6 +559,7 @@ static enum kiln_status take_part(struct kiln_run *run, struct kiln_err *err) {
         return KILN_OK;
     }
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
+    KILN_TRY(kiln_run_open_shards(run, err));
     KILN_TRY(kiln_together_share(run, err));
     enum kiln_status status = kiln_run_open_trainer(run, err);
     status = status == KILN_OK ? kiln_run_open_metrics(run, err) : status;

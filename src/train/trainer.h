@@ -16,6 +16,7 @@
 #include "train/control.h"
 #include "train/engine.h"
 #include "train/save.h"
+#include "train/shards.h"
 #include "train/spike.h"
 #include "train/trace.h"
 
@@ -35,6 +36,7 @@ struct kiln_trainer {
         bool none;          /* there are none, or they are not kept: it was said why */
     } samples;
     struct kiln_ranks *ranks;   /* NULL: alone */
+    struct kiln_shards *shards; /* NULL: each rank has all weights and moments */
     uint64_t first_micro_batch; /* of this rank, in the window or evaluation under way */
     bool agreed_to_stop;        /* by all ranks, at a window's start */
     double reduce_ms, reduce_wait_ms, ranks_wait_ms; /* of the step so far */
