@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/shards.h"
 
-#include <string.h>
-
 #include "base/kill_point.h"
 
 enum { STRETCH = KILN_RANKS_STRETCH * sizeof(float) }; /* bytes of a part that are shared at once */
@@ -92,28 +90,6 @@ enum kiln_status kiln_shards_take(struct kiln_shards *s, struct kiln_state *stat
                                           kiln_state_region(state, KILN_WEIGHTS), at, err);
 }
 
-/* Weights that are not trained are in both snapshots of a state, whichever was taken last. */
-static void copy_frozen(const struct kiln_shards *s, struct kiln_state *state,
-                        uint64_t generation) {
-    const struct kiln_weights from = kiln_weights_snapshot(
-        s->table, s->precision, kiln_shards_snapshot(s, state, generation));
-    const struct kiln_weights to = kiln_weights_snapshot(
-        s->table, s->precision, kiln_shards_snapshot(s, state, generation + 1));
-    for (size_t i = 0; !s->arena.base && s->table->trained > 0 && i < s->table->n_base; i++) {
-        const struct kiln_tensor *t = &s->table->tensors[i];
-        const size_t n = t->rows * t->cols;
-        const float *wide[2];
-        const uint16_t *narrow[2];
-        kiln_weights_tensor(&from, t, &wide[0], &narrow[0]);
-        kiln_weights_tensor(&to, t, &wide[1], &narrow[1]);
-        if (wide[0]) {
-            memcpy((float *)(uintptr_t)wide[1], wide[0], n * sizeof(float));
-        } else {
-            memcpy((uint16_t *)(uintptr_t)narrow[1], narrow[0], n * sizeof(uint16_t));
-        }
-    }
-}
-
 /* ---- shards -----------------------------------------------------------------------------------
  */
 
@@ -175,7 +151,6 @@ enum kiln_status kiln_shards_spread(struct kiln_shards *s, struct kiln_state *st
         KILN_TRY(kiln_ranks_tell(s->ranks, kiln_shards_snapshot(s, state, generation + i), bytes,
                                  err));
     }
-    copy_frozen(s, state, generation);
     KILN_TRY(pass_all(s, state, false, err));
     s->spread = true;
     if (s->mine == 0) {

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/kill_point.h"
 #include "plan/ranks.h"
+#include "train/rescue.h"
 #include "train/trainer_int.h"
 
 /* What a window that all ranks share takes over this link. */
@@ -29,9 +30,11 @@ static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
 enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *run,
                                     enum kiln_status status, struct kiln_err *err) {
     char folder[sizeof((struct kiln_run *)0)->folder];
-    if (!ranks) {
+    if (!ranks || status == KILN_ELOST) {
         return status;
     }
+    struct kiln_err second; /* the first message is the one to read */
+    KILN_TRY(kiln_rescue_end(ranks, status == KILN_OK ? err : &second));
     KILN_TRY(kiln_ranks_settle(ranks, status, err));
     KILN_REQUIRE(run, err, KILN_EINTERNAL, "no run, and no failure to make one");
     memcpy(folder, run->folder, sizeof folder);
@@ -83,6 +86,7 @@ enum kiln_status kiln_together_follow(const struct kiln_settings *settings, stru
                                       struct kiln_err *err) {
     struct kiln_ranks *ranks = settings->ranks;
     *out = NULL;
+    KILN_TRY(kiln_rescue_follow(ranks, err));
     KILN_TRY(kiln_ranks_settle(ranks, KILN_OK, err));
     enum kiln_status status = kiln_run_begin(NULL, out, err);
     char folder[sizeof(*out)->folder] = "";
