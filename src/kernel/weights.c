@@ -71,8 +71,8 @@ struct taking {
     char *at;
 };
 
-/* Bytes of a snapshot for `n` elements from flat[offset] on, of a tensor and those that are joined to
- * it. */
+/* Bytes of a snapshot for `n` elements from flat[offset] on, of a tensor and those that are joined
+ * to it. */
 static struct kiln_range bytes_of(const struct kiln_table *table, enum kiln_precision precision,
                                   const struct kiln_tensor *t, size_t offset, size_t n) {
     const size_t at = t->snapshot + offset - t->offset;
@@ -194,11 +194,8 @@ enum kiln_status kiln_snapshot_take_pieces(struct kiln_pool *pool, const struct 
                                            enum kiln_precision precision, const float *weights,
                                            const struct kiln_piece *pieces, size_t n, void *at,
                                            struct kiln_err *err) {
-    struct taking s = {.table = table,
-                       .weights = weights,
-                       .pieces = pieces,
-                       .precision = precision,
-                       .at = at};
+    struct taking s = {
+        .table = table, .weights = weights, .pieces = pieces, .precision = precision, .at = at};
     KILN_TRY(choose(precision, &s.kernels, err));
     kiln_pool_run(pool, n, take_piece, &s);
     return KILN_OK;

@@ -33,8 +33,7 @@ static void cut(struct kiln_holding *h) {
         size_t first, end = at;
         const size_t layer = part == 0 ? KILN_NO_LAYER : part - 1;
         const size_t n = kiln_trained_part(table, layer, &first);
-        while (end < h->n_pieces &&
-               kiln_trained_at(table, h->pieces[end].offset) < first + n) {
+        while (end < h->n_pieces && kiln_trained_at(table, h->pieces[end].offset) < first + n) {
             end++;
         }
         cut_part(h, part, at, end);

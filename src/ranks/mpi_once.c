@@ -9,8 +9,8 @@
 #include "base/mem.h"
 #include "ranks/mpi_int.h"
 
-/* Tags (others are below 16384): of what the link is measured with, and how much that is; of what is
- * passed from one to another. */
+/* Tags (others are below 16384): of what the link is measured with, and how much that is; of what
+ * is passed from one to another. */
 enum { MEASURE = 30000, MEASURED = 2 << 20, PASS = 30001 };
 
 /* ---- at once ----------------------------------------------------------------------------------
@@ -65,9 +65,8 @@ enum kiln_status kiln_ranks_pass(struct kiln_ranks *r, size_t from, size_t to, v
         char *some = (char *)data + at;
         const int n = (int)kiln_least(bytes - at, AT_ONCE);
         const int code =
-            mine == from
-                ? MPI_Isend(some, n, MPI_BYTE, (int)to, PASS, MPI_COMM_WORLD, &request)
-                : MPI_Irecv(some, n, MPI_BYTE, (int)from, PASS, MPI_COMM_WORLD, &request);
+            mine == from ? MPI_Isend(some, n, MPI_BYTE, (int)to, PASS, MPI_COMM_WORLD, &request)
+                         : MPI_Irecv(some, n, MPI_BYTE, (int)from, PASS, MPI_COMM_WORLD, &request);
         KILN_TRY_MPI(code, what, err);
         KILN_TRY(kiln_ranks_wait_for(r, &request, what, err));
     }

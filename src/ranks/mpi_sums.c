@@ -313,18 +313,15 @@ void kiln_ranks_combine(struct kiln_ranks *r, uint64_t micro_batches, float *con
 void kiln_ranks_sum_parts(struct kiln_ranks *r, uint64_t micro_batches, float *const *nodes,
                           float *x, const struct kiln_ranks_cut *cut) {
     if (r) {
-        const struct kiln_ranks_job job = {.leaves = nodes ? micro_batches : (uint64_t)r->n,
-                                           .nodes = nodes,
-                                           .x = x,
-                                           .cut = *cut};
+        const struct kiln_ranks_job job = {
+            .leaves = nodes ? micro_batches : (uint64_t)r->n, .nodes = nodes, .x = x, .cut = *cut};
         give(r, &job);
     }
 }
 
 void kiln_ranks_share(struct kiln_ranks *r, void *bytes, const struct kiln_ranks_cut *cut) {
     if (r) {
-        const struct kiln_ranks_job job = {
-            .leaves = (uint64_t)r->n, .cut = *cut, .bytes = bytes};
+        const struct kiln_ranks_job job = {.leaves = (uint64_t)r->n, .cut = *cut, .bytes = bytes};
         give(r, &job);
     }
 }

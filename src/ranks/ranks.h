@@ -7,8 +7,8 @@
  * others still live: KILN_ELOST names the one that does not. Behind a failure nothing but
  * kiln_ranks_close may follow.
  *
- * What travels of arrays runs beside the computing, on a thread of its own, in the order it was given;
- * between the first of them and kiln_ranks_wait no other call is made.
+ * What travels of arrays runs beside the computing, on a thread of its own, in the order it was
+ * given; between the first of them and kiln_ranks_wait no other call is made.
  */
 #ifndef KILN_RANKS_RANKS_H
 #define KILN_RANKS_RANKS_H
@@ -49,8 +49,8 @@ void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n);
 void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
                         size_t at, float *x, size_t n);
 /* An array that is cut: part[q] is rank q's. Of each part only slice `slice` of `slices`
- * (kiln_range_slice) travels now, so that all ranks have as much to send. The list is borrowed until
- * kiln_ranks_wait. */
+ * (kiln_range_slice) travels now, so that all ranks have as much to send. The list is borrowed
+ * until kiln_ranks_wait. */
 struct kiln_ranks_cut {
     const struct kiln_range *part; /* [ranks] */
     size_t slice, slices;

@@ -131,8 +131,7 @@ static enum kiln_status reserve_part(const struct kiln_state *state,
     for (int region = KILN_WEIGHTS; region <= KILN_MOMENT2; region++) {
         for (size_t part = 0; part < holding->parts; part++) {
             const struct kiln_held held = kiln_holding_of(holding, part, rank);
-            const struct kiln_range *range =
-                region == KILN_WEIGHTS ? &held.weights : &held.trained;
+            const struct kiln_range *range = region == KILN_WEIGHTS ? &held.weights : &held.trained;
             const size_t at = h.region_offset[region] + range->at * sizeof(float);
             KILN_TRY(range->n > 0 ? reserve(state, at, at + range->n * sizeof(float), err)
                                   : KILN_OK);

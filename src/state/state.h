@@ -40,9 +40,9 @@
  * everything is written first and both say "clean" afterwards. A file that is not clean and of
  * another boot is not opened (KILN_EUNTRUSTED): its content comes from a durable checkpoint.
  *
- * Spread over ranks (model/holding.h) each has a file of this layout, of which it uses what it holds
- * of weights, m, v and stamps; the rest of those regions is a hole in the file, which costs neither
- * disk nor memory as long as nobody looks. Rank 0's has room for all.
+ * Spread over ranks (model/holding.h) each has a file of this layout, of which it uses what it
+ * holds of weights, m, v and stamps; the rest of those regions is a hole in the file, which costs
+ * neither disk nor memory as long as nobody looks. Rank 0's has room for all.
  */
 #ifndef KILN_STATE_H
 #define KILN_STATE_H
@@ -147,12 +147,9 @@ KILN_MUST_CHECK enum kiln_status kiln_state_create(const char *path, const struc
 struct kiln_holding;
 /* The same of a state that is spread: space for the weights and moments that `rank` holds only.
  * Others are not to be touched. */
-KILN_MUST_CHECK enum kiln_status kiln_state_create_part(const char *path,
-                                                        const struct kiln_table *table,
-                                                        enum kiln_precision snapshots,
-                                                        const struct kiln_holding *holding,
-                                                        size_t rank, struct kiln_state **out,
-                                                        struct kiln_err *err);
+KILN_MUST_CHECK enum kiln_status kiln_state_create_part(
+    const char *path, const struct kiln_table *table, enum kiln_precision snapshots,
+    const struct kiln_holding *holding, size_t rank, struct kiln_state **out, struct kiln_err *err);
 /* Open an existing one, with the snapshots that its header tells of; not a byte changes. A damaged
  * cursor slot gives way to the other, and *notice (160 bytes) says so; it is "" otherwise.
  * KILN_EDAMAGED names the field; KILN_EINPUT when it is absent or of another model; KILN_EBUSY when
@@ -265,8 +262,8 @@ void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
 /* The stamps, one of each chunk: for whoever gives them away with the weights. */
 uint64_t *kiln_state_stamps(struct kiln_state *state);
 
-/* n floats of a region from `offset`, counted as in the weights, leave the memory of this process, as
- * whole pages; they stay in the file. */
+/* n floats of a region from `offset`, counted as in the weights, leave the memory of this process,
+ * as whole pages; they stay in the file. */
 void kiln_state_drop(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
 
 /* A state larger than the memory it may take is walked: from here on the calls below mean

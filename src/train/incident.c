@@ -86,7 +86,6 @@ static bool all_below(const struct kiln_trainer *t, const float *weights, double
     return good;
 }
 
-
 /* ---- incident.json -----------------------------------------------------------------------------
  */
 
@@ -202,8 +201,7 @@ static const float *weights_of(const struct kiln_trainer *t, uint64_t g, float *
 
 bool kiln_incident_generation_below(const struct kiln_trainer *t, uint64_t done, double most) {
     float *copy;
-    const float *weights =
-        weights_of(t, kiln_generation_of(done, kiln_trainer_delayed(t)), &copy);
+    const float *weights = weights_of(t, kiln_generation_of(done, kiln_trainer_delayed(t)), &copy);
     const bool good = !weights || all_below(t, weights, most);
     kiln_free(copy);
     return good;

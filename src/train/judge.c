@@ -203,8 +203,8 @@ static enum kiln_status measure(struct kiln_trainer *t, struct kiln_cursor *curs
     const double start = kiln_now_s();
     const double scaled = kiln_batches_scale(t, scale);
     if (kiln_trainer_is_spread(t)) {
-        KILN_TRY(kiln_optimizer_norm_held(t->engine.optimizer, t->ranks, scaled,
-                                          &cursor->grad_norm, err));
+        KILN_TRY(kiln_optimizer_norm_held(t->engine.optimizer, t->ranks, scaled, &cursor->grad_norm,
+                                          err));
     } else {
         cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scaled);
     }

@@ -7,8 +7,8 @@
  * weights depend on threads. AdamW: Loshchilov and Hutter 2019; decay only for rank-2 tensors,
  * adapters among them.
  *
- * Spread over ranks each walks the pieces that it holds (model/holding.h): with the norm of all, the
- * update of each has the bits that it has alone.
+ * Spread over ranks each walks the pieces that it holds (model/holding.h): with the norm of all,
+ * the update of each has the bits that it has alone.
  */
 #ifndef KILN_TRAIN_OPTIMIZER_H
 #define KILN_TRAIN_OPTIMIZER_H

@@ -134,7 +134,7 @@ static size_t embedding_at(const struct kiln_table *table) {
 }
 
 void kiln_reducer_target(const struct kiln_reducer *r, uint64_t i, struct kiln_gradients *g) {
-    g->sums = NULL; /* what is written last is no final value */
+    g->sums = NULL;                               /* what is written last is no final value */
     if (r->parts.deterministic && !r->evaluate) { /* which writes none, and has other shares */
         g->all = r->places[kiln_tree_nodes(r->share.first, r->share.first + i)];
         g->add = false;

@@ -15,9 +15,9 @@ enum { PATH_ROOM = 4300 };
 /* What rank 0 asks for. */
 struct request {
     char folder[4096];
-    uint64_t spread;        /* so many files; 0: it is done */
-    uint64_t update;        /* of which the weights shall be */
-    bool unfinished;        /* it was under way: at this rate, norm and loss scale */
+    uint64_t spread; /* so many files; 0: it is done */
+    uint64_t update; /* of which the weights shall be */
+    bool unfinished; /* it was under way: at this rate, norm and loss scale */
     double lr, norm, scale;
 };
 

@@ -264,10 +264,11 @@ static enum kiln_status reopen_state(struct kiln_run *run, const char *path, str
     }
     if (fd < 0 && (absent || lost || status == KILN_EUNTRUSTED)) {
         snprintf(words, sizeof words, "%.170s",
-                 lost                        ? own.message
-                 : status == KILN_EUNTRUSTED ? "state.kiln cannot be trusted: the power was cut or the "
-                                               "system restarted while this run was being trained"
-                                             : "state.kiln is missing");
+                 lost ? own.message
+                 : status == KILN_EUNTRUSTED
+                     ? "state.kiln cannot be trusted: the power was cut or the "
+                       "system restarted while this run was being trained"
+                     : "state.kiln is missing");
         status = restore_newest(run, path, words, &own);
     } else if (status == KILN_OK && notice[0]) {
         snprintf(run->notice, sizeof run->notice, "%s", notice);

@@ -186,6 +186,7 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
     request.accum = kiln_share_of(s->accum, ranks, mine).n;
     request.gradients_beside =
         kiln_reducer_bytes(run->table, s->accum, ranks, mine, s->deterministic);
+    request.spread = s->shard_optimizer ? ranks : 0;
     KILN_TRY(kiln_engine_plan(&run->trainer.engine, run->table, &request, err));
     return check_restarts(run, err);
 }

@@ -25,8 +25,8 @@ enum kiln_status kiln_shards_open(const struct kiln_table *table, struct kiln_ra
         status = s->wide ? KILN_OK : KILN_FAIL(err, KILN_ENOMEM, "no memory for a list of shards");
     }
     for (size_t i = 0; status == KILN_OK && i < h->parts * h->ranks; i++) {
-        kiln_snapshot_ranges(table, precision, h->pieces + h->first[i], h->first[i + 1] - h->first[i],
-                             &s->wide[i], &s->narrow[i]);
+        kiln_snapshot_ranges(table, precision, h->pieces + h->first[i],
+                             h->first[i + 1] - h->first[i], &s->wide[i], &s->narrow[i]);
     }
     if (status != KILN_OK) {
         kiln_shards_close(s);
@@ -148,8 +148,8 @@ enum kiln_status kiln_shards_spread(struct kiln_shards *s, struct kiln_state *st
     const size_t bytes = kiln_snapshot_bytes(s->table, s->precision);
     const uint64_t generation = kiln_state_cursor(state)->step;
     for (uint64_t i = 0; i < (s->arena.base ? 1 : KILN_SNAPSHOTS); i++) {
-        KILN_TRY(kiln_ranks_tell(s->ranks, kiln_shards_snapshot(s, state, generation + i), bytes,
-                                 err));
+        KILN_TRY(
+            kiln_ranks_tell(s->ranks, kiln_shards_snapshot(s, state, generation + i), bytes, err));
     }
     KILN_TRY(pass_all(s, state, false, err));
     s->spread = true;
@@ -173,8 +173,8 @@ enum kiln_status kiln_shards_collect_gradients(struct kiln_shards *s, struct kil
     for (size_t part = 0; part < s->holding.parts; part++) {
         for (size_t q = 1; q < s->holding.ranks; q++) {
             const struct kiln_range held = s->holding.floats[part * s->holding.ranks + q];
-            KILN_TRY(kiln_ranks_pass(s->ranks, q, 0, gradients + held.at, held.n * sizeof(float),
-                                     err));
+            KILN_TRY(
+                kiln_ranks_pass(s->ranks, q, 0, gradients + held.at, held.n * sizeof(float), err));
         }
     }
     return KILN_OK;

@@ -5,15 +5,15 @@
  *
  * Each rank has its shard of the master weights, m and v (model/holding.h), and gets the gradients
  * of it only. What devices compile from and compute with is a snapshot (kernel/weights.h) that each
- * rank has whole: behind an update each converts its shard, and everybody gets all of them. Rounding
- * is that of compiling, so the bits are those of a run that is not spread.
+ * rank has whole: behind an update each converts its shard, and everybody gets all of them.
+ * Rounding is that of compiling, so the bits are those of a run that is not spread.
  *
  *   window     gradients: reduce-scatter       norm: each its shard, added in the order of alone
  *   update     each its shard                  snapshot: all-gather
  *
  * From kiln_shards_spread to kiln_shards_collect rank 0's state file is not the whole state. Each
- * rank's has its shard, and its cursor says so (`spread`). Phases are committed so that whoever dies,
- * rank 0's cursor says what all files hold:
+ * rank's has its shard, and its cursor says so (`spread`). Phases are committed so that whoever
+ * dies, rank 0's cursor says what all files hold:
  *
  *   window(t)    all others commit UPDATE -> all wait -> rank 0 commits UPDATE
  *   update(t)    all wait -> each changes its shard -> snapshots come from all -> FINISH
@@ -39,11 +39,12 @@ struct kiln_shards {
     size_t mine; /* this rank */
     bool spread; /* rank 0's state is not whole */
     enum kiln_precision precision;
-    struct kiln_arena arena;          /* the snapshot, where the state has none (--overlap delayed) */
+    struct kiln_arena arena; /* the snapshot, where the state has none (--overlap delayed) */
     struct kiln_range *wide, *narrow; /* [parts * ranks] bytes of it that a rank fills */
 };
 
-/* `precision`: of the snapshot (FP32, BF16, FP16); in_state: the state has two of them. KILN_ENOMEM.
+/* `precision`: of the snapshot (FP32, BF16, FP16); in_state: the state has two of them.
+ * KILN_ENOMEM.
  */
 KILN_MUST_CHECK enum kiln_status kiln_shards_open(const struct kiln_table *table,
                                                   struct kiln_ranks *ranks,

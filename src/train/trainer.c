@@ -57,10 +57,9 @@ bool kiln_trainer_is_spread(const struct kiln_trainer *t) {
 }
 
 struct kiln_weights kiln_trainer_weights(const struct kiln_trainer *t, uint64_t generation) {
-    return t->shards
-               ? kiln_weights_snapshot(t->table, t->shards->precision,
-                                       kiln_shards_snapshot(t->shards, t->state, generation))
-               : kiln_generation_weights(t->state, t->table, generation);
+    return t->shards ? kiln_weights_snapshot(t->table, t->shards->precision,
+                                             kiln_shards_snapshot(t->shards, t->state, generation))
+                     : kiln_generation_weights(t->state, t->table, generation);
 }
 
 /* The weights are those of a new generation: what is computed with is made of them. */
@@ -68,9 +67,8 @@ static enum kiln_status take_generation(struct kiln_trainer *t, uint64_t generat
                                         struct kiln_err *err) {
     const double start = kiln_now_s();
     kiln_kill_point("update: snapshot");
-    KILN_TRY(t->shards
-                 ? kiln_shards_take(t->shards, t->state, t->engine.pool, generation, err)
-                 : kiln_generation_take(t->state, t->table, t->engine.pool, generation, err));
+    KILN_TRY(t->shards ? kiln_shards_take(t->shards, t->state, t->engine.pool, generation, err)
+                       : kiln_generation_take(t->state, t->table, t->engine.pool, generation, err));
     kiln_trainer_span(t, KILN_SPAN_SNAPSHOT, NULL, start);
     return KILN_OK;
 }
