@@ -153,8 +153,8 @@ enum kiln_status kiln_shards_spread(struct kiln_shards *s, struct kiln_state *st
     }
     KILN_TRY(pass_all(s, state, false, err));
     s->spread = true;
-    if (s->mine == 0) {
-        kiln_state_drop(state, KILN_WEIGHTS, 0, s->table->trained);
+    if (s->mine == 0) { /* once more: to read one rank's brings pages of its neighbours */
+        kiln_shards_drop(s, state);
     }
     return KILN_OK;
 }
