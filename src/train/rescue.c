@@ -149,12 +149,14 @@ static enum kiln_status rescue_files(const struct kiln_run *run, struct kiln_ran
         if (owner != mine && mine != 0) {
             continue;
         }
-        if (owner == mine) {
-            now.status = h ? open_shard(run, r, h, file, &shard, &why) : first->status;
-            snprintf(now.message, sizeof now.message, "%s", h ? why.message : first->message);
+        if (owner == mine && h) {
+            now.status = open_shard(run, r, h, file, &shard, &why);
+            memcpy(now.message, why.message, sizeof now.message);
+        } else if (owner == mine) {
+            now = *first; /* it could not even begin */
         }
         enum kiln_status status = kiln_ranks_pass(ranks, owner, 0, &now, sizeof now, err);
-        if (status == KILN_OK && now.status == KILN_OK) {
+        if (h && status == KILN_OK && now.status == KILN_OK) {
             status = give(ranks, h, shard, whole, file, owner, err);
         }
         kiln_state_close(shard);

@@ -6,7 +6,7 @@
 command -v mpirun >/dev/null || skip "no mpirun here; scripts/setup --mpi installs Open MPI"
 MPI_KILN=${KILN_MPI_PROGRAM:-}
 [ -x "$MPI_KILN" ] || skip "no kiln with MPI was built: $MPI_KILN"
-need_python
+need_python struct random
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 # ranks N ARGUMENTS...: kiln on so many ranks of this machine, a thread each.
@@ -156,6 +156,7 @@ large=(--data text.txt --dim 384 --hidden 1024 --heads 6 --layers 6 --seq 32 --b
     --precision bf16 --save-every 0 --eval-every 0 --shard-optimizer --steps 100000)
 ranks 4 train "${large[@]}" --out large >out 2>err &
 job=$!
+trap 'kill "$job" 2>/dev/null || true' EXIT
 until [ -s large/metrics.jsonl ] && [ "$(wc -l <large/metrics.jsonl)" -gt 2 ]; do sleep 0.1; done
 parameters=$("$KILN" inspect large --json | sed -n 's/.*"parameters": \([0-9]*\),.*/\1/p' | head -n 1)
 embedding=$((384 * 259))
