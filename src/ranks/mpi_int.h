@@ -6,10 +6,11 @@
  *   mpi.c        who there is, and how is waited for others
  *   mpi_once.c   small exchanges, at once
  *   mpi_sums.c   sums of gradients, beside the computing
+ *   mpi_lanes.c  arrays from rank to rank, likewise
  *
- * MPI is called by one thread at a time: the one that opened it, and while sums are under way that
- * of mpi_sums.c. Nobody blocks inside MPI, which spins: requests are tested and slept over, since
- * the processors are wanted for computing.
+ * MPI is called by one thread at a time: the one that opened it, and while sums or lanes are under
+ * way that of mpi_sums.c. Nobody blocks inside MPI, which spins: requests are tested and slept
+ * over, since the processors are wanted for computing.
  */
 #ifndef KILN_RANKS_MPI_INT_H
 #define KILN_RANKS_MPI_INT_H
@@ -40,6 +41,7 @@ struct kiln_ranks_job {
     size_t n;
     struct kiln_ranks_cut cut; /* part NULL: equal ones, and all get the whole sum */
     unsigned char *bytes;      /* not NULL: no sum; these are shared */
+    int first, ranks;          /* whose arrays are added */
 };
 
 /* A job that has been started. */
@@ -58,7 +60,8 @@ struct kiln_ranks {
     int n, mine;
     struct kiln_ranks_who *who; /* [n] */
     size_t threads;
-    bool settled; /* on a failure: all know of it, and leave together */
+    double latency_s, bytes_per_s; /* between them */
+    bool settled;                  /* on a failure: all know of it, and leave together */
     struct kiln_ranks_flight flights[KILN_RANKS_UNDER_WAY];
 
     pthread_t thread;
@@ -69,6 +72,8 @@ struct kiln_ranks {
         *jobs; /* [room], first..queued-1 wait or are under way, by number modulo room */
     size_t room;
     uint64_t queued, started, ended;
+    struct kiln_lane *lanes; /* a list */
+    size_t first, some;      /* kiln_ranks_from */
     bool over;
     bool failed;
     struct kiln_err err; /* of the thread */
@@ -97,6 +102,16 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_wait_for(const struct kiln_ranks *r,
 /* A span from `start` till now. */
 void kiln_ranks_span(const struct kiln_ranks *r, enum kiln_span_kind kind, uint32_t thread,
                      double start);
+
+/* Find out what lies between the ranks (kiln_ranks_link). */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, struct kiln_err *err);
+/* Are arrays on their way, or expected? The mutex is held, in the other calls, too. */
+bool kiln_lanes_busy(const struct kiln_ranks *r);
+/* Begin what can be begun, look at what is under way; *moved: something has ended. */
+KILN_MUST_CHECK enum kiln_status kiln_lanes_turn(struct kiln_ranks *r, bool *moved,
+                                                 struct kiln_err *err);
+/* Those that were closed while something was under way: nobody calls MPI any more. */
+void kiln_lanes_free(struct kiln_ranks *r);
 
 /* The thread beside the computing. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_begin_sums(struct kiln_ranks *r, struct kiln_err *err);

@@ -34,22 +34,30 @@ static float *node_of(const struct kiln_ranks_flight *f, size_t k) {
 }
 
 static bool directly(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
-    return f->job.nodes || f->job.cut.part || r->n <= KILN_RANKS_DIRECT;
+    return f->job.nodes || f->job.cut.part || r->n <= KILN_RANKS_DIRECT || f->job.ranks < r->n;
 }
 
-static size_t nodes_of(const struct kiln_ranks *r, const struct kiln_ranks_flight *f, int rank) {
-    const struct kiln_share s = kiln_share_of(f->job.leaves, (size_t)r->n, (size_t)rank);
+/* Leaves of a rank: none where it only receives. */
+static struct kiln_share leaves_of(const struct kiln_ranks_flight *f, int rank) {
+    const struct kiln_ranks_job *job = &f->job;
+    const bool adds = rank >= job->first && rank < job->first + job->ranks;
+    return adds ? kiln_share_of(job->leaves, (size_t)job->ranks, (size_t)(rank - job->first))
+                : (struct kiln_share){0};
+}
+
+static size_t nodes_of(const struct kiln_ranks_flight *f, int rank) {
+    const struct kiln_share s = leaves_of(f, rank);
     return kiln_tree_nodes(s.first, s.first + s.n);
 }
 
 static enum kiln_status make_room(const struct kiln_ranks *r, struct kiln_ranks_flight *f,
                                   struct kiln_err *err) {
-    const size_t own = nodes_of(r, f, r->mine);
+    const size_t own = nodes_of(f, r->mine);
     size_t others = 0;
     for (int i = 0; i < r->n && !f->job.bytes; i++) {
-        others += i == r->mine ? 0 : nodes_of(r, f, i);
+        others += i == r->mine ? 0 : nodes_of(f, i);
     }
-    const size_t requests = (own + 1) * (size_t)r->n + others + 1;
+    const size_t requests = (own + 2) * (size_t)r->n + others + 1;
     const size_t scratch = directly(r, f) ? others * part_size(f, r->n, r->mine) : f->job.n;
     if (requests > f->room) {
         kiln_free(f->requests);
@@ -74,10 +82,10 @@ static int tag_of(const struct kiln_ranks_flight *f) {
 /* Each rank gets everybody's nodes of its part. */
 static int begin_combine(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
-    const size_t own = nodes_of(r, f, r->mine), mine = part_size(f, r->n, r->mine);
+    const size_t own = nodes_of(f, r->mine), mine = part_size(f, r->n, r->mine);
     float *to = f->scratch;
     for (int i = 0; i < r->n && code == MPI_SUCCESS; i++) {
-        const size_t theirs = i == r->mine ? 0 : nodes_of(r, f, i);
+        const size_t theirs = i == r->mine ? 0 : nodes_of(f, i);
         for (size_t k = 0; k < theirs && code == MPI_SUCCESS; k++, to += mine) {
             code = MPI_Irecv(to, (int)mine, MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD,
                              &f->requests[f->n_requests++]);
@@ -108,7 +116,7 @@ static void add_nodes(const struct kiln_ranks *r, const struct kiln_ranks_flight
         open[i] = f->job.x; /* none is read before it is set; the linter cannot know */
     }
     for (int i = 0; i < r->n; i++) {
-        const struct kiln_share s = kiln_share_of(f->job.leaves, (size_t)r->n, (size_t)i);
+        const struct kiln_share s = leaves_of(f, i);
         size_t k = 0;
         for (uint64_t leaf = s.first; leaf < s.first + s.n; k++) {
             const unsigned level = kiln_tree_level(leaf, s.first + s.n);
@@ -244,7 +252,15 @@ static enum kiln_status turn(struct kiln_ranks *r, bool *moved, struct kiln_err 
         }
         pthread_mutex_unlock(&r->mutex);
     }
-    return KILN_OK;
+    pthread_mutex_lock(&r->mutex);
+    const enum kiln_status status = kiln_lanes_turn(r, moved, err);
+    pthread_mutex_unlock(&r->mutex);
+    return status;
+}
+
+/* Nothing is under way; the mutex is held. */
+static bool idle(const struct kiln_ranks *r) {
+    return r->ended == r->queued && !kiln_lanes_busy(r);
 }
 
 static void *work(void *context) {
@@ -253,7 +269,7 @@ static void *work(void *context) {
     double next = 0;
     pthread_mutex_lock(&r->mutex);
     while (!r->over && !r->failed) {
-        if (r->ended == r->queued) {
+        if (idle(r)) {
             pthread_cond_wait(&r->changed, &r->mutex);
             next = kiln_now_s() + KILN_RANKS_LOOK_MS / 1e3;
             continue;
@@ -289,14 +305,25 @@ static void give(struct kiln_ranks *r, const struct kiln_ranks_job *job) {
     if (r->ended == r->queued) {
         r->since = kiln_now_s();
     }
-    r->jobs[r->queued++ % r->room] = *job;
+    struct kiln_ranks_job *mine = &r->jobs[r->queued++ % r->room];
+    *mine = *job;
+    mine->first = (int)r->first;
+    mine->ranks = r->some > 0 ? (int)r->some : r->n;
+    mine->leaves = job->leaves > 0 ? job->leaves : (uint64_t)mine->ranks;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->mutex);
 }
 
+void kiln_ranks_from(struct kiln_ranks *r, size_t first, size_t n) {
+    if (r) {
+        r->first = n > 0 ? first : 0;
+        r->some = n;
+    }
+}
+
 void kiln_ranks_sum(struct kiln_ranks *r, float *x, size_t n) {
     if (r && n > 0) {
-        const struct kiln_ranks_job job = {.leaves = (uint64_t)r->n, .x = x, .n = n};
+        const struct kiln_ranks_job job = {.leaves = 0, .x = x, .n = n};
         give(r, &job);
     }
 }
@@ -314,14 +341,14 @@ void kiln_ranks_sum_parts(struct kiln_ranks *r, uint64_t micro_batches, float *c
                           float *x, const struct kiln_ranks_cut *cut) {
     if (r) {
         const struct kiln_ranks_job job = {
-            .leaves = nodes ? micro_batches : (uint64_t)r->n, .nodes = nodes, .x = x, .cut = *cut};
+            .leaves = nodes ? micro_batches : 0, .nodes = nodes, .x = x, .cut = *cut};
         give(r, &job);
     }
 }
 
 void kiln_ranks_share(struct kiln_ranks *r, void *bytes, const struct kiln_ranks_cut *cut) {
     if (r) {
-        const struct kiln_ranks_job job = {.leaves = (uint64_t)r->n, .cut = *cut, .bytes = bytes};
+        const struct kiln_ranks_job job = {.cut = *cut, .bytes = bytes};
         give(r, &job);
     }
 }
@@ -332,7 +359,7 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *r, struct kiln_err *err) {
     }
     const double start = kiln_now_s();
     pthread_mutex_lock(&r->mutex);
-    while (r->ended != r->queued && !r->failed) {
+    while (!idle(r) && !r->failed) {
         pthread_cond_wait(&r->changed, &r->mutex);
     }
     const bool failed = r->failed;
@@ -373,6 +400,7 @@ void kiln_ranks_end_sums(struct kiln_ranks *r) {
         r->flights[i].requests = NULL;
         r->flights[i].scratch = NULL;
     }
+    kiln_lanes_free(r);
     kiln_free(r->jobs);
     r->jobs = NULL;
 }

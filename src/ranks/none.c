@@ -2,6 +2,8 @@
  *
  * none.c: a build without MPI: one process, alone. mpi.c takes its place in one with it.
  */
+#include <math.h>
+
 #include "ranks/ranks.h"
 
 enum kiln_status kiln_ranks_open(struct kiln_ranks **out, struct kiln_err *err) {
@@ -67,6 +69,26 @@ enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enum kiln_status mi
     return mine;
 }
 
+void kiln_ranks_from(struct kiln_ranks *ranks, size_t first, size_t n) {
+    (void)ranks, (void)first, (void)n;
+}
+
+enum kiln_status kiln_lane_open(struct kiln_ranks *ranks, size_t peer, bool incoming, int kind,
+                                size_t floats, struct kiln_lane **out, struct kiln_err *err) {
+    (void)ranks, (void)peer, (void)incoming, (void)kind, (void)floats;
+    *out = NULL;
+    return KILN_FAIL(err, KILN_EUNSUPPORTED, "a build without MPI has no other ranks");
+}
+
+void kiln_lane_close(struct kiln_lane *lane) { (void)lane; }
+void kiln_lane_expect(struct kiln_lane *lane, uint64_t arrays) { (void)lane, (void)arrays; }
+void kiln_lane_release(struct kiln_lane *lane) { (void)lane; }
+
+enum kiln_status kiln_lane_take(struct kiln_lane *lane, float **x, struct kiln_err *err) {
+    (void)lane, (void)x;
+    return KILN_FAIL(err, KILN_EUNSUPPORTED, "a build without MPI has no other ranks");
+}
+
 void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n) { (void)ranks, (void)x, (void)n; }
 
 void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
@@ -88,12 +110,10 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err)
     return KILN_OK;
 }
 
-enum kiln_status kiln_ranks_measure(struct kiln_ranks *ranks, double *latency_s,
-                                    double *bytes_per_s, struct kiln_err *err) {
-    (void)ranks, (void)err;
+void kiln_ranks_link(const struct kiln_ranks *ranks, double *latency_s, double *bytes_per_s) {
+    (void)ranks;
     *latency_s = 0;
-    *bytes_per_s = 0;
-    return KILN_OK;
+    *bytes_per_s = (double)INFINITY;
 }
 
 void kiln_ranks_observe(struct kiln_ranks *ranks, struct kiln_spans *spans) {

@@ -125,16 +125,31 @@ static const char *fine_time(double seconds, char *buffer, size_t size) {
     return buffer;
 }
 
+static void say_pipeline(struct text *text, const struct kiln_pipeline_cost *p) {
+    char micro_batch[32];
+    if (p->stages > 0) {
+        heading(text, "pipeline");
+        add(text, "%zu stages of %zu layers at most, on %zu rank%s each; a micro-batch takes %s\n",
+            p->stages, p->layers, p->replicas, p->replicas == 1 ? "" : "s",
+            fine_time(p->micro_batch_s, micro_batch, sizeof micro_batch));
+        heading(text, "");
+        add(text, "on stage %zu, the slowest, which waits for others %.0f %% of the time\n",
+            p->slowest + 1, 100 * p->bubble_share);
+    }
+}
+
 /* Nothing of a run that is alone. */
 static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     const struct kiln_settings *s = info->settings;
     const size_t n = kiln_ranks_count(s->ranks);
     if (n > 1) {
         heading(text, "ranks");
+        const uint64_t shares = n / s->pipeline;
         add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches%s; sums %s\n", n,
-            s->accum / n, s->accum % n > 0 ? " or one more" : "", s->accum,
+            s->accum / shares, s->accum % shares > 0 ? " or one more" : "", s->accum,
             s->shard_optimizer ? " and its part of weights and moments" : "",
             s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order");
+        say_pipeline(text, &info->over_ranks.pipeline);
         char latency[32], bytes[32], took[32];
         const struct kiln_ranks_cost *c = &info->over_ranks;
         heading(text, "link");

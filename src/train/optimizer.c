@@ -168,8 +168,8 @@ enum kiln_status kiln_optimizer_norm_held(struct kiln_optimizer *o, struct kiln_
 
 static void refresh(const struct kiln_optimizer *o, const struct kiln_piece *p) {
     const struct kiln_optimizer_parts *parts = &o->parts;
-    if (p->matrix != KILN_NO_MATRIX && parts->device && parts->device->ops->refresh) {
-        parts->device->ops->refresh(parts->device, p->matrix, p->first, p->rows, &parts->seen);
+    if (p->matrix != KILN_NO_MATRIX && parts->refresh) {
+        parts->refresh(parts->refresh_context, p->matrix, p->first, p->rows, &parts->seen);
     }
 }
 

@@ -27,11 +27,14 @@ struct kiln_optimizer;
 struct kiln_optimizer_parts {
     const struct kiln_table *table;
     struct kiln_pool *pool;
-    struct kiln_device *device; /* refreshed as weights change; NULL: none */
-    struct kiln_weights seen;   /* what the device takes; table NULL: the weights */
-    bool later;                 /* by kiln_optimizer_refresh only, not in the update */
+    struct kiln_weights seen; /* what a device refreshes from; table NULL: the weights */
+    bool later;               /* by kiln_optimizer_refresh only, not in the update */
     float *weights, *m, *v;
     struct kiln_gradients gradients;
+    /* NULL, or told of rows of a matrix that have new values, as a device's `refresh`. */
+    void (*refresh)(void *context, size_t matrix, size_t first, size_t rows,
+                    const struct kiln_weights *weights);
+    void *refresh_context;
     bool folded;              /* the embedding's gradient is in gradients.all already (reducer.h) */
     struct kiln_state *state; /* that holds the arrays and guards each chunk; NULL: unguarded */
     double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */

@@ -18,9 +18,16 @@
 static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_plan_request request = run->trainer.engine.request;
     struct kiln_plan plan;
+    request.dims = run->table->dims;
+    request.stage = (struct kiln_plan_stage){0};
     request.accum = run->settings.accum;
-    request.ranks =
-        (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks), .link = run->link};
+    request.ranks = (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks),
+                                             .link = run->link,
+                                             .deterministic = run->settings.deterministic,
+                                             .stages = (size_t)run->settings.pipeline};
+    if (request.ranks.stages > 1) {
+        return kiln_plan_pipeline(run->table, &request, &run->over_ranks, err);
+    }
     KILN_TRY(kiln_plan_fit(run->table, &request, &plan, err));
     const enum kiln_status status = kiln_plan_over_ranks(run->table, &plan, &run->over_ranks, err);
     kiln_plan_close(&plan);
@@ -40,7 +47,7 @@ enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *r
     memcpy(folder, run->folder, sizeof folder);
     KILN_TRY(kiln_ranks_tell(ranks, folder, sizeof folder, err));
     KILN_TRY(kiln_ranks_settle(ranks, KILN_OK, err));
-    KILN_TRY(kiln_ranks_measure(ranks, &run->link.latency_s, &run->link.bytes_per_s, err));
+    kiln_ranks_link(ranks, &run->link.latency_s, &run->link.bytes_per_s);
     KILN_TRY(foretell(run, err));
     return kiln_run_describe(run, err);
 }
@@ -98,8 +105,7 @@ enum kiln_status kiln_together_follow(const struct kiln_settings *settings, stru
     }
     status = kiln_ranks_settle(ranks, status, err);
     if (status == KILN_OK) {
-        struct kiln_link *link = &(*out)->link;
-        status = kiln_ranks_measure(ranks, &link->latency_s, &link->bytes_per_s, err);
+        kiln_ranks_link(ranks, &(*out)->link.latency_s, &(*out)->link.bytes_per_s);
     }
     return kiln_run_end_open(status, out);
 }
