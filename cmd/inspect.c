@@ -275,14 +275,15 @@ static json_t *run_json(const struct kiln_run_peek *peek, const struct kiln_sett
     json_t *all = json != NULL ? json_loads(json, 0, NULL) : NULL;
     kiln_settings_json_free(json);
     snprintf(hash, sizeof hash, "%08" PRIx32, peek->weights_hash);
-    return json_pack("{s:s, s:s?, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:I, s:s, s:o, s:o}",
-                     "kind", "run", "model", settings->model, "dims", dims_json(&peek->dims),
-                     "parameters", (json_int_t)peek->parameters, "not_finite",
-                     (json_int_t)peek->not_finite, "step", (json_int_t)peek->step, "updates",
-                     (json_int_t)peek->updates, "tokens", (json_int_t)peek->tokens, "inside_update",
-                     peek->inside_update, "loss", json_number(peek->last_loss), "best_val_loss",
-                     json_number(peek->best_val), "best_val_step", (json_int_t)peek->best_val_step,
-                     "weights_hash", hash, "settings", all, "state", state);
+    return json_pack(
+        "{s:s, s:s?, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:s, s:o, s:o}", "kind",
+        "run", "model", settings->model, "dims", dims_json(&peek->dims), "parameters",
+        (json_int_t)peek->parameters, "not_finite", (json_int_t)peek->not_finite, "step",
+        (json_int_t)peek->step, "updates", (json_int_t)peek->updates, "tokens",
+        (json_int_t)peek->tokens, "inside_update", peek->inside_update, "spread",
+        (json_int_t)peek->spread, "loss", json_number(peek->last_loss), "best_val_loss",
+        json_number(peek->best_val), "best_val_step", (json_int_t)peek->best_val_step,
+        "weights_hash", hash, "settings", all, "state", state);
 }
 
 /* A run without a view has no lines that could be bad. */
@@ -311,6 +312,12 @@ static void print_run(const char *path, const struct kiln_run_peek *peek,
                ": some weights are older than others; training or\n"
                "  kiln train --resume finishes it\n",
                peek->updates + 1);
+    }
+    if (peek->spread > 0) {
+        printf("  weights and moments lie in the files of %" PRIu64
+               " ranks: training or\n"
+               "  kiln train --resume puts them together\n",
+               peek->spread);
     }
     if (peek->step > 0) {
         printf("  loss %.4f", peek->last_loss);

@@ -51,7 +51,7 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_warmup,      KILN_SETTING_weight_decay, KILN_SETTING_lora,
     KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets, KILN_SETTING_doc_mask,
     KILN_SETTING_blank_lines, KILN_SETTING_skip_bad,     KILN_SETTING_chat_template,
-    KILN_SETTING_data_tokens, KILN_SETTING_pipeline};
+    KILN_SETTING_data_tokens, KILN_SETTING_pipeline,     KILN_SETTING_shard_optimizer};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -91,11 +91,14 @@ static enum kiln_status check_ranks(const struct call *call, struct kiln_err *er
                         : !isnan(flags->link_ms)           ? "--link-ms"
                         : flags->local_steps != KILN_UNSET ? "--local-steps"
                                                            : NULL;
-    const bool pipeline = call->settings.pipeline > 1;
+    const bool pipeline = call->settings.pipeline > 1, shards = call->settings.shard_optimizer;
     KILN_REQUIRE(flags->ranks != KILN_UNSET || pipeline || alone == NULL, err, KILN_EUSAGE,
                  "plan: %s is of several ranks; say how many: --ranks N", alone);
     KILN_REQUIRE(flags->local_steps == KILN_UNSET || !pipeline, err, KILN_EUSAGE,
                  "plan: --local-steps of a pipeline is not told; leave one of both out");
+    KILN_REQUIRE(!shards || !pipeline, err, KILN_EUSAGE,
+                 "plan: --shard-optimizer and --pipeline do not go together: ranks of a pipeline "
+                 "update all weights; leave one of both out");
     return KILN_OK;
 }
 
@@ -112,6 +115,7 @@ static void ask_about_ranks(const struct call *call, struct kiln_plan_request *r
         .link = plan_link(flags->link_gbit, flags->link_ms, &shown->link_assumed),
         .local_steps = flags->local_steps == KILN_UNSET ? 1 : flags->local_steps,
         .stages = stages};
+    request->spread = call->settings.shard_optimizer ? request->ranks.ranks : 0;
 }
 
 /* --minutes: what would be chosen. */

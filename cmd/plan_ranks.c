@@ -42,9 +42,13 @@ static void print_rank(const struct plan_shown *shown) {
     if (ranks > accum) {
         printf("; train refuses more ranks than these: raise --accum");
     }
-    printf("\n  %-16s %s a rank; %s if weights and moments lay spread over the ranks\n", "memory",
-           kiln_human_bytes((double)c->memory, all, sizeof all),
-           kiln_human_bytes((double)c->memory_sharded, spread, sizeof spread));
+    printf("\n  %-16s %s a rank", "memory", kiln_human_bytes((double)c->memory, all, sizeof all));
+    if (shown->request->spread > 1) {
+        printf(", of weights and moments its part\n");
+    } else {
+        printf("; %s with --shard-optimizer\n",
+               kiln_human_bytes((double)c->memory_sharded, spread, sizeof spread));
+    }
 }
 
 static void print_sums(const struct plan_shown *shown) {

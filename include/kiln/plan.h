@@ -269,7 +269,8 @@ struct kiln_ranks_cost {
     double step_s, tokens_per_s;
     double speedup, efficiency; /* against one rank with the same window; by ranks. 0: unknown */
     uint64_t memory;            /* bytes of a rank; H > 1: with the outer weights and momentum */
-    uint64_t memory_sharded;    /* if weights and moments that are trained lay spread over ranks */
+    uint64_t memory_sharded;    /* with --shard-optimizer: weights and moments that are trained lie
+                                 * spread over ranks, each computes with a copy in operands */
     size_t local_steps_advised; /* fewest with which less than 5 % of a step is waiting: 1: plain
                                  * ones; 0: no number */
     struct kiln_scale scaling[KILN_SCALES]; /* not of a pipeline */
@@ -314,6 +315,8 @@ struct kiln_plan_request {
     /* Bytes of gradients beside the one there is, for micro-batches that are added by a tree; 0:
      * each is added as it comes. Where there are any, one micro-batch is taken at a time. */
     uint64_t gradients_beside;
+    /* Weights and moments that are trained lie spread over so many ranks; below 2: they do not. */
+    size_t spread;
 };
 
 enum kiln_plan_pass { KILN_PLAN_FORWARD, KILN_PLAN_BACKWARD };
@@ -352,9 +355,9 @@ struct kiln_plan_action {
 /* Bytes by part. */
 struct kiln_memory {
     uint64_t weights, moments, gradients;
-    uint64_t kernels;          /* loaded at once, at most; the classifier on cpu */
-    uint64_t snapshots;        /* of weights that another set compiles from */
-    uint64_t journal;          /* undo journal and stamps that are touched */
+    uint64_t kernels;   /* loaded at once, at most; the classifier on cpu */
+    uint64_t snapshots; /* of weights that another set compiles from, or a rank computes with */
+    uint64_t journal;   /* undo journal and stamps that are touched */
     uint64_t activations_kept; /* from forward to backward */
     uint64_t activations_live; /* while one micro-batch passes; the gradient that flows back */
     uint64_t workspace;        /* of the device and its threads */

@@ -273,6 +273,8 @@ struct kiln_run_peek {
     size_t adapters;                /* of its adapters, beside them */
     uint64_t step, updates, tokens; /* done */
     bool inside_update; /* stopped or seen inside an update: some weights are of the next step */
+    uint64_t spread;    /* 0; else weights and moments lie in so many ranks' files, and what is said
+                         * of weights below is of a part of them */
     double last_loss;   /* NaN before the first step */
     double best_val;    /* NaN before the first evaluation */
     uint64_t best_val_step;

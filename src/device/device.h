@@ -130,7 +130,7 @@ struct kiln_device_ops {
      * optimizer, in pieces of 64 rows. With two sets nothing is taken: the active one stays of
      * its generation. */
     void (*refresh)(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
-                    const float *weights);
+                    const struct kiln_weights *weights);
 
     /* x = rows of the embedding. tokens [N]. */
     enum kiln_status (*embed)(struct kiln_device *device, const uint32_t *tokens, void *x,

@@ -17,8 +17,10 @@
 #define KILN_KERNEL_WEIGHTS_H
 
 #include "base/pool.h"
+#include "base/range.h"
 #include "kiln/cpu.h"
 #include "kiln/model.h"
+#include "model/pieces.h"
 
 struct kiln_weights {
     const struct kiln_table *table;
@@ -53,5 +55,18 @@ KILN_MUST_CHECK enum kiln_status kiln_snapshot_take(struct kiln_pool *pool,
                                                     enum kiln_precision precision,
                                                     const float *weights, void *at,
                                                     struct kiln_err *err);
+/* The same of n pieces only: of the master weights no others are read. */
+KILN_MUST_CHECK enum kiln_status kiln_snapshot_take_pieces(
+    struct kiln_pool *pool, const struct kiln_table *table, enum kiln_precision precision,
+    const float *weights, const struct kiln_piece *pieces, size_t n, void *at,
+    struct kiln_err *err);
+/* Bytes of a snapshot that n pieces fill, which lie one behind the other: those in fp32 and narrow
+ * ones, each in one range; what is not there is empty. */
+void kiln_snapshot_ranges(const struct kiln_table *table, enum kiln_precision precision,
+                          const struct kiln_piece *pieces, size_t n, struct kiln_range *wide,
+                          struct kiln_range *narrow);
+/* All weights as floats: a copy in `to` [table->size]; gaps of a narrow snapshot are left as they
+ * are. */
+void kiln_weights_widen(const struct kiln_weights *weights, float *to);
 
 #endif

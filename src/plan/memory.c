@@ -3,6 +3,7 @@
  * memory.c: FLOPs, where activations lie, and bytes by part.
  */
 #include "base/mem.h"
+#include "kernel/weights.h"
 #include "model/table.h"
 #include "plan/plan.h"
 #include "ranks/ranks.h"
@@ -96,6 +97,16 @@ static void add_successor(struct kiln_plan *plan) {
     m->process += 2 * (uint64_t)(plan->request->profile.process_gb * 1e9);
 }
 
+/* Over ranks: of W, m and v what one holds; what it computes with is a copy of all weights. */
+static void spread(const struct kiln_table *table, const struct kiln_plan_request *r,
+                   struct kiln_memory *m) {
+    m->weights = m->moments / 2 / r->spread;
+    m->moments /= r->spread;
+    if (m->snapshots == 0) {
+        m->snapshots = kiln_snapshot_bytes(table, kiln_plan_operands(r));
+    }
+}
+
 void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     const struct kiln_plan_request *r = plan->request;
     const struct kiln_layout *l = &plan->layout;
@@ -132,6 +143,9 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         m->snapshots = snapshots != KILN_PRECISION_AUTO
                            ? 2 * (uint64_t)kiln_snapshot_bytes(table, snapshots)
                            : 0;
+    }
+    if (r->spread > 1 && !r->forward_only) {
+        spread(table, r, m);
     }
     if (plan->schedule.relay && !r->forward_only) {
         add_successor(plan);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernel/weights.h"
 #include "plan/ranks.h"
 
 /* Waiting that is not worth other mathematics: a share of a step. */
@@ -94,6 +95,7 @@ static struct kiln_wire wire_of(const struct over_ranks *o, size_t ranks, uint64
     const struct kiln_plan_ranks *asked = &o->plan->request->ranks;
     const struct kiln_link *link = &asked->link;
     return (struct kiln_wire){.ranks = ranks,
+                              .parts = o->plan->request->spread > 1,
                               .nodes = asked->deterministic ? kiln_nodes_of(ranks, micro_batches)
                                                             : (struct kiln_nodes){0},
                               .message_s = link->latency_s,
@@ -123,12 +125,32 @@ static struct step outer_step(const struct over_ranks *o, size_t ranks) {
                          .floats = sum.floats};
 }
 
+/* Bytes of the weights that were updated, as devices compile from them. */
+static double operand_bytes(const struct over_ranks *o) {
+    const enum kiln_precision precision = kiln_plan_operands(o->plan->request);
+    return o->table->trained > 0 ? sizeof(float) * (double)kiln_trained_size(o->table)
+                                 : (double)kiln_snapshot_bytes(o->table, precision);
+}
+
+/* Behind the update each rank sends what it holds to all others. */
+static void add_weights(const struct over_ranks *o, const struct kiln_wire *wire, struct step *s) {
+    const double n = (double)wire->ranks, bytes = operand_bytes(o) * (n - 1) / n;
+    const double seconds =
+        n > 1 ? wire->message_s + bytes / o->plan->request->ranks.link.bytes_per_s : 0;
+    s->communication_s += seconds;
+    s->exposed_s += seconds;
+    s->floats += bytes / float_bytes(o);
+}
+
 static struct step plain_step(const struct over_ranks *o, const struct kiln_wire *wire,
                               const struct window *w) {
     const struct kiln_reduced sum = kiln_wire_reduce(wire, w->buckets, o->buckets);
     const double late = sum.end_s - w->buckets[o->buckets - 1].ready_s;
     struct step s = {.communication_s = sum.busy_s, .floats = sum.floats};
     s.exposed_s = late <= 0 ? 0 : late < sum.busy_s ? late : sum.busy_s;
+    if (wire->parts) {
+        add_weights(o, wire, &s);
+    }
     s.step_s = w->step_s + s.exposed_s;
     return s;
 }
@@ -171,8 +193,13 @@ static void tell_memory(const struct over_ranks *o, struct kiln_ranks_cost *out)
     const uint64_t more = outer ? (uint64_t)(2 * sizeof(float) * o->trained) : 0;
     const uint64_t spread =
         (uint64_t)(3 * sizeof(float) * o->trained * (ranks - 1) / ranks); /* W, m, v */
+    const struct kiln_plan_request *r = o->plan->request;
+    const bool has = kiln_plan_snapshots(r) != KILN_PRECISION_AUTO || ranks <= 1;
+    const uint64_t copy = has ? 0 : kiln_snapshot_bytes(o->table, kiln_plan_operands(r));
     out->memory = w->memory + more;
-    out->memory_sharded = out->memory - w->resident + least(w->resident, w->state - spread);
+    out->memory_sharded =
+        r->spread > 1 ? out->memory
+                      : out->memory - w->resident + least(w->resident, w->state - spread) + copy;
 }
 
 static enum kiln_status tell_scaling(struct over_ranks *o, struct kiln_ranks_cost *out,

@@ -169,10 +169,15 @@ static bool delayed(const struct kiln_plan_request *r) {
     return r->overlap == KILN_OVERLAP_DELAYED && !r->forward_only;
 }
 
+/* Weights that are inputs of programs are read as they are. */
+enum kiln_precision kiln_plan_operands(const struct kiln_plan_request *r) {
+    return r->device.id == KILN_CPU ? kiln_precision_resolve(r->precision)
+           : r->device.dynamic      ? KILN_PRECISION_FP32
+                                    : KILN_PRECISION_FP16;
+}
+
 enum kiln_precision kiln_plan_snapshots(const struct kiln_plan_request *r) {
-    return !delayed(r)                ? KILN_PRECISION_AUTO
-           : r->device.id == KILN_CPU ? kiln_precision_resolve(r->precision)
-                                      : KILN_PRECISION_FP16;
+    return delayed(r) ? kiln_plan_operands(r) : KILN_PRECISION_AUTO;
 }
 
 struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {

@@ -133,6 +133,8 @@ void kiln_stage_choose(struct kiln_plan_request *request, size_t stages, size_t 
 /* The device that a request asks for. */
 struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *request);
 /* Precision of the snapshots of a run; AUTO: it has none. */
+/* Of what devices compile from, where that is no fp32 array: snapshots of a run. */
+enum kiln_precision kiln_plan_operands(const struct kiln_plan_request *request);
 enum kiln_precision kiln_plan_snapshots(const struct kiln_plan_request *request);
 /* The plan of a device without limits: bench, verify, evaluation of a file. */
 struct kiln_plan_request kiln_plan_simple(const struct kiln_table *table,

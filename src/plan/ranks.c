@@ -29,8 +29,9 @@ struct kiln_nodes kiln_nodes_of(size_t ranks, uint64_t micro_batches) {
 }
 
 enum kiln_allreduce kiln_allreduce_kind(const struct kiln_wire *wire) {
-    return wire->nodes.all > 0 || wire->ranks <= KILN_RANKS_DIRECT ? KILN_ALLREDUCE_DIRECT
-                                                                   : KILN_ALLREDUCE_HALVING;
+    return wire->nodes.all > 0 || wire->parts || wire->ranks <= KILN_RANKS_DIRECT
+               ? KILN_ALLREDUCE_DIRECT
+               : KILN_ALLREDUCE_HALVING;
 }
 
 static struct kiln_sum direct(const struct kiln_wire *wire, double floats) {
@@ -38,8 +39,9 @@ static struct kiln_sum direct(const struct kiln_wire *wire, double floats) {
     const double n = (double)wire->ranks, part = floats / n;
     const double own = tree ? (double)wire->nodes.most : 1;
     const double all = tree ? (double)wire->nodes.all : n;
-    const double sent = (own + 1) * (n - 1) * part;
-    return (struct kiln_sum){.latency_s = 2 * wire->message_s,
+    const double shared = wire->parts ? 0 : 1; /* what was summed goes to all others */
+    const double sent = (own + shared) * (n - 1) * part;
+    return (struct kiln_sum){.latency_s = (1 + shared) * wire->message_s,
                              .transfer_s = sent * wire->float_s + (all - 1) * part * wire->sum_s,
                              .floats = sent};
 }

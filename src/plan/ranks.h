@@ -29,6 +29,7 @@ struct kiln_nodes kiln_nodes_of(size_t ranks, uint64_t micro_batches);
 /* A link as floats see it. */
 struct kiln_wire {
     size_t ranks;
+    bool parts; /* each rank wants its part of a sum only */
     struct kiln_nodes nodes;
     double message_s; /* latency */
     double float_s;   /* a float travels */

@@ -39,12 +39,14 @@ struct kiln_ranks_job {
     size_t at;
     float *x;
     size_t n;
-    int first, ranks; /* whose arrays are added */
+    struct kiln_ranks_cut cut; /* part NULL: equal ones, and all get the whole sum */
+    unsigned char *bytes;      /* not NULL: no sum; these are shared */
+    int first, ranks;          /* whose arrays are added */
 };
 
 /* A job that has been started. */
 struct kiln_ranks_flight {
-    bool busy, sharing; /* sharing: the parts are summed, and go to everybody */
+    bool busy, sharing; /* sharing: the parts are there, and go to everybody */
     double since;
     uint64_t number;
     struct kiln_ranks_job job;

@@ -9,8 +9,9 @@
 #include "base/mem.h"
 #include "ranks/mpi_int.h"
 
-/* Tag of what the link is measured with (others are below 16384), and how much that is. */
-enum { MEASURE = 30000, MEASURED = 2 << 20 };
+/* Tags (others are below 16384): of what the link is measured with, and how much that is; of what
+ * is passed from one to another. */
+enum { MEASURE = 30000, MEASURED = 2 << 20, PASS = 30001 };
 
 /* ---- at once ----------------------------------------------------------------------------------
  */
@@ -50,6 +51,26 @@ enum kiln_status kiln_ranks_gather(struct kiln_ranks *r, double *all, const size
                                         : kiln_ranks_fail(code, what, err);
     kiln_free(list);
     return status;
+}
+
+enum kiln_status kiln_ranks_pass(struct kiln_ranks *r, size_t from, size_t to, void *data,
+                                 size_t bytes, struct kiln_err *err) {
+    const char *what = "passing bytes to another rank";
+    const size_t mine = kiln_ranks_mine(r);
+    if (!r || from == to || (mine != from && mine != to)) {
+        return KILN_OK;
+    }
+    for (size_t at = 0; at < bytes; at += AT_ONCE) {
+        MPI_Request request;
+        char *some = (char *)data + at;
+        const int n = (int)kiln_least(bytes - at, AT_ONCE);
+        const int code =
+            mine == from ? MPI_Isend(some, n, MPI_BYTE, (int)to, PASS, MPI_COMM_WORLD, &request)
+                         : MPI_Irecv(some, n, MPI_BYTE, (int)from, PASS, MPI_COMM_WORLD, &request);
+        KILN_TRY_MPI(code, what, err);
+        KILN_TRY(kiln_ranks_wait_for(r, &request, what, err));
+    }
+    return KILN_OK;
 }
 
 enum kiln_status kiln_ranks_most(struct kiln_ranks *r, double *value, struct kiln_err *err) {

@@ -12,12 +12,20 @@
 /* ---- sums, beside the computing ---------------------------------------------------------------
  */
 
+/* What a rank has of what travels, from where that begins. */
+static struct kiln_range range_of(const struct kiln_ranks_flight *f, int n, int rank) {
+    const struct kiln_ranks_cut *cut = &f->job.cut;
+    const struct kiln_range all = {0, f->job.n};
+    return cut->part ? kiln_range_slice(cut->part[rank], cut->slice, cut->slices)
+                     : kiln_range_slice(all, (size_t)rank, (size_t)n);
+}
+
 static size_t part_of(const struct kiln_ranks_flight *f, int n, int rank) {
-    return (size_t)rank * f->job.n / (size_t)n;
+    return range_of(f, n, rank).at;
 }
 
 static size_t part_size(const struct kiln_ranks_flight *f, int n, int rank) {
-    return part_of(f, n, rank + 1) - part_of(f, n, rank);
+    return range_of(f, n, rank).n;
 }
 
 /* A node of this rank, from where the stretch begins. */
@@ -26,7 +34,7 @@ static float *node_of(const struct kiln_ranks_flight *f, size_t k) {
 }
 
 static bool directly(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
-    return f->job.nodes || r->n <= KILN_RANKS_DIRECT || f->job.ranks < r->n;
+    return f->job.nodes || f->job.cut.part || r->n <= KILN_RANKS_DIRECT || f->job.ranks < r->n;
 }
 
 /* Leaves of a rank: none where it only receives. */
@@ -46,7 +54,7 @@ static enum kiln_status make_room(const struct kiln_ranks *r, struct kiln_ranks_
                                   struct kiln_err *err) {
     const size_t own = nodes_of(f, r->mine);
     size_t others = 0;
-    for (int i = 0; i < r->n; i++) {
+    for (int i = 0; i < r->n && !f->job.bytes; i++) {
         others += i == r->mine ? 0 : nodes_of(f, i);
     }
     const size_t requests = (own + 2) * (size_t)r->n + others + 1;
@@ -130,19 +138,22 @@ static void add_nodes(const struct kiln_ranks *r, const struct kiln_ranks_flight
     }
 }
 
-/* Each rank has summed its part: all get it. */
+/* Each rank has its part: all get it. */
 static int begin_sharing(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
+    const size_t size = f->job.bytes ? 1 : sizeof *f->job.x;
+    unsigned char *all = f->job.bytes ? f->job.bytes : (unsigned char *)f->job.x;
+    const struct kiln_range mine = range_of(f, r->n, r->mine);
     for (int i = 0; i < r->n && code == MPI_SUCCESS; i++) {
+        const struct kiln_range theirs = range_of(f, r->n, i);
         if (i == r->mine) {
             continue;
         }
-        code = MPI_Irecv(f->job.x + part_of(f, r->n, i), (int)part_size(f, r->n, i), MPI_FLOAT, i,
-                         tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
+        code = MPI_Irecv(all + theirs.at * size, (int)(theirs.n * size), MPI_BYTE, i, tag_of(f),
+                         MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         if (code == MPI_SUCCESS) {
-            code =
-                MPI_Isend(f->job.x + part_of(f, r->n, r->mine), (int)part_size(f, r->n, r->mine),
-                          MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
+            code = MPI_Isend(all + mine.at * size, (int)(mine.n * size), MPI_BYTE, i, tag_of(f),
+                             MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         }
     }
     return code;
@@ -152,9 +163,11 @@ static enum kiln_status begin_job(struct kiln_ranks *r, struct kiln_ranks_flight
                                   struct kiln_err *err) {
     const char *what = "adding the gradients of all ranks";
     f->n_requests = 0;
-    f->sharing = false;
+    f->sharing = f->job.bytes != NULL;
     KILN_TRY(make_room(r, f, err));
-    if (directly(r, f)) {
+    if (f->sharing) {
+        KILN_TRY_MPI(begin_sharing(r, f), "sharing the weights of all ranks", err);
+    } else if (directly(r, f)) {
         KILN_TRY_MPI(begin_combine(r, f), what, err);
     } else { /* in place Open MPI takes a tree, whose root sends all there is log n times */
         memcpy(f->scratch, f->job.x, f->job.n * sizeof *f->scratch);
@@ -181,9 +194,11 @@ static enum kiln_status push(const struct kiln_ranks *r, struct kiln_ranks_fligh
     f->n_requests = 0;
     if (directly(r, f) && !f->sharing) {
         add_nodes(r, f);
-        f->sharing = true;
-        KILN_TRY_MPI(begin_sharing(r, f), what, err);
-        return KILN_OK;
+        f->sharing = !f->job.cut.part;
+        if (f->sharing) {
+            KILN_TRY_MPI(begin_sharing(r, f), what, err);
+            return KILN_OK;
+        }
     }
     f->busy = false;
     return KILN_OK;
@@ -318,6 +333,22 @@ void kiln_ranks_combine(struct kiln_ranks *r, uint64_t micro_batches, float *con
     if (r && n > 0) {
         const struct kiln_ranks_job job = {
             .leaves = micro_batches, .nodes = nodes, .at = at, .x = x, .n = n};
+        give(r, &job);
+    }
+}
+
+void kiln_ranks_sum_parts(struct kiln_ranks *r, uint64_t micro_batches, float *const *nodes,
+                          float *x, const struct kiln_ranks_cut *cut) {
+    if (r) {
+        const struct kiln_ranks_job job = {
+            .leaves = nodes ? micro_batches : 0, .nodes = nodes, .x = x, .cut = *cut};
+        give(r, &job);
+    }
+}
+
+void kiln_ranks_share(struct kiln_ranks *r, void *bytes, const struct kiln_ranks_cut *cut) {
+    if (r) {
+        const struct kiln_ranks_job job = {.cut = *cut, .bytes = bytes};
         give(r, &job);
     }
 }

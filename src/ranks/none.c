@@ -52,6 +52,12 @@ enum kiln_status kiln_ranks_gather(struct kiln_ranks *ranks, double *all, const 
     return KILN_OK;
 }
 
+enum kiln_status kiln_ranks_pass(struct kiln_ranks *ranks, size_t from, size_t to, void *data,
+                                 size_t bytes, struct kiln_err *err) {
+    (void)ranks, (void)from, (void)to, (void)data, (void)bytes, (void)err;
+    return KILN_OK;
+}
+
 enum kiln_status kiln_ranks_most(struct kiln_ranks *ranks, double *value, struct kiln_err *err) {
     (void)ranks, (void)value, (void)err;
     return KILN_OK;
@@ -88,6 +94,15 @@ void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n) { (void)ranks,
 void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
                         size_t at, float *x, size_t n) {
     (void)ranks, (void)micro_batches, (void)nodes, (void)at, (void)x, (void)n;
+}
+
+void kiln_ranks_sum_parts(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
+                          float *x, const struct kiln_ranks_cut *cut) {
+    (void)ranks, (void)micro_batches, (void)nodes, (void)x, (void)cut;
+}
+
+void kiln_ranks_share(struct kiln_ranks *ranks, void *bytes, const struct kiln_ranks_cut *cut) {
+    (void)ranks, (void)bytes, (void)cut;
 }
 
 enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err) {

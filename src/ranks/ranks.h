@@ -7,14 +7,15 @@
  * others still live: KILN_ELOST names the one that does not. Behind a failure nothing but
  * kiln_ranks_close may follow.
  *
- * Sums of arrays run beside the computing, on a thread of their own, in the order they were given;
- * between the first of them and kiln_ranks_wait no other call is made.
+ * What travels of arrays runs beside the computing, on a thread of its own, in the order it was
+ * given; between the first of them and kiln_ranks_wait no other call is made.
  */
 #ifndef KILN_RANKS_RANKS_H
 #define KILN_RANKS_RANKS_H
 
 #include <stdint.h>
 
+#include "base/range.h"
 #include "kiln/ranks.h"
 
 /* Everybody's bytes become those of rank 0. */
@@ -24,6 +25,9 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_tell(struct kiln_ranks *ranks, void 
  * everybody has all of them. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_gather(struct kiln_ranks *ranks, double *all,
                                                    const size_t *counts, struct kiln_err *err);
+/* Bytes of rank `from` become those of rank `to`; of the others nothing is wanted. */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_pass(struct kiln_ranks *ranks, size_t from, size_t to,
+                                                 void *data, size_t bytes, struct kiln_err *err);
 /* *value becomes the largest of everybody's. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_most(struct kiln_ranks *ranks, double *value,
                                                  struct kiln_err *err);
@@ -47,7 +51,21 @@ void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n);
  * this rank's i-th node; the sum of all goes to x[n]. nodes[0] + at may be x. */
 void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
                         size_t at, float *x, size_t n);
-/* Return when all sums given so far are there. */
+/* An array that is cut: part[q] is rank q's. Of each part only slice `slice` of `slices`
+ * (kiln_range_slice) travels now, so that all ranks have as much to send. The list is borrowed
+ * until kiln_ranks_wait. */
+struct kiln_ranks_cut {
+    const struct kiln_range *part; /* [ranks] */
+    size_t slice, slices;
+};
+/* As kiln_ranks_combine of the whole array (nodes NULL: as kiln_ranks_sum), but each rank gets its
+ * own part of the sum only; what x has elsewhere stays, or is lost. For any number of ranks each
+ * sends part q directly to rank q. */
+void kiln_ranks_sum_parts(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
+                          float *x, const struct kiln_ranks_cut *cut);
+/* Bytes that are cut: everybody's part comes to all others. */
+void kiln_ranks_share(struct kiln_ranks *ranks, void *bytes, const struct kiln_ranks_cut *cut);
+/* Return when all that was given so far is there. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
 
 /* ---- lanes: arrays from one rank to another, one behind the other ------------------------------

@@ -145,8 +145,9 @@ static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     if (n > 1) {
         heading(text, "ranks");
         const uint64_t shares = n / s->pipeline;
-        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches; sums %s\n", n,
+        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches%s; sums %s\n", n,
             s->accum / shares, s->accum % shares > 0 ? " or one more" : "", s->accum,
+            s->shard_optimizer ? " and its part of weights and moments" : "",
             s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order");
         say_pipeline(text, &info->over_ranks.pipeline);
         char latency[32], bytes[32], took[32];
@@ -173,12 +174,14 @@ static void say_memory(struct text *text, const struct kiln_run_info *info) {
         {"packed weights", m->kernels},
         {"activations", m->activations_kept + m->activations_live},
         {"workspace", m->workspace},
+        {"snapshots", m->snapshots},
         {"gpu", m->gpu},
     };
+    const size_t always = 6; /* the others where there are any */
     char buffer[32];
     heading(text, "memory");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        if (parts[i].bytes > 0 || strcmp(parts[i].name, "gpu") != 0) {
+        if (parts[i].bytes > 0 || i < always) {
             add(text, "%s%s %s", i > 0 ? ", " : "", parts[i].name,
                 kiln_human_bytes((double)parts[i].bytes, buffer, sizeof buffer));
         }

@@ -23,7 +23,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "resume.kiln is little-endian");
 
-enum { PAGE = 4096, VERSION = 5, PATH_ROOM = 4400 };
+enum { PAGE = 4096, VERSION = 6, PATH_ROOM = 4400 };
 #define BYTE_ORDER_MARK 0x01020304u
 #define PARTS           KILN_CHECKPOINT_PARTS
 static const char magic[8] = {'K', 'I', 'L', 'N', 'R', 'S', '0', '1'};
@@ -91,6 +91,7 @@ static struct header make_header(const struct kiln_table *table, enum kiln_preci
     h.cursor.mid = h.cursor.round = h.cursor.group = h.cursor.micro_batch = 0;
     h.cursor.loss_sum = h.cursor.eval_sum = 0.0;
     h.cursor.plan_id = h.cursor.window_bytes = h.cursor.clean = 0;
+    h.cursor.spread = h.cursor.rank = 0; /* a checkpoint is whole */
     memset(h.cursor.boot_id, 0, sizeof h.cursor.boot_id);
     return h;
 }

@@ -20,6 +20,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "kiln/inspect.h"
+#include "model/holding.h"
 #include "state/checkpoint.h"
 #include "state/state_int.h"
 
@@ -61,6 +62,9 @@ static const struct field cursor_fields[] = {
     CURSOR(COUNT, owner_epoch),
     CURSOR(COUNT, skipped),
     CURSOR(COUNT, staleness),
+    CURSOR(COUNT, ranks),
+    CURSOR(COUNT, spread),
+    CURSOR(COUNT, rank),
     CURSOR(COUNT, skip),
     CURSOR(REAL, loss_scale),
     CURSOR(COUNT, loss_scale_good),
@@ -253,6 +257,7 @@ struct state_view {
     struct kiln_state_slots slots;
     int newest; /* slot, or -1 */
     size_t chunks;
+    const struct kiln_table *table;
 };
 
 static void add_file(struct state_view *s) {
@@ -313,8 +318,34 @@ static enum kiln_status add_slots(struct state_view *s, struct kiln_err *err) {
     return KILN_OK;
 }
 
+/* Which chunks are this file's, where the state is spread; NULL: all. On the heap. */
+static enum kiln_status find_held(const struct state_view *s, bool **held, struct kiln_err *err) {
+    const struct kiln_cursor *c = &s->slots.cursor[s->newest];
+    struct kiln_holding holding;
+    *held = NULL;
+    if (c->spread == 0) {
+        return KILN_OK;
+    }
+    KILN_REQUIRE(c->rank < c->spread && c->spread <= 1 << 20, err, KILN_EDAMAGED,
+                 "state %s: the cursor says rank %" PRIu64 " of %" PRIu64, s->path, c->rank,
+                 c->spread);
+    KILN_TRY(kiln_holding_open(s->table, (size_t)c->spread, &holding, err));
+    *held = kiln_alloc(s->chunks, sizeof **held);
+    for (size_t part = 0; *held && part < holding.parts; part++) {
+        const struct kiln_range own = kiln_holding_of(&holding, part, (size_t)c->rank).chunks;
+        for (size_t i = own.at; i < own.at + own.n; i++) {
+            (*held)[i] = true;
+        }
+    }
+    kiln_holding_close(&holding);
+    KILN_REQUIRE(*held, err, KILN_ENOMEM, "state %s: no memory to look at its stamps", s->path);
+    return KILN_OK;
+}
+
 /* How many chunks are of which update. A good file has one or two of them. */
 static enum kiln_status add_stamps(struct state_view *s, struct kiln_err *err) {
+    bool *held;
+    KILN_TRY(find_held(s, &held, err));
     enum { KINDS = 4 };
     uint64_t update[KINDS] = {0}, chunks[KINDS] = {0};
     const struct kiln_cursor *c = &s->slots.cursor[s->newest];
@@ -323,6 +354,9 @@ static enum kiln_status add_stamps(struct state_view *s, struct kiln_err *err) {
     uint64_t bad_stamp = 0;
     for (size_t i = 0; i < s->chunks; i++) {
         uint64_t stamp;
+        if (held && !held[i]) {
+            continue;
+        }
         memcpy(&stamp, at + i * sizeof stamp, sizeof stamp);
         if (stamp != c->updates && (c->phase != KILN_PHASE_UPDATE || stamp != c->updates + 1)) {
             first_bad = bad == 0 ? i : first_bad;
@@ -339,6 +373,7 @@ static enum kiln_status add_stamps(struct state_view *s, struct kiln_err *err) {
             kinds = k == kinds ? kinds + 1 : kinds;
         }
     }
+    kiln_free(held);
     for (size_t k = 0; k < kinds; k++) {
         begin_item(&s->list, "stamps", k);
         add_number(&s->list, "update", KILN_FACT_COUNT, update[k]);
@@ -439,6 +474,7 @@ static enum kiln_status view_state(struct state_view *s, int fd, struct kiln_err
     const struct kiln_dims dims = kiln_dims_restore(&s->header.dims);
     const struct kiln_lora lora = kiln_lora_restore(&s->header.lora);
     KILN_TRY(kiln_table_create_lora(&dims, &lora, &table, err));
+    s->table = table;
     begin(&s->list, "table");
     add_number(&s->list, "parameters", KILN_FACT_COUNT, table->parameters);
     add_number(&s->list, "adapters", KILN_FACT_COUNT, table->adapters);
@@ -450,11 +486,12 @@ static enum kiln_status view_state(struct state_view *s, int fd, struct kiln_err
     /* From here on regions are where the model needs them, whatever the header says. */
     kiln_state_header_make(table, snapshots, &s->header);
     const bool room = s->map->size >= s->header.file_bytes;
-    kiln_table_destroy(table);
     if (room) {
         const enum kiln_status body = view_body(s, &why);
         status = first_failure(status, err, body, &why);
     }
+    s->table = NULL;
+    kiln_table_destroy(table);
     return status;
 }
 

@@ -132,6 +132,8 @@ enum kiln_status kiln_state_restore(struct kiln_state *state, uint64_t update,
     return KILN_OK;
 }
 
+uint64_t *kiln_state_stamps(struct kiln_state *state) { return state->region[KILN_STAMPS]; }
+
 void kiln_state_stamp_all(struct kiln_state *state, uint64_t update) {
     for (size_t chunk = 0; chunk < state->chunks; chunk++) {
         atomic_store(stamp(state, chunk), update);

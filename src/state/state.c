@@ -21,6 +21,7 @@
 #include "base/kill_point.h"
 #include "base/machine.h"
 #include "base/mem.h"
+#include "model/holding.h"
 #include "state/state_int.h"
 
 /* ---- parts of opening and making ---------------------------------------------------------------
@@ -116,13 +117,38 @@ static enum kiln_status reserve(const struct kiln_state *state, size_t from, siz
 /* ---- a new one ---------------------------------------------------------------------------------
  */
 
-static enum kiln_status create(struct kiln_state *state, struct kiln_err *err) {
+/* All but weights and moments, and of those what the rank holds. */
+static enum kiln_status reserve_part(const struct kiln_state *state,
+                                     const struct kiln_holding *holding, size_t rank,
+                                     struct kiln_err *err) {
+    struct kiln_state_header h;
+    kiln_state_header_make(state->table, state->snapshots, &h);
+    KILN_REQUIRE(ftruncate(state->fd, (off_t)state->bytes) == 0, err, KILN_EIO,
+                 "state %s: cannot make it %zu bytes long: %s", state->path, state->bytes,
+                 strerror(errno));
+    KILN_TRY(reserve(state, 0, h.region_offset[KILN_WEIGHTS], err));
+    KILN_TRY(reserve(state, h.region_offset[KILN_GRADIENTS], state->bytes, err));
+    for (int region = KILN_WEIGHTS; region <= KILN_MOMENT2; region++) {
+        for (size_t part = 0; part < holding->parts; part++) {
+            const struct kiln_held held = kiln_holding_of(holding, part, rank);
+            const struct kiln_range *range = region == KILN_WEIGHTS ? &held.weights : &held.trained;
+            const size_t at = h.region_offset[region] + range->at * sizeof(float);
+            KILN_TRY(range->n > 0 ? reserve(state, at, at + range->n * sizeof(float), err)
+                                  : KILN_OK);
+        }
+    }
+    return KILN_OK;
+}
+
+static enum kiln_status create(struct kiln_state *state, const struct kiln_holding *holding,
+                               size_t rank, struct kiln_err *err) {
     state->fd = KILN_IO(KILN_IO_CREATE, state->path, NULL, 0,
                         open(state->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     KILN_REQUIRE(state->fd >= 0, err, errno == EEXIST ? KILN_EEXISTS : KILN_EIO,
                  "state %s: cannot make it: %s", state->path, strerror(errno));
     KILN_TRY(lock(state, err));
-    KILN_TRY(reserve(state, 0, state->bytes, err));
+    KILN_TRY(holding ? reserve_part(state, holding, rank, err)
+                     : reserve(state, 0, state->bytes, err));
     KILN_TRY(write_header(state, err));
     KILN_TRY(map(state, err));
     struct kiln_cursor first;
@@ -136,9 +162,16 @@ static enum kiln_status create(struct kiln_state *state, struct kiln_err *err) {
 enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
                                    enum kiln_precision snapshots, struct kiln_state **out,
                                    struct kiln_err *err) {
+    return kiln_state_create_part(path, table, snapshots, NULL, 0, out, err);
+}
+
+enum kiln_status kiln_state_create_part(const char *path, const struct kiln_table *table,
+                                        enum kiln_precision snapshots,
+                                        const struct kiln_holding *holding, size_t rank,
+                                        struct kiln_state **out, struct kiln_err *err) {
     KILN_TRY(begin(path, table, out, err));
     set_snapshots(*out, snapshots);
-    enum kiln_status status = create(*out, err);
+    enum kiln_status status = create(*out, holding, rank, err);
     if (status != KILN_OK && (*out)->fd >= 0) {
         (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
     }

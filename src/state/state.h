@@ -39,6 +39,10 @@
  * the first change both slots say "not clean" and hold the boot id, on the disk; at the end
  * everything is written first and both say "clean" afterwards. A file that is not clean and of
  * another boot is not opened (KILN_EUNTRUSTED): its content comes from a durable checkpoint.
+ *
+ * Spread over ranks (model/holding.h) each has a file of this layout, of which it uses what it
+ * holds of weights, m, v and stamps; the rest of those regions is a hole in the file, which costs
+ * neither disk nor memory as long as nobody looks. Rank 0's has room for all.
  */
 #ifndef KILN_STATE_H
 #define KILN_STATE_H
@@ -123,6 +127,10 @@ struct kiln_cursor {
     double loss_scale;        /* 0: losses are not scaled; of a window whose targets all count
                                * (train/scale.h). In phase UPDATE and FINISH of that window */
     uint64_t loss_scale_good; /* windows since it last changed */
+    uint64_t ranks;           /* processes that trained the last window together */
+    uint64_t spread;          /* 0: this file holds all; else the weights and moments that are
+                               * trained, and their stamps, lie in so many ranks' files */
+    uint64_t rank;            /* whose this one is */
     uint64_t clean;           /* 1: everything was on the disk when this was written */
     char boot_id[40];         /* of the system that wrote it */
     char numerics[160];       /* numerics id: equal id, equal bits */
@@ -136,6 +144,12 @@ struct kiln_state;
 KILN_MUST_CHECK enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
                                                    enum kiln_precision snapshots,
                                                    struct kiln_state **out, struct kiln_err *err);
+struct kiln_holding;
+/* The same of a state that is spread: space for the weights and moments that `rank` holds only.
+ * Others are not to be touched. */
+KILN_MUST_CHECK enum kiln_status kiln_state_create_part(
+    const char *path, const struct kiln_table *table, enum kiln_precision snapshots,
+    const struct kiln_holding *holding, size_t rank, struct kiln_state **out, struct kiln_err *err);
 /* Open an existing one, with the snapshots that its header tells of; not a byte changes. A damaged
  * cursor slot gives way to the other, and *notice (160 bytes) says so; it is "" otherwise.
  * KILN_EDAMAGED names the field; KILN_EINPUT when it is absent or of another model; KILN_EBUSY when
@@ -244,6 +258,13 @@ KILN_MUST_CHECK enum kiln_status kiln_state_restore(struct kiln_state *state, ui
 /* As after update number `update` with no death inside: every stamp holds it, no slot is valid.
  * For weights and moments that came from elsewhere. */
 void kiln_state_stamp_all(struct kiln_state *state, uint64_t update);
+
+/* The stamps, one of each chunk: for whoever gives them away with the weights. */
+uint64_t *kiln_state_stamps(struct kiln_state *state);
+
+/* n floats of a region from `offset`, counted as in the weights, leave the memory of this process,
+ * as whole pages; they stay in the file. */
+void kiln_state_drop(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n);
 
 /* A state larger than the memory it may take is walked: from here on the calls below mean
  * something; before, they do nothing. One more thread, which mostly waits for the disk. */

@@ -18,7 +18,7 @@
 enum {
     KILN_STATE_PAGE = 4096, /* of the format, whatever the system's page is */
     KILN_STATE_HEAD = KILN_STATE_WEIGHTS_AT,
-    KILN_STATE_VERSION = 7,
+    KILN_STATE_VERSION = 8,
 };
 
 /* Adapters as files hold them; all 0: none. */
@@ -56,7 +56,7 @@ struct kiln_state_slot {
     uint32_t crc;
 };
 _Static_assert(sizeof(struct kiln_state_slot) == KILN_STATE_PAGE, "a slot is a page");
-_Static_assert(sizeof(struct kiln_cursor) == 45 * 8 + 40 + 160, "the cursor has no padding");
+_Static_assert(sizeof(struct kiln_cursor) == 48 * 8 + 40 + 160, "the cursor has no padding");
 _Static_assert(KILN_PRECISION_AUTO == 0 && KILN_PRECISION_FP32 == 1 && KILN_PRECISION_BF16 == 2 &&
                    KILN_PRECISION_FP16 == 3,
                "files hold these numbers");

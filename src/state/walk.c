@@ -181,6 +181,15 @@ void kiln_state_behind(struct kiln_state *state, enum kiln_region region, size_t
     }
 }
 
+void kiln_state_drop(struct kiln_state *state, enum kiln_region region, size_t offset, size_t n) {
+    size_t first, bytes;
+    if (pages_of(state, region, offset, n, true, &first, &bytes)) {
+        const struct request written = {.offset = first, .bytes = bytes};
+        madvise(state->base + first, bytes, MADV_DONTNEED);
+        serve(state, &written);
+    }
+}
+
 void kiln_state_sweep(struct kiln_state *state, bool on) {
     if (state->walk) {
         pthread_mutex_lock(&state->walk->lock);

@@ -45,6 +45,11 @@ static enum kiln_status of_state(const char *path, struct kiln_model *out, struc
     struct kiln_lora lora;
     struct kiln_cursor cursor, after;
     KILN_TRY(kiln_state_peek(path, &dims, &lora, &cursor, err));
+    KILN_REQUIRE(cursor.spread == 0, err, KILN_EBUSY,
+                 "state %s: its weights are spread over the files of %llu ranks while they train; "
+                 "where none does, kiln train --resume puts them together; or name a checkpoint "
+                 "(checkpoints/step-N beside it)",
+                 path, (unsigned long long)cursor.spread);
     KILN_TRY(kiln_adapters_begin(&dims, &lora, out, err));
     KILN_TRY(read_state(path, out, err));
     KILN_TRY(kiln_state_peek(path, &dims, &lora, &after, err));

@@ -154,6 +154,7 @@ static enum kiln_status fill_folder(struct kiln_again *a, struct kiln_err *err) 
 static bool matters(enum kiln_setting_id id) {
     switch (id) {
         case KILN_SETTING_threads:
+        case KILN_SETTING_shard_optimizer:
         case KILN_SETTING_sample_every:
         case KILN_SETTING_save_every:
         case KILN_SETTING_keep_checkpoints:

@@ -27,7 +27,8 @@ static size_t first_layer(const struct kiln_engine *e) {
 }
 
 /* New weights of the model are taken where the device has them. */
-static void refresh(void *context, size_t matrix, size_t first, size_t rows, const float *weights) {
+static void refresh(void *context, size_t matrix, size_t first, size_t rows,
+                    const struct kiln_weights *weights) {
     struct kiln_engine *e = context;
     struct kiln_device *device = e->device;
     if (e->stage) {
@@ -37,7 +38,8 @@ static void refresh(void *context, size_t matrix, size_t first, size_t rows, con
                      : kiln_table_stage_matrix(e->whole, e->stage, first_layer(e), matrix);
     }
     if (matrix != KILN_NO_MATRIX) {
-        device->ops->refresh(device, matrix, first, rows, weights);
+        const struct kiln_weights seen = kiln_engine_weights(e, *weights);
+        device->ops->refresh(device, matrix, first, rows, &seen);
     }
 }
 
@@ -87,7 +89,10 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
     /* A delayed run compiles all that is new, from snapshots: nothing is taken in place. */
     parts.refresh = delayed || !e->device->ops->refresh ? NULL : refresh;
     parts.refresh_context = e;
-    parts.updated = options.beside && !delayed ? updated : NULL;
+    /* Weights that are spread come when all have been updated (shards.h). */
+    parts.later = memory->holding != NULL;
+    parts.seen = parts.later ? weights : parts.seen;
+    parts.updated = options.beside && !delayed && !parts.later ? updated : NULL;
     parts.updated_context = e;
     parts.weights = memory->weights;
     const struct kiln_reducer_parts reduced = {.table = table,
@@ -97,7 +102,8 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
                                                .gradients = parts.gradients,
                                                .micro_batches = memory->micro_batches,
                                                .stages = stages_of(e),
-                                               .deterministic = memory->deterministic};
+                                               .deterministic = memory->deterministic,
+                                               .holding = memory->holding};
     KILN_TRY(kiln_reducer_create(&reduced, &e->reducer, err));
     e->executor.reducer = e->reducer;
     parts.folded = e->reducer != NULL && kiln_reducer_folds(e->reducer);

@@ -14,7 +14,6 @@
 #include "base/leftovers.h"
 #include "base/mem.h"
 #include "kiln/lora.h"
-#include "model/numbers.h"
 #include "model/stored_dims.h"
 #include "train/generation.h"
 #include "train/trainer_int.h"
@@ -85,10 +84,6 @@ static bool all_below(const struct kiln_trainer *t, const float *weights, double
         kiln_state_behind(t->state, KILN_WEIGHTS, tensor->offset, n);
     }
     return good;
-}
-
-bool kiln_incident_weights_below(const struct kiln_trainer *t, double most) {
-    return all_below(t, kiln_state_region(t->state, KILN_WEIGHTS), most);
 }
 
 /* ---- incident.json -----------------------------------------------------------------------------
@@ -188,34 +183,39 @@ static enum kiln_status write_window(const struct kiln_trainer *t, uint64_t samp
     return status;
 }
 
-/* The weights that the window behind `done` steps is computed with, as floats: the master weights
- * themselves, or of a delayed run a copy of its snapshot. */
-static const float *window_weights(const struct kiln_trainer *t, uint64_t done, float **copy) {
+/* The weights of a generation, as floats: the master weights themselves, or a copy of a narrow
+ * snapshot. */
+static const float *weights_of(const struct kiln_trainer *t, uint64_t g, float **copy) {
     const struct kiln_table *table = t->table;
-    const uint64_t g = kiln_generation_of(done, kiln_trainer_delayed(t));
-    const struct kiln_weights from = kiln_generation_weights(t->state, table, g);
+    const struct kiln_weights from = kiln_trainer_weights(t, g);
     *copy = NULL;
     if (from.flat) {
         return from.flat;
     }
     *copy = kiln_alloc(table->size, sizeof **copy);
-    for (size_t i = 0; *copy && i < table->n_tensors; i++) {
-        const struct kiln_tensor *tensor = &table->tensors[i];
-        const size_t n = tensor->rows * tensor->cols;
-        const float *wide;
-        const uint16_t *narrow;
-        kiln_weights_tensor(&from, tensor, &wide, &narrow);
-        kiln_dtype_decode(wide                                    ? KILN_DTYPE_F32
-                          : from.precision == KILN_PRECISION_BF16 ? KILN_DTYPE_BF16
-                                                                  : KILN_DTYPE_F16,
-                          *copy + tensor->offset, wide ? (const void *)wide : narrow, n);
+    if (*copy) {
+        kiln_weights_widen(&from, *copy);
     }
     return *copy;
 }
 
 bool kiln_incident_generation_below(const struct kiln_trainer *t, uint64_t done, double most) {
     float *copy;
-    const float *weights = window_weights(t, done, &copy);
+    const float *weights = weights_of(t, kiln_generation_of(done, kiln_trainer_delayed(t)), &copy);
+    const bool good = !weights || all_below(t, weights, most);
+    kiln_free(copy);
+    return good;
+}
+
+/* Where they are spread, the newest that is computed with: all ranks see the same. */
+bool kiln_incident_weights_below(const struct kiln_trainer *t, double most) {
+    const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
+    if (!kiln_trainer_is_spread(t)) {
+        return all_below(t, kiln_state_region(t->state, KILN_WEIGHTS), most);
+    }
+    float *copy;
+    const float *weights =
+        weights_of(t, cursor->step + (cursor->phase == KILN_PHASE_UPDATE), &copy);
     const bool good = !weights || all_below(t, weights, most);
     kiln_free(copy);
     return good;
@@ -279,7 +279,8 @@ static enum kiln_status fill(struct kiln_trainer *t, const struct kiln_incident 
                              const char *folder, struct kiln_err *err) {
     char path[PATH_ROOM + 32];
     float *copy;
-    const float *weights = window_weights(t, in->step - 1, &copy);
+    const uint64_t g = kiln_generation_of(in->step - 1, kiln_trainer_delayed(t));
+    const float *weights = weights_of(t, g, &copy);
     KILN_REQUIRE(weights, err, KILN_ENOMEM, "write %s: not enough memory", folder);
     snprintf(path, sizeof path, "%s/weights.f32", folder);
     enum kiln_status status = write_json(t, in, weights, folder, err);

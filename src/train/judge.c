@@ -58,10 +58,14 @@ static void record(struct kiln_trainer *t, struct judgement *j, const char *acti
     struct kiln_err err;
     char text[400];
     j->incident.action = action;
+    enum kiln_status status = KILN_OK;
+    if (kiln_trainer_is_spread(t) && j->incident.scale > 0) {
+        status = kiln_shards_collect_gradients(t->shards, t->state, &err);
+    }
     if (!kiln_trainer_leads(t)) {
         return;
     }
-    if (kiln_incident_write(t, &j->incident, &err) != KILN_OK) {
+    if (status != KILN_OK || kiln_incident_write(t, &j->incident, &err) != KILN_OK) {
         snprintf(text, sizeof text, "the incident at step %" PRIu64 " is not recorded: %.300s",
                  j->incident.step, err.message);
         kiln_trainer_notice(t, text);
@@ -197,7 +201,13 @@ static enum kiln_status measure(struct kiln_trainer *t, struct kiln_cursor *curs
     }
     cursor->loss = t->engine.executor.loss_sum / fmax(kiln_batches_targets(t), 1);
     const double start = kiln_now_s();
-    cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, kiln_batches_scale(t, scale));
+    const double scaled = kiln_batches_scale(t, scale);
+    if (kiln_trainer_is_spread(t)) {
+        KILN_TRY(kiln_optimizer_norm_held(t->engine.optimizer, t->ranks, scaled, &cursor->grad_norm,
+                                          err));
+    } else {
+        cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scaled);
+    }
     kiln_trainer_span(t, KILN_SPAN_NORM, NULL, start);
     cursor->loss_scale = kiln_scale_wanted(t->engine.request.precision) ? scale : 0;
     return kiln_ranks_tell(t->ranks, &cursor->grad_norm, sizeof cursor->grad_norm, err);

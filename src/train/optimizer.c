@@ -14,6 +14,8 @@ struct kiln_optimizer {
     struct kiln_gradient_sums taken;
     size_t n_pieces;
     struct kiln_adamw constants, constants_no_decay;
+    const struct kiln_holding *holding; /* NULL: all pieces are this one's */
+    size_t rank;
     uint64_t update; /* the one being run */
     size_t first;    /* piece of task 0 */
 };
@@ -24,6 +26,9 @@ enum kiln_status kiln_optimizer_create(const struct kiln_optimizer_parts *parts,
     struct kiln_optimizer *o = kiln_alloc(1, sizeof *o);
     KILN_REQUIRE(o, err, KILN_ENOMEM, "no memory for the optimizer");
     o->parts = *parts;
+    if (!o->parts.seen.table) {
+        o->parts.seen = kiln_weights_flat(parts->table, parts->weights);
+    }
     o->n_pieces = kiln_pieces(parts->table, NULL, NULL);
     o->pieces = kiln_alloc(o->n_pieces, sizeof *o->pieces);
     o->sums = kiln_alloc(o->n_pieces, sizeof *o->sums);
@@ -68,11 +73,24 @@ static void walk(const struct kiln_optimizer *o, size_t task, enum kiln_region r
     }
 }
 
+void kiln_optimizer_hold(struct kiln_optimizer *o, const struct kiln_holding *holding,
+                         size_t rank) {
+    o->holding = holding;
+    o->rank = rank;
+}
+
+static bool is_held(const struct kiln_optimizer *o, size_t piece) {
+    return !o->holding || o->holding->holder[piece] == o->rank;
+}
+
 static void norm_piece(void *context, size_t task, size_t thread) {
     struct kiln_optimizer *o = context;
     const struct kiln_piece *p = &o->pieces[task];
     float *g = o->parts.gradients.all + kiln_trained_at(o->parts.table, p->offset);
     (void)thread;
+    if (!is_held(o, task)) {
+        return;
+    }
     if (p->adds_embedding && !o->parts.folded) {
         const size_t at = p->first * (p->n / p->rows);
         o->kernels.add(g, o->parts.gradients.embedding + at, p->n);
@@ -92,9 +110,12 @@ struct kiln_gradient_sums *kiln_optimizer_sums(struct kiln_optimizer *o) {
     return &o->taken;
 }
 
-double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
+static void sum_pieces(struct kiln_optimizer *o) {
     kiln_pool_run(o->parts.pool, o->n_pieces, norm_piece, o);
     kiln_gradient_sums_clear(&o->taken);
+}
+
+static double norm_of(const struct kiln_optimizer *o, double loss_scale) {
     double sum = 0.0;
     for (size_t i = 0; i < o->n_pieces; i++) {
         sum += o->sums[i];
@@ -102,10 +123,53 @@ double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
     return sqrt(sum) / loss_scale;
 }
 
+double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
+    sum_pieces(o);
+    return norm_of(o, loss_scale);
+}
+
+/* Those of each rank lie one behind the other, rank by rank, while they travel. */
+static enum kiln_status gather(struct kiln_optimizer *o, struct kiln_ranks *ranks, double *all,
+                               size_t *counts, struct kiln_err *err) {
+    size_t *at = counts + o->holding->ranks;
+    for (size_t i = 0; i < o->n_pieces; i++) {
+        counts[o->holding->holder[i]]++;
+    }
+    for (size_t q = 1; q < o->holding->ranks; q++) {
+        at[q] = at[q - 1] + counts[q - 1];
+    }
+    for (size_t i = 0, own = at[o->rank]; i < o->n_pieces; i++) {
+        if (is_held(o, i)) {
+            all[own++] = o->sums[i];
+        }
+    }
+    KILN_TRY(kiln_ranks_gather(ranks, all, counts, err));
+    for (size_t i = 0; i < o->n_pieces; i++) {
+        o->sums[i] = all[at[o->holding->holder[i]]++];
+    }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_optimizer_norm_held(struct kiln_optimizer *o, struct kiln_ranks *ranks,
+                                          double loss_scale, double *norm, struct kiln_err *err) {
+    double *all = kiln_alloc(o->n_pieces, sizeof *all);
+    size_t *counts = kiln_alloc(2 * o->holding->ranks, sizeof *counts);
+    enum kiln_status status =
+        all && counts ? KILN_OK : KILN_FAIL(err, KILN_ENOMEM, "no memory for the norms of ranks");
+    if (status == KILN_OK) {
+        sum_pieces(o);
+        status = gather(o, ranks, all, counts, err);
+        *norm = norm_of(o, loss_scale);
+    }
+    kiln_free(all);
+    kiln_free(counts);
+    return status;
+}
+
 static void refresh(const struct kiln_optimizer *o, const struct kiln_piece *p) {
     const struct kiln_optimizer_parts *parts = &o->parts;
     if (p->matrix != KILN_NO_MATRIX && parts->refresh) {
-        parts->refresh(parts->refresh_context, p->matrix, p->first, p->rows, parts->weights);
+        parts->refresh(parts->refresh_context, p->matrix, p->first, p->rows, &parts->seen);
     }
 }
 
@@ -154,6 +218,9 @@ static void update_piece(void *context, size_t index, size_t thread) {
     struct kiln_optimizer *o = context;
     const size_t task = o->first + index;
     const struct kiln_piece *p = &o->pieces[task];
+    if (!is_held(o, task)) {
+        return;
+    }
     const struct kiln_adamw *constants = p->decay ? &o->constants : &o->constants_no_decay;
     for (size_t i = 0, chunk = p->chunk; i < p->n; i += KILN_CHUNK, chunk++) {
         const size_t n = p->n - i < KILN_CHUNK ? p->n - i : KILN_CHUNK;
@@ -163,7 +230,9 @@ static void update_piece(void *context, size_t index, size_t thread) {
             change(o, constants, p->offset + i, n);
         }
     }
-    refresh(o, p);
+    if (!o->parts.later) {
+        refresh(o, p);
+    }
     walk(o, task, KILN_WEIGHTS);
     walk(o, task, KILN_MOMENT1);
     walk(o, task, KILN_MOMENT2);

@@ -6,6 +6,9 @@
  * pool task each; the norm is the sum of the pieces' sums in index order, so neither norm nor
  * weights depend on threads. AdamW: Loshchilov and Hutter 2019; decay only for rank-2 tensors,
  * adapters among them.
+ *
+ * Spread over ranks each walks the pieces that it holds (model/holding.h): with the norm of all,
+ * the update of each has the bits that it has alone.
  */
 #ifndef KILN_TRAIN_OPTIMIZER_H
 #define KILN_TRAIN_OPTIMIZER_H
@@ -13,7 +16,8 @@
 #include "device/device.h"
 #include "kernel/kernel.h"
 #include "kiln/settings.h"
-#include "model/pieces.h"
+#include "model/holding.h"
+#include "ranks/ranks.h"
 #include "state/state.h"
 
 struct kiln_optimizer;
@@ -23,10 +27,13 @@ struct kiln_optimizer;
 struct kiln_optimizer_parts {
     const struct kiln_table *table;
     struct kiln_pool *pool;
+    struct kiln_weights seen; /* what a device refreshes from; table NULL: the weights */
+    bool later;               /* by kiln_optimizer_refresh only, not in the update */
     float *weights, *m, *v;
     struct kiln_gradients gradients;
     /* NULL, or told of rows of a matrix that have new values, as a device's `refresh`. */
-    void (*refresh)(void *context, size_t matrix, size_t first, size_t rows, const float *weights);
+    void (*refresh)(void *context, size_t matrix, size_t first, size_t rows,
+                    const struct kiln_weights *weights);
     void *refresh_context;
     bool folded;              /* the embedding's gradient is in gradients.all already (reducer.h) */
     struct kiln_state *state; /* that holds the arrays and guards each chunk; NULL: unguarded */
@@ -45,9 +52,18 @@ void kiln_optimizer_destroy(struct kiln_optimizer *optimizer);
  * clears it. */
 struct kiln_gradient_sums *kiln_optimizer_sums(struct kiln_optimizer *optimizer);
 
+/* From here on only the pieces that `rank` holds are updated; NULL: all. Borrowed. */
+void kiln_optimizer_hold(struct kiln_optimizer *optimizer, const struct kiln_holding *holding,
+                         size_t rank);
+
 /* End the window: add E to H, return the global 2-norm of the gradient. The gradients in memory are
  * loss_scale times the true ones, a power of two; norm and update are of the true ones. */
 double kiln_optimizer_norm(struct kiln_optimizer *optimizer, double loss_scale);
+/* The same of all ranks, each of which has the gradients of what it holds. */
+KILN_MUST_CHECK enum kiln_status kiln_optimizer_norm_held(struct kiln_optimizer *optimizer,
+                                                          struct kiln_ranks *ranks,
+                                                          double loss_scale, double *norm,
+                                                          struct kiln_err *err);
 /* Update number `update` (1 for the first) at rate lr; norm is what kiln_optimizer_norm gave.
  * Chunks that the state says are of this update already are left as they are, so that an update
  * can be run again after a death. */

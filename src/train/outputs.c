@@ -13,6 +13,29 @@
 /* ---- checkpoints --------------------------------------------------------------------------------
  */
 
+enum kiln_status kiln_outputs_save(struct kiln_trainer *t, struct kiln_err *err) {
+    KILN_TRY(kiln_trainer_is_spread(t) ? kiln_shards_collect(t->shards, t->state, err) : KILN_OK);
+    if (kiln_trainer_leads(t)) {
+        kiln_saver_begin(t->saver);
+    }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_outputs_collect(struct kiln_trainer *t, struct kiln_err *err) {
+    if (!kiln_trainer_is_spread(t)) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_shards_collect(t->shards, t->state, err));
+    if (kiln_trainer_leads(t)) {
+        struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+        cursor.spread = 0;
+        kiln_state_commit(t->state, &cursor);
+    }
+    t->shards->spread = false;
+    /* Nobody removes its file before rank 0 has said that it is not wanted. */
+    return kiln_ranks_settle(t->ranks, KILN_OK, err);
+}
+
 enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err) {
     uint64_t step;
     const char *path;
@@ -20,6 +43,9 @@ enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err)
         return KILN_OK;
     }
     KILN_TRY(kiln_saver_wait(t->saver, &step, &path, err));
+    if (path && kiln_trainer_is_spread(t)) {
+        kiln_shards_drop(t->shards, t->state);
+    }
     if (path && t->observer && t->observer->on_checkpoint) {
         const double began = kiln_now_s();
         t->observer->on_checkpoint(t->observer->context, step, path);

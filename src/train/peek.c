@@ -58,6 +58,7 @@ enum kiln_status kiln_run_peek(const char *folder, struct kiln_run_peek *out,
     out->step = cursor.step;
     out->updates = cursor.updates;
     out->tokens = cursor.tokens;
+    out->spread = cursor.spread;
     const bool changing = cursor.phase == KILN_PHASE_UPDATE && cursor.skip == 0;
     out->inside_update = changing || after.generation != cursor.generation;
     out->last_loss = cursor.step > 0 ? cursor.last_loss : (double)NAN;

@@ -162,8 +162,8 @@ static size_t embedding_at(const struct kiln_table *table) {
 }
 
 void kiln_reducer_target(const struct kiln_reducer *r, uint64_t i, struct kiln_gradients *g) {
-    g->sums = NULL; /* what is written last is no final value */
-    if (r->parts.deterministic) {
+    g->sums = NULL;                               /* what is written last is no final value */
+    if (r->parts.deterministic && !r->evaluate) { /* which writes none, and has other shares */
         g->all = r->places[kiln_tree_nodes(r->share.first, r->share.first + i)];
         g->add = false;
         if (r->lookups) {
@@ -209,6 +209,7 @@ struct part {
     float *const *places;
     size_t first, n; /* floats of a place */
     size_t stage;    /* whose it is */
+    size_t layer;    /* as kiln_reducer_layer is told */
 };
 
 static size_t stage_of(const struct kiln_reducer *r, size_t layer) {
@@ -223,13 +224,15 @@ static size_t stage_of(const struct kiln_reducer *r, size_t layer) {
 static struct part part_of(const struct kiln_reducer *r, size_t number) {
     const struct kiln_table *table = r->parts.table;
     const size_t layers = table->dims.layers, end = layers + 2;
-    struct part p = {.places = r->places};
+    struct part p = {.places = r->places, .layer = KILN_NO_LAYER};
     if (number < 2) {
+        p.layer = number == 0 ? layers : KILN_NO_LAYER;
         p.stage = r->grid.stages - 1;
         p.n = number == 0 ? kiln_trained_part(table, layers, &p.first)
               : apart(r)  ? kiln_trained_part(table, KILN_NO_LAYER, &p.first)
                           : 0;
     } else if (number < end) {
+        p.layer = end - 1 - number;
         p.stage = stage_of(r, end - 1 - number);
         p.n = kiln_trained_part(table, end - 1 - number, &p.first);
     } else if (apart(r)) {
@@ -253,10 +256,27 @@ static void grow(struct kiln_reducer *r, size_t number) {
     }
 }
 
+/* Of each rank's part of a layer a stretch at a time. E is cut as H is. */
+static void send_parts(const struct kiln_reducer *r, const struct part *p) {
+    const struct kiln_reducer_parts *parts = &r->parts;
+    const struct kiln_holding *h = parts->holding;
+    const size_t slices = (p->n + KILN_RANKS_STRETCH - 1) / KILN_RANKS_STRETCH;
+    for (size_t i = 0; i < slices; i++) {
+        const struct kiln_ranks_cut cut = {h->floats + kiln_holding_part(p->layer) * h->ranks, i,
+                                           slices};
+        kiln_ranks_sum_parts(parts->ranks, r->micro_batches,
+                             parts->deterministic ? p->places : NULL, p->places[0], &cut);
+    }
+}
+
 /* To the other ranks, in stretches: the first travels while the last is still being read. */
 static void send(const struct kiln_reducer *r, size_t number) {
     const struct kiln_reducer_parts *parts = &r->parts;
     const struct part p = part_of(r, number);
+    if (parts->holding) {
+        send_parts(r, &p);
+        return;
+    }
     kiln_ranks_from(parts->ranks, p.stage * r->grid.replicas, r->grid.replicas);
     for (size_t at = p.first; at < p.first + p.n; at += KILN_RANKS_STRETCH) {
         const size_t some = kiln_least(p.first + p.n - at, KILN_RANKS_STRETCH);

@@ -25,6 +25,7 @@
 
 #include "base/pool.h"
 #include "device/device.h"
+#include "model/holding.h"
 #include "ranks/ranks.h"
 #include "ranks/tree.h"
 
@@ -40,6 +41,8 @@ struct kiln_reducer_parts {
     uint64_t micro_batches;          /* of a training window, on all ranks */
     size_t stages;                   /* of a pipeline; 0 counts as 1: none */
     bool deterministic;
+    /* Each rank gets the gradient of what it holds only, in a training window; NULL: all of it. */
+    const struct kiln_holding *holding;
 };
 
 /* *out is NULL where none is needed. KILN_EUSAGE: more ranks than micro-batches. */

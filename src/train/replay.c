@@ -156,8 +156,8 @@ static enum kiln_status take_checkpoints(struct replay *r, struct kiln_err *err)
                      r->options->run, r->result->n_checks);
 }
 
-/* The state is the last target, unless it is lost, stopped inside an update, or of before a power
- * cut: a resume mends the last two. */
+/* The state is the last target, unless it is lost, stopped inside an update or while it was spread
+ * over ranks, or of before a power cut: a resume mends the last three. */
 static enum kiln_status take_state(struct replay *r, struct kiln_err *err) {
     char path[PATH_ROOM], boot[sizeof((struct kiln_cursor *)0)->boot_id];
     struct kiln_cursor cursor;
@@ -169,7 +169,8 @@ static enum kiln_status take_state(struct replay *r, struct kiln_err *err) {
     KILN_TRY(kiln_state_sums(path, &cursor, crc, err));
     kiln_boot_id(boot);
     const bool trusted = cursor.clean || memcmp(boot, cursor.boot_id, sizeof boot) == 0;
-    if (!trusted || cursor.phase == KILN_PHASE_UPDATE || cursor.step < r->again.start.cursor.step) {
+    if (!trusted || cursor.spread > 0 || cursor.phase == KILN_PHASE_UPDATE ||
+        cursor.step < r->again.start.cursor.step) {
         return KILN_OK;
     }
     return add_target(r, cursor.step, "state.kiln", crc, err);

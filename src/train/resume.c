@@ -16,6 +16,7 @@
 #include "state/checkpoint.h"
 #include "train/data_source.h"
 #include "train/minutes.h"
+#include "train/rescue.h"
 #include "train/rollback.h"
 #include "train/run_json.h"
 #include "train/together.h"
@@ -207,7 +208,7 @@ static enum kiln_status find_sizes(const struct kiln_run *run, const char *state
 
 /* The state is gone, or not to be trusted, for the reason in *err: the newest checkpoint that
  * verifies takes its place. */
-static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
+static enum kiln_status restore_newest(struct kiln_run *run, const char *state, const char *lost,
                                        struct kiln_err *err) {
     char checkpoint[4400];
     uint64_t step;
@@ -234,14 +235,8 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
     }
     kiln_rollback_settle(run);
     KILN_TRY(kiln_sync_dir(run->folder, err));
-    int n =
-        snprintf(run->notice, sizeof run->notice,
-                 "%s: training goes on from the checkpoint of step %" PRIu64,
-                 why.code == KILN_EUNTRUSTED
-                     ? "state.kiln cannot be trusted: the power was cut or the system restarted "
-                       "while this run was being trained"
-                     : "state.kiln is missing",
-                 step);
+    int n = snprintf(run->notice, sizeof run->notice,
+                     "%.180s: training goes on from the checkpoint of step %" PRIu64, lost, step);
     if (passed > 0 && n > 0 && (size_t)n < sizeof run->notice) {
         snprintf(run->notice + n, sizeof run->notice - (size_t)n,
                  "; %zu newer ones are damaged or given up", passed);
@@ -250,18 +245,32 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
 }
 
 static enum kiln_status reopen_state(struct kiln_run *run, const char *path, struct kiln_err *err) {
-    char notice[160];
+    char notice[160], words[180];
     struct kiln_err own; /* the caller's may be NULL */
     struct kiln_state **state = &run->trainer.state;
-    bool absent = !kiln_path_exists(path);
+    bool absent = !kiln_path_exists(path), lost = false;
     const int fd = run->inherited;
     run->inherited = -1;
     run->trainer.handed_over = fd >= 0;
     enum kiln_status status = fd >= 0
                                   ? kiln_state_open_fd(fd, path, run->table, state, notice, &own)
                                   : kiln_state_open(path, run->table, state, notice, &own);
-    if (fd < 0 && (absent || status == KILN_EUNTRUSTED)) {
-        status = restore_newest(run, path, &own);
+    if (status == KILN_OK && kiln_state_cursor(*state)->spread > 0 && !kiln_rollback_is_due(run)) {
+        status = kiln_rescue(run, &own);
+        lost = status == KILN_EUNTRUSTED || status == KILN_EDAMAGED;
+        if (lost) {
+            kiln_state_close(*state);
+            *state = NULL;
+        }
+    }
+    if (fd < 0 && (absent || lost || status == KILN_EUNTRUSTED)) {
+        snprintf(words, sizeof words, "%.170s",
+                 lost ? own.message
+                 : status == KILN_EUNTRUSTED
+                     ? "state.kiln cannot be trusted: the power was cut or the "
+                       "system restarted while this run was being trained"
+                     : "state.kiln is missing");
+        status = restore_newest(run, path, words, &own);
     } else if (status == KILN_OK && notice[0]) {
         snprintf(run->notice, sizeof run->notice, "%s", notice);
     }

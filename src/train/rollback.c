@@ -215,6 +215,11 @@ enum kiln_status kiln_rollback_complete(struct kiln_run *run, struct kiln_err *e
     char folder[PATH_ROOM], path[PATH_ROOM + 64];
     uint64_t step;
     size_t damaged;
+    if (before.spread > 0) { /* what others have is given up, too */
+        struct kiln_cursor whole = before;
+        whole.spread = 0;
+        kiln_state_commit(state, &whole);
+    }
     kiln_run_file(run, "checkpoints", folder, sizeof folder);
     KILN_TRY(remove_later(folder, run->settings.jump[run->settings.n_jumps - 1].at, err));
     kiln_kill_point("rollback: cleared");

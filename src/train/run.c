@@ -33,12 +33,14 @@ static void close_trainer(struct kiln_trainer *t) {
     kiln_saver_destroy(t->saver);
     kiln_session_close(t->session);
     kiln_engine_close(&t->engine);
+    kiln_shards_close(t->shards);
     kiln_free(t->scratch.has);
     kiln_trace_destroy(t->trace);
     if (t->metrics) {
         fclose(t->metrics);
     }
     t->saver = NULL;
+    t->shards = NULL;
     t->session = NULL;
     t->scratch.has = NULL;
     t->trace = NULL;
@@ -172,6 +174,11 @@ static enum kiln_status check_pipeline(const struct kiln_run *run, struct kiln_e
                  " is of several ranks, and this process is alone: start it with mpirun -n %" PRIu64
                  ", or give --pipeline 1",
                  s->pipeline, s->pipeline);
+    KILN_REQUIRE(s->pipeline == 1 || !s->shard_optimizer, err, KILN_EUSAGE,
+                 "--shard-optimizer and --pipeline %" PRIu64
+                 " do not go together: every rank of a pipeline updates all weights; leave one of "
+                 "both out",
+                 s->pipeline);
     KILN_REQUIRE(ranks % s->pipeline == 0, err, KILN_EUSAGE,
                  "--pipeline %" PRIu64
                  ": %zu ranks are no multiple of that; each stage has as many",
@@ -205,6 +212,7 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
                  grid.stages > 1 ? "replica" : "rank");
     request.accum = kiln_share_of(s->accum, grid.replicas, grid.replica).n;
     request.gradients_beside = kiln_reducer_bytes(run->table, s->accum, &grid, s->deterministic);
+    request.spread = s->shard_optimizer ? kiln_ranks_count(s->ranks) : 0;
     if (grid.stages > 1) {
         kiln_stage_choose(&request, grid.stages, grid.stage);
     }
@@ -280,6 +288,32 @@ void kiln_run_set_deadline(struct kiln_run *run, double deadline) {
     run->trainer.clock.whole = run->settings.minutes * 60;
 }
 
+/* Once the plan is made. What is computed with is of rank 0's weights, which are all there; others
+ * get it from there. */
+enum kiln_status kiln_run_open_shards(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    const struct kiln_plan_request *request = &t->engine.request;
+    if (!run->settings.shard_optimizer || !run->settings.ranks || t->shards) {
+        return KILN_OK;
+    }
+    return kiln_shards_open(run->table, run->settings.ranks, kiln_plan_operands(request),
+                            kiln_plan_snapshots(request) != KILN_PRECISION_AUTO, &t->shards, err);
+}
+
+/* Before the device is opened with it. */
+static enum kiln_status take_snapshot(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    struct kiln_pool *pool;
+    if (!t->shards || t->shards->spread || !t->shards->arena.base) {
+        return KILN_OK; /* others have it from rank 0, a delayed run in its state */
+    }
+    KILN_TRY(kiln_pool_create((size_t)run->settings.threads, &pool, err));
+    const enum kiln_status status =
+        kiln_shards_take(t->shards, t->state, pool, kiln_state_cursor(t->state)->step, err);
+    kiln_pool_destroy(pool);
+    return status;
+}
+
 /* Everything between an open state and the first step. */
 enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
@@ -298,13 +332,16 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->others.context = run;
     t->others.agree = kiln_together_agree;
     t->others.join = kiln_together_join;
+    KILN_TRY(kiln_run_open_shards(run, err));
+    KILN_TRY(take_snapshot(run, err));
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
         kiln_state_cursor(t->state)->step, t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
     const struct kiln_engine_memory memory = {
         .weights = kiln_state_region(t->state, KILN_WEIGHTS),
-        .active = kiln_generation_weights(t->state, run->table, generation),
+        .active = kiln_trainer_weights(t, generation),
+        .holding = t->shards ? &t->shards->holding : NULL,
         .generation = (int64_t)generation,
         .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
                       .v = kiln_state_region(t->state, KILN_MOMENT2),
@@ -336,7 +373,7 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (kiln_trainer_leads(t) && !t->engine.stage && s->sample_every > 0 &&
+    if (kiln_trainer_leads(t) && !t->engine.stage && !t->shards && s->sample_every > 0 &&
         s->sample_every != KILN_UNSET && run->tokenizer && packed &&
         t->engine.plan.schedule.refreshes && run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
@@ -497,6 +534,7 @@ static enum kiln_status begin_training(struct kiln_run *run, struct kiln_err *er
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
     struct kiln_cursor cursor = *kiln_state_cursor(run->trainer.state);
     memcpy(cursor.numerics, run->numerics, sizeof cursor.numerics);
+    cursor.ranks = kiln_ranks_count(run->settings.ranks);
     /* Who made it and gave it to another process did not train. */
     cursor.restarts += run->resumed && (cursor.phase != KILN_PHASE_START || cursor.mid);
     run->resumed = false;
@@ -554,6 +592,7 @@ static enum kiln_status take_part(struct kiln_run *run, struct kiln_err *err) {
         return KILN_OK;
     }
     KILN_TRY(kiln_state_begin(run->trainer.state, err));
+    KILN_TRY(kiln_run_open_shards(run, err));
     KILN_TRY(kiln_together_share(run, err));
     enum kiln_status status = kiln_run_open_trainer(run, err);
     status = status == KILN_OK ? kiln_run_open_metrics(run, err) : status;

@@ -48,6 +48,8 @@ char *kiln_run_file(const struct kiln_run *run, const char *name, char *out, siz
 KILN_MUST_CHECK enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_open_data(struct kiln_run *run, const char *folder,
                                                     struct kiln_err *err);
+/* Of a run that is spread over ranks: what each of them has. Part of kiln_run_open_trainer. */
+KILN_MUST_CHECK enum kiln_status kiln_run_open_shards(struct kiln_run *run, struct kiln_err *err);
 KILN_MUST_CHECK enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *err);
 /* Part of kiln_run_open_trainer, but for a successor: it cleans up what is the owner's. */
 KILN_MUST_CHECK enum kiln_status kiln_run_open_saver(struct kiln_run *run, struct kiln_err *err);

@@ -181,6 +181,19 @@ static size_t positions_of(const struct kiln_trainer *t) {
     return is_asked_for(t) || prompt + 1 + SHORT > all ? all : prompt + 1 + SHORT;
 }
 
+/* Those of the state, or where it is spread a copy of what is computed with. */
+static const float *newest_weights(const struct kiln_trainer *t, uint64_t step, float **copy) {
+    if (!kiln_trainer_is_spread(t)) {
+        return kiln_state_region(t->state, KILN_WEIGHTS);
+    }
+    const struct kiln_weights now = kiln_trainer_weights(t, step);
+    *copy = kiln_alloc(t->table->size, sizeof **copy);
+    if (*copy) {
+        kiln_weights_widen(&now, *copy);
+    }
+    return *copy;
+}
+
 static enum kiln_status tell(struct kiln_trainer *t, uint64_t step, struct telling *out,
                              struct kiln_err *err) {
     const struct kiln_generate_options options = {.prompt = t->settings->prompt,
@@ -191,6 +204,7 @@ static enum kiln_status tell(struct kiln_trainer *t, uint64_t step, struct telli
     const struct kiln_session_options how = {.packed = packed_of(t), .seq = options.tokens};
     struct kiln_session *session = t->session, *own = NULL;
     struct kiln_merged merged = {.table = NULL};
+    float *copy = NULL;
     enum kiln_status status = KILN_OK;
     if (how.packed != NULL) {
         KILN_TRY(kiln_executor_load_forward(&t->engine.executor, err)); /* it reads the kernels */
@@ -198,9 +212,12 @@ static enum kiln_status tell(struct kiln_trainer *t, uint64_t step, struct telli
     if (session == NULL) {
         /* Kernels come and go, or adapters are beside them: pack the weights for this sample; or
          * it is short, and needs little memory beside them. */
-        KILN_TRY(
-            kiln_merged_make(t->table, kiln_state_region(t->state, KILN_WEIGHTS), &merged, err));
-        status = kiln_session_open(merged.table, merged.weights, t->engine.pool, &how, &own, err);
+        const float *weights = newest_weights(t, step, &copy);
+        status = weights ? kiln_merged_make(t->table, weights, &merged, err)
+                         : KILN_FAIL(err, KILN_ENOMEM, "no memory for a copy of the weights");
+        status = status == KILN_OK ? kiln_session_open(merged.table, merged.weights, t->engine.pool,
+                                                       &how, &own, err)
+                                   : status;
         session = own;
     }
     if (status == KILN_OK) {
@@ -208,6 +225,7 @@ static enum kiln_status tell(struct kiln_trainer *t, uint64_t step, struct telli
     }
     kiln_session_close(own);
     kiln_merged_free(&merged);
+    kiln_free(copy);
     return status;
 }
 

@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/kill_point.h"
 #include "plan/ranks.h"
+#include "train/rescue.h"
 #include "train/trainer_int.h"
 
 /* What a window that all ranks share takes over this link. */
@@ -35,9 +37,11 @@ static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
 enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *run,
                                     enum kiln_status status, struct kiln_err *err) {
     char folder[sizeof((struct kiln_run *)0)->folder];
-    if (!ranks) {
+    if (!ranks || status == KILN_ELOST) {
         return status;
     }
+    struct kiln_err second; /* the first message is the one to read */
+    KILN_TRY(kiln_rescue_end(ranks, status == KILN_OK ? err : &second));
     KILN_TRY(kiln_ranks_settle(ranks, status, err));
     KILN_REQUIRE(run, err, KILN_EINTERNAL, "no run, and no failure to make one");
     memcpy(folder, run->folder, sizeof folder);
@@ -73,9 +77,11 @@ static enum kiln_status follow(struct kiln_run *run, const struct kiln_settings 
     run->settings.threads =
         settings->threads != KILN_UNSET ? settings->threads : kiln_ranks_threads(settings->ranks);
     KILN_TRY(kiln_run_make_plan(run, err));
+    KILN_TRY(kiln_run_open_shards(run, err));
     snprintf(path, sizeof path, "%s/state.kiln", place);
-    KILN_TRY(kiln_state_create(path, run->table, kiln_plan_snapshots(&t->engine.request), &t->state,
-                               err));
+    KILN_TRY(kiln_state_create_part(path, run->table, kiln_plan_snapshots(&t->engine.request),
+                                    t->shards ? &t->shards->holding : NULL,
+                                    kiln_ranks_mine(settings->ranks), &t->state, err));
     /* From here on it writes into a folder of its own. */
     KILN_REQUIRE(strlen(place) < sizeof run->folder, err, KILN_EUSAGE, "%s: the path is too long",
                  place);
@@ -87,6 +93,7 @@ enum kiln_status kiln_together_follow(const struct kiln_settings *settings, stru
                                       struct kiln_err *err) {
     struct kiln_ranks *ranks = settings->ranks;
     *out = NULL;
+    KILN_TRY(kiln_rescue_follow(ranks, err));
     KILN_TRY(kiln_ranks_settle(ranks, KILN_OK, err));
     enum kiln_status status = kiln_run_begin(NULL, out, err);
     char folder[sizeof(*out)->folder] = "";
@@ -111,13 +118,26 @@ static enum kiln_status tell_floats(struct kiln_trainer *t, enum kiln_region reg
     return kiln_ranks_tell(t->ranks, kiln_state_region(t->state, region), n * sizeof(float), err);
 }
 
-enum kiln_status kiln_together_share(struct kiln_run *run, struct kiln_err *err) {
+/* All others have said which shard they have before rank 0 says that it has not all. */
+static enum kiln_status say_spread(struct kiln_trainer *t, struct kiln_err *err) {
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    cursor.spread = kiln_ranks_count(t->ranks);
+    cursor.rank = kiln_ranks_mine(t->ranks);
+    if (cursor.rank > 0) {
+        kiln_state_commit(t->state, &cursor);
+    }
+    kiln_kill_point("shards: spread");
+    KILN_TRY(kiln_ranks_settle(t->ranks, KILN_OK, err));
+    if (cursor.rank == 0) {
+        kiln_state_commit(t->state, &cursor);
+    }
+    return KILN_OK;
+}
+
+/* Each rank has all weights and moments. */
+static enum kiln_status share_all(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
     const size_t trained = kiln_trained_size(run->table);
-    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
-    t->ranks = run->settings.ranks;
-    KILN_TRY(kiln_ranks_tell(t->ranks, &cursor, sizeof cursor, err));
-    KILN_TRY(kiln_ranks_tell(t->ranks, &t->spikes, sizeof t->spikes, err));
     KILN_TRY(tell_floats(t, KILN_WEIGHTS, run->table->size, err));
     KILN_TRY(tell_floats(t, KILN_MOMENT1, trained, err));
     KILN_TRY(tell_floats(t, KILN_MOMENT2, trained, err));
@@ -126,9 +146,22 @@ enum kiln_status kiln_together_share(struct kiln_run *run, struct kiln_err *err)
         KILN_TRY(kiln_ranks_tell(t->ranks, kiln_state_snapshot(t->state, i),
                                  kiln_snapshot_bytes(run->table, snapshots), err));
     }
+    return KILN_OK;
+}
+
+enum kiln_status kiln_together_share(struct kiln_run *run, struct kiln_err *err) {
+    struct kiln_trainer *t = &run->trainer;
+    struct kiln_cursor cursor = *kiln_state_cursor(t->state);
+    t->ranks = run->settings.ranks;
+    KILN_TRY(kiln_ranks_tell(t->ranks, &cursor, sizeof cursor, err));
+    KILN_TRY(kiln_ranks_tell(t->ranks, &t->spikes, sizeof t->spikes, err));
     if (!kiln_trainer_leads(t)) { /* files of its own, which are empty */
         cursor.metrics_bytes = cursor.trace_bytes = 0;
         kiln_state_commit(t->state, &cursor);
+    }
+    KILN_TRY(t->shards ? kiln_shards_spread(t->shards, t->state, err) : share_all(run, err));
+    if (t->shards) {
+        KILN_TRY(say_spread(t, err));
     }
     return kiln_together_agree(run, err);
 }
@@ -140,6 +173,9 @@ enum kiln_status kiln_together_join(void *context, struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     if (kiln_trainer_leads(t)) {
         KILN_TRY(kiln_together_share(run, err));
+    }
+    if (t->shards) {
+        kiln_optimizer_hold(t->engine.optimizer, &t->shards->holding, t->shards->mine);
     }
     memcpy(numerics, run->numerics, sizeof numerics);
     KILN_TRY(kiln_ranks_tell(t->ranks, numerics, sizeof numerics, err));

@@ -12,9 +12,10 @@
  *
  * made anew whenever a run goes on. What rank 0's state.kiln promises (state/state.h) holds as if
  * it were alone: whoever dies, the run goes on from there, with as many ranks as are started then.
+ * With --shard-optimizer the files of all ranks promise it together (shards.h, rescue.h).
  *
  *   rank 0                                      rank 1, 2, ...
- *   kiln_run_create, kiln_run_resume            (waits)
+ *   kiln_run_create, kiln_run_resume            kiln_rescue_follow
  *   kiln_together_lead: where, or why not  -->  kiln_together_follow: opens its part
  *   kiln_run_train                              kiln_run_train
  *     finishes what a death cut short

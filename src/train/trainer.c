@@ -52,12 +52,31 @@ bool kiln_trainer_delayed(const struct kiln_trainer *t) {
     return t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
 }
 
+bool kiln_trainer_is_spread(const struct kiln_trainer *t) {
+    return t->shards != NULL && t->shards->spread;
+}
+
+struct kiln_weights kiln_trainer_weights(const struct kiln_trainer *t, uint64_t generation) {
+    return t->shards ? kiln_weights_snapshot(t->table, t->shards->precision,
+                                             kiln_shards_snapshot(t->shards, t->state, generation))
+                     : kiln_generation_weights(t->state, t->table, generation);
+}
+
+/* The weights are those of a new generation: what is computed with is made of them. */
+static enum kiln_status take_generation(struct kiln_trainer *t, uint64_t generation,
+                                        struct kiln_err *err) {
+    const double start = kiln_now_s();
+    kiln_kill_point("update: snapshot");
+    KILN_TRY(t->shards ? kiln_shards_take(t->shards, t->state, t->engine.pool, generation, err)
+                       : kiln_generation_take(t->state, t->table, t->engine.pool, generation, err));
+    kiln_trainer_span(t, KILN_SPAN_SNAPSHOT, NULL, start);
+    return KILN_OK;
+}
+
 void kiln_trainer_generation(struct kiln_trainer *t, uint64_t step) {
     const uint64_t g = kiln_generation_of(step, kiln_trainer_delayed(t));
-    const struct kiln_weights active =
-        kiln_engine_weights(&t->engine, kiln_generation_weights(t->state, t->table, g));
-    const struct kiln_weights next =
-        kiln_engine_weights(&t->engine, kiln_generation_weights(t->state, t->table, step));
+    const struct kiln_weights active = kiln_engine_weights(&t->engine, kiln_trainer_weights(t, g));
+    const struct kiln_weights next = kiln_engine_weights(&t->engine, kiln_trainer_weights(t, step));
     kiln_executor_generation(&t->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
     kiln_spans_at(t->engine.spans, (int64_t)g, -1);
 }
@@ -104,16 +123,11 @@ static bool evaluates(const struct kiln_trainer *t, uint64_t step) {
 
 /* What may follow a finished step; a death may leave it out. */
 static enum kiln_status after_step(struct kiln_trainer *t, uint64_t step, struct kiln_err *err) {
-    if (!kiln_trainer_leads(t)) {
-        return KILN_OK;
-    }
-    if (kiln_sample_due(t, step, evaluates(t, step))) {
+    if (kiln_trainer_leads(t) && kiln_sample_due(t, step, evaluates(t, step))) {
         KILN_TRY(kiln_sample_take(t, step, err));
     }
-    if (every(step, t->settings->save_every) && step != t->settings->steps) {
-        kiln_saver_begin(t->saver);
-    }
-    return KILN_OK;
+    const bool saves = every(step, t->settings->save_every) && step != t->settings->steps;
+    return saves ? kiln_outputs_save(t, err) : KILN_OK;
 }
 
 /* A hand-over in front of the evaluation, and what was compiled ahead of it, are the step's. The
@@ -205,6 +219,13 @@ static enum kiln_status update_now(struct kiln_trainer *t, const struct kiln_cur
         KILN_TRY(compile_behind_update(t, cursor->step + 1, err));
     }
     change_weights(t, cursor);
+    if (t->shards) {
+        KILN_TRY(take_generation(t, cursor->step + 1, err));
+        kiln_optimizer_refresh(t->engine.optimizer);
+        if (t->engine.plan.schedule.overlap == KILN_OVERLAP_EXACT) {
+            kiln_compiler_gate(t->engine.executor.sets.compiler, t->table->dims.layers + 1);
+        }
+    }
     return KILN_OK;
 }
 
@@ -215,10 +236,7 @@ static enum kiln_status update_delayed(struct kiln_trainer *t, const struct kiln
     if (cursor->skip == 0) {
         change_weights(t, cursor);
     }
-    const double start = kiln_now_s();
-    kiln_kill_point("update: snapshot");
-    KILN_TRY(kiln_generation_take(t->state, t->table, t->engine.pool, cursor->step + 1, err));
-    kiln_trainer_span(t, KILN_SPAN_SNAPSHOT, NULL, start);
+    KILN_TRY(take_generation(t, cursor->step + 1, err));
     kiln_kill_point("update: swap");
     return kernels_are_old(t, err);
 }
@@ -229,6 +247,7 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     const struct kiln_micro_batch *shape = &t->engine.plan.shape;
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     kiln_kill_point("update: before");
+    KILN_TRY(kiln_trainer_is_spread(t) ? kiln_ranks_settle(t->ranks, KILN_OK, err) : KILN_OK);
     kiln_plant_weight(t, cursor.step + 2);
     if (kiln_trainer_delayed(t)) {
         KILN_TRY(update_delayed(t, &cursor, err));
@@ -302,19 +321,21 @@ static enum kiln_status keep_a_way_back(struct kiln_trainer *t, struct kiln_err 
     uint64_t *steps = NULL;
     size_t n = 0;
     if (t->rollback.ready || strcmp(t->settings->on_spike, "rollback") != 0 ||
-        kiln_state_cursor(t->state)->mid || !kiln_trainer_leads(t)) {
+        kiln_state_cursor(t->state)->mid) {
         return KILN_OK;
     }
-    KILN_TRY(kiln_outputs_wait(t, err));
-    snprintf(path, sizeof path, "%s/checkpoints", t->folder);
-    KILN_TRY(kiln_checkpoint_list(path, &steps, &n, err));
-    kiln_free(steps);
-    snprintf(due, sizeof due, "%s/step-%" PRIu64, path, step);
-    if (n == 0 || (every(step, t->settings->save_every) && !kiln_path_exists(due))) {
-        kiln_saver_begin(t->saver);
-    }
     t->rollback.ready = true;
-    return KILN_OK;
+    double wanted = 0;
+    if (kiln_trainer_leads(t)) {
+        KILN_TRY(kiln_outputs_wait(t, err));
+        snprintf(path, sizeof path, "%s/checkpoints", t->folder);
+        KILN_TRY(kiln_checkpoint_list(path, &steps, &n, err));
+        kiln_free(steps);
+        snprintf(due, sizeof due, "%s/step-%" PRIu64, path, step);
+        wanted = n == 0 || (every(step, t->settings->save_every) && !kiln_path_exists(due));
+    }
+    KILN_TRY(kiln_ranks_most(t->ranks, &wanted, err));
+    return wanted > 0 ? kiln_outputs_save(t, err) : KILN_OK;
 }
 
 /* What rank 0 has found out is so for all; and whoever wants to stop stops all, here. */
@@ -328,6 +349,20 @@ static enum kiln_status agree(struct kiln_trainer *t, struct kiln_err *err) {
     KILN_TRY(t->others.agree(t->others.context, err));
     KILN_REQUIRE(!t->agreed_to_stop, err, KILN_EINTERRUPTED, "stopped after step %" PRIu64,
                  kiln_state_cursor(t->state)->step);
+    return KILN_OK;
+}
+
+/* Spread over ranks rank 0 is the last to say so (shards.h). */
+static enum kiln_status commit_update(struct kiln_trainer *t, const struct kiln_cursor *cursor,
+                                      struct kiln_err *err) {
+    const bool last = kiln_trainer_is_spread(t) && kiln_trainer_leads(t);
+    if (!last) {
+        kiln_state_commit(t->state, cursor);
+    }
+    KILN_TRY(kiln_trainer_is_spread(t) ? kiln_ranks_settle(t->ranks, KILN_OK, err) : KILN_OK);
+    if (last) {
+        kiln_state_commit(t->state, cursor);
+    }
     return KILN_OK;
 }
 
@@ -355,8 +390,7 @@ static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
     kiln_trainer_span(t, KILN_SPAN_UPDATE, "checkpoint wait", judged + told);
     KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     cursor.phase = KILN_PHASE_UPDATE;
-    kiln_state_commit(t->state, &cursor);
-    return KILN_OK;
+    return commit_update(t, &cursor, err);
 }
 
 /* Phase START: the evaluation before the first step. */
@@ -459,6 +493,11 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
     if (kiln_outputs_wait(t, &second) != KILN_OK) {
         kiln_trainer_notice(t, second.message);
         if (status == KILN_OK) {
+            return KILN_FAIL(err, second.code, "%s", second.message);
+        }
+    }
+    if (status == KILN_OK || status == KILN_EINTERRUPTED || status == KILN_EDIVERGED) {
+        if (kiln_outputs_collect(t, &second) != KILN_OK) {
             return KILN_FAIL(err, second.code, "%s", second.message);
         }
     }

@@ -16,6 +16,7 @@
 #include "train/control.h"
 #include "train/engine.h"
 #include "train/save.h"
+#include "train/shards.h"
 #include "train/spike.h"
 #include "train/trace.h"
 
@@ -35,6 +36,7 @@ struct kiln_trainer {
         bool none;          /* there are none, or they are not kept: it was said why */
     } samples;
     struct kiln_ranks *ranks;   /* NULL: alone */
+    struct kiln_shards *shards; /* NULL: each rank has all weights and moments */
     struct kiln_grid grid;      /* this rank's place among them */
     double flops;               /* of a micro-batch through the model */
     uint64_t first_micro_batch; /* of this rank, in the window or evaluation under way */

@@ -26,6 +26,10 @@ bool kiln_trainer_leads(const struct kiln_trainer *t);
 struct kiln_share kiln_trainer_share(const struct kiln_trainer *t, uint64_t micro_batches);
 /* Are windows computed one update behind? */
 bool kiln_trainer_delayed(const struct kiln_trainer *t);
+/* Are weights and moments spread over ranks now? Those of the state are then not all here. */
+bool kiln_trainer_is_spread(const struct kiln_trainer *t);
+/* The weights of a generation that windows are computed with, or will be. */
+struct kiln_weights kiln_trainer_weights(const struct kiln_trainer *t, uint64_t generation);
 /* Compute with what is due when `step` steps are done. */
 void kiln_trainer_generation(struct kiln_trainer *t, uint64_t step);
 /* Add a span of the step where the cursor stands: until `end`, or until now. */
@@ -113,6 +117,10 @@ void kiln_plant_targets(const struct kiln_trainer *t, uint64_t sample, uint32_t 
 /* ---- outputs.c -------------------------------------------------------------------------------
  */
 
+/* Save a checkpoint of the state as it is, at the start of a window: all ranks call. */
+KILN_MUST_CHECK enum kiln_status kiln_outputs_save(struct kiln_trainer *t, struct kiln_err *err);
+/* The end of a run, or of this process: rank 0's file holds all again. */
+KILN_MUST_CHECK enum kiln_status kiln_outputs_collect(struct kiln_trainer *t, struct kiln_err *err);
 /* Before weights or moments change, and at the end: the checkpoint under way is on the disk. */
 KILN_MUST_CHECK enum kiln_status kiln_outputs_wait(struct kiln_trainer *t, struct kiln_err *err);
 /* model.bin, and the adapters of a run that trains them. */

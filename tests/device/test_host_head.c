@@ -193,11 +193,12 @@ static void check_refresh(struct host_bench *x) {
     for (size_t i = 0; i < m->rows * m->cols; i++) {
         x->weights[m->offset + i] += 0.125F;
     }
+    const struct kiln_weights flat = kiln_weights_flat(x->table, x->weights);
     for (size_t first = 0; first < m->rows; first += KILN_PACK_ROWS) {
         size_t rows = m->rows - first < KILN_PACK_ROWS ? m->rows - first : KILN_PACK_ROWS;
-        kiln_host_refresh(&x->host, x->table->n_matrices - 1, first, rows, x->weights);
+        kiln_host_refresh(&x->host, x->table->n_matrices - 1, first, rows, &flat);
     }
-    kiln_host_refresh(&x->host, 0, 0, 16, x->weights); /* no copy: nothing to do */
+    kiln_host_refresh(&x->host, 0, 0, 16, &flat); /* no copy: nothing to do */
     kiln_host_head(&x->host, in, x->targets, 1.0F, &x->gradients, dx, &loss);
     kiln_host_close(&x->host);
     host_open(x, false);

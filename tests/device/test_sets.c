@@ -381,7 +381,7 @@ static void swaps_sets(const struct variant *variant, bool release) {
             }
         }
         /* Weights of the optimizer reach no set. */
-        d->ops->refresh(d, x.table->n_matrices - 1, 0, VOCAB, x.weights[next]);
+        d->ops->refresh(d, x.table->n_matrices - 1, 0, VOCAB, &x.flat[next]);
         CHECK_EQ(d->set, active);
         CHECK_EQ(pthread_create(&c.handle, NULL, compiler_main, &c), 0);
         size_t runs = 0;
@@ -662,7 +662,7 @@ static void compiles_ahead(const struct variant *variant, size_t rounds) {
         pthread_mutex_init(&a.lock, NULL);
         pthread_cond_init(&a.more, NULL);
         /* What the optimizer does. */
-        d->ops->refresh(d, x.table->n_matrices - 1, 0, VOCAB, x.weights[g]);
+        d->ops->refresh(d, x.table->n_matrices - 1, 0, VOCAB, &x.flat[g]);
         d->ops->activate(d, 0, &x.flat[g]);
         CHECK_EQ(pthread_create(&a.handle, NULL, ahead_main, &a), 0);
         run_waiting(&x, d, &b, &wait, &got);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "kernel/weights.h"
 #include "kiln_test.h"
 #include "plan/plan_lab.h"
 #include "plan/ranks.h"
@@ -359,7 +360,40 @@ TEST(weights_and_moments_may_lie_spread_over_ranks) {
     r.dims = preset->dims;
     CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
     const struct kiln_ranks_cost c = cost_of(&r);
-    CHECK_CLOSE((double)(c.memory - c.memory_sharded), 12 * 0.75 * (double)table->parameters, 1);
+    const double copy = (double)kiln_snapshot_bytes(table, kiln_plan_operands(&r));
+    const double spread = 12 * 0.75 * (double)table->parameters;
+    CHECK_CLOSE((double)(c.memory - c.memory_sharded), spread - copy, 1);
+    /* Asked for it is the plan's own, but for gaps between tensors. */
+    r.spread = 4;
+    const struct kiln_ranks_cost s = cost_of(&r);
+    CHECK_EQ(s.memory, s.memory_sharded);
+    CHECK_CLOSE((double)s.memory, (double)c.memory_sharded, 1e-3 * (double)s.memory);
+    kiln_table_destroy(table);
+}
+
+TEST(parts_of_sums_and_then_weights_travel) {
+    const double floats = 1e6, n = 4;
+    const struct kiln_wire all = {.ranks = 4, .message_s = 1e-3, .float_s = 4e-9};
+    struct kiln_wire parts = all;
+    parts.parts = true;
+    const struct kiln_sum a = kiln_allreduce(&all, floats), b = kiln_allreduce(&parts, floats);
+    CHECK_CLOSE(a.floats, 2 * b.floats, 1e-6);
+    CHECK_CLOSE(b.floats, (n - 1) / n * floats, 1e-6);
+    CHECK_CLOSE(a.latency_s, 2 * b.latency_s, 1e-12);
+    /* For any number of ranks directly. */
+    parts.ranks = 64;
+    CHECK_EQ(kiln_allreduce_kind(&parts), KILN_ALLREDUCE_DIRECT);
+    /* A step sends half a sum, and the weights in operands. */
+    struct kiln_plan_request r = request_of(4, 1e9, 0);
+    struct kiln_table *table;
+    struct kiln_err err;
+    CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
+    const struct kiln_ranks_cost plain = cost_of(&r);
+    r.spread = 4;
+    const struct kiln_ranks_cost spread = cost_of(&r);
+    const double weights = (n - 1) / n * (double)kiln_snapshot_bytes(table, kiln_plan_operands(&r));
+    CHECK_CLOSE(spread.bytes_sent, plain.bytes_sent / 2 + weights, 1);
+    CHECK(spread.exposed_s >= weights / 1e9); /* behind the update nothing hides them */
     kiln_table_destroy(table);
 }
 

@@ -226,7 +226,7 @@ TEST(another_model_version_or_byte_order_is_refused_by_name) {
     const uint32_t version = 2, order = 0x04030201u;
     reheader(path, 12, &version, sizeof version);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
-    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 7");
+    CHECK_CONTAINS(err.message, "version 2, this kiln reads version 8");
     reheader(path, 8, &order, sizeof order);
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EDAMAGED, &err);
     CHECK_CONTAINS(err.message, "written with another byte order");

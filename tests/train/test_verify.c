@@ -122,7 +122,7 @@ static double loss_at(struct kiln_engine *engine, uint32_t *tokens) {
     for (size_t i = 0; i < device->table->n_matrices; i++) {
         for (size_t first = 0; first < device->table->matrices[i].rows; first += 64) {
             const size_t rest = device->table->matrices[i].rows - first;
-            device->ops->refresh(device, i, first, rest < 64 ? rest : 64, device->weights.flat);
+            device->ops->refresh(device, i, first, rest < 64 ? rest : 64, &device->weights);
         }
     }
     kiln_executor_begin(&engine->executor, true, 1, fixed_batch, tokens);

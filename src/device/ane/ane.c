@@ -80,7 +80,7 @@ static enum kiln_status ane_drain(struct kiln_device *device, struct kiln_err *e
 }
 
 static void ane_refresh(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
-                        const float *weights) {
+                        const struct kiln_weights *weights) {
     struct kiln_ane *ane = kiln_ane_of(device);
     kiln_host_refresh(&ane->host, matrix, first, rows, weights);
     kiln_ane_stale(ane, matrix);

@@ -207,12 +207,11 @@ static bool has_copy(const struct kiln_cpu_device *cpu, const struct kiln_matrix
 }
 
 static void cpu_refresh(struct kiln_device *device, size_t matrix, size_t first, size_t rows,
-                        const float *weights) {
+                        const struct kiln_weights *weights) {
     struct kiln_cpu_device *cpu = kiln_cpu_of(device);
     const struct kiln_matrix *m = &device->table->matrices[matrix];
-    const struct kiln_weights flat = kiln_weights_flat(device->table, weights);
     if (cpu->n_sets == 1) { /* else the active set stays of its generation */
-        kiln_packed_rows(kiln_cpu_packed(cpu), matrix, first, rows, &flat, has_copy(cpu, m, true),
+        kiln_packed_rows(kiln_cpu_packed(cpu), matrix, first, rows, weights, has_copy(cpu, m, true),
                          cpu->training && has_copy(cpu, m, false));
     }
 }

@@ -154,9 +154,8 @@ void kiln_host_close(struct kiln_host *host) {
 }
 
 void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size_t rows,
-                       const float *weights) {
-    const struct kiln_weights flat = kiln_weights_flat(host->table, weights);
-    struct pack_job job = {host, host->set, &flat};
+                       const struct kiln_weights *weights) {
+    struct pack_job job = {host, host->set, weights};
     const bool packed = !host->options.no_head && !host->options.two_sets;
     if (matrix == host->table->n_matrices - 1 && packed) {
         pack_piece(&job, first, rows, 0, NULL);

@@ -83,7 +83,7 @@ void kiln_host_activate(struct kiln_host *host, size_t set, const struct kiln_we
  * are two sets; other matrices have no copy here. For the device's `refresh`; runs on any thread.
  */
 void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size_t rows,
-                       const float *weights);
+                       const struct kiln_weights *weights);
 
 /* ---- both ends ----------------------------------------------------------------------------- */
 

@@ -49,7 +49,7 @@ static enum kiln_status try_state(struct kiln_evidence *e, uint64_t step,
     struct kiln_err ignored;
     snprintf(path, sizeof path, "%s/state.kiln", e->run->folder);
     if (kiln_state_peek(path, &dims, &lora, cursor, &ignored) != KILN_OK || cursor->step != step ||
-        cursor->phase == KILN_PHASE_UPDATE) {
+        cursor->phase == KILN_PHASE_UPDATE || cursor->spread > 0) {
         return KILN_OK;
     }
     kiln_boot_id(boot);
