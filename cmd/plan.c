@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "commands.h"
 #include "dims.h"
@@ -39,23 +40,53 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {
-    KILN_SETTING_model,       KILN_SETTING_dim,          KILN_SETTING_hidden,
-    KILN_SETTING_heads,       KILN_SETTING_kv_heads,     KILN_SETTING_layers,
-    KILN_SETTING_vocab,       KILN_SETTING_rms_eps,      KILN_SETTING_rope_theta,
-    KILN_SETTING_seq,         KILN_SETTING_batch,        KILN_SETTING_accum,
-    KILN_SETTING_device,      KILN_SETTING_budget,       KILN_SETTING_headroom,
-    KILN_SETTING_load_budget, KILN_SETTING_schedule,     KILN_SETTING_activations,
-    KILN_SETTING_memory,      KILN_SETTING_overlap,      KILN_SETTING_restart,
-    KILN_SETTING_precision,   KILN_SETTING_threads,      KILN_SETTING_weight_mode,
-    KILN_SETTING_no_extras,   KILN_SETTING_sim_time,     KILN_SETTING_sim,
-    KILN_SETTING_profile,     KILN_SETTING_dw,           KILN_SETTING_data,
-    KILN_SETTING_val,         KILN_SETTING_tokenizer,    KILN_SETTING_minutes,
-    KILN_SETTING_steps,       KILN_SETTING_lr,           KILN_SETTING_min_lr,
-    KILN_SETTING_warmup,      KILN_SETTING_weight_decay, KILN_SETTING_lora,
-    KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets, KILN_SETTING_doc_mask,
-    KILN_SETTING_blank_lines, KILN_SETTING_skip_bad,     KILN_SETTING_chat_template,
-    KILN_SETTING_data_tokens};
+static const enum kiln_setting_id settings[] = {KILN_SETTING_model,
+                                                KILN_SETTING_dim,
+                                                KILN_SETTING_hidden,
+                                                KILN_SETTING_heads,
+                                                KILN_SETTING_kv_heads,
+                                                KILN_SETTING_layers,
+                                                KILN_SETTING_vocab,
+                                                KILN_SETTING_rms_eps,
+                                                KILN_SETTING_rope_theta,
+                                                KILN_SETTING_seq,
+                                                KILN_SETTING_batch,
+                                                KILN_SETTING_accum,
+                                                KILN_SETTING_device,
+                                                KILN_SETTING_budget,
+                                                KILN_SETTING_headroom,
+                                                KILN_SETTING_load_budget,
+                                                KILN_SETTING_schedule,
+                                                KILN_SETTING_activations,
+                                                KILN_SETTING_memory,
+                                                KILN_SETTING_overlap,
+                                                KILN_SETTING_restart,
+                                                KILN_SETTING_precision,
+                                                KILN_SETTING_threads,
+                                                KILN_SETTING_weight_mode,
+                                                KILN_SETTING_no_extras,
+                                                KILN_SETTING_sim_time,
+                                                KILN_SETTING_sim,
+                                                KILN_SETTING_profile,
+                                                KILN_SETTING_dw,
+                                                KILN_SETTING_data,
+                                                KILN_SETTING_val,
+                                                KILN_SETTING_tokenizer,
+                                                KILN_SETTING_minutes,
+                                                KILN_SETTING_steps,
+                                                KILN_SETTING_lr,
+                                                KILN_SETTING_min_lr,
+                                                KILN_SETTING_warmup,
+                                                KILN_SETTING_weight_decay,
+                                                KILN_SETTING_lora,
+                                                KILN_SETTING_lora_alpha,
+                                                KILN_SETTING_lora_targets,
+                                                KILN_SETTING_doc_mask,
+                                                KILN_SETTING_blank_lines,
+                                                KILN_SETTING_skip_bad,
+                                                KILN_SETTING_chat_template,
+                                                KILN_SETTING_data_tokens,
+                                                KILN_SETTING_reduce_precision};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -89,18 +120,22 @@ static enum kiln_status estimate(const struct call *call, struct kiln_plan_reque
 }
 
 /* Flags that only tell more about --ranks. */
-static enum kiln_status check_ranks(const struct flags *flags, struct kiln_err *err) {
+static enum kiln_status check_ranks(const struct call *call, struct kiln_err *err) {
+    const struct flags *flags = call->flags;
+    const bool narrow = call->settings.origin[KILN_SETTING_reduce_precision] == KILN_FROM_FLAG;
     const char *alone = !isnan(flags->link_gbit)           ? "--link-gbit"
                         : !isnan(flags->link_ms)           ? "--link-ms"
                         : flags->local_steps != KILN_UNSET ? "--local-steps"
+                        : narrow                           ? "--reduce-precision"
                                                            : NULL;
     KILN_REQUIRE(flags->ranks != KILN_UNSET || alone == NULL, err, KILN_EUSAGE,
                  "plan: %s is of several ranks; say how many: --ranks N", alone);
     return KILN_OK;
 }
 
-static void ask_about_ranks(const struct flags *flags, struct kiln_plan_request *request,
+static void ask_about_ranks(const struct call *call, struct kiln_plan_request *request,
                             struct plan_shown *shown) {
+    const struct flags *flags = call->flags;
     const bool no_gbit = isnan(flags->link_gbit), no_ms = isnan(flags->link_ms);
     if (flags->ranks == KILN_UNSET) {
         return;
@@ -109,7 +144,8 @@ static void ask_about_ranks(const struct flags *flags, struct kiln_plan_request 
         .ranks = flags->ranks,
         .link = {.bytes_per_s = (no_gbit ? ASSUMED_GBIT : flags->link_gbit) * 1e9 / 8,
                  .latency_s = (no_ms ? ASSUMED_MS : flags->link_ms) * 1e-3},
-        .local_steps = flags->local_steps == KILN_UNSET ? 1 : flags->local_steps};
+        .local_steps = flags->local_steps == KILN_UNSET ? 1 : flags->local_steps,
+        .float_bytes = strcmp(call->settings.reduce_precision, "bf16") == 0 ? 2 : 4};
     shown->link_assumed = no_gbit && no_ms ? "--link-gbit, --link-ms"
                           : no_gbit        ? "--link-gbit"
                           : no_ms          ? "--link-ms"
@@ -160,7 +196,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     struct kiln_estimate result;
     struct kiln_data_facts data;
     char name[512];
-    KILN_TRY(check_ranks(flags, err));
+    KILN_TRY(check_ranks(call, err));
     if (!isnan(s->minutes)) {
         return plan_minutes(call, err);
     }
@@ -173,7 +209,7 @@ static enum kiln_status run(const struct call *call, struct kiln_err *err) {
     }
     struct plan_shown shown = {name, s->device, &request, &result, s->data != NULL ? &data : NULL,
                                NULL};
-    ask_about_ranks(flags, &request, &shown);
+    ask_about_ranks(call, &request, &shown);
     KILN_TRY(estimate(call, &request, &result, err));
     const enum kiln_status status = print(&shown, flags, err);
     kiln_estimate_free(&result);

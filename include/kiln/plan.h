@@ -213,9 +213,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
  * Directly: part q of m goes to rank q, which adds what it gets and sends the sum to all, all
  * messages at once. Halving (and doubling) is Rabenseifner's, with 3 a + 2 m b + m/2 c more where n
  * is no power of two (Thakur, Rabenseifner, Gropp 2005, "Optimization of Collective
- * Communication Operations in MPICH"). Up to 16 ranks sum directly, more of them by halving. A tree
- * is summed directly on any number: with s its nodes on the rank that has most and t those of all,
- * a sum then takes
+ * Communication Operations in MPICH"). Up to 16 ranks sum directly, more of them by halving; bf16
+ * is summed directly on any number. A tree is summed directly on any number: with s its nodes on
+ * the rank that has most and t those of all, a sum then takes
  *
  *   2 a + (s + 1) (n - 1)/n m b + (t - 1)/n m c */
 struct kiln_link {

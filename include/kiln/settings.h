@@ -78,6 +78,8 @@ extern "C" {
     XX(COUNT, seed, "seed", "1", 0, UINT64_MAX - 1, "of weights, data order and samples")         \
     XX(FLAG, deterministic, "deterministic", "0", 0, 1,                                           \
        "add micro-batches by one tree: equal bits on any number of ranks")                        \
+    XX(TEXT, reduce_precision, "reduce-precision", "fp32", 0, 0,                                  \
+       "gradients travel between ranks as fp32 or bf16 (docs/distributed.md)")                    \
     XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                        \
        "steps between evaluations (a tenth of steps)")                                            \
     XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")      \

@@ -96,6 +96,7 @@ static struct kiln_wire wire_of(const struct over_ranks *o, size_t ranks, uint64
     return (struct kiln_wire){.ranks = ranks,
                               .nodes = asked->deterministic ? kiln_nodes_of(ranks, micro_batches)
                                                             : (struct kiln_nodes){0},
+                              .narrow = asked->float_bytes == 2,
                               .message_s = link->latency_s,
                               .float_s = float_bytes(o) / link->bytes_per_s,
                               .sum_s = 3 * o->update_s}; /* two are read, one is written */

@@ -30,6 +30,7 @@ struct kiln_nodes kiln_nodes_of(size_t ranks, uint64_t micro_batches);
 struct kiln_wire {
     size_t ranks;
     struct kiln_nodes nodes;
+    bool narrow;      /* as bf16, which goes directly */
     double message_s; /* latency */
     double float_s;   /* a float travels */
     double sum_s;     /* a float is added */

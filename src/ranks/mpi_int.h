@@ -38,6 +38,7 @@ struct kiln_ranks_job {
     size_t at;
     float *x;
     size_t n;
+    bool narrow; /* they travel as bf16 */
 };
 
 /* A job that has been started. */
@@ -48,7 +49,8 @@ struct kiln_ranks_flight {
     struct kiln_ranks_job job;
     MPI_Request *requests; /* [n_requests] */
     size_t n_requests, room;
-    float *scratch; /* what other ranks sent: nodes of this rank's part */
+    float *scratch; /* what other ranks sent: nodes of this rank's part; narrow: in front of them
+                     * the whole stretch as it travels, all in bf16 */
     size_t scratch_room;
 };
 
@@ -67,6 +69,7 @@ struct kiln_ranks {
         *jobs; /* [room], first..queued-1 wait or are under way, by number modulo room */
     size_t room;
     uint64_t queued, started, ended;
+    bool narrow; /* jobs that are given */
     bool over;
     bool failed;
     struct kiln_err err; /* of the thread */

@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/machine.h"
 #include "base/mem.h"
 #include "ranks/mpi_int.h"
@@ -26,7 +27,26 @@ static float *node_of(const struct kiln_ranks_flight *f, size_t k) {
 }
 
 static bool directly(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
-    return f->job.nodes || r->n <= KILN_RANKS_DIRECT;
+    return f->job.nodes || f->job.narrow || r->n <= KILN_RANKS_DIRECT;
+}
+
+/* A stretch in bf16, and behind it what other ranks sent. */
+static uint16_t *narrow_of(const struct kiln_ranks_flight *f) { return (uint16_t *)f->scratch; }
+
+static MPI_Datatype type_of(const struct kiln_ranks_flight *f) {
+    return f->job.narrow ? MPI_UINT16_T : MPI_FLOAT;
+}
+
+static size_t bytes_of(const struct kiln_ranks_flight *f, size_t n) {
+    return n * (f->job.narrow ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* Node k from number `at` on, and what is to be everybody's, as they travel. */
+static void *node_at(const struct kiln_ranks_flight *f, size_t k, size_t at) {
+    return f->job.narrow ? (void *)(narrow_of(f) + at) : (void *)(node_of(f, k) + at);
+}
+static void *sum_at(const struct kiln_ranks_flight *f, size_t at) {
+    return f->job.narrow ? (void *)(narrow_of(f) + at) : (void *)(f->job.x + at);
 }
 
 static size_t nodes_of(const struct kiln_ranks *r, const struct kiln_ranks_flight *f, int rank) {
@@ -42,7 +62,10 @@ static enum kiln_status make_room(const struct kiln_ranks *r, struct kiln_ranks_
         others += i == r->mine ? 0 : nodes_of(r, f, i);
     }
     const size_t requests = (own + 1) * (size_t)r->n + others + 1;
-    const size_t scratch = directly(r, f) ? others * part_size(f, r->n, r->mine) : f->job.n;
+    const size_t came = others * part_size(f, r->n, r->mine);
+    const size_t scratch = f->job.narrow    ? (f->job.n + came + 1) / 2
+                           : directly(r, f) ? came
+                                            : f->job.n;
     if (requests > f->room) {
         kiln_free(f->requests);
         f->requests = kiln_alloc(requests, sizeof(MPI_Request));
@@ -67,19 +90,19 @@ static int tag_of(const struct kiln_ranks_flight *f) {
 static int begin_combine(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
     const size_t own = nodes_of(r, f, r->mine), mine = part_size(f, r->n, r->mine);
-    float *to = f->scratch;
+    char *to = (char *)f->scratch + (f->job.narrow ? bytes_of(f, f->job.n) : 0);
     for (int i = 0; i < r->n && code == MPI_SUCCESS; i++) {
         const size_t theirs = i == r->mine ? 0 : nodes_of(r, f, i);
-        for (size_t k = 0; k < theirs && code == MPI_SUCCESS; k++, to += mine) {
-            code = MPI_Irecv(to, (int)mine, MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD,
+        for (size_t k = 0; k < theirs && code == MPI_SUCCESS; k++, to += bytes_of(f, mine)) {
+            code = MPI_Irecv(to, (int)mine, type_of(f), i, tag_of(f), MPI_COMM_WORLD,
                              &f->requests[f->n_requests++]);
         }
     }
     for (int i = 0; i < r->n; i++) {
         for (size_t k = 0; i != r->mine && k < own && code == MPI_SUCCESS; k++) {
             code =
-                MPI_Isend(node_of(f, k) + part_of(f, r->n, i), (int)part_size(f, r->n, i),
-                          MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
+                MPI_Isend(node_at(f, k, part_of(f, r->n, i)), (int)part_size(f, r->n, i),
+                          type_of(f), i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         }
     }
     return code;
@@ -122,6 +145,27 @@ static void add_nodes(const struct kiln_ranks *r, const struct kiln_ranks_flight
     }
 }
 
+static void narrow(const float *from, uint16_t *to, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        to[i] = kiln_f32_to_bf16(from[i]);
+    }
+}
+
+/* This rank's part of numbers in bf16, those of rank 0 first. */
+static void add_narrow(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
+    const size_t mine = part_size(f, r->n, r->mine), part = part_of(f, r->n, r->mine);
+    const uint16_t *came = narrow_of(f) + f->job.n;
+    float *sum = f->job.x + part;
+    for (int i = 0; i < r->n; i++) {
+        const uint16_t *from = i == r->mine ? narrow_of(f) + part : came;
+        for (size_t k = 0; k < mine; k++) {
+            sum[k] = (i > 0 ? sum[k] : 0) + kiln_bf16_to_f32(from[k]);
+        }
+        came += i == r->mine ? 0 : mine;
+    }
+    narrow(sum, narrow_of(f) + part, mine);
+}
+
 /* Each rank has summed its part: all get it. */
 static int begin_sharing(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
@@ -129,12 +173,12 @@ static int begin_sharing(const struct kiln_ranks *r, struct kiln_ranks_flight *f
         if (i == r->mine) {
             continue;
         }
-        code = MPI_Irecv(f->job.x + part_of(f, r->n, i), (int)part_size(f, r->n, i), MPI_FLOAT, i,
+        code = MPI_Irecv(sum_at(f, part_of(f, r->n, i)), (int)part_size(f, r->n, i), type_of(f), i,
                          tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         if (code == MPI_SUCCESS) {
             code =
-                MPI_Isend(f->job.x + part_of(f, r->n, r->mine), (int)part_size(f, r->n, r->mine),
-                          MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
+                MPI_Isend(sum_at(f, part_of(f, r->n, r->mine)), (int)part_size(f, r->n, r->mine),
+                          type_of(f), i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         }
     }
     return code;
@@ -146,6 +190,9 @@ static enum kiln_status begin_job(struct kiln_ranks *r, struct kiln_ranks_flight
     f->n_requests = 0;
     f->sharing = false;
     KILN_TRY(make_room(r, f, err));
+    if (f->job.narrow) {
+        narrow(f->job.x, narrow_of(f), f->job.n);
+    }
     if (directly(r, f)) {
         KILN_TRY_MPI(begin_combine(r, f), what, err);
     } else { /* in place Open MPI takes a tree, whose root sends all there is log n times */
@@ -172,10 +219,17 @@ static enum kiln_status push(const struct kiln_ranks *r, struct kiln_ranks_fligh
     }
     f->n_requests = 0;
     if (directly(r, f) && !f->sharing) {
-        add_nodes(r, f);
+        if (f->job.narrow) {
+            add_narrow(r, f);
+        } else {
+            add_nodes(r, f);
+        }
         f->sharing = true;
         KILN_TRY_MPI(begin_sharing(r, f), what, err);
         return KILN_OK;
+    }
+    for (size_t i = 0; f->job.narrow && i < f->job.n; i++) {
+        f->job.x[i] = kiln_bf16_to_f32(narrow_of(f)[i]);
     }
     f->busy = false;
     return KILN_OK;
@@ -281,7 +335,8 @@ static void give(struct kiln_ranks *r, const struct kiln_ranks_job *job) {
 
 void kiln_ranks_sum(struct kiln_ranks *r, float *x, size_t n) {
     if (r && n > 0) {
-        const struct kiln_ranks_job job = {.leaves = (uint64_t)r->n, .x = x, .n = n};
+        const struct kiln_ranks_job job = {
+            .leaves = (uint64_t)r->n, .x = x, .n = n, .narrow = r->narrow};
         give(r, &job);
     }
 }
@@ -292,6 +347,12 @@ void kiln_ranks_combine(struct kiln_ranks *r, uint64_t micro_batches, float *con
         const struct kiln_ranks_job job = {
             .leaves = micro_batches, .nodes = nodes, .at = at, .x = x, .n = n};
         give(r, &job);
+    }
+}
+
+void kiln_ranks_narrow(struct kiln_ranks *r, bool on) {
+    if (r) {
+        r->narrow = on;
     }
 }
 

@@ -68,6 +68,8 @@ void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float 
     (void)ranks, (void)micro_batches, (void)nodes, (void)at, (void)x, (void)n;
 }
 
+void kiln_ranks_narrow(struct kiln_ranks *ranks, bool on) { (void)ranks, (void)on; }
+
 enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err) {
     (void)ranks, (void)err;
     return KILN_OK;

@@ -33,9 +33,9 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enu
                                                    struct kiln_err *err);
 
 /* Up to so many ranks, and by a tree any number, exchange parts directly: each rank sends part q of
- * an array to rank q, adds what it gets of its own part, and sends the sum to all others. More of
- * them sum by whatever MPI has for many. Callers cut arrays into stretches of so many floats; so
- * many arrays are under way at once. */
+ * an array to rank q, adds what it gets of its own part, and sends the sum to all others; numbers
+ * that travel as bf16 do so on any number, too. More of them sum by whatever MPI has for many.
+ * Callers cut arrays into stretches of so many floats; so many arrays are under way at once. */
 enum { KILN_RANKS_DIRECT = 16, KILN_RANKS_STRETCH = 1 << 20, KILN_RANKS_UNDER_WAY = 2 };
 
 /* The sum of x[n] over the ranks, in place, in the order that is fastest here. */
@@ -44,6 +44,10 @@ void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n);
  * this rank's i-th node; the sum of all goes to x[n]. nodes[0] + at may be x. */
 void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,
                         size_t at, float *x, size_t n);
+/* From here on numbers that kiln_ranks_sum adds travel as bf16, or again as they are: each rank's
+ * are rounded to nearest even, added in fp32 in the order of the ranks, and the sum is rounded, on
+ * the rank that has made it, too: all have the same values. */
+void kiln_ranks_narrow(struct kiln_ranks *ranks, bool on);
 /* Return when all sums given so far are there. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
 

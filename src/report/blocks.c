@@ -131,9 +131,10 @@ static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     const size_t n = kiln_ranks_count(s->ranks);
     if (n > 1) {
         heading(text, "ranks");
-        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches; sums %s\n", n,
+        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches; sums %s%s\n", n,
             s->accum / n, s->accum % n > 0 ? " or one more" : "", s->accum,
-            s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order");
+            s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order",
+            strcmp(s->reduce_precision, "bf16") == 0 ? ", in bf16" : "");
         char latency[32], bytes[32], took[32];
         const struct kiln_ranks_cost *c = &info->over_ranks;
         heading(text, "link");

@@ -208,6 +208,18 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
     return complete(s, source, &dims, err);
 }
 
+bool kiln_settings_narrow(const struct kiln_settings *s) {
+    return strcmp(s->reduce_precision, "bf16") == 0;
+}
+
+enum kiln_status kiln_settings_ranks(const struct kiln_settings *s, struct kiln_err *err) {
+    KILN_REQUIRE(!kiln_settings_narrow(s) || !s->deterministic, err, KILN_EUSAGE,
+                 "--reduce-precision bf16 --deterministic: which sums travel, and are rounded, "
+                 "depends on the number of ranks, so that no two numbers of them would have equal "
+                 "bits; leave one of the two out");
+    return KILN_OK;
+}
+
 /* ---- the device --------------------------------------------------------------------------------
  */
 

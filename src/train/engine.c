@@ -46,7 +46,8 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
                                                .spans = e->spans,
                                                .gradients = parts.gradients,
                                                .micro_batches = memory->micro_batches,
-                                               .deterministic = memory->deterministic};
+                                               .deterministic = memory->deterministic,
+                                               .narrow = memory->narrow};
     KILN_TRY(kiln_reducer_create(&reduced, &e->reducer, err));
     e->executor.reducer = e->reducer;
     parts.folded = e->reducer != NULL;

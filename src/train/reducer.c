@@ -81,6 +81,7 @@ enum kiln_status kiln_reducer_create(const struct kiln_reducer_parts *parts,
     KILN_REQUIRE(r, err, KILN_ENOMEM, "no memory to add gradients");
     r->parts = *parts;
     kiln_ranks_observe(parts->ranks, parts->spans);
+    kiln_ranks_narrow(parts->ranks, parts->narrow);
     const enum kiln_status status = make_places(r, err);
     if (status != KILN_OK) {
         kiln_reducer_destroy(r);

@@ -33,6 +33,7 @@ struct kiln_reducer_parts {
     struct kiln_gradients gradients; /* where a window's gradient is to lie */
     uint64_t micro_batches;          /* of a training window, on all ranks */
     bool deterministic;
+    bool narrow; /* gradients travel between ranks as bf16 (kiln_ranks_narrow) */
 };
 
 /* *out is NULL where none is needed. KILN_EUSAGE: more ranks than micro-batches. */

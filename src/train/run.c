@@ -163,6 +163,7 @@ static enum kiln_status check_restarts(const struct kiln_run *run, struct kiln_e
 enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_plan_request request;
+    KILN_TRY(kiln_settings_ranks(s, err));
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
     if (run->profile.tflops <= 0) {
         const struct kiln_profile before = run->profile;
@@ -196,7 +197,8 @@ static void set_numerics(struct kiln_run *run) {
     if (run->settings.deterministic) {
         snprintf(order, sizeof order, "/tree");
     } else if (ranks > 1) {
-        snprintf(order, sizeof order, "/r%zu", ranks);
+        snprintf(order, sizeof order, "/r%zu%s", ranks,
+                 kiln_settings_narrow(&run->settings) ? "/bf16-sums" : "");
     }
     snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s%s",
              run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
@@ -297,7 +299,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
                       .clip = s->clip},
         .ranks = s->ranks,
         .micro_batches = s->accum,
-        .deterministic = s->deterministic};
+        .deterministic = s->deterministic,
+        .narrow = kiln_settings_narrow(s)};
     const struct kiln_memory *m = &t->engine.plan.memory;
     if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients &&
         !kiln_state_walks(t->state)) {

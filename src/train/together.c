@@ -10,6 +10,7 @@
 
 #include "base/io.h"
 #include "plan/ranks.h"
+#include "train/complete.h"
 #include "train/trainer_int.h"
 
 /* What a window that all ranks share takes over this link. */
@@ -18,7 +19,9 @@ static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_plan plan;
     request.accum = run->settings.accum;
     request.ranks =
-        (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks), .link = run->link};
+        (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks),
+                                 .link = run->link,
+                                 .float_bytes = kiln_settings_narrow(&run->settings) ? 2 : 4};
     KILN_TRY(kiln_plan_fit(run->table, &request, &plan, err));
     const enum kiln_status status = kiln_plan_over_ranks(run->table, &plan, &run->over_ranks, err);
     kiln_plan_close(&plan);

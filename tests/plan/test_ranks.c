@@ -370,6 +370,8 @@ TEST(bf16_on_the_wire_is_half_as_much) {
     const struct kiln_ranks_cost narrow = cost_of(&r);
     CHECK_CLOSE(narrow.bytes_sent, wide.bytes_sent / 2, 0.5);
     CHECK(narrow.communication_s < 0.52 * wide.communication_s);
+    r.ranks.ranks = 64;
+    CHECK_EQ(cost_of(&r).kind, KILN_ALLREDUCE_DIRECT);
 }
 
 /* Of 16 micro-batches one of three ranks has three nodes; over 64 ranks a tree goes directly. */
