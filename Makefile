@@ -214,7 +214,7 @@ $(OBJ)/flags $(OBJ)/sources: FORCE
 FORCE:
 
 .SECONDARY:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(PLAIN_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(call objects,$(CMD_SRC) $(TEST_SRC) $(PROGRAM_SRC) $(FAKE_SRC) $(MPI_SRC) $(PLAIN_SRC) $(BENCH_SRC) $(FUZZ_SRC)))
 
 # ---- to use it -----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@
 
 struct flags {
     bool trace, json;
-    uint64_t ranks, local_steps;
+    uint64_t ranks;
     double link_gbit, link_ms;
 };
 
@@ -32,8 +32,6 @@ static const struct option options[] = {
      GROUP_PLANNING, 1e-6, 1e6, offsetof(struct flags, link_gbit)},
     {"link-ms", 0, OPTION_REAL, "X", NULL, "latency of a message, ms (1 is assumed)",
      GROUP_PLANNING, 0, 1e6, offsetof(struct flags, link_ms)},
-    {"local-steps", 0, OPTION_COUNT, "H", NULL, "steps of a rank between two sums (1)",
-     GROUP_PLANNING, 1, 1000000000, offsetof(struct flags, local_steps)},
     {"trace", 0, OPTION_SWITCH, NULL, NULL, "every action of a window", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, trace)},
     OPTION_JSON(struct flags),
@@ -86,7 +84,8 @@ static const enum kiln_setting_id settings[] = {KILN_SETTING_model,
                                                 KILN_SETTING_skip_bad,
                                                 KILN_SETTING_chat_template,
                                                 KILN_SETTING_data_tokens,
-                                                KILN_SETTING_reduce_precision};
+                                                KILN_SETTING_reduce_precision,
+                                                KILN_SETTING_local_steps};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -122,12 +121,13 @@ static enum kiln_status estimate(const struct call *call, struct kiln_plan_reque
 /* Flags that only tell more about --ranks. */
 static enum kiln_status check_ranks(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
+    const bool local = call->settings.origin[KILN_SETTING_local_steps] == KILN_FROM_FLAG;
     const bool narrow = call->settings.origin[KILN_SETTING_reduce_precision] == KILN_FROM_FLAG;
-    const char *alone = !isnan(flags->link_gbit)           ? "--link-gbit"
-                        : !isnan(flags->link_ms)           ? "--link-ms"
-                        : flags->local_steps != KILN_UNSET ? "--local-steps"
-                        : narrow                           ? "--reduce-precision"
-                                                           : NULL;
+    const char *alone = !isnan(flags->link_gbit) ? "--link-gbit"
+                        : !isnan(flags->link_ms) ? "--link-ms"
+                        : local                  ? "--local-steps"
+                        : narrow                 ? "--reduce-precision"
+                                                 : NULL;
     KILN_REQUIRE(flags->ranks != KILN_UNSET || alone == NULL, err, KILN_EUSAGE,
                  "plan: %s is of several ranks; say how many: --ranks N", alone);
     return KILN_OK;
@@ -144,7 +144,7 @@ static void ask_about_ranks(const struct call *call, struct kiln_plan_request *r
         .ranks = flags->ranks,
         .link = {.bytes_per_s = (no_gbit ? ASSUMED_GBIT : flags->link_gbit) * 1e9 / 8,
                  .latency_s = (no_ms ? ASSUMED_MS : flags->link_ms) * 1e-3},
-        .local_steps = flags->local_steps == KILN_UNSET ? 1 : flags->local_steps,
+        .local_steps = call->settings.local_steps,
         .float_bytes = strcmp(call->settings.reduce_precision, "bf16") == 0 ? 2 : 4};
     shown->link_assumed = no_gbit && no_ms ? "--link-gbit, --link-ms"
                           : no_gbit        ? "--link-gbit"

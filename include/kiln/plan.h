@@ -201,8 +201,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
  * floats, and two of these are under way at once. Then every rank updates all weights.
  *
  * With H > 1 local steps (DiLoCo, Douillard et al. 2023, arXiv:2311.08105) each rank makes H whole
- * steps with its own gradients; then what they changed is averaged over the ranks, all of it at
- * once while nothing else is done, and goes into an outer step with Nesterov momentum.
+ * steps with its own gradients; then what they changed, and AdamW's moments, are averaged over
+ * the ranks, all of it at once while nothing else is done, and the change goes into an outer step
+ * with Nesterov momentum.
  *
  * A sum of m bytes over n ranks, each of which has it then, with latency a of a message, b seconds
  * a byte, c seconds to add a byte, and k = log2 n rounded down:
@@ -225,7 +226,7 @@ struct kiln_link {
 struct kiln_plan_ranks {
     size_t ranks; /* 0: nothing is asked about ranks */
     struct kiln_link link;
-    size_t local_steps; /* H; 0 counts as 1 */
+    size_t local_steps; /* H, also of one rank; 0 counts as 1 */
     size_t float_bytes; /* of a float that travels: 4, or 2 for bf16; 0 counts as 4 */
     bool deterministic; /* micro-batches are added by one tree */
 };
@@ -252,7 +253,7 @@ struct kiln_ranks_cost {
     double outer_s;           /* H > 1: the outer step, without what travels */
     double step_s, tokens_per_s;
     double speedup, efficiency; /* against one rank with the same window; by ranks */
-    uint64_t memory;            /* bytes of a rank; H > 1: with the outer weights and momentum */
+    uint64_t memory;            /* bytes of a rank; H > 1: with those of the last outer step */
     uint64_t memory_sharded;    /* if weights and moments that are trained lay spread over ranks */
     size_t local_steps_advised; /* fewest with which less than 5 % of a step is waiting: 1: plain
                                  * ones; 0: no number */

@@ -47,10 +47,11 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
                                                .gradients = parts.gradients,
                                                .micro_batches = memory->micro_batches,
                                                .deterministic = memory->deterministic,
+                                               .local = memory->local,
                                                .narrow = memory->narrow};
     KILN_TRY(kiln_reducer_create(&reduced, &e->reducer, err));
     e->executor.reducer = e->reducer;
-    parts.folded = e->reducer != NULL;
+    parts.folded = e->reducer != NULL && !memory->local;
     KILN_TRY(kiln_optimizer_create(&parts, &e->optimizer, err));
     e->executor.gradients = parts.gradients;
     e->executor.gradients.sums = kiln_optimizer_sums(e->optimizer);

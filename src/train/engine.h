@@ -39,8 +39,8 @@ struct kiln_engine_memory {
     struct kiln_optimizer_parts optimizer;
     /* Of a window whose gradients come from more than this process, or are added by a tree. */
     struct kiln_ranks *ranks;
-    uint64_t micro_batches;     /* on all ranks */
-    bool deterministic, narrow; /* reducer.h */
+    uint64_t micro_batches;            /* on all ranks */
+    bool deterministic, local, narrow; /* reducer.h */
 };
 KILN_MUST_CHECK enum kiln_status kiln_engine_open(struct kiln_engine *engine,
                                                   const struct kiln_table *table,

@@ -88,7 +88,7 @@ static bool all_below(const struct kiln_trainer *t, const float *weights, double
 }
 
 bool kiln_incident_weights_below(const struct kiln_trainer *t, double most) {
-    return all_below(t, kiln_state_region(t->state, KILN_WEIGHTS), most);
+    return all_below(t, kiln_state_working(t->state, KILN_WEIGHTS), most);
 }
 
 /* ---- incident.json -----------------------------------------------------------------------------

@@ -135,6 +135,9 @@ static size_t embedding_at(const struct kiln_table *table) {
 }
 
 void kiln_reducer_target(const struct kiln_reducer *r, uint64_t i, struct kiln_gradients *g) {
+    if (r->parts.local) {
+        return;
+    }
     g->sums = NULL; /* what is written last is no final value */
     if (r->parts.deterministic) {
         g->all = r->places[kiln_tree_nodes(r->share.first, r->share.first + i)];
@@ -146,7 +149,7 @@ void kiln_reducer_target(const struct kiln_reducer *r, uint64_t i, struct kiln_g
 }
 
 bool kiln_reducer_wants(const struct kiln_reducer *r, uint64_t i) {
-    return !r->evaluate && (r->parts.deterministic || i + 1 == r->share.n);
+    return !r->evaluate && !r->parts.local && (r->parts.deterministic || i + 1 == r->share.n);
 }
 
 static void add_piece(void *context, size_t task, size_t thread) {

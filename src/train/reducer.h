@@ -7,6 +7,7 @@
  *   many ranks       each adds those of its share (ranks/tree.h) so. While the last of them goes
  *                    back through the layers, what lies behind is added over the ranks, layer by
  *                    layer: the sums of one layer travel while the one below is computed.
+ *   --local-steps    the same, and nothing travels but losses: the gradient is the rank's own.
  *   --deterministic  each micro-batch has a gradient of its own, added to the others by one tree:
  *                    equal bits on any number of ranks. It takes a gradient's memory more for each
  *                    doubling of a rank's share.
@@ -33,6 +34,7 @@ struct kiln_reducer_parts {
     struct kiln_gradients gradients; /* where a window's gradient is to lie */
     uint64_t micro_batches;          /* of a training window, on all ranks */
     bool deterministic;
+    bool local;  /* each rank has gradients of its own */
     bool narrow; /* gradients travel between ranks as bf16 (kiln_ranks_narrow) */
 };
 

@@ -225,7 +225,8 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state,
     }
     struct kiln_checkpoint_info info;
     KILN_TRY(kiln_checkpoint_peek(checkpoint, &info, err));
-    KILN_TRY(kiln_state_renew(state, run->table, info.snapshots, &run->trainer.state, err));
+    KILN_TRY(kiln_state_renew(state, run->table, info.snapshots,
+                              info.bytes[KILN_CHECKPOINT_OUTER] > 0, &run->trainer.state, err));
     const enum kiln_status status = kiln_checkpoint_restore(checkpoint, run->trainer.state, err);
     if (status != KILN_OK) { /* half of it must not look like a state */
         (void)KILN_IO(KILN_IO_REMOVE, state, NULL, 0, unlink(state));

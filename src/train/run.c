@@ -17,6 +17,7 @@
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
+#include "train/outer.h"
 #include "train/rollback.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
@@ -193,17 +194,21 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
 static void set_numerics(struct kiln_run *run) {
     const bool delayed = run->trainer.engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
     const size_t ranks = kiln_ranks_count(run->settings.ranks);
-    char order[32] = "";
+    char order[64] = "", local[32] = "";
     if (run->settings.deterministic) {
         snprintf(order, sizeof order, "/tree");
     } else if (ranks > 1) {
         snprintf(order, sizeof order, "/r%zu%s", ranks,
                  kiln_settings_narrow(&run->settings) ? "/bf16-sums" : "");
     }
-    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s%s",
+    if (run->settings.local_steps > 1) {
+        snprintf(local, sizeof local, "/local%" PRIu64, run->settings.local_steps);
+    }
+    snprintf(run->numerics, sizeof run->numerics,
+             "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s%s%s",
              run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
              run->settings.seq, run->settings.doc_mask ? "/docs" : "", delayed ? "/delayed" : "",
-             order);
+             order, local);
 }
 
 /* The run's own settings change, and run.json: from here on the run is one with that turn. */
@@ -274,16 +279,17 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->others.context = run;
     t->others.agree = kiln_together_agree;
     t->others.join = kiln_together_join;
+    KILN_TRY(kiln_outer_open(t->state, run->table, err));
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
         kiln_state_cursor(t->state)->step, t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
     const struct kiln_engine_memory memory = {
-        .weights = kiln_state_region(t->state, KILN_WEIGHTS),
+        .weights = kiln_state_working(t->state, KILN_WEIGHTS),
         .active = kiln_generation_weights(t->state, run->table, generation),
         .generation = (int64_t)generation,
-        .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
-                      .v = kiln_state_region(t->state, KILN_MOMENT2),
+        .optimizer = {.m = kiln_state_working(t->state, KILN_MOMENT1),
+                      .v = kiln_state_working(t->state, KILN_MOMENT2),
                       /* In the state: an update that a death cut short is finished from them. */
                       .gradients = {.all = gradients,
                                     .embedding =
@@ -291,7 +297,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
                                         : run->table->dims.tied
                                             ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
                                             : gradients + embedding},
-                      .state = t->state,
+                      /* A death in a round of local steps gives up what they changed. */
+                      .state = kiln_state_local(t->state) ? NULL : t->state,
                       .beta1 = s->beta1,
                       .beta2 = s->beta2,
                       .eps = s->eps,
@@ -300,10 +307,16 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
         .ranks = s->ranks,
         .micro_batches = s->accum,
         .deterministic = s->deterministic,
+        .local = kiln_state_local(t->state),
         .narrow = kiln_settings_narrow(s)};
     const struct kiln_memory *m = &t->engine.plan.memory;
     if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients &&
         !kiln_state_walks(t->state)) {
+        KILN_REQUIRE(!kiln_state_local(t->state), err, KILN_ENOMEM,
+                     "--local-steps: weights and moments lie in memory twice, and do not fit into "
+                     "--memory %.1f GB; more of it, or plain steps (--local-steps 1), which can "
+                     "read their state from the disk",
+                     (double)s->memory / 1e9);
         KILN_TRY(kiln_state_walk(t->state, err));
         kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
     }

@@ -21,6 +21,7 @@ static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
     request.ranks =
         (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks),
                                  .link = run->link,
+                                 .local_steps = run->settings.local_steps,
                                  .float_bytes = kiln_settings_narrow(&run->settings) ? 2 : 4};
     KILN_TRY(kiln_plan_fit(run->table, &request, &plan, err));
     const enum kiln_status status = kiln_plan_over_ranks(run->table, &plan, &run->over_ranks, err);
@@ -70,8 +71,8 @@ static enum kiln_status follow(struct kiln_run *run, const struct kiln_settings 
         settings->threads != KILN_UNSET ? settings->threads : kiln_ranks_threads(settings->ranks);
     KILN_TRY(kiln_run_make_plan(run, err));
     snprintf(path, sizeof path, "%s/state.kiln", place);
-    KILN_TRY(kiln_state_create(path, run->table, kiln_plan_snapshots(&t->engine.request), &t->state,
-                               err));
+    KILN_TRY(kiln_state_create(path, run->table, kiln_plan_snapshots(&t->engine.request),
+                               run->settings.local_steps > 1, &t->state, err));
     /* From here on it writes into a folder of its own. */
     KILN_REQUIRE(strlen(place) < sizeof run->folder, err, KILN_EUSAGE, "%s: the path is too long",
                  place);
@@ -118,6 +119,9 @@ enum kiln_status kiln_together_share(struct kiln_run *run, struct kiln_err *err)
     KILN_TRY(tell_floats(t, KILN_WEIGHTS, run->table->size, err));
     KILN_TRY(tell_floats(t, KILN_MOMENT1, trained, err));
     KILN_TRY(tell_floats(t, KILN_MOMENT2, trained, err));
+    if (kiln_state_local(t->state)) {
+        KILN_TRY(tell_floats(t, KILN_OUTER_MOMENTUM, trained, err));
+    }
     const enum kiln_precision snapshots = kiln_state_snapshots(t->state);
     for (size_t i = 0; snapshots != KILN_PRECISION_AUTO && i < KILN_SNAPSHOTS; i++) {
         KILN_TRY(kiln_ranks_tell(t->ranks, kiln_state_snapshot(t->state, i),

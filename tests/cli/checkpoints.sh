@@ -29,7 +29,7 @@ for part in 'step 10 of 10' 'embedding gradient' 'metrics_bytes' 'boot_id' 'upda
     says stdout "$part"
 done
 expect 0 "$KILN" inspect run/state.kiln --json
-for part in '"kind": "state"' '"version": 7' '"whole": true' '"phase": "window"' \
+for part in '"kind": "state"' '"version": 8' '"whole": true' '"phase": "window"' \
     '"stamps": [{"update": 10, "chunks": ' '"damaged": null' '"not_finite": 0'; do
     says stdout "$part"
 done
