@@ -341,10 +341,10 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     const char *before = kiln_state_cursor(run->trainer.state)->numerics;
     if (strcmp(run->numerics, before) != 0) {
         char said[sizeof run->notice];
-        snprintf(said, sizeof said,
-                 "this machine computes as %s, the run began as %s: losses may differ in the last "
-                 "digits",
-                 run->numerics, before);
+        snprintf(said, sizeof said, "this machine computes as %s, the run began as %s: losses %s",
+                 run->numerics, before,
+                 run->settings.local_steps > 1 ? "will be others, as each rank trains by itself"
+                                               : "may differ in the last digits");
         add_notice(run, said);
     }
     run->resumed = true;

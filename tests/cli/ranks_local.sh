@@ -112,7 +112,7 @@ death() { # RANK POINT
 }
 second=$((5 + pieces)) # points of the first outer step
 for at in update:3 metrics:12 outer:$((second + 1)) outer:$((second + 3)) outer:$((second + 4)) \
-    outer:$((second + 7)) outer:$((second + 5 + pieces)) commit:57 commit:62 commit:70; do
+    outer:$((second + 5 + pieces)) commit:57 commit:62; do
     death 0 "$at"
 done
 for at in update:13 outer:$((second + 2)) outer:$((second + 6)); do
@@ -132,7 +132,7 @@ rm -rf killed
 KILN_KILL_AT=update:13 expect 137 ranks 2 train "${eight[@]}" --steps 12 --out killed "${local[@]}"
 cp -r killed others && cp -r killed lost
 expect 0 ranks 3 train --resume others
-says stderr 'losses may differ in the last digits'
+says stderr 'losses will be others'
 [ "$(lasting others | cut -d, -f1 | tr -dc '0-9\n' | tr '\n' ' ')" = "1 2 3 4 5 6 7 8 9 10 11 12 " ] || fail "steps are lost or double"
 [ "$(lasting others | head -n 4)" = "$(lasting whole | head -n 4)" ] || fail "the round before is not as it was"
 expect 0 "$MPI_KILN" train --resume others --steps 16
@@ -155,13 +155,14 @@ expect 0 ranks 2 train --resume stopped --steps $(($(wc -l <before) + 2))
 [ "$(lasting stopped | head -n 4)" = "$(head -n 4 before)" ] || fail "steps that are taken again are others"
 
 # ---- it learns ------------------------------------------------------------------------------------
+# 30 outer steps from random weights are too few for a momentum of 0.9, whose memory is 10 of them.
 longer=("${eight[@]}" --steps 120 --eval-every 40 --save-every 0)
 expect 0 ranks 2 train "${longer[@]}" --out plain120
-expect 0 ranks 2 train "${longer[@]}" --out local120 "${local[@]}"
-expect 0 ranks 2 train "${longer[@]}" --out narrow120 "${local[@]}" --reduce-precision bf16
+expect 0 ranks 2 train "${longer[@]}" --out local120 "${local[@]}" --outer-momentum 0.5
+expect 0 ranks 2 train "${longer[@]}" --out narrow120 "${local[@]}" --outer-momentum 0.5 --reduce-precision bf16
 for run in local120 narrow120; do
     awk -v plain="$(val plain120 | tail -n 1)" -v local="$(val $run | tail -n 1)" \
-        'BEGIN { print "held-out loss: plain", plain, "local", local; exit !(local < plain + 0.5 && local < 1.5) }' ||
+        'BEGIN { print "held-out loss: plain", plain, "local", local; exit !(local < plain + 0.1 && local < 0.7) }' ||
         fail "$run did not learn"
 done
 "$KILN" inspect narrow120/state.kiln --json | grep -q '/r2/bf16-sums/local4"' || fail "no part of the numerics id"
@@ -173,6 +174,12 @@ for policy in skip rollback; do
     [ "$(find spoilt-$policy/incidents -mindepth 1 -maxdepth 1 | wc -l)" -ge 1 ] || fail "$policy: no incident"
     [ "$(wc -l <spoilt-$policy/metrics.jsonl)" = 48 ] || fail "$policy: not one line a step"
 done
+
+expect 1 "$KILN" explain whole@7
+says stderr 'lies inside a round of 4 local steps'
+expect 1 "$KILN" verify whole
+expect 0 "$MPI_KILN" train "${eight[@]}" --steps 12 --out single "${local[@]}"
+expect 0 "$KILN" verify single
 
 # ---- what cannot be -------------------------------------------------------------------------------
 refuses() {
