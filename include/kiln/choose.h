@@ -58,7 +58,8 @@ struct kiln_choose_request {
     size_t n_rates;                    /* at least 1 */
     struct kiln_choose_fixed fixed;
     /* Device, precision, threads, memory, activations and the profile of the plan; its dims, batch,
-     * seq and accum are chosen. */
+     * seq and accum are chosen. Of plan.ranks how many share every window, and the link; rates,
+     * threads and memory are of one of them. */
     struct kiln_plan_request plan;
 };
 
@@ -78,8 +79,8 @@ struct kiln_rung {
     uint64_t steps;
     size_t parameters;
     double tokens, epochs; /* read in all; times that the text is read */
-    double step_s;
-    uint64_t memory; /* bytes, as planned */
+    double step_s, wait_s; /* the latter of it: for gradients of other ranks */
+    uint64_t memory;       /* bytes of a rank, as planned */
     struct kiln_forecast forecast;
 };
 

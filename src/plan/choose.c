@@ -17,17 +17,18 @@
 
 #include "plan/law.h"
 #include "plan/plan.h"
+#include "plan/ranks.h"
 
-enum { BYTES_VOCAB = 259, VOCABS = 8, SHAPES = 26 };
+enum { BYTES_VOCAB = 259, VOCABS = 8, SHAPES = 27 };
 static const size_t vocabularies[VOCABS] = {BYTES_VOCAB, 512, 1024, 2048, 4096, 8192, 16384, 32768};
 
 /* Width and layers. */
 static const struct {
     size_t dim, layers;
-} shapes[SHAPES] = {{32, 2},   {48, 2},    {64, 2},    {64, 3},    {80, 3},   {96, 3},  {96, 4},
-                    {112, 4},  {128, 4},   {160, 4},   {160, 5},   {192, 5},  {224, 5}, {256, 5},
-                    {256, 6},  {320, 6},   {384, 6},   {384, 8},   {448, 8},  {512, 8}, {640, 8},
-                    {768, 10}, {1024, 12}, {1280, 16}, {1536, 20}, {2048, 22}};
+} shapes[SHAPES] = {{32, 2},  {48, 2},   {64, 2},    {64, 3},    {80, 3},    {96, 3},   {96, 4},
+                    {112, 4}, {128, 4},  {128, 5},   {160, 4},   {160, 5},   {192, 5},  {224, 5},
+                    {256, 5}, {256, 6},  {320, 6},   {384, 6},   {384, 8},   {448, 8},  {512, 8},
+                    {640, 8}, {768, 10}, {1024, 12}, {1280, 16}, {1536, 20}, {2048, 22}};
 
 /* ---- shapes ---------------------------------------------------------------------------------- */
 
@@ -114,6 +115,38 @@ static double rate_of(const struct kiln_choose_request *r, double flops_per_toke
     return rate[i].flops_per_s + share * (rate[i + 1].flops_per_s - rate[i].flops_per_s);
 }
 
+static size_t ranks_of(const struct kiln_choose_request *r) {
+    return r->plan.ranks.ranks > 1 ? r->plan.ranks.ranks : 1;
+}
+
+/* So many, or more, that every rank gets as many. */
+static size_t whole_shares(const struct kiln_choose_request *r, double micro_batches) {
+    const double n = (double)ranks_of(r);
+    return (size_t)(n * ceil(micro_batches / n));
+}
+
+/* Micro-batches of the rank that has most of them. */
+static size_t share_of(const struct kiln_choose_request *r, const struct kiln_rung *rung) {
+    return (rung->accum + ranks_of(r) - 1) / ranks_of(r);
+}
+
+/* What a step waits for the other ranks' gradients: for all that the backward pass of the last
+ * micro-batch, two thirds of it, does not hide, and for those of the embedding, which come last. */
+static double wait_of(const struct kiln_choose_request *r, const struct kiln_rung *rung,
+                      double micro_batch_s) {
+    const struct kiln_link *link = &r->plan.ranks.link;
+    const struct kiln_wire wire = {
+        .ranks = ranks_of(r), .message_s = link->latency_s, .float_s = 4 / link->bytes_per_s};
+    if (wire.ranks == 1) {
+        return 0;
+    }
+    const size_t embedding = rung->dims.vocab * rung->dims.dim;
+    const struct kiln_sum all = kiln_allreduce(&wire, (double)rung->parameters),
+                          last = kiln_allreduce(&wire, (double)embedding);
+    const double left = all.latency_s + all.transfer_s - micro_batch_s * 2 / 3;
+    return fmax(left, last.latency_s + last.transfer_s);
+}
+
 /* Sequences in a window and how they are cut into micro-batches. */
 static void set_batch(const struct kiln_choose_request *r, struct kiln_rung *rung, double tokens) {
     const struct kiln_choose_fixed *f = &r->fixed;
@@ -125,11 +158,12 @@ static void set_batch(const struct kiln_choose_request *r, struct kiln_rung *run
     double sequences = floor(window / seq + 0.5);
     sequences = sequences < 1 ? 1 : sequences > 65536 ? 65536 : sequences;
     /* A micro-batch is at most 8 sequences: more makes a step no faster. */
-    rung->accum = f->batch == 0 && sequences <= 8 ? 1 : (size_t)ceil(sequences / 8);
-    rung->batch = (size_t)floor(sequences / (double)rung->accum + 0.5);
+    rung->accum = whole_shares(r, ceil(sequences / 8));
+    const double batch = floor(sequences / (double)rung->accum + 0.5);
+    rung->batch = batch < 1 ? 1 : (size_t)batch;
     if (f->batch > 0) {
         rung->batch = f->batch;
-        rung->accum = (size_t)ceil(sequences / (double)f->batch);
+        rung->accum = whole_shares(r, ceil(sequences / (double)f->batch));
     }
     if (f->accum > 0) {
         rung->accum = f->accum;
@@ -142,14 +176,16 @@ static void set_batch(const struct kiln_choose_request *r, struct kiln_rung *run
 static void run_out(const struct kiln_choose_request *r, struct kiln_rung *rung) {
     const struct kiln_choose_text *text = &r->text;
     const double flops = kiln_flops_per_token(&rung->dims, rung->dims.seq);
-    const double per_s = rate_of(r, flops) / flops;
-    set_batch(r, rung, per_s * r->seconds);
+    const double per_s = rate_of(r, flops) / flops; /* of one rank */
+    set_batch(r, rung, per_s * r->seconds * (double)ranks_of(r));
+    rung->parameters = all_parameters(&rung->dims);
     const double window = (double)(rung->batch * rung->accum * rung->dims.seq);
-    const double steps = floor(r->seconds * per_s / window);
-    rung->step_s = window / per_s;
+    const double micro_batch_s = (double)(rung->batch * rung->dims.seq) / per_s;
+    rung->wait_s = wait_of(r, rung, micro_batch_s);
+    rung->step_s = micro_batch_s * (double)share_of(r, rung) + rung->wait_s;
+    const double steps = floor(r->seconds / rung->step_s);
     rung->steps = r->fixed.steps > 0 ? r->fixed.steps : steps < 1 ? 1 : (uint64_t)steps;
     rung->tokens = (double)rung->steps * window;
-    rung->parameters = all_parameters(&rung->dims);
     const double per_token = text->bytes_per_token > 0
                                  ? text->bytes_per_token
                                  : kiln_law_bytes_per_token(text, rung->dims.vocab);
@@ -171,7 +207,8 @@ static enum kiln_status fits(const struct kiln_choose_request *r, struct kiln_ru
     struct kiln_plan plan;
     request.dims = rung->dims;
     request.batch = rung->batch;
-    request.accum = rung->accum;
+    request.accum = share_of(r, rung);
+    request.ranks = (struct kiln_plan_ranks){.ranks = 0};
     request.seq = rung->dims.seq;
     request.memory = 0;
     KILN_TRY(kiln_table_create(&rung->dims, &table, err));
@@ -383,6 +420,12 @@ static void explain(const struct kiln_choose_request *r, const struct search *s,
     }
     reason(c, "rate: a token takes %.3g MFLOP, and such steps did %.3g TFLOP/s here", flops / 1e6,
            rate_of(r, flops) / 1e12);
+    if (ranks_of(r) > 1) {
+        reason(c,
+               "%zu ranks: each takes %zu of the %zu micro-batches of a window, and waits %.2g ms "
+               "for the others' gradients",
+               ranks_of(r), share_of(r, is), is->accum, is->wait_s * 1e3);
+    }
     reason(c,
            "window of %zu tokens: short trainings gain more from many updates than from quiet ones",
            is->batch * is->accum * is->dims.seq);

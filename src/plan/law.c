@@ -20,18 +20,18 @@
 #include <math.h>
 
 #define LAW_E     1.0
-#define LAW_A     70.51
-#define LAW_ALPHA 0.4675
-#define LAW_B     333.9
-#define LAW_BETA  0.3925
-#define LAW_R     8.525
-#define LAW_OMEGA 0.05575
+#define LAW_A     4.335
+#define LAW_ALPHA 0.15
+#define LAW_B     3073.0
+#define LAW_BETA  0.5764
+#define LAW_R     3.784
+#define LAW_OMEGA 0.2469
 /* Repetitions behind which nothing more is learned by heart: beyond those of the runs. */
 #define LAW_MANY 30.0
-#define LAW_C    0.6205
+#define LAW_C    0.03546
 /* Parameters for a byte of the text from which on more of them learn little more by heart. */
-#define LAW_FULL  0.2294
-#define LAW_DELTA 0.6116
+#define LAW_FULL  12.66
+#define LAW_DELTA 0.9903
 /* What a trigram model leaves of 200000 ids of tinyshakespeare, and how that falls with more. */
 #define TRIGRAM_BITS 2.213
 #define TRIGRAM_FALL 0.065

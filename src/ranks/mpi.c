@@ -3,6 +3,7 @@
  * mpi.c: who there is, and how is waited for others (mpi_int.h).
  */
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,6 +120,7 @@ static enum kiln_status meet(struct kiln_ranks *r, struct kiln_err *err) {
         MPI_Allgather(&me, sizeof me, MPI_BYTE, r->who, sizeof me, MPI_BYTE, MPI_COMM_WORLD),
         "meeting the other ranks", err);
     r->threads = my_threads(r);
+    KILN_TRY(kiln_ranks_measure(r, err));
     return kiln_ranks_begin_sums(r, err);
 }
 
@@ -177,6 +179,11 @@ void kiln_ranks_close(struct kiln_ranks *r, bool well) {
 size_t kiln_ranks_count(const struct kiln_ranks *r) { return r ? (size_t)r->n : 1; }
 size_t kiln_ranks_mine(const struct kiln_ranks *r) { return r ? (size_t)r->mine : 0; }
 size_t kiln_ranks_threads(const struct kiln_ranks *r) { return r ? r->threads : 0; }
+
+void kiln_ranks_link(const struct kiln_ranks *r, double *latency_s, double *bytes_per_s) {
+    *latency_s = r ? r->latency_s : 0;
+    *bytes_per_s = r ? r->bytes_per_s : (double)INFINITY;
+}
 
 size_t kiln_ranks_beside(const struct kiln_ranks *r) {
     size_t n = r ? 0 : 1;

@@ -58,6 +58,7 @@ struct kiln_ranks {
     int n, mine;
     struct kiln_ranks_who *who; /* [n] */
     size_t threads;
+    double latency_s, bytes_per_s; /* between them */
     bool settled; /* on a failure: all know of it, and leave together */
     struct kiln_ranks_flight flights[KILN_RANKS_UNDER_WAY];
 
@@ -98,6 +99,9 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_wait_for(const struct kiln_ranks *r,
 /* A span from `start` till now. */
 void kiln_ranks_span(const struct kiln_ranks *r, enum kiln_span_kind kind, uint32_t thread,
                      double start);
+
+/* Find out what lies between the ranks (kiln_ranks_link). */
+KILN_MUST_CHECK enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, struct kiln_err *err);
 
 /* The thread beside the computing. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_begin_sums(struct kiln_ranks *r, struct kiln_err *err);

@@ -121,7 +121,7 @@ static enum kiln_status exchange(const struct kiln_ranks *r, char *to, char *fro
 /* The fastest of a few, of the rank where that is slowest. */
 static enum kiln_status time_exchange(struct kiln_ranks *r, char *buffer, size_t bytes,
                                       double *seconds, struct kiln_err *err) {
-    double best = INFINITY;
+    double best = (double)INFINITY;
     for (int i = 0; i < 4; i++) {
         double now = 0, together = 0;
         KILN_TRY(kiln_ranks_most(r, &together, err)); /* all begin at once */
@@ -132,20 +132,15 @@ static enum kiln_status time_exchange(struct kiln_ranks *r, char *buffer, size_t
     return kiln_ranks_most(r, seconds, err);
 }
 
-enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, double *latency_s, double *bytes_per_s,
-                                    struct kiln_err *err) {
-    *latency_s = *bytes_per_s = 0;
-    if (!r) {
-        return KILN_OK;
-    }
+enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, struct kiln_err *err) {
     char *buffer = kiln_alloc(2, MEASURED);
     KILN_REQUIRE(buffer, err, KILN_ENOMEM, "no memory to measure the link");
     double whole = 0;
-    enum kiln_status status = time_exchange(r, buffer, 1, latency_s, err);
+    enum kiln_status status = time_exchange(r, buffer, 1, &r->latency_s, err);
     if (status == KILN_OK) {
         status = time_exchange(r, buffer, MEASURED, &whole, err);
     }
     kiln_free(buffer);
-    *bytes_per_s = whole > *latency_s ? MEASURED / (whole - *latency_s) : (double)INFINITY;
+    r->bytes_per_s = whole > r->latency_s ? MEASURED / (whole - r->latency_s) : (double)INFINITY;
     return status;
 }

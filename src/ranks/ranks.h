@@ -51,11 +51,10 @@ void kiln_ranks_narrow(struct kiln_ranks *ranks, bool on);
 /* Return when all sums given so far are there. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
 
-/* What lies between the ranks, measured now: each sends to the next and receives from the one
- * before, all at once; of the slowest the seconds that a short message takes, and bytes a second.
- * It takes a few such exchanges of 2 MiB. */
-KILN_MUST_CHECK enum kiln_status kiln_ranks_measure(struct kiln_ranks *ranks, double *latency_s,
-                                                    double *bytes_per_s, struct kiln_err *err);
+/* What lies between the ranks, measured when they met: each sends to the next and receives from the
+ * one before, all at once, a few times 2 MiB; of the slowest the seconds that a short message
+ * takes, and bytes a second. Of one that is alone: no time, and no end of them. No exchange. */
+void kiln_ranks_link(const struct kiln_ranks *ranks, double *latency_s, double *bytes_per_s);
 
 struct kiln_spans;
 /* From here on waiting and sums are told there (base/spans.h); NULL: nowhere. Borrowed. */

@@ -17,9 +17,9 @@
 #include "base/io.h"
 #include "base/machine.h"
 #include "base/mem.h"
-#include "kiln/ranks.h"
 #include "kiln/bench.h"
 #include "plan/law.h"
+#include "ranks/ranks.h"
 #include "text/stream.h"
 #include "train/complete.h"
 #include "train/data_source.h"
@@ -246,9 +246,11 @@ static enum kiln_status measure_chosen(struct kiln_minutes *m, double seconds,
         (r->plan.memory > 0 && is->memory > r->plan.memory / 2)) {
         return KILN_OK;
     }
-    KILN_TRY(measure(r, &is->dims, is->batch, is->accum, seconds, &step, err));
+    const size_t ranks = kiln_ranks_count(m->settings.ranks);
+    const size_t share = (is->accum + ranks - 1) / ranks;
+    KILN_TRY(measure(r, &is->dims, is->batch, share, seconds, &step, err));
     for (size_t i = 0; i < r->n_rates; i++) {
-        r->rate[i].flops_per_s *= is->step_s / step.median_s;
+        r->rate[i].flops_per_s *= (is->step_s - is->wait_s) / step.median_s;
     }
     return KILN_OK;
 }
@@ -399,8 +401,10 @@ static enum kiln_status look(struct kiln_minutes *m, struct kiln_sample *sample,
     KILN_TRY(settle_vocabulary(m, sample, err));
     set_preset_vocab(m);
     if (s->memory == KILN_UNSET) {
-        r->plan.memory = kiln_memory_available() / 10 * 8;
+        r->plan.memory = kiln_memory_available() / kiln_ranks_beside(s->ranks) / 10 * 8;
     }
+    r->plan.ranks.ranks = kiln_ranks_count(s->ranks);
+    kiln_ranks_link(s->ranks, &r->plan.ranks.link.latency_s, &r->plan.ranks.link.bytes_per_s);
     return kiln_profile_of(&r->plan.device, s->profile, r->plan.threads, r->plan.precision,
                            &r->plan.profile, err);
 }
@@ -453,11 +457,6 @@ enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, doubl
     *out = NULL;
     KILN_REQUIRE(settings->data && !isnan(settings->minutes), err, KILN_EUSAGE,
                  "--minutes needs a text: add --data FILE");
-    KILN_REQUIRE(
-        !settings->ranks, err, KILN_EUNSUPPORTED,
-        "--minutes measures one process and knows nothing of %zu ranks: see what kiln plan "
-        "--minutes chooses, and give its sizes and --steps",
-        kiln_ranks_count(settings->ranks));
     struct kiln_minutes *m = kiln_alloc(1, sizeof *m);
     KILN_REQUIRE(m != NULL, err, KILN_ENOMEM, "--minutes: out of memory");
     m->started = started > 0 ? started : kiln_now_s();
@@ -548,7 +547,7 @@ static enum kiln_status time_step(const struct kiln_run *run, double seconds, do
                                            .lora = run->table->lora,
                                            .batch = s->batch,
                                            .seq = s->seq,
-                                           .accum = s->accum,
+                                           .accum = plan->request->accum,
                                            .precision = run->trainer.engine.request.precision,
                                            .threads = s->threads};
     *out = kiln_plan_seconds(plan).step;

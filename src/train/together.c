@@ -40,7 +40,7 @@ enum kiln_status kiln_together_lead(struct kiln_ranks *ranks, struct kiln_run *r
     memcpy(folder, run->folder, sizeof folder);
     KILN_TRY(kiln_ranks_tell(ranks, folder, sizeof folder, err));
     KILN_TRY(kiln_ranks_settle(ranks, KILN_OK, err));
-    KILN_TRY(kiln_ranks_measure(ranks, &run->link.latency_s, &run->link.bytes_per_s, err));
+    kiln_ranks_link(ranks, &run->link.latency_s, &run->link.bytes_per_s);
     KILN_TRY(foretell(run, err));
     return kiln_run_describe(run, err);
 }
@@ -95,8 +95,7 @@ enum kiln_status kiln_together_follow(const struct kiln_settings *settings, stru
     }
     status = kiln_ranks_settle(ranks, status, err);
     if (status == KILN_OK) {
-        struct kiln_link *link = &(*out)->link;
-        status = kiln_ranks_measure(ranks, &link->latency_s, &link->bytes_per_s, err);
+        kiln_ranks_link(ranks, &(*out)->link.latency_s, &(*out)->link.bytes_per_s);
     }
     return kiln_run_end_open(status, out);
 }

@@ -148,14 +148,22 @@ for overlap in off exact delayed; do
     [ "$(hash_of stdout)" = "$one_sim" ] || fail "sim, --overlap $overlap: other bits on 3 ranks"
 done
 
+# ---- a time, and nothing else ---------------------------------------------------------------------
+expect 0 ranks 2 train --data text.txt --minutes 0.1 --out minutes
+says stdout '2 ranks: each takes'
+says stdout 'expected were'
+[ $(($(sed -n 's/.*"accum": \([0-9]*\),/\1/p' minutes/run.json) % 2)) = 0 ] || fail "--minutes: uneven shares"
+[ "$(wc -l <minutes/metrics.jsonl)" = "$(sed -n 's/.*"steps": \([0-9]*\),/\1/p' minutes/run.json)" ] ||
+    fail "--minutes: run.json counts other steps than there were"
+
 # ---- what cannot be -------------------------------------------------------------------------------
 expect 2 ranks 4 train "${small[@]}" --accum 3 --steps 2 --out few
 says stderr '4 ranks, but a window has 3 micro-batches (--accum)'
 [ ! -e few ] || fail "a run was made that cannot be"
 expect 2 ranks 2 train "${small[@]}" --precision fp16 --device sim --steps 200 --out baked
 says stderr 'MPI does not allow'
-expect 1 ranks 2 train --data text.txt --minutes 1 --out minutes
-says stderr '--minutes measures one process'
+expect 2 ranks 2 train --data text.txt --minutes 1 --accum 1 --out few
+says stderr '2 ranks, but a window has 1 micro-batches (--accum)'
 words=("$MPI_KILN" train "${small[@]}" --steps 2 --out unlike)
 expect 1 mpirun --oversubscribe --bind-to none -n 1 "${words[@]}" : -n 1 env KILN_CPU=ref "${words[@]}"
 says stderr 'rank 1 (on'

@@ -87,6 +87,29 @@ TEST(what_is_chosen_is_a_model_and_takes_the_time) {
     }
 }
 
+TEST(ranks_share_every_window_evenly_and_read_more_of_the_text) {
+    double before = 0, alone = 0;
+    for (size_t ranks = 1; ranks <= 16; ranks *= 2) {
+        struct kiln_choose_request r = request_of(10, 30, 0.2);
+        r.plan.ranks.ranks = ranks;
+        r.plan.ranks.link = (struct kiln_link){1e-5, 10e9};
+        const struct kiln_choice c = choose(&r);
+        CHECK_EQ(c.is.accum % ranks, 0);
+        CHECK((ranks == 1) == (c.is.wait_s <= 0));
+        CHECK(c.is.wait_s < c.is.step_s);
+        CHECK((double)c.is.steps * c.is.step_s <= r.seconds);
+        const double flops = c.is.tokens * kiln_flops_per_token(&c.is.dims, c.is.dims.seq);
+        CHECK(flops > before);
+        alone = ranks == 1 ? flops : alone;
+        before = flops;
+        /* A link that is slow leaves less time to compute. */
+        r.plan.ranks.link = (struct kiln_link){1e-3, 1e7};
+        const struct kiln_choice slow = choose(&r);
+        CHECK(ranks == 1 || slow.is.forecast.bits > c.is.forecast.bits);
+    }
+    CHECK(before > 10 * alone);
+}
+
 TEST(equal_requests_give_equal_choices) {
     const struct kiln_choose_request r = request_of(3, 1, 0.2);
     struct kiln_choice a, b;
@@ -220,7 +243,7 @@ TEST(the_law_falls_with_size_and_text_and_knows_repetition) {
         before = bits;
     }
     before = 100;
-    for (int i = 0; i < 14; i++) {
+    for (int i = 0; i < 11; i++) { /* to where it is read three times */
         const double bits = kiln_law_bits(&text, 1024, 1e6, ldexp(1e5, i));
         CHECK(bits < before);
         before = bits;
