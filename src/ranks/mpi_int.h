@@ -59,7 +59,7 @@ struct kiln_ranks {
     struct kiln_ranks_who *who; /* [n] */
     size_t threads;
     double latency_s, bytes_per_s; /* between them */
-    bool settled; /* on a failure: all know of it, and leave together */
+    bool settled;                  /* on a failure: all know of it, and leave together */
     struct kiln_ranks_flight flights[KILN_RANKS_UNDER_WAY];
 
     pthread_t thread;
