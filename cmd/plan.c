@@ -21,10 +21,6 @@ struct flags {
     double link_gbit, link_ms;
 };
 
-/* Of a link that nobody has described. */
-#define ASSUMED_GBIT 1.0
-#define ASSUMED_MS   1.0
-
 static const struct option options[] = {
     {"ranks", 0, OPTION_COUNT, "N", NULL, "what so many ranks would take together", GROUP_PLANNING,
      1, 1 << 20, offsetof(struct flags, ranks)},
@@ -38,54 +34,24 @@ static const struct option options[] = {
     OPTION_END,
 };
 
-static const enum kiln_setting_id settings[] = {KILN_SETTING_model,
-                                                KILN_SETTING_dim,
-                                                KILN_SETTING_hidden,
-                                                KILN_SETTING_heads,
-                                                KILN_SETTING_kv_heads,
-                                                KILN_SETTING_layers,
-                                                KILN_SETTING_vocab,
-                                                KILN_SETTING_rms_eps,
-                                                KILN_SETTING_rope_theta,
-                                                KILN_SETTING_seq,
-                                                KILN_SETTING_batch,
-                                                KILN_SETTING_accum,
-                                                KILN_SETTING_device,
-                                                KILN_SETTING_budget,
-                                                KILN_SETTING_headroom,
-                                                KILN_SETTING_load_budget,
-                                                KILN_SETTING_schedule,
-                                                KILN_SETTING_activations,
-                                                KILN_SETTING_memory,
-                                                KILN_SETTING_overlap,
-                                                KILN_SETTING_restart,
-                                                KILN_SETTING_precision,
-                                                KILN_SETTING_threads,
-                                                KILN_SETTING_weight_mode,
-                                                KILN_SETTING_no_extras,
-                                                KILN_SETTING_sim_time,
-                                                KILN_SETTING_sim,
-                                                KILN_SETTING_profile,
-                                                KILN_SETTING_dw,
-                                                KILN_SETTING_data,
-                                                KILN_SETTING_val,
-                                                KILN_SETTING_tokenizer,
-                                                KILN_SETTING_minutes,
-                                                KILN_SETTING_steps,
-                                                KILN_SETTING_lr,
-                                                KILN_SETTING_min_lr,
-                                                KILN_SETTING_warmup,
-                                                KILN_SETTING_weight_decay,
-                                                KILN_SETTING_lora,
-                                                KILN_SETTING_lora_alpha,
-                                                KILN_SETTING_lora_targets,
-                                                KILN_SETTING_doc_mask,
-                                                KILN_SETTING_blank_lines,
-                                                KILN_SETTING_skip_bad,
-                                                KILN_SETTING_chat_template,
-                                                KILN_SETTING_data_tokens,
-                                                KILN_SETTING_reduce_precision,
-                                                KILN_SETTING_local_steps};
+static const enum kiln_setting_id settings[] = {
+    KILN_SETTING_model,       KILN_SETTING_dim,          KILN_SETTING_hidden,
+    KILN_SETTING_heads,       KILN_SETTING_kv_heads,     KILN_SETTING_layers,
+    KILN_SETTING_vocab,       KILN_SETTING_rms_eps,      KILN_SETTING_rope_theta,
+    KILN_SETTING_seq,         KILN_SETTING_batch,        KILN_SETTING_accum,
+    KILN_SETTING_device,      KILN_SETTING_budget,       KILN_SETTING_headroom,
+    KILN_SETTING_load_budget, KILN_SETTING_schedule,     KILN_SETTING_activations,
+    KILN_SETTING_memory,      KILN_SETTING_overlap,      KILN_SETTING_restart,
+    KILN_SETTING_precision,   KILN_SETTING_threads,      KILN_SETTING_weight_mode,
+    KILN_SETTING_no_extras,   KILN_SETTING_sim_time,     KILN_SETTING_sim,
+    KILN_SETTING_profile,     KILN_SETTING_dw,           KILN_SETTING_data,
+    KILN_SETTING_val,         KILN_SETTING_tokenizer,    KILN_SETTING_minutes,
+    KILN_SETTING_steps,       KILN_SETTING_lr,           KILN_SETTING_min_lr,
+    KILN_SETTING_warmup,      KILN_SETTING_weight_decay, KILN_SETTING_lora,
+    KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets, KILN_SETTING_doc_mask,
+    KILN_SETTING_blank_lines, KILN_SETTING_skip_bad,     KILN_SETTING_chat_template,
+    KILN_SETTING_data_tokens, KILN_SETTING_pipeline,     KILN_SETTING_reduce_precision,
+    KILN_SETTING_local_steps};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -128,28 +94,28 @@ static enum kiln_status check_ranks(const struct call *call, struct kiln_err *er
                         : local                  ? "--local-steps"
                         : narrow                 ? "--reduce-precision"
                                                  : NULL;
-    KILN_REQUIRE(flags->ranks != KILN_UNSET || alone == NULL, err, KILN_EUSAGE,
+    const bool pipeline = call->settings.pipeline > 1;
+    KILN_REQUIRE(flags->ranks != KILN_UNSET || pipeline || alone == NULL, err, KILN_EUSAGE,
                  "plan: %s is of several ranks; say how many: --ranks N", alone);
+    KILN_REQUIRE(call->settings.local_steps == 1 || !pipeline, err, KILN_EUSAGE,
+                 "plan: --local-steps of a pipeline is not told; leave one of both out");
     return KILN_OK;
 }
 
+/* A pipeline has at least a rank for each stage. */
 static void ask_about_ranks(const struct call *call, struct kiln_plan_request *request,
                             struct plan_shown *shown) {
     const struct flags *flags = call->flags;
-    const bool no_gbit = isnan(flags->link_gbit), no_ms = isnan(flags->link_ms);
-    if (flags->ranks == KILN_UNSET) {
+    const size_t stages = (size_t)call->settings.pipeline;
+    if (flags->ranks == KILN_UNSET && stages == 1) {
         return;
     }
     request->ranks = (struct kiln_plan_ranks){
-        .ranks = flags->ranks,
-        .link = {.bytes_per_s = (no_gbit ? ASSUMED_GBIT : flags->link_gbit) * 1e9 / 8,
-                 .latency_s = (no_ms ? ASSUMED_MS : flags->link_ms) * 1e-3},
+        .ranks = flags->ranks == KILN_UNSET ? stages : flags->ranks,
+        .link = plan_link(flags->link_gbit, flags->link_ms, &shown->link_assumed),
         .local_steps = call->settings.local_steps,
-        .float_bytes = strcmp(call->settings.reduce_precision, "bf16") == 0 ? 2 : 4};
-    shown->link_assumed = no_gbit && no_ms ? "--link-gbit, --link-ms"
-                          : no_gbit        ? "--link-gbit"
-                          : no_ms          ? "--link-ms"
-                                           : NULL;
+        .float_bytes = strcmp(call->settings.reduce_precision, "bf16") == 0 ? 2 : 4,
+        .stages = stages};
 }
 
 /* --minutes: what would be chosen. */
@@ -230,7 +196,8 @@ const struct command command_plan = {
         "  kiln plan --model llama7b --device sim --schedule whole --activations sqrt --trace\n"
         "  kiln plan --data book.txt --model stories15m\n"
         "  kiln plan --data book.txt --minutes 30\n"
-        "  kiln plan --model stories110m --ranks 16 --link-gbit 10 --link-ms 0.1\n",
+        "  kiln plan --model stories110m --ranks 16 --link-gbit 10 --link-ms 0.1\n"
+        "  kiln plan --model stories110m --ranks 8 --pipeline 4 --device sim\n",
     .flags_size = sizeof(struct flags),
     .options = options,
     .settings = settings,

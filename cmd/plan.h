@@ -19,6 +19,8 @@ struct plan_shown {
     const char *link_assumed;           /* of the link: "--link-gbit, --link-ms"; NULL: nothing */
 };
 
+/* A link of so many Gbit/s and ms; of what is NaN something is assumed, and *assumed says so. */
+struct kiln_link plan_link(double gbit, double ms, const char **assumed);
 void plan_print(const struct plan_shown *shown);
 void plan_print_trace(const struct plan_shown *shown);
 /* NULL when out of memory. */

@@ -183,6 +183,12 @@ void plan_print(const struct plan_shown *shown) {
     char name[32];
     printf("%s on %s: %.2f M parameters, %zu layers; batch %zu, seq %zu, accum %zu\n", shown->model,
            shown->device, (double)e->parameters * 1e-6, r->dims.layers, r->batch, r->seq, r->accum);
+    if (e->stage.stages > 1) {
+        const struct kiln_plan_stage *s = &e->stage;
+        printf("  %-16s %zu of %zu, the slowest: layers %zu to %zu; what follows is of it\n",
+               "stage", s->number + 1, s->stages, kiln_stage_first(s->layers, s->stages, s->number),
+               kiln_stage_first(s->layers, s->stages, s->number + 1) - 1);
+    }
     print_budget("compile budget", r->budget, e->usable, headroom);
     print_budget("load budget", e->load_budget, e->load_usable, headroom);
     if (e->programs > 0) {

@@ -2,11 +2,26 @@
  *
  * plan_ranks.c: what several ranks would take, as tables and as JSON.
  */
+#include <math.h>
 #include <stdio.h>
 
 #include "kiln/report.h"
 #include "output.h"
 #include "plan.h"
+
+/* Of a link that nobody has described. */
+#define ASSUMED_GBIT 1.0
+#define ASSUMED_MS   1.0
+
+struct kiln_link plan_link(double gbit, double ms, const char **assumed) {
+    const bool no_gbit = isnan(gbit), no_ms = isnan(ms);
+    *assumed = no_gbit && no_ms ? "--link-gbit, --link-ms"
+               : no_gbit        ? "--link-gbit"
+               : no_ms          ? "--link-ms"
+                                : NULL;
+    return (struct kiln_link){.bytes_per_s = (no_gbit ? ASSUMED_GBIT : gbit) * 1e9 / 8,
+                              .latency_s = (no_ms ? ASSUMED_MS : ms) * 1e-3};
+}
 
 static void print_head(const struct plan_shown *shown) {
     const struct kiln_plan_ranks *asked = &shown->request->ranks;
@@ -55,8 +70,13 @@ static void print_step(const struct plan_shown *shown) {
     const size_t advised = c->local_steps_advised;
     printf("  %-16s %.3g s, %.3g s of it waiting for sums; %.4g tokens/s\n", "step", c->step_s,
            c->exposed_s, c->tokens_per_s);
-    printf("  %-16s %.3g times as fast as one rank: efficiency %.2f\n", "speed-up", c->speedup,
-           c->efficiency);
+    if (c->speedup > 0) {
+        printf("  %-16s %.3g times as fast as one rank: efficiency %.2f\n", "speed-up", c->speedup,
+               c->efficiency);
+    }
+    if (c->pipeline.stages > 0) {
+        return;
+    }
     printf("  %-16s ", "advice");
     if (advised == 1) {
         printf("plain steps wait for less than 5 %% of their time: sum every step\n");
@@ -85,12 +105,42 @@ static void print_scaling(const struct plan_shown *shown) {
     }
 }
 
+/* Nothing where there is none. */
+static void print_pipeline(const struct plan_shown *shown) {
+    const struct kiln_ranks_cost *r = &shown->estimate->ranks;
+    const struct kiln_pipeline_cost *c = &r->pipeline;
+    char bytes[32];
+    if (c->stages == 0) {
+        return;
+    }
+    printf("  %-16s %zu stages of %zu layers at most, each of %zu rank%s, in 1F1B order\n",
+           "pipeline", c->stages, c->layers, c->replicas, c->replicas == 1 ? "" : "s");
+    printf("  %-16s %zu micro-batches a step, at most %zu of them at once\n", "a stage",
+           r->micro_batches, c->held);
+    printf("  %-16s %.6g compiles, %.6g restarts at most, and %.3g s of waiting for them\n",
+           "its window", c->compiles, c->restarts, c->stall_s);
+    printf("  %-16s %s a rank at most\n", "memory",
+           kiln_human_bytes((double)r->memory, bytes, sizeof bytes));
+    printf(
+        "  %-16s %.3g s of each micro-batch on stage %zu, the slowest; it waits %.0f %% of the "
+        "time\n",
+        "passes", c->micro_batch_s, c->slowest + 1, 100 * c->bubble_share);
+    printf("  %-16s %s sent by a rank a step, at most\n", "activations",
+           kiln_human_bytes(c->bytes_passed, bytes, sizeof bytes));
+}
+
 void plan_print_ranks(const struct plan_shown *shown) {
+    const bool pipeline = shown->estimate->ranks.pipeline.stages > 0;
     print_head(shown);
-    print_rank(shown);
+    if (!pipeline) {
+        print_rank(shown);
+    }
+    print_pipeline(shown);
     print_sums(shown);
     print_step(shown);
-    print_scaling(shown);
+    if (!pipeline) {
+        print_scaling(shown);
+    }
 }
 
 static json_t *scaling_json(const struct kiln_ranks_cost *c) {
@@ -107,12 +157,25 @@ static json_t *scaling_json(const struct kiln_ranks_cost *c) {
     return list;
 }
 
+static json_t *pipeline_json(const struct kiln_pipeline_cost *c) {
+    if (c->stages == 0) {
+        return json_null();
+    }
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "stages",
+                     (json_int_t)c->stages, "replicas", (json_int_t)c->replicas, "layers",
+                     (json_int_t)c->layers, "held", (json_int_t)c->held, "slowest_stage",
+                     (json_int_t)c->slowest, "micro_batch_s", json_number(c->micro_batch_s),
+                     "compiles", json_number(c->compiles), "restarts", json_number(c->restarts),
+                     "stall_s", json_number(c->stall_s), "bubble_share",
+                     json_number(c->bubble_share), "bytes_passed", json_number(c->bytes_passed));
+}
+
 json_t *plan_ranks_json(const struct plan_shown *shown) {
     const struct kiln_plan_ranks *asked = &shown->request->ranks;
     const struct kiln_ranks_cost *c = &shown->estimate->ranks;
     return json_pack(
         "{s:I, s:{s:o, s:o, s:b}, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, "
-        "s:I, s:I, s:s, s:o}",
+        "s:I, s:I, s:s, s:o, s:o}",
         "ranks", (json_int_t)asked->ranks, "link", "gbit",
         json_number(asked->link.bytes_per_s * 8e-9), "ms", json_number(asked->link.latency_s * 1e3),
         "assumed", shown->link_assumed != NULL, "local_steps", (json_int_t)asked->local_steps,
@@ -124,5 +187,7 @@ json_t *plan_ranks_json(const struct plan_shown *shown) {
         json_number(c->speedup), "efficiency", json_number(c->efficiency), "memory_bytes",
         (json_int_t)c->memory, "memory_sharded_bytes", (json_int_t)c->memory_sharded,
         "local_steps_advised", (json_int_t)c->local_steps_advised, "reduce_precision",
-        asked->float_bytes == 2 ? "bf16" : "fp32", "scaling", scaling_json(c));
+        asked->float_bytes == 2 ? "bf16" : "fp32", "scaling",
+        c->pipeline.stages > 0 ? json_null() : scaling_json(c), "pipeline",
+        pipeline_json(&c->pipeline));
 }

@@ -378,8 +378,16 @@ static enum kiln_status dry_run(const struct call *call, struct kiln_err *err) {
     const bool minutes = !isnan(call->settings.minutes);
     KILN_TRY(minutes ? plan_for_minutes(call, &request, name, err)
                      : kiln_run_plan(&call->settings, &request, name, err));
+    struct plan_shown shown = {name, call->settings.device, &request, &estimate, NULL, NULL};
+    const size_t stages = (size_t)call->settings.pipeline;
+    if (stages > 1) { /* of a rank each: nobody else is here */
+        request.ranks = (struct kiln_plan_ranks){
+            .ranks = stages,
+            .link = plan_link((double)NAN, (double)NAN, &shown.link_assumed),
+            .local_steps = 1,
+            .stages = stages};
+    }
     KILN_TRY(kiln_estimate(&request, true, &estimate, err));
-    const struct plan_shown shown = {name, call->settings.device, &request, &estimate, NULL, NULL};
     const struct flags *flags = call->flags;
     enum kiln_status status = KILN_OK;
     if (flags->json) {

@@ -229,6 +229,7 @@ struct kiln_plan_ranks {
     size_t local_steps; /* H, also of one rank; 0 counts as 1 */
     size_t float_bytes; /* of a float that travels: 4, or 2 for bf16; 0 counts as 4 */
     bool deterministic; /* micro-batches are added by one tree */
+    size_t stages;      /* of a pipeline, of which `ranks` is a multiple; 0 counts as 1: none */
 };
 enum kiln_allreduce { KILN_ALLREDUCE_DIRECT, KILN_ALLREDUCE_HALVING, KILN_ALLREDUCES };
 /* "direct", "halving" */
@@ -242,9 +243,24 @@ struct kiln_scale {
     double step_s, strong_efficiency;    /* the window is shared: A stays */
     double weak_step_s, weak_efficiency; /* each rank has A of its own */
 };
+/* What stages take: of a pipeline whose micro-batches go through in 1F1B order
+ * (docs/distributed.md).
+ */
+struct kiln_pipeline_cost {
+    size_t stages, replicas;   /* of each stage; 0: no pipeline */
+    size_t layers;             /* of a stage, at most */
+    size_t slowest;            /* the stage whose micro-batches take longest ... */
+    double micro_batch_s;      /* ... and how long, forward and backward */
+    size_t held;               /* micro-batches, on the first stage */
+    double compiles, restarts; /* a window, of the stage that has most */
+    double stall_s;            /* it waits for compiles, likewise */
+    double bubble_share;       /* of the passes of a step the slowest stage waits for others */
+    double bytes_passed;       /* activations and gradients that a rank sends in a step, at most */
+    double compute_s;          /* from the first pass of a step to the last */
+};
 /* What a step takes over ranks. With H > 1 the mean of H steps and the outer one. */
 struct kiln_ranks_cost {
-    size_t micro_batches;     /* of a rank, at most: A/n rounded up */
+    size_t micro_batches;     /* of a rank, at most: A/n rounded up; of a replica of a pipeline */
     enum kiln_allreduce kind; /* of every sum */
     double bytes_sent;        /* by the rank that sends most */
     double communication_s;   /* something is under way */
@@ -252,17 +268,31 @@ struct kiln_ranks_cost {
     double exposed_s;         /* of that, waited for */
     double outer_s;           /* H > 1: the outer step, without what travels */
     double step_s, tokens_per_s;
-    double speedup, efficiency; /* against one rank with the same window; by ranks */
+    double speedup, efficiency; /* against one rank with the same window; by ranks. 0: unknown */
     uint64_t memory;            /* bytes of a rank; H > 1: with those of the last outer step */
     uint64_t memory_sharded;    /* if weights and moments that are trained lay spread over ranks */
     size_t local_steps_advised; /* fewest with which less than 5 % of a step is waiting: 1: plain
                                  * ones; 0: no number */
-    struct kiln_scale scaling[KILN_SCALES];
+    struct kiln_scale scaling[KILN_SCALES]; /* not of a pipeline */
+    struct kiln_pipeline_cost pipeline;
 };
 
+/* A stage of a pipeline: layers [number L / stages, (number + 1) L / stages) of a model of L. The
+ * first has the embedding, too, the last the final norm, the head and the loss. The residual stream
+ * comes from the stage before and goes to the one behind, its gradient comes back; `stages -
+ * number - 1` micro-batches more than one are held, so that all stages compute at once (1F1B:
+ * Narayanan et al. 2019, "PipeDream"). Zeros: the whole model. */
+struct kiln_plan_stage {
+    size_t stages, number;
+    size_t layers; /* L */
+};
+/* Stage `number` of a model of L layers; its first layer, or with the number behind it its end. */
+KILN_API size_t kiln_stage_first(size_t layers, size_t stages, size_t number);
+
 struct kiln_plan_request {
-    struct kiln_dims dims; /* checked */
-    struct kiln_lora lora; /* rank 0: the whole model is trained */
+    struct kiln_dims dims;        /* checked; of a stage its own layers */
+    struct kiln_plan_stage stage; /* which layers of the model these are */
+    struct kiln_lora lora;        /* rank 0: the whole model is trained */
     size_t batch, seq, accum;
     struct kiln_device_choice device;
     size_t budget, load_budget;   /* kernels; 0: no limit */
@@ -358,7 +388,8 @@ struct kiln_policy {
 enum { KILN_POLICIES = 6 };
 
 struct kiln_estimate {
-    struct kiln_keep keep; /* as asked for */
+    struct kiln_plan_stage stage; /* of a pipeline: all but `ranks` is of this one, its slowest */
+    struct kiln_keep keep;        /* as asked for */
     size_t parameters;
     size_t programs;            /* compiled when the device is opened, and never again */
     size_t usable, load_usable; /* 0: no limit */

@@ -122,6 +122,8 @@ extern "C" {
        "most memory to use, as 8G (80 % of what is free)")                                        \
     XX(TEXT, overlap, "overlap", "exact", 0, 0,                                                   \
        "off, exact: compile while computing, or delayed: a step behind")                          \
+    XX(COUNT, pipeline, "pipeline", "1", 1, 1 << 16,                                              \
+       "stages: groups of layers on so many ranks at once (docs/distributed.md)")                 \
     XX(TEXT, restart, "restart", "exec", 0, 0,                                                    \
        "exec: the process replaces itself; relay: its successor starts early")                    \
     XX(TEXT, on_spike, "on-spike", "record", 0, 0,                                                \

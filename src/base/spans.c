@@ -39,6 +39,7 @@ static const struct {
     [KILN_SPAN_RESTART] = {"restart", KILN_TRACK_PROCESS},
     [KILN_SPAN_REDUCE] = {"reduce", KILN_TRACK_RANKS},
     [KILN_SPAN_STRETCH] = {"stretch", KILN_TRACK_RANKS},
+    [KILN_SPAN_PASS] = {"pass", KILN_TRACK_RANKS},
     [KILN_SPAN_REDUCE_WAIT] = {"reduce wait", KILN_TRACK_RANKS},
     [KILN_SPAN_RANKS_WAIT] = {"wait", KILN_TRACK_RANKS},
 };

@@ -44,6 +44,7 @@ enum kiln_span_kind {
                         */
     KILN_SPAN_REDUCE,  /* RANKS: sums of gradients are under way */
     KILN_SPAN_STRETCH, /* RANKS: one of them; several at once */
+    KILN_SPAN_PASS,    /* RANKS: an activation or a gradient goes to another stage; likewise */
     KILN_SPAN_REDUCE_WAIT, /* RANKS: the owner waits for them */
     KILN_SPAN_RANKS_WAIT,  /* RANKS: the owner waits for others */
     KILN_SPAN_KINDS

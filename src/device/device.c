@@ -62,6 +62,10 @@ void kiln_device_kinds(const struct kiln_dims *dims, const struct kiln_device_op
     if (options->device.id != KILN_CPU) {
         kiln_ane_kinds(dims, options, out);
     }
+    if (options->no_head) {
+        out[KILN_CLASSIFY].compiles = out[KILN_CLASSIFY].loads = 0;
+        out[KILN_SOFTMAX].compiles = out[KILN_SOFTMAX].loads = 0;
+    }
 }
 
 size_t kiln_device_programs(const struct kiln_device_options *options) {
@@ -97,6 +101,9 @@ void kiln_device_traffic(const struct kiln_table *table, const struct kiln_devic
     if (options->device.id != KILN_CPU) {
         kiln_ane_traffic(table, options, out);
     }
+    if (options->no_head) {
+        out->head = out->head_evaluate = (struct kiln_moved){0, 0};
+    }
 }
 
 enum kiln_status kiln_device_open(const struct kiln_table *table, struct kiln_pool *pool,
@@ -112,8 +119,10 @@ enum kiln_status kiln_device_open(const struct kiln_table *table, struct kiln_po
 enum kiln_status kiln_device_sizes(const struct kiln_table *table,
                                    const struct kiln_device_options *options,
                                    struct kiln_device_sizes *out, struct kiln_err *err) {
-    if (options->device.id == KILN_CPU) {
-        return kiln_cpu_sizes(table, options, out, err);
+    KILN_TRY(options->device.id == KILN_CPU ? kiln_cpu_sizes(table, options, out, err)
+                                            : kiln_ane_sizes(table, options, out, err));
+    if (options->no_head) {
+        out->head = out->baked_head = 0;
     }
-    return kiln_ane_sizes(table, options, out, err);
+    return KILN_OK;
 }

@@ -206,6 +206,8 @@ struct kiln_device_options {
     bool two_sets;      /* room for a second kernel set and a second packed classifier */
     bool beside;        /* compile and prepare come from another thread while the device computes */
     bool doc_mask;      /* micro-batches have a document mask (kiln_device.starts) */
+    bool no_head;       /* the last layer is not the model's: `head` is not called, nothing of what
+                         * it needs is packed or compiled */
 };
 
 /* What a device computes in when `asked` is what somebody asked for: sim and ane in fp16 and

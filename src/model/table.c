@@ -197,6 +197,79 @@ void kiln_table_destroy(struct kiln_table *table) {
     }
 }
 
+/* ---- some of its layers -----------------------------------------------------------------------
+ */
+
+static bool is_of(size_t layer, size_t first, size_t end) {
+    return layer == KILN_NO_LAYER || (layer >= first && layer < end);
+}
+
+/* Tensors that are taken; now_at[i] is where tensor i goes. */
+static void take_tensors(const struct kiln_table *whole, size_t first, size_t end, size_t *now_at,
+                         struct kiln_table *stage) {
+    for (size_t i = 0; i < whole->n_tensors; i++) {
+        now_at[i] = stage->n_tensors;
+        if (is_of(whole->tensors[i].layer, first, end)) {
+            stage->tensors[stage->n_tensors++] = whole->tensors[i];
+            stage->n_base += i < whole->n_base;
+        }
+    }
+    for (size_t i = 0; i < stage->n_tensors; i++) {
+        struct kiln_tensor *t = &stage->tensors[i];
+        t->layer -= t->layer == KILN_NO_LAYER ? 0 : first;
+        t->matrix = kiln_table_stage_matrix(whole, stage, first, t->matrix);
+        t->target = t->target == KILN_NO_TENSOR ? t->target : now_at[t->target];
+        t->adapter = t->adapter == KILN_NO_TENSOR ? t->adapter : now_at[t->adapter];
+    }
+}
+
+static void take_matrices(const struct kiln_table *whole, size_t first, size_t end,
+                          const size_t *now_at, struct kiln_table *stage) {
+    for (size_t i = 0; i < whole->n_matrices; i++) {
+        if (is_of(whole->matrices[i].layer, first, end)) {
+            struct kiln_matrix *m = &stage->matrices[stage->n_matrices++];
+            *m = whole->matrices[i];
+            m->layer -= m->layer == KILN_NO_LAYER ? 0 : first;
+            m->first_tensor = now_at[m->first_tensor];
+        }
+    }
+}
+
+enum kiln_status kiln_table_stage(const struct kiln_table *whole, size_t first, size_t end,
+                                  struct kiln_table **out, struct kiln_err *err) {
+    struct kiln_table *stage = kiln_alloc(1, sizeof *stage);
+    size_t *now_at = kiln_alloc(whole->n_tensors, sizeof *now_at);
+    *out = NULL;
+    if (stage != NULL) {
+        *stage = *whole;
+        stage->dims.layers = end - first;
+        stage->n_tensors = stage->n_base = stage->n_matrices = 0;
+        stage->tensors = kiln_alloc(whole->n_tensors, sizeof *stage->tensors);
+        stage->matrices = kiln_alloc(whole->n_matrices, sizeof *stage->matrices);
+    }
+    const bool room = now_at && stage && stage->tensors && stage->matrices;
+    if (room) {
+        take_tensors(whole, first, end, now_at, stage);
+        take_matrices(whole, first, end, now_at, stage);
+        *out = stage;
+    } else {
+        kiln_table_destroy(stage);
+    }
+    kiln_free(now_at);
+    KILN_REQUIRE(room, err, KILN_ENOMEM, "no memory for a table of %zu layers", end - first);
+    return KILN_OK;
+}
+
+size_t kiln_table_stage_matrix(const struct kiln_table *whole, const struct kiln_table *stage,
+                               size_t first, size_t matrix) {
+    if (matrix == KILN_NO_MATRIX || matrix + 1 == whole->n_matrices) {
+        return matrix == KILN_NO_MATRIX ? matrix : MATRICES_A_LAYER * stage->dims.layers;
+    }
+    const size_t layer = matrix / MATRICES_A_LAYER;
+    const bool here = layer >= first && layer < first + stage->dims.layers;
+    return here ? matrix - MATRICES_A_LAYER * first : KILN_NO_MATRIX;
+}
+
 size_t kiln_table_part(const struct kiln_table *table, size_t layer, size_t *first) {
     const size_t layers = table->dims.layers;
     const size_t next = layer == KILN_NO_LAYER ? 0 : layer + 1;

@@ -23,6 +23,17 @@ size_t kiln_table_part(const struct kiln_table *table, size_t layer, size_t *fir
 /* The same of what is trained, among gradients and moments: of adapters those of the layer. */
 size_t kiln_trained_part(const struct kiln_table *table, size_t layer, size_t *first);
 
+/* Layers first..end-1 of a model as a table of their own, numbered from 0, for whoever computes
+ * with these alone: offsets, size and what is trained are of the whole model's arrays, and
+ * embedding, final norm and head are there, too. Names are the whole model's. kiln_table_destroy
+ * it. */
+KILN_MUST_CHECK enum kiln_status kiln_table_stage(const struct kiln_table *whole, size_t first,
+                                                  size_t end, struct kiln_table **out,
+                                                  struct kiln_err *err);
+/* The number that a matrix of the whole model has there; KILN_NO_MATRIX: it is of another layer. */
+size_t kiln_table_stage_matrix(const struct kiln_table *whole, const struct kiln_table *stage,
+                               size_t first, size_t matrix);
+
 static inline size_t kiln_elements(const struct kiln_tensor *tensor) {
     return tensor->rows * tensor->cols;
 }

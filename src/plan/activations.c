@@ -143,7 +143,7 @@ void kiln_keep_cut(const struct kiln_limits *limits, const struct kiln_groups *f
         group += edge;
         const bool cut =
             run >= longest || (limits->whole && edge) || (l > 0 && keep[l - 1] == KILN_FULL);
-        if (keep[l] == KILN_DROPPED && l > 0 && cut) {
+        if (keep[l] == KILN_DROPPED && (l > 0 ? cut : limits->fed)) {
             keep[l] = KILN_INPUT;
         }
         run = keep[l] == KILN_FULL ? 0 : keep[l] == KILN_INPUT ? 1 : run + 1;

@@ -2,7 +2,7 @@
  *
  * budget.c: what may be used of a budget, and what kernels take of it.
  */
-#include "plan/groups.h"
+#include "plan/plan.h"
 
 #define MILLION 1000000u
 
@@ -30,7 +30,8 @@ static void count_kind(struct kiln_limits *limits, const struct kiln_kernel_kind
 }
 
 struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request) {
-    const struct kiln_device_options options = {.device = request->device, .training = true};
+    const struct kiln_device_options options = {
+        .device = request->device, .training = true, .no_head = !kiln_stage_classifies(request)};
     const bool once = request->device.dynamic; /* nothing is compiled in a window */
     const size_t programs = kiln_device_programs(&options);
     struct kiln_limits limits = {
@@ -38,6 +39,7 @@ struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request) {
         .load = once ? SIZE_MAX : usable(request->load_budget, request->headroom_millionths),
         .layers = request->dims.layers,
         .whole = request->schedule == KILN_SCHEDULE_WHOLE,
+        .fed = !kiln_stage_embeds(request),
     };
     if (request->budget > 0 && !once && limits.compile > request->budget - programs) {
         limits.compile = request->budget - programs; /* little headroom, and some are spent */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/table.h"
 #include "plan/plan.h"
 #include "plan/ranks.h"
 
@@ -153,7 +154,8 @@ static enum kiln_status tell(const struct kiln_table *table, struct kiln_plan *p
     tell_overlap(plan, out);
     KILN_TRY(zero_stall_accum(table, plan, &out->zero_stall_accum, err));
     out->disk_bytes_per_step = plan->disk_written + plan->disk_read;
-    if (plan->request->ranks.ranks > 0 && !plan->request->forward_only) {
+    if (plan->request->ranks.ranks > 0 && plan->request->stage.stages <= 1 &&
+        !plan->request->forward_only) {
         KILN_TRY(kiln_plan_over_ranks(table, plan, &out->ranks, err));
     }
     return trace ? tell_trace(plan, out, err) : KILN_OK;
@@ -188,10 +190,37 @@ static enum kiln_status estimate(const struct kiln_table *table,
     return status;
 }
 
+/* A pipeline, and the request for its slowest stage: what is told beside is of that. */
+static enum kiln_status tell_pipeline(const struct kiln_table *table,
+                                      struct kiln_plan_request *request, struct kiln_estimate *out,
+                                      struct kiln_err *err) {
+    KILN_TRY(kiln_plan_pipeline(table, request, &out->ranks, err));
+    const size_t replicas = out->ranks.pipeline.replicas;
+    request->accum = (request->accum + replicas - 1) / replicas;
+    kiln_stage_choose(request, request->ranks.stages, out->ranks.pipeline.slowest);
+    out->stage = request->stage;
+    return KILN_OK;
+}
+
+static enum kiln_status estimate_stage(const struct kiln_table *table,
+                                       const struct kiln_plan_request *whole, bool trace,
+                                       struct kiln_estimate *out, struct kiln_err *err) {
+    struct kiln_plan_request request = *whole;
+    struct kiln_table *stage;
+    KILN_TRY(tell_pipeline(table, &request, out, err));
+    const size_t first =
+        kiln_stage_first(table->dims.layers, request.ranks.stages, out->ranks.pipeline.slowest);
+    KILN_TRY(kiln_table_stage(table, first, first + request.dims.layers, &stage, err));
+    const enum kiln_status status = estimate(stage, &request, trace, out, err);
+    kiln_table_destroy(stage);
+    return status;
+}
+
 enum kiln_status kiln_estimate(const struct kiln_plan_request *request, bool trace,
                                struct kiln_estimate *out, struct kiln_err *err) {
     const struct kiln_limits limits = kiln_limits_of(request);
     struct kiln_table *table = NULL;
+    const bool stages = request->ranks.stages > 1 && !request->forward_only;
     memset(out, 0, sizeof *out);
     KILN_TRY(check_sizes(request, err));
     KILN_TRY(kiln_limits_check(request, &limits, err));
@@ -201,7 +230,8 @@ enum kiln_status kiln_estimate(const struct kiln_plan_request *request, bool tra
     out->programs = kiln_device_programs(&device);
     out->usable = kiln_usable_budget(request->budget, request->headroom_millionths);
     out->load_usable = kiln_usable_budget(request->load_budget, request->headroom_millionths);
-    const enum kiln_status status = estimate(table, request, trace, out, err);
+    const enum kiln_status status = stages ? estimate_stage(table, request, trace, out, err)
+                                           : estimate(table, request, trace, out, err);
     kiln_table_destroy(table);
     if (status != KILN_OK) {
         kiln_estimate_free(out);

@@ -18,6 +18,7 @@ struct kiln_limits {
     size_t shared;            /* weightless, once a process; in `whole` one of each layer */
     bool shared_forward;      /* they are wanted behind the last layer, too */
     bool whole;
+    bool fed; /* a stage of a pipeline: its first layer's input comes from another */
 };
 struct kiln_limits kiln_limits_of(const struct kiln_plan_request *request);
 /* Forward kernels of the layers first..end-1. */
@@ -41,8 +42,8 @@ size_t kiln_two_sets_kernels(const struct kiln_limits *limits);
 bool kiln_two_sets(const struct kiln_limits *limits);
 
 /* What the forward pass keeps of a layer. A segment is what is recomputed together: a layer whose
- * input is kept, or layer 0, whose input comes from the token ids, and the dropped layers behind
- * it. */
+ * input is kept, or layer 0 of a model, whose input comes from the token ids, and the dropped
+ * layers behind it. */
 enum kiln_layer_keep {
     KILN_DROPPED, /* nothing */
     KILN_INPUT,   /* its input */

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "model/table.h"
 #include "plan/plan.h"
+#include "ranks/ranks.h"
 #include "state/state.h"
 
 /* Of a state that is walked, what is in memory at least beside whole tensors: pages that are being
@@ -41,6 +42,14 @@ void kiln_plan_flops_lora(const struct kiln_table *table, size_t tokens, struct 
     f->host = f->total - f->device;
 }
 
+struct kiln_flops kiln_plan_model_flops(const struct kiln_table *table, size_t batch, size_t seq) {
+    struct kiln_flops f = kiln_plan_flops(&table->dims, batch, seq);
+    if (table->trained > 0) {
+        kiln_plan_flops_lora(table, batch * seq, &f);
+    }
+    return f;
+}
+
 enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) {
     const struct kiln_schedule_plan *s = &plan->schedule;
     struct kiln_layout *l = &plan->layout;
@@ -48,7 +57,7 @@ enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) 
     *l = (struct kiln_layout){.residual = plan->sizes.activation[KILN_RESIDUAL],
                               .taps = {plan->sizes.activation[KILN_TAPS_ATTENTION],
                                        plan->sizes.activation[KILN_TAPS_FEED_FORWARD]},
-                              .held = s->held};
+                              .held = s->held * (s->lead + 1)};
     l->kept_at = kiln_alloc(s->layers, sizeof *l->kept_at);
     KILN_REQUIRE(l->kept_at, err, KILN_ENOMEM, "planning %zu layers: out of memory", s->layers);
     l->micro_batch = l->residual;
@@ -60,7 +69,7 @@ enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err) 
                           : s->keep[i] == KILN_INPUT ? l->residual
                                                      : 0;
         run = full ? 0 : s->keep[i] == KILN_INPUT ? 1 : run + 1;
-        /* In a segment the first input is kept, but for layer 0's, which the token ids give. */
+        /* In a segment the first input is kept, but for one that the token ids give. */
         const size_t inputs = run > 0 && s->keep[i + 1 - run] == KILN_INPUT ? run - 1 : run;
         l->run = run > l->run ? run : l->run;
         l->run_inputs = inputs > l->run_inputs ? inputs : l->run_inputs;
@@ -110,6 +119,11 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
         .gpu = sizes->gpu,
         .process = (uint64_t)(r->profile.process_gb * 1e9),
     };
+    if (r->stage.stages > 1) { /* both ways to each stage beside it */
+        const uint64_t sides = !kiln_stage_embeds(r) + !kiln_stage_classifies(r);
+        m->activations_live +=
+            sides * 2 * KILN_LANE_ARRAYS * r->batch * r->seq * r->dims.dim * sizeof(float);
+    }
     if (!r->forward_only) {
         m->moments = 2 * trained;
         if (local) { /* those of the last outer step, too, and its momentum */

@@ -35,6 +35,33 @@ static double disk_seconds(const struct kiln_plan *plan, double computing) {
     return walking + waiting + missed * (double)plan->disk_read * 1e-9 / f->disk_read_gb_s;
 }
 
+/* ---- stages -----------------------------------------------------------------------------------
+ */
+
+size_t kiln_stage_first(size_t layers, size_t stages, size_t number) {
+    return number * layers / stages;
+}
+
+bool kiln_stage_embeds(const struct kiln_plan_request *r) { return r->stage.number == 0; }
+
+bool kiln_stage_classifies(const struct kiln_plan_request *r) {
+    return r->stage.number + 1 >= r->stage.stages;
+}
+
+void kiln_stage_choose(struct kiln_plan_request *r, size_t stages, size_t number) {
+    const size_t layers = r->dims.layers;
+    r->stage = (struct kiln_plan_stage){.stages = stages, .number = number, .layers = layers};
+    r->dims.layers =
+        kiln_stage_first(layers, stages, number + 1) - kiln_stage_first(layers, stages, number);
+}
+
+static bool is_stage(const struct kiln_plan_request *r) { return r->stage.stages > 1; }
+
+/* Layers of the model, all of which are updated everywhere. */
+static size_t model_layers(const struct kiln_plan_request *r) {
+    return is_stage(r) ? r->stage.layers : r->dims.layers;
+}
+
 /* W, m, v are read and written, the gradients read twice; packed weights where they are taken in
  * place. */
 static void update_bytes(const struct kiln_table *table, struct kiln_plan *plan) {
@@ -42,6 +69,7 @@ static void update_bytes(const struct kiln_table *table, struct kiln_plan *plan)
     const double embedding = (double)(table->dims.vocab * table->dims.dim * sizeof(float));
     const double gradients = weights + (table->dims.tied ? embedding : 0);
     const double layers = (double)table->dims.layers;
+    const double others = (double)(model_layers(plan->request) - table->dims.layers);
     struct kiln_update_bytes *u = &plan->update;
     if (table->trained > 0) { /* no packed weight changes */
         *u = (struct kiln_update_bytes){.norm = weights, .rest = 7 * weights};
@@ -51,7 +79,7 @@ static void update_bytes(const struct kiln_table *table, struct kiln_plan *plan)
     const double packed =
         plan->schedule.refreshes ? (double)(plan->sizes.forward + plan->sizes.backward) : 0;
     u->norm = gradients;
-    u->layer = all * (double)table->narrow / (double)table->size / layers;
+    u->layer = all * (double)table->narrow / (double)table->size / (layers + others);
     u->rest = all - u->layer * layers + (plan->schedule.refreshes ? (double)plan->sizes.head : 0);
     u->layer += packed;
     const enum kiln_precision snapshots = kiln_plan_snapshots(plan->request);
@@ -155,6 +183,7 @@ struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *r) {
                                         .budget = r->budget,
                                         .load_budget = r->load_budget,
                                         .doc_mask = r->doc_mask,
+                                        .no_head = !kiln_stage_classifies(r),
                                         .two_sets = delayed(r),
                                         .beside = r->overlap != KILN_OVERLAP_OFF && !refreshes(r)};
 }
@@ -216,6 +245,8 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     s->layers = layers;
     s->refreshes = refreshes(r);
     s->overlap = r->overlap;
+    s->lead = is_stage(r) && !r->forward_only ? r->stage.stages - r->stage.number - 1 : 0;
+    s->lead = s->lead < r->accum || r->accum == 0 ? s->lead : r->accum - 1;
     KILN_TRY(kiln_limits_check(r, &s->limits, err));
     KILN_TRY(choose_relay(plan, err));
     const struct kiln_device_options device = kiln_plan_device(r);
@@ -233,9 +264,10 @@ static enum kiln_status make(const struct kiln_table *table, const unsigned char
     kiln_keep_cut(&s->limits, &s->groups, plan->keep_of);
     KILN_TRY(kiln_plan_hold(table, plan, 1, 0, NULL, err));
     /* More than one compile batch: more micro-batches at a time mean fewer compiles. */
-    size_t held = s->one_batch || s->limits.whole || r->forward_only || r->gradients_beside > 0
-                      ? 1
-                      : r->accum;
+    size_t held =
+        s->one_batch || s->limits.whole || r->forward_only || is_stage(r) || r->gradients_beside > 0
+            ? 1
+            : r->accum;
     if (held > 1 && r->memory > 0) {
         const uint64_t room = r->memory > plan->least ? r->memory - plan->least : 0;
         const uint64_t more = room / plan->layout.micro_batch;
@@ -255,6 +287,11 @@ enum kiln_status kiln_plan_layers(const struct kiln_table *table,
         .keep = request->keep,
         .flops = kiln_plan_flops(&request->dims, request->batch, request->seq),
     };
+    if (!kiln_stage_classifies(request)) {
+        out->flops.total -= out->flops.classifier;
+        out->flops.host -= out->flops.classifier;
+        out->flops.classifier = 0;
+    }
     if (table->trained > 0) {
         kiln_plan_flops_lora(table, request->batch * request->seq, &out->flops);
     }

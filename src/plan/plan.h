@@ -124,6 +124,12 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_auto(const struct kiln_table *table,
                                                 struct kiln_plan *out, bool *found,
                                                 struct kiln_err *err);
 
+/* Is the embedding here, the head? Both are where the request has no stages. */
+bool kiln_stage_embeds(const struct kiln_plan_request *request);
+bool kiln_stage_classifies(const struct kiln_plan_request *request);
+/* Make a request for the whole model one for a stage of it. */
+void kiln_stage_choose(struct kiln_plan_request *request, size_t stages, size_t number);
+
 /* The device that a request asks for. */
 struct kiln_device_options kiln_plan_device(const struct kiln_plan_request *request);
 /* Precision of the snapshots of a run; AUTO: it has none. */
@@ -155,6 +161,8 @@ size_t kiln_trace_room(const struct kiln_plan *plan);
 
 /* Blocks and bytes of a plan whose schedule is made. */
 KILN_MUST_CHECK enum kiln_status kiln_layout_make(struct kiln_plan *plan, struct kiln_err *err);
+/* FLOPs of a micro-batch through a model, with adapters where it has them. */
+struct kiln_flops kiln_plan_model_flops(const struct kiln_table *table, size_t batch, size_t seq);
 /* From the FLOPs of a model that is trained whole to those of its adapters: their products beside
  * the model's, and no weight gradients of the model. */
 void kiln_plan_flops_lora(const struct kiln_table *table, size_t tokens, struct kiln_flops *flops);

@@ -64,5 +64,22 @@ KILN_MUST_CHECK enum kiln_status kiln_plan_over_ranks(const struct kiln_table *t
                                                       struct kiln_plan *plan,
                                                       struct kiln_ranks_cost *out,
                                                       struct kiln_err *err);
+/* The same of a pipeline: `request` is that of the whole model, and asks about ranks in stages. */
+KILN_MUST_CHECK enum kiln_status kiln_plan_pipeline(const struct kiln_table *table,
+                                                    const struct kiln_plan_request *request,
+                                                    struct kiln_ranks_cost *out,
+                                                    struct kiln_err *err);
+
+/* A stage in virtual time: seconds that a micro-batch takes it, forward and backward, and that it
+ * waits for compiles before the first. */
+struct kiln_stage_time {
+    double forward_s, backward_s, stall_s;
+    double end_s; /* out: its last backward pass is done */
+};
+/* So many micro-batches through the stages in 1F1B order, from 0 on; a message between two of them
+ * takes so long, beside the computing. KILN_ENOMEM. */
+KILN_MUST_CHECK enum kiln_status kiln_pipeline_run(struct kiln_stage_time *stages, size_t n,
+                                                   size_t micro_batches, double message_s,
+                                                   struct kiln_err *err);
 
 #endif

@@ -42,8 +42,9 @@ static bool may_hide(const struct kiln_plan *plan) {
     const struct kiln_schedule_plan *s = &plan->schedule;
     const bool overlaps = s->overlap == KILN_OVERLAP_EXACT ||
                           (s->overlap == KILN_OVERLAP_DELAYED && plan->two_sets && !s->relay);
-    return overlaps && !s->refreshes && !s->limits.whole && !plan->request->forward_only &&
-           plan->accum > 1 && plan->cost.stall_s > 0 && kiln_plan_fits(plan);
+    return overlaps && plan->request->stage.stages <= 1 && !s->refreshes && !s->limits.whole &&
+           !plan->request->forward_only && plan->accum > 1 && plan->cost.stall_s > 0 &&
+           kiln_plan_fits(plan);
 }
 
 /* No rounds are faster: the device has its passes and the update to do, and without a relay one

@@ -48,6 +48,27 @@ static size_t n_groups(const struct kiln_schedule_plan *plan, const struct kiln_
     return at->evaluate ? plan->groups.n_forward : plan->groups.n;
 }
 
+/* Rounds of micro-batches. */
+static uint64_t filled(const struct kiln_schedule_plan *plan, const struct kiln_position *at) {
+    return (at->micro_batches + plan->held - 1) / plan->held;
+}
+
+/* Fewer where the window has no more. */
+static uint64_t lead(const struct kiln_schedule_plan *plan, const struct kiln_position *at) {
+    const uint64_t rounds = filled(plan, at);
+    return at->evaluate || rounds == 0 ? 0 : plan->lead < rounds ? plan->lead : rounds - 1;
+}
+
+uint64_t kiln_schedule_rounds(const struct kiln_schedule_plan *plan,
+                              const struct kiln_position *at) {
+    return filled(plan, at) + lead(plan, at);
+}
+
+uint64_t kiln_schedule_taken(const struct kiln_schedule_plan *plan,
+                             const struct kiln_position *at) {
+    return at->round - (at->group >= plan->groups.n_forward ? lead(plan, at) : 0);
+}
+
 /* All kernels of a window that the process lacks, where they are compiled once. */
 static size_t missing_at_start(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                                bool evaluate) {
@@ -95,14 +116,16 @@ static bool leaves(const struct kiln_schedule_plan *plan, const struct kiln_proc
     return true;
 }
 
-/* The group behind the one of that round and number; false: it was the window's last. */
-static bool following(const struct kiln_schedule_plan *plan, const struct kiln_position *at,
-                      uint64_t *round, uint64_t *group) {
-    if (++*group == n_groups(plan, at)) {
-        *group = 0;
-        ++*round;
+/* To the group behind the one that *at names; false: it was the window's last. Rounds in front have
+ * no backward groups, those at the end no forward ones. */
+static bool following(const struct kiln_schedule_plan *plan, struct kiln_position *at) {
+    const bool forward_only = at->group + 1 == plan->groups.n_forward && at->round < lead(plan, at);
+    if (++at->group == n_groups(plan, at) || forward_only) {
+        at->round++;
+        at->group = at->round < filled(plan, at) ? 0 : plan->groups.n_forward;
     }
-    return *round * plan->held < at->micro_batches;
+    at->micro_batch = 0;
+    return at->round < kiln_schedule_rounds(plan, at);
 }
 
 /* Compile ahead: the first of the groups to come that lacks kernels, if they fit beside all that is
@@ -111,13 +134,14 @@ static bool following(const struct kiln_schedule_plan *plan, const struct kiln_p
  * fit side by side. */
 static bool ahead(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                   const struct kiln_position *at, struct kiln_plan_action *a) {
-    uint64_t round = at->round, group = at->group;
+    struct kiln_position to_come = *at;
+    const size_t most = plan->groups.n + plan->lead * plan->groups.n_forward;
     if (plan->overlap == KILN_OVERLAP_OFF || plan->refreshes || plan->limits.whole ||
         at->micro_batch > 0) {
         return false;
     }
-    for (size_t i = 1; i < plan->groups.n && following(plan, at, &round, &group); i++) {
-        const struct kiln_plan_group *g = &plan->groups.at[group];
+    for (size_t i = 1; i < most && following(plan, &to_come); i++) {
+        const struct kiln_plan_group *g = &plan->groups.at[to_come.group];
         const size_t n = missing(plan, p, g, at->evaluate);
         if (n > left(plan, p) || n > load_left(plan, p)) {
             return false;
@@ -151,7 +175,7 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
                                            const struct kiln_process *p,
                                            const struct kiln_position *at) {
     struct kiln_plan_action a = {.left = left(plan, p)};
-    if (at->round * plan->held >= at->micro_batches) {
+    if (at->round >= kiln_schedule_rounds(plan, at)) {
         a.what = at->evaluate || at->updated ? KILN_STEP_DONE : KILN_UPDATE;
         return a;
     }
@@ -171,7 +195,7 @@ struct kiln_plan_action kiln_schedule_next(const struct kiln_schedule_plan *plan
         a.left -= a.left == SIZE_MAX ? 0 : a.kernels;
     } else {
         a.what = a.group.pass == KILN_PLAN_FORWARD ? KILN_FORWARD_GROUP : KILN_BACKWARD_GROUP;
-        a.micro_batch = at->round * plan->held + at->micro_batch;
+        a.micro_batch = kiln_schedule_taken(plan, at) * plan->held + at->micro_batch;
     }
     return a;
 }
@@ -219,7 +243,7 @@ static void compile(const struct kiln_schedule_plan *plan, struct kiln_process *
 
 static void advance(const struct kiln_schedule_plan *plan, struct kiln_process *p,
                     struct kiln_position *at) {
-    const uint64_t before = at->round * plan->held;
+    const uint64_t before = kiln_schedule_taken(plan, at) * plan->held;
     const uint64_t rest = at->micro_batches - before;
     if (++at->micro_batch < (rest < plan->held ? rest : plan->held)) {
         return;
@@ -229,11 +253,7 @@ static void advance(const struct kiln_schedule_plan *plan, struct kiln_process *
     for (size_t l = g->first; once && l < g->end; l++) {
         unload(plan, p, l, KILN_HAS_FORWARD | KILN_HAS_BACKWARD); /* nothing is used twice */
     }
-    at->micro_batch = 0;
-    if (++at->group == n_groups(plan, at)) {
-        at->group = 0;
-        at->round++;
-    }
+    following(plan, at);
 }
 
 static void unload_all(const struct kiln_schedule_plan *plan, struct kiln_process *p) {
@@ -314,6 +334,7 @@ bool kiln_schedule_successor(const struct kiln_schedule_plan *plan, const struct
 
 uint32_t kiln_schedule_id(const struct kiln_schedule_plan *plan) {
     uint32_t crc = kiln_crc32c(0, &plan->held, sizeof plan->held);
+    crc = kiln_crc32c(crc, &plan->lead, sizeof plan->lead);
     crc = kiln_crc32c(crc, plan->keep, plan->layers);
     for (size_t i = 0; i < plan->groups.n; i++) {
         const struct kiln_plan_group *g = &plan->groups.at[i];

@@ -17,6 +17,11 @@
  *   UPDATE        kernels are stale; where the next set was compiled the sets are swapped
  *   STEP_DONE
  *
+ * In a pipeline the forward pass is `lead` rounds in front of the backward pass: round r takes its
+ * own micro-batches forward, if there are any, and those of round r - lead backward. With one held
+ * micro-batch and lead P - 1 - s on stage s of P that is 1F1B (Narayanan et al. 2019, PipeDream):
+ * backward passes come in the order of the micro-batches, and lead + 1 of them are held.
+ *
  * An evaluation is a window of forward groups only. Kernels stay loaded until the load budget
  * wants their room or new weights make them stale. Whoever carries a compile out may queue it and
  * go on: a pass waits for the kernels that it runs.
@@ -34,6 +39,7 @@ struct kiln_schedule_plan {
     struct kiln_limits limits;
     size_t layers;
     size_t held;    /* micro-batches that go through a group before the next one */
+    size_t lead;    /* rounds that the forward pass is in front; 0: no pipeline, or its end */
     bool one_batch; /* all kernels of a window fit one process */
     bool refreshes; /* new weights are taken in place */
     enum kiln_overlap overlap;
@@ -47,7 +53,7 @@ struct kiln_position {
     bool evaluate; /* forward only */
     bool updated;
     uint64_t micro_batches;             /* of the window */
-    uint64_t round, group, micro_batch; /* micro_batch: within the round */
+    uint64_t round, group, micro_batch; /* micro_batch: within the round's of the pass */
     bool next; /* DELAYED: during this window the weights of the next generation are there to be
                 * compiled: in all windows but the first of a run */
 };
@@ -74,6 +80,10 @@ void kiln_schedule_apply(const struct kiln_schedule_plan *plan, struct kiln_proc
 bool kiln_schedule_successor(const struct kiln_schedule_plan *plan, const struct kiln_process *p,
                              const struct kiln_position *at, struct kiln_process *scratch,
                              struct kiln_position *place, bool *edge);
+/* Rounds that a window takes; and of a place the round whose micro-batches its group takes. */
+uint64_t kiln_schedule_rounds(const struct kiln_schedule_plan *plan,
+                              const struct kiln_position *at);
+uint64_t kiln_schedule_taken(const struct kiln_schedule_plan *plan, const struct kiln_position *at);
 /* Kernels of a set: those with weights of a window that is compiled once. */
 size_t kiln_schedule_set(const struct kiln_limits *limits);
 /* A number that differs for plans whose positions mean different things. */

@@ -321,7 +321,8 @@ static void trace_window(struct simulation *s, struct kiln_trace *trace) {
 }
 
 size_t kiln_trace_room(const struct kiln_plan *plan) {
-    const size_t rounds = (plan->accum + plan->schedule.held - 1) / plan->schedule.held;
+    const struct kiln_schedule_plan *s = &plan->schedule;
+    const size_t rounds = (plan->accum + s->held - 1) / s->held + s->lead;
     return plan->schedule.groups.n * (plan->accum + 2 * rounds) + 4;
 }
 

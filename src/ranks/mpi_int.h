@@ -6,10 +6,11 @@
  *   mpi.c        who there is, and how is waited for others
  *   mpi_once.c   small exchanges, at once
  *   mpi_sums.c   sums of gradients, beside the computing
+ *   mpi_lanes.c  arrays from rank to rank, likewise
  *
- * MPI is called by one thread at a time: the one that opened it, and while sums are under way that
- * of mpi_sums.c. Nobody blocks inside MPI, which spins: requests are tested and slept over, since
- * the processors are wanted for computing.
+ * MPI is called by one thread at a time: the one that opened it, and while sums or lanes are under
+ * way that of mpi_sums.c. Nobody blocks inside MPI, which spins: requests are tested and slept
+ * over, since the processors are wanted for computing.
  */
 #ifndef KILN_RANKS_MPI_INT_H
 #define KILN_RANKS_MPI_INT_H
@@ -38,7 +39,8 @@ struct kiln_ranks_job {
     size_t at;
     float *x;
     size_t n;
-    bool narrow; /* they travel as bf16 */
+    int first, ranks; /* whose arrays are added */
+    bool narrow;      /* they travel as bf16 */
 };
 
 /* A job that has been started. */
@@ -70,7 +72,9 @@ struct kiln_ranks {
         *jobs; /* [room], first..queued-1 wait or are under way, by number modulo room */
     size_t room;
     uint64_t queued, started, ended;
-    bool narrow; /* jobs that are given */
+    struct kiln_lane *lanes; /* a list */
+    size_t first, some;      /* kiln_ranks_from */
+    bool narrow;             /* jobs that are given */
     bool over;
     bool failed;
     struct kiln_err err; /* of the thread */
@@ -102,6 +106,13 @@ void kiln_ranks_span(const struct kiln_ranks *r, enum kiln_span_kind kind, uint3
 
 /* Find out what lies between the ranks (kiln_ranks_link). */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_measure(struct kiln_ranks *r, struct kiln_err *err);
+/* Are arrays on their way, or expected? The mutex is held, in the other calls, too. */
+bool kiln_lanes_busy(const struct kiln_ranks *r);
+/* Begin what can be begun, look at what is under way; *moved: something has ended. */
+KILN_MUST_CHECK enum kiln_status kiln_lanes_turn(struct kiln_ranks *r, bool *moved,
+                                                 struct kiln_err *err);
+/* Those that were closed while something was under way: nobody calls MPI any more. */
+void kiln_lanes_free(struct kiln_ranks *r);
 
 /* The thread beside the computing. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_begin_sums(struct kiln_ranks *r, struct kiln_err *err);

@@ -27,7 +27,7 @@ static float *node_of(const struct kiln_ranks_flight *f, size_t k) {
 }
 
 static bool directly(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
-    return f->job.nodes || f->job.narrow || r->n <= KILN_RANKS_DIRECT;
+    return f->job.nodes || f->job.narrow || r->n <= KILN_RANKS_DIRECT || f->job.ranks < r->n;
 }
 
 /* A stretch in bf16, and behind it what other ranks sent. */
@@ -49,19 +49,27 @@ static void *sum_at(const struct kiln_ranks_flight *f, size_t at) {
     return f->job.narrow ? (void *)(narrow_of(f) + at) : (void *)(f->job.x + at);
 }
 
-static size_t nodes_of(const struct kiln_ranks *r, const struct kiln_ranks_flight *f, int rank) {
-    const struct kiln_share s = kiln_share_of(f->job.leaves, (size_t)r->n, (size_t)rank);
+/* Leaves of a rank: none where it only receives. */
+static struct kiln_share leaves_of(const struct kiln_ranks_flight *f, int rank) {
+    const struct kiln_ranks_job *job = &f->job;
+    const bool adds = rank >= job->first && rank < job->first + job->ranks;
+    return adds ? kiln_share_of(job->leaves, (size_t)job->ranks, (size_t)(rank - job->first))
+                : (struct kiln_share){0};
+}
+
+static size_t nodes_of(const struct kiln_ranks_flight *f, int rank) {
+    const struct kiln_share s = leaves_of(f, rank);
     return kiln_tree_nodes(s.first, s.first + s.n);
 }
 
 static enum kiln_status make_room(const struct kiln_ranks *r, struct kiln_ranks_flight *f,
                                   struct kiln_err *err) {
-    const size_t own = nodes_of(r, f, r->mine);
+    const size_t own = nodes_of(f, r->mine);
     size_t others = 0;
     for (int i = 0; i < r->n; i++) {
-        others += i == r->mine ? 0 : nodes_of(r, f, i);
+        others += i == r->mine ? 0 : nodes_of(f, i);
     }
-    const size_t requests = (own + 1) * (size_t)r->n + others + 1;
+    const size_t requests = (own + 2) * (size_t)r->n + others + 1;
     const size_t came = others * part_size(f, r->n, r->mine);
     const size_t scratch = f->job.narrow    ? (f->job.n + came + 1) / 2
                            : directly(r, f) ? came
@@ -89,10 +97,10 @@ static int tag_of(const struct kiln_ranks_flight *f) {
 /* Each rank gets everybody's nodes of its part. */
 static int begin_combine(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
-    const size_t own = nodes_of(r, f, r->mine), mine = part_size(f, r->n, r->mine);
+    const size_t own = nodes_of(f, r->mine), mine = part_size(f, r->n, r->mine);
     char *to = (char *)f->scratch + (f->job.narrow ? bytes_of(f, f->job.n) : 0);
     for (int i = 0; i < r->n && code == MPI_SUCCESS; i++) {
-        const size_t theirs = i == r->mine ? 0 : nodes_of(r, f, i);
+        const size_t theirs = i == r->mine ? 0 : nodes_of(f, i);
         for (size_t k = 0; k < theirs && code == MPI_SUCCESS; k++, to += bytes_of(f, mine)) {
             code = MPI_Irecv(to, (int)mine, type_of(f), i, tag_of(f), MPI_COMM_WORLD,
                              &f->requests[f->n_requests++]);
@@ -123,7 +131,7 @@ static void add_nodes(const struct kiln_ranks *r, const struct kiln_ranks_flight
         open[i] = f->job.x; /* none is read before it is set; the linter cannot know */
     }
     for (int i = 0; i < r->n; i++) {
-        const struct kiln_share s = kiln_share_of(f->job.leaves, (size_t)r->n, (size_t)i);
+        const struct kiln_share s = leaves_of(f, i);
         size_t k = 0;
         for (uint64_t leaf = s.first; leaf < s.first + s.n; k++) {
             const unsigned level = kiln_tree_level(leaf, s.first + s.n);
@@ -151,15 +159,15 @@ static void narrow(const float *from, uint16_t *to, size_t n) {
     }
 }
 
-/* This rank's part of numbers in bf16, those of rank 0 first. */
+/* This rank's part of numbers in bf16, those of the first rank first. */
 static void add_narrow(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
     const size_t mine = part_size(f, r->n, r->mine), part = part_of(f, r->n, r->mine);
     const uint16_t *came = narrow_of(f) + f->job.n;
     float *sum = f->job.x + part;
-    for (int i = 0; i < r->n; i++) {
+    for (int i = f->job.first; i < f->job.first + f->job.ranks; i++) {
         const uint16_t *from = i == r->mine ? narrow_of(f) + part : came;
         for (size_t k = 0; k < mine; k++) {
-            sum[k] = (i > 0 ? sum[k] : 0) + kiln_bf16_to_f32(from[k]);
+            sum[k] = (i > f->job.first ? sum[k] : 0) + kiln_bf16_to_f32(from[k]);
         }
         came += i == r->mine ? 0 : mine;
     }
@@ -190,7 +198,7 @@ static enum kiln_status begin_job(struct kiln_ranks *r, struct kiln_ranks_flight
     f->n_requests = 0;
     f->sharing = false;
     KILN_TRY(make_room(r, f, err));
-    if (f->job.narrow) {
+    if (f->job.narrow && nodes_of(f, r->mine) > 0) {
         narrow(f->job.x, narrow_of(f), f->job.n);
     }
     if (directly(r, f)) {
@@ -283,7 +291,15 @@ static enum kiln_status turn(struct kiln_ranks *r, bool *moved, struct kiln_err 
         }
         pthread_mutex_unlock(&r->mutex);
     }
-    return KILN_OK;
+    pthread_mutex_lock(&r->mutex);
+    const enum kiln_status status = kiln_lanes_turn(r, moved, err);
+    pthread_mutex_unlock(&r->mutex);
+    return status;
+}
+
+/* Nothing is under way; the mutex is held. */
+static bool idle(const struct kiln_ranks *r) {
+    return r->ended == r->queued && !kiln_lanes_busy(r);
 }
 
 static void *work(void *context) {
@@ -292,7 +308,7 @@ static void *work(void *context) {
     double next = 0;
     pthread_mutex_lock(&r->mutex);
     while (!r->over && !r->failed) {
-        if (r->ended == r->queued) {
+        if (idle(r)) {
             pthread_cond_wait(&r->changed, &r->mutex);
             next = kiln_now_s() + KILN_RANKS_LOOK_MS / 1e3;
             continue;
@@ -328,15 +344,25 @@ static void give(struct kiln_ranks *r, const struct kiln_ranks_job *job) {
     if (r->ended == r->queued) {
         r->since = kiln_now_s();
     }
-    r->jobs[r->queued++ % r->room] = *job;
+    struct kiln_ranks_job *mine = &r->jobs[r->queued++ % r->room];
+    *mine = *job;
+    mine->first = (int)r->first;
+    mine->ranks = r->some > 0 ? (int)r->some : r->n;
+    mine->leaves = job->leaves > 0 ? job->leaves : (uint64_t)mine->ranks;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->mutex);
 }
 
+void kiln_ranks_from(struct kiln_ranks *r, size_t first, size_t n) {
+    if (r) {
+        r->first = n > 0 ? first : 0;
+        r->some = n;
+    }
+}
+
 void kiln_ranks_sum(struct kiln_ranks *r, float *x, size_t n) {
     if (r && n > 0) {
-        const struct kiln_ranks_job job = {
-            .leaves = (uint64_t)r->n, .x = x, .n = n, .narrow = r->narrow};
+        const struct kiln_ranks_job job = {.leaves = 0, .x = x, .n = n, .narrow = r->narrow};
         give(r, &job);
     }
 }
@@ -362,7 +388,7 @@ enum kiln_status kiln_ranks_wait(struct kiln_ranks *r, struct kiln_err *err) {
     }
     const double start = kiln_now_s();
     pthread_mutex_lock(&r->mutex);
-    while (r->ended != r->queued && !r->failed) {
+    while (!idle(r) && !r->failed) {
         pthread_cond_wait(&r->changed, &r->mutex);
     }
     const bool failed = r->failed;
@@ -403,6 +429,7 @@ void kiln_ranks_end_sums(struct kiln_ranks *r) {
         r->flights[i].requests = NULL;
         r->flights[i].scratch = NULL;
     }
+    kiln_lanes_free(r);
     kiln_free(r->jobs);
     r->jobs = NULL;
 }

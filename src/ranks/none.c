@@ -63,6 +63,26 @@ enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enum kiln_status mi
     return mine;
 }
 
+void kiln_ranks_from(struct kiln_ranks *ranks, size_t first, size_t n) {
+    (void)ranks, (void)first, (void)n;
+}
+
+enum kiln_status kiln_lane_open(struct kiln_ranks *ranks, size_t peer, bool incoming, int kind,
+                                size_t floats, struct kiln_lane **out, struct kiln_err *err) {
+    (void)ranks, (void)peer, (void)incoming, (void)kind, (void)floats;
+    *out = NULL;
+    return KILN_FAIL(err, KILN_EUNSUPPORTED, "a build without MPI has no other ranks");
+}
+
+void kiln_lane_close(struct kiln_lane *lane) { (void)lane; }
+void kiln_lane_expect(struct kiln_lane *lane, uint64_t arrays) { (void)lane, (void)arrays; }
+void kiln_lane_release(struct kiln_lane *lane) { (void)lane; }
+
+enum kiln_status kiln_lane_take(struct kiln_lane *lane, float **x, struct kiln_err *err) {
+    (void)lane, (void)x;
+    return KILN_FAIL(err, KILN_EUNSUPPORTED, "a build without MPI has no other ranks");
+}
+
 void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n) { (void)ranks, (void)x, (void)n; }
 
 void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float *const *nodes,

@@ -38,6 +38,9 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enu
  * Callers cut arrays into stretches of so many floats; so many arrays are under way at once. */
 enum { KILN_RANKS_DIRECT = 16, KILN_RANKS_STRETCH = 1 << 20, KILN_RANKS_UNDER_WAY = 2 };
 
+/* Sums given from here on are of the arrays of these ranks alone, and everybody gets them, also who
+ * has none: to those `x` and `nodes` are where they go. n 0: of all ranks. */
+void kiln_ranks_from(struct kiln_ranks *ranks, size_t first, size_t n);
 /* The sum of x[n] over the ranks, in place, in the order that is fastest here. */
 void kiln_ranks_sum(struct kiln_ranks *ranks, float *x, size_t n);
 /* The same by the tree of a window of so many micro-batches (tree.h): nodes[i] + at is the sum of
@@ -50,6 +53,28 @@ void kiln_ranks_combine(struct kiln_ranks *ranks, uint64_t micro_batches, float 
 void kiln_ranks_narrow(struct kiln_ranks *ranks, bool on);
 /* Return when all sums given so far are there. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
+
+/* ---- lanes: arrays from one rank to another, one behind the other ------------------------------
+ *
+ * Both open one, with the same kind and length. It carries arrays beside the computing, as sums
+ * are, and kiln_ranks_wait waits for them, too. So many are under way or wait to be taken; then the
+ * sender waits. */
+struct kiln_lane;
+enum { KILN_LANE_ARRAYS = 2 };
+
+/* From or to rank `peer`. kind: 0 or 1, one lane each a way between two ranks. KILN_ENOMEM. */
+KILN_MUST_CHECK enum kiln_status kiln_lane_open(struct kiln_ranks *ranks, size_t peer,
+                                                bool incoming, int kind, size_t floats,
+                                                struct kiln_lane **out, struct kiln_err *err);
+/* NULL is fine. */
+void kiln_lane_close(struct kiln_lane *lane);
+/* Of one that is incoming: so many more will come. */
+void kiln_lane_expect(struct kiln_lane *lane, uint64_t arrays);
+/* Of one that is incoming: *x is the next array, until it is released; waits for it. Of the other:
+ * *x is room for one, which goes off with kiln_lane_release; waits for that. KILN_ELOST. */
+KILN_MUST_CHECK enum kiln_status kiln_lane_take(struct kiln_lane *lane, float **x,
+                                                struct kiln_err *err);
+void kiln_lane_release(struct kiln_lane *lane);
 
 /* What lies between the ranks, measured when they met: each sends to the next and receives from the
  * one before, all at once, a few times 2 MiB; of the slowest the seconds that a short message

@@ -26,6 +26,18 @@ struct kiln_share {
 };
 struct kiln_share kiln_share_of(uint64_t micro_batches, size_t ranks, size_t rank);
 
+/* A pipeline of P stages over n ranks, of which each stage has n / P, its replicas: rank r is
+ * replica r % D of stage r / D. The replicas of a stage share the micro-batches of a window;
+ * without a pipeline all ranks do. */
+struct kiln_grid {
+    size_t stages, replicas;
+    size_t stage, replica; /* of the rank that was asked about */
+};
+static inline struct kiln_grid kiln_grid_of(size_t ranks, size_t stages, size_t rank) {
+    const size_t replicas = ranks / stages;
+    return (struct kiln_grid){stages, replicas, rank / replicas, rank % replicas};
+}
+
 /* Level of the largest node that begins at `first` and ends at `end` or before it. */
 unsigned kiln_tree_level(uint64_t first, uint64_t end);
 /* Whole nodes that the leaves first..end-1 make up. */

@@ -125,6 +125,19 @@ static const char *fine_time(double seconds, char *buffer, size_t size) {
     return buffer;
 }
 
+static void say_pipeline(struct text *text, const struct kiln_pipeline_cost *p) {
+    char micro_batch[32];
+    if (p->stages > 0) {
+        heading(text, "pipeline");
+        add(text, "%zu stages of %zu layers at most, on %zu rank%s each; a micro-batch takes %s\n",
+            p->stages, p->layers, p->replicas, p->replicas == 1 ? "" : "s",
+            fine_time(p->micro_batch_s, micro_batch, sizeof micro_batch));
+        heading(text, "");
+        add(text, "on stage %zu, the slowest, which waits for others %.0f %% of the time\n",
+            p->slowest + 1, 100 * p->bubble_share);
+    }
+}
+
 /* The sums of a step hide behind its passes; those of an outer step come once in a while. */
 static void say_sums(struct text *text, const struct kiln_run_info *info) {
     char bytes[32], took[32];
@@ -148,10 +161,12 @@ static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     const size_t n = kiln_ranks_count(s->ranks);
     if (n > 1) {
         heading(text, "ranks");
+        const uint64_t shares = n / s->pipeline;
         add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches; sums %s%s\n", n,
-            s->accum / n, s->accum % n > 0 ? " or one more" : "", s->accum,
+            s->accum / shares, s->accum % shares > 0 ? " or one more" : "", s->accum,
             s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order",
             strcmp(s->reduce_precision, "bf16") == 0 ? ", in bf16" : "");
+        say_pipeline(text, &info->over_ranks.pipeline);
         char latency[32], bytes[32];
         heading(text, "link");
         add(text, "%s, %s/s; ", fine_time(info->link.latency_s, latency, sizeof latency),

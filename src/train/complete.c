@@ -245,6 +245,9 @@ static enum kiln_status check_local_steps(const struct kiln_settings *s, struct 
                  "--local-steps --deterministic: a local step sees the micro-batches of its rank "
                  "alone, so that what is trained depends on the number of ranks; leave one of the "
                  "two out");
+    KILN_REQUIRE(s->pipeline == 1, err, KILN_EUSAGE,
+                 "--local-steps --pipeline: a stage has the gradients of its layers alone, and "
+                 "cannot take a step by itself; leave one of the two out");
     KILN_REQUIRE(isnan(s->minutes), err, KILN_EUSAGE,
                  "--local-steps --minutes: a run that ends at a time changes its steps on the way, "
                  "also inside a round; give --steps");

@@ -122,7 +122,7 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
     r.ms_per_micro_batch = (r.ms - r.update_ms) / (double)trainer->engine.request.accum;
     if (seconds > 0) {
         r.tokens_per_s = (double)(plan->shape.batch * plan->shape.seq) * accum / seconds;
-        r.tflops = plan->flops.total * accum / seconds * 1e-12;
+        r.tflops = trainer->flops * accum / seconds * 1e-12;
         r.utilization = trainer->ceiling_tflops > 0 ? r.tflops / trainer->ceiling_tflops : 0.0;
     }
     return r;

@@ -14,6 +14,9 @@
 struct kiln_engine {
     struct kiln_plan_request request;
     struct kiln_plan plan;
+    struct kiln_table *stage;       /* its layers, where the request is of one; else NULL */
+    const struct kiln_table *whole; /* the model, borrowed */
+    struct kiln_pipe pipe;          /* to the stages beside it */
     struct kiln_pool *pool;
     struct kiln_device *device;
     struct kiln_executor executor;
@@ -22,7 +25,8 @@ struct kiln_engine {
     struct kiln_spans *spans;         /* of all of them */
 };
 
-/* Step 1: the plan. The table is borrowed until close. */
+/* Step 1: the plan. The table is the model's, also of a request for a stage; borrowed until close.
+ */
 KILN_MUST_CHECK enum kiln_status kiln_engine_plan(struct kiln_engine *engine,
                                                   const struct kiln_table *table,
                                                   const struct kiln_plan_request *request,
@@ -46,6 +50,9 @@ KILN_MUST_CHECK enum kiln_status kiln_engine_open(struct kiln_engine *engine,
                                                   const struct kiln_table *table,
                                                   const struct kiln_engine_memory *memory,
                                                   struct kiln_err *err);
+/* Weights of the model, as the device reads them: those of its layers. */
+struct kiln_weights kiln_engine_weights(const struct kiln_engine *engine,
+                                        struct kiln_weights weights);
 /* A zeroed engine, or one whose opening failed, is fine. */
 void kiln_engine_close(struct kiln_engine *engine);
 

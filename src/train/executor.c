@@ -17,7 +17,10 @@ static void layer_done(const struct kiln_executor *x, enum kiln_pass pass, size_
  */
 
 static unsigned char *held(const struct kiln_executor *x) {
-    return x->held + x->position.micro_batch * x->plan->layout.micro_batch;
+    const struct kiln_schedule_plan *plan = &x->plan->schedule;
+    const uint64_t round = kiln_schedule_taken(plan, &x->position) % (plan->lead + 1);
+    const uint64_t place = round * plan->held + x->position.micro_batch;
+    return x->held + place * x->plan->layout.micro_batch;
 }
 
 /* The residual stream between groups, then its gradient. */
@@ -103,6 +106,13 @@ static enum kiln_status layer_forward(struct kiln_executor *x, size_t layer, con
     return ops->forward(x->device, layer, KILN_FEED_FORWARD, b->mid, out, b->taps[1], keep, err);
 }
 
+/* A layer of a stage, as the model counts. */
+static size_t of_model(const struct kiln_executor *x, size_t layer) {
+    const struct kiln_plan_stage *s = &x->plan->request->stage;
+    const bool whole = s->stages == 0 || layer == KILN_NO_LAYER;
+    return layer + (whole ? 0 : kiln_stage_first(s->layers, s->stages, s->number));
+}
+
 /* The gradient of a layer, or of what is outside of them, in place for whoever waits for it. */
 static enum kiln_status gradient_done(const struct kiln_executor *x, size_t layer,
                                       struct kiln_err *err) {
@@ -112,9 +122,9 @@ static enum kiln_status gradient_done(const struct kiln_executor *x, size_t laye
         KILN_TRY(x->device->ops->drain(x->device, err));
     }
     if (wanted) {
-        kiln_reducer_layer(x->reducer, i, layer);
+        kiln_reducer_layer(x->reducer, i, of_model(x, layer));
     }
-    layer_done(x, KILN_BACKWARD, layer);
+    layer_done(x, KILN_BACKWARD, of_model(x, layer));
     return KILN_OK;
 }
 
@@ -142,9 +152,43 @@ static enum kiln_status head(struct kiln_executor *x, struct kiln_err *err) {
     if (!evaluate) {
         return gradient_done(x, x->plan->schedule.layers, err);
     }
-    layer_done(x, KILN_FORWARD, x->plan->schedule.layers);
+    layer_done(x, KILN_FORWARD, of_model(x, x->plan->schedule.layers));
     layer_done(x, KILN_FORWARD, KILN_NO_LAYER);
     return KILN_OK;
+}
+
+/* ---- both ends, of the model or of a stage ----------------------------------------------------
+ */
+
+static enum kiln_status input(struct kiln_executor *x, void *in, struct kiln_err *err) {
+    return kiln_stage_embeds(x->plan->request)
+               ? x->device->ops->embed(x->device, x->tokens, in, err)
+               : kiln_pipe_receive(x->pipe, x->device, KILN_FORWARD, in, err);
+}
+
+static enum kiln_status output(struct kiln_executor *x, struct kiln_err *err) {
+    return kiln_stage_classifies(x->plan->request)
+               ? head(x, err)
+               : kiln_pipe_send(x->pipe, x->device, KILN_FORWARD, x->scratch[0], err);
+}
+
+/* The flow becomes the gradient of the last layer's output; at the model's end it is already. */
+static enum kiln_status output_backward(struct kiln_executor *x, struct kiln_err *err) {
+    if (kiln_stage_classifies(x->plan->request)) {
+        return KILN_OK;
+    }
+    if (x->reducer) {
+        kiln_reducer_others(x->reducer, x->running);
+    }
+    return kiln_pipe_receive(x->pipe, x->device, KILN_BACKWARD, flow(x), err);
+}
+
+static enum kiln_status input_backward(struct kiln_executor *x, struct kiln_err *err) {
+    if (!kiln_stage_embeds(x->plan->request)) {
+        return kiln_pipe_send(x->pipe, x->device, KILN_BACKWARD, flow(x), err);
+    }
+    KILN_TRY(x->device->ops->embed_backward(x->device, x->tokens, flow(x), err));
+    return gradient_done(x, KILN_NO_LAYER, err);
 }
 
 static enum kiln_status forward_group(struct kiln_executor *x, const struct kiln_plan_group *g,
@@ -152,7 +196,7 @@ static enum kiln_status forward_group(struct kiln_executor *x, const struct kiln
     const size_t layers = x->plan->schedule.layers;
     struct blocks b = forward_blocks(x, g->first, g->first);
     if (g->first == 0) {
-        KILN_TRY(x->device->ops->embed(x->device, x->tokens, b.in, err));
+        KILN_TRY(input(x, b.in, err));
     }
     for (size_t l = g->first; l < g->end; l++) {
         struct blocks next = {.in = x->scratch[0]};
@@ -166,7 +210,7 @@ static enum kiln_status forward_group(struct kiln_executor *x, const struct kiln
         }
         b = next;
     }
-    return g->end == layers ? head(x, err) : KILN_OK;
+    return g->end == layers ? output(x, err) : KILN_OK;
 }
 
 /* Run the segment first..end-1 forward again; its taps live together. */
@@ -192,13 +236,15 @@ static bool last_of_round(const struct kiln_executor *x) {
     const struct kiln_position *at = &x->position;
     const size_t held = x->plan->schedule.held;
     return at->micro_batch + 1 == held ||
-           at->round * held + at->micro_batch + 1 == at->micro_batches;
+           kiln_schedule_taken(&x->plan->schedule, at) * held + at->micro_batch + 1 ==
+               at->micro_batches;
 }
 
 /* Weight gradients of full layers are taken beside the next micro-batch: it has blocks of its own.
  */
 static enum kiln_status backward_group(struct kiln_executor *x, const struct kiln_plan_group *g,
                                        struct kiln_err *err) {
+    KILN_TRY(g->end == x->plan->schedule.layers ? output_backward(x, err) : KILN_OK);
     for (size_t end = g->end; end > g->first;) {
         if (full(x, end - 1)) {
             const struct blocks b = kept_blocks(x, --end);
@@ -215,8 +261,7 @@ static enum kiln_status backward_group(struct kiln_executor *x, const struct kil
         poison_run(x);
     }
     if (g->first == 0) {
-        KILN_TRY(x->device->ops->embed_backward(x->device, x->tokens, flow(x), err));
-        KILN_TRY(gradient_done(x, KILN_NO_LAYER, err));
+        KILN_TRY(input_backward(x, err));
     }
     return last_of_round(x) ? x->device->ops->drain(x->device, err) : KILN_OK;
 }
@@ -408,7 +453,8 @@ static enum kiln_status open_memory(struct kiln_executor *x, struct kiln_err *er
 }
 
 static void layer_compiled(void *context, size_t layer) {
-    layer_done(context, KILN_FORWARD, layer);
+    const struct kiln_executor *x = context;
+    layer_done(x, KILN_FORWARD, of_model(x, layer));
 }
 
 enum kiln_status kiln_executor_open(struct kiln_executor *x, const struct kiln_plan *plan,

@@ -14,6 +14,7 @@
 
 #include "base/mem.h"
 #include "device/device.h"
+#include "train/pipe.h"
 #include "train/reducer.h"
 #include "train/sets.h"
 
@@ -35,9 +36,10 @@ struct kiln_executor {
     kiln_batch_source *source;
     void *context;
     struct kiln_reducer *reducer; /* borrowed; NULL: gradients are only added here */
+    const struct kiln_pipe *pipe; /* borrowed; of a stage of a pipeline; else NULL */
     /* NULL, or told when a layer's weights have been compiled (FORWARD) and when its gradients have
      * been added to (BACKWARD); the embedding is KILN_NO_LAYER, and what is behind the layers has
-     * their number. */
+     * their number: all of the model. */
     void (*layer_done)(void *context, enum kiln_pass pass, size_t layer);
     void *layer_done_context;
     float scale;                  /* of the loss, in its gradient */

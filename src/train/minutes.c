@@ -457,6 +457,10 @@ enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, doubl
     *out = NULL;
     KILN_REQUIRE(settings->data && !isnan(settings->minutes), err, KILN_EUSAGE,
                  "--minutes needs a text: add --data FILE");
+    KILN_REQUIRE(settings->pipeline <= 1, err, KILN_EUSAGE,
+                 "--minutes measures whole models, and knows nothing of the stages of --pipeline "
+                 "%" PRIu64 ": give sizes and --steps, or no --pipeline",
+                 settings->pipeline);
     struct kiln_minutes *m = kiln_alloc(1, sizeof *m);
     KILN_REQUIRE(m != NULL, err, KILN_ENOMEM, "--minutes: out of memory");
     m->started = started > 0 ? started : kiln_now_s();

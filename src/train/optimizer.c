@@ -104,8 +104,8 @@ double kiln_optimizer_norm(struct kiln_optimizer *o, double loss_scale) {
 
 static void refresh(const struct kiln_optimizer *o, const struct kiln_piece *p) {
     const struct kiln_optimizer_parts *parts = &o->parts;
-    if (p->matrix != KILN_NO_MATRIX && parts->device && parts->device->ops->refresh) {
-        parts->device->ops->refresh(parts->device, p->matrix, p->first, p->rows, parts->weights);
+    if (p->matrix != KILN_NO_MATRIX && parts->refresh) {
+        parts->refresh(parts->refresh_context, p->matrix, p->first, p->rows, parts->weights);
     }
 }
 

@@ -23,9 +23,11 @@ struct kiln_optimizer;
 struct kiln_optimizer_parts {
     const struct kiln_table *table;
     struct kiln_pool *pool;
-    struct kiln_device *device; /* refreshed as weights change; NULL: none */
     float *weights, *m, *v;
     struct kiln_gradients gradients;
+    /* NULL, or told of rows of a matrix that have new values, as a device's `refresh`. */
+    void (*refresh)(void *context, size_t matrix, size_t first, size_t rows, const float *weights);
+    void *refresh_context;
     bool folded;              /* the embedding's gradient is in gradients.all already (reducer.h) */
     struct kiln_state *state; /* that holds the arrays and guards each chunk; NULL: unguarded */
     double beta1, beta2, eps, weight_decay, clip; /* clip 0: none */

@@ -44,6 +44,7 @@ static bool may_change(enum kiln_setting_id id) {
         case KILN_SETTING_activations:
         case KILN_SETTING_memory:
         case KILN_SETTING_overlap:
+        case KILN_SETTING_pipeline:
         case KILN_SETTING_restart:
         case KILN_SETTING_sim_time: /* time decides none either */
         case KILN_SETTING_profile:
@@ -300,7 +301,9 @@ static enum kiln_status reopen_model(struct kiln_run *run, const struct kiln_set
     KILN_TRY(kiln_table_create_lora(&dims, &lora, &run->table, err));
     snprintf(run->model_name, sizeof run->model_name, "%s", run->settings.model);
     bool own = kiln_tokenizer_in(run->folder, path, sizeof path);
-    return kiln_open_tokenizer(own ? path : NULL, "data.tok", dims.vocab, &run->tokenizer, err);
+    /* Tokens that were given as such may have had none. */
+    return kiln_open_tokenizer(own ? path : NULL, run->settings.data, dims.vocab, &run->tokenizer,
+                               err);
 }
 
 /* All but the state and what is made of it. */

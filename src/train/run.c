@@ -70,6 +70,7 @@ enum kiln_status kiln_run_begin(const struct kiln_settings *settings, struct kil
                                 struct kiln_err *err) {
     *out = kiln_alloc(1, sizeof **out);
     KILN_REQUIRE(*out, err, KILN_ENOMEM, "no memory for a run");
+    (*out)->trainer.grid = kiln_grid_of(1, 1, 0);
     return settings ? kiln_settings_copy(&(*out)->settings, settings, err)
                     : kiln_settings_init(&(*out)->settings, err);
 }
@@ -147,8 +148,8 @@ static enum kiln_status check_restarts(const struct kiln_run *run, struct kiln_e
     KILN_REQUIRE(!s->ranks || restarts < 1, err, KILN_EUSAGE,
                  "%zu ranks on a device with a compile budget: this plan replaces the process %.0f "
                  "times in %" PRIu64
-                 " steps, which MPI does not allow its processes; a larger --budget, or "
-                 "--weight-mode dynamic, needs none",
+                 " steps, which MPI does not allow its processes; a larger --budget, more stages "
+                 "(--pipeline), or --weight-mode dynamic, needs none",
                  kiln_ranks_count(s->ranks), restarts, s->steps);
     KILN_REQUIRE(
         !s->deterministic || restarts < 1, err, KILN_EUSAGE,
@@ -157,6 +158,25 @@ static enum kiln_status check_restarts(const struct kiln_run *run, struct kiln_e
         " steps, and the gradients of single micro-batches would be lost; a larger "
         "--budget, or --weight-mode dynamic, needs none",
         restarts, s->steps);
+    return KILN_OK;
+}
+
+/* Ranks and layers that stages can be made of? */
+static enum kiln_status check_pipeline(const struct kiln_run *run, struct kiln_err *err) {
+    const struct kiln_settings *s = &run->settings;
+    const size_t ranks = kiln_ranks_count(s->ranks), layers = run->table->dims.layers;
+    KILN_REQUIRE(s->pipeline <= layers, err, KILN_EUSAGE,
+                 "--pipeline %" PRIu64 ": a model of %zu layers has no more stages than these",
+                 s->pipeline, layers);
+    KILN_REQUIRE(s->ranks || s->pipeline == 1, err, KILN_EUSAGE,
+                 "--pipeline %" PRIu64
+                 " is of several ranks, and this process is alone: start it with mpirun -n %" PRIu64
+                 ", or give --pipeline 1",
+                 s->pipeline, s->pipeline);
+    KILN_REQUIRE(ranks % s->pipeline == 0, err, KILN_EUSAGE,
+                 "--pipeline %" PRIu64
+                 ": %zu ranks are no multiple of that; each stage has as many",
+                 s->pipeline, ranks);
     return KILN_OK;
 }
 
@@ -177,29 +197,39 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
     }
     request.profile = run->profile;
     request.device.times = run->profile.sim;
-    const size_t ranks = kiln_ranks_count(s->ranks), mine = kiln_ranks_mine(s->ranks);
-    KILN_REQUIRE(
-        ranks <= s->accum, err, KILN_EUSAGE,
-        "%zu ranks, but a window has %" PRIu64
-        " micro-batches (--accum): each rank takes one at least; start fewer, or give more",
-        ranks, s->accum);
-    request.accum = kiln_share_of(s->accum, ranks, mine).n;
-    request.gradients_beside =
-        kiln_reducer_bytes(run->table, s->accum, ranks, mine, s->deterministic);
+    KILN_TRY(check_pipeline(run, err));
+    const struct kiln_grid grid = run->trainer.grid =
+        kiln_grid_of(kiln_ranks_count(s->ranks), (size_t)s->pipeline, kiln_ranks_mine(s->ranks));
+    KILN_REQUIRE(grid.replicas <= s->accum, err, KILN_EUSAGE,
+                 "%zu %s, but a window has %" PRIu64
+                 " micro-batches (--accum): each %s takes one at least; start fewer, or give more",
+                 grid.replicas, grid.stages > 1 ? "replicas of each stage" : "ranks", s->accum,
+                 grid.stages > 1 ? "replica" : "rank");
+    request.accum = kiln_share_of(s->accum, grid.replicas, grid.replica).n;
+    request.gradients_beside = kiln_reducer_bytes(run->table, s->accum, &grid, s->deterministic);
+    if (grid.stages > 1) {
+        kiln_stage_choose(&request, grid.stages, grid.stage);
+    }
     KILN_TRY(kiln_engine_plan(&run->trainer.engine, run->table, &request, err));
+    run->trainer.flops = kiln_plan_model_flops(run->table, request.batch, request.seq).total;
     return check_restarts(run, err);
 }
 
 /* device, batch, accum, seq, the order of sums: what decides bits beside the settings. */
 static void set_numerics(struct kiln_run *run) {
     const bool delayed = run->trainer.engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
-    const size_t ranks = kiln_ranks_count(run->settings.ranks);
+    const struct kiln_settings *s = &run->settings;
+    const struct kiln_grid *grid = &run->trainer.grid;
+    const bool apart = grid->stages > 1 && run->table->dims.tied && run->table->trained == 0;
+    const bool narrow = kiln_ranks_count(s->ranks) > 1 && kiln_settings_narrow(s);
     char order[64] = "", local[32] = "";
-    if (run->settings.deterministic) {
+    if (s->deterministic) {
         snprintf(order, sizeof order, "/tree");
-    } else if (ranks > 1) {
-        snprintf(order, sizeof order, "/r%zu%s", ranks,
-                 kiln_settings_narrow(&run->settings) ? "/bf16-sums" : "");
+    } else if (grid->replicas > 1) { /* in a pipeline H and E come from different ranks */
+        snprintf(order, sizeof order, "/r%zu%s%s", grid->replicas, apart ? "/p" : "",
+                 narrow ? "/bf16-sums" : "");
+    } else if (narrow) { /* stages get them from each other */
+        snprintf(order, sizeof order, "/bf16-sums");
     }
     if (run->settings.local_steps > 1) {
         snprintf(local, sizeof local, "/local%" PRIu64, run->settings.local_steps);
@@ -326,8 +356,9 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     KILN_REQUIRE(t->scratch.has, err, KILN_ENOMEM, "no memory for a list of layers");
     set_numerics(run);
     const struct kiln_packed *packed = kiln_device_packed(t->engine.device);
-    if (kiln_trainer_leads(t) && s->sample_every > 0 && s->sample_every != KILN_UNSET &&
-        run->tokenizer && packed && t->engine.plan.schedule.refreshes && run->table->trained == 0) {
+    if (kiln_trainer_leads(t) && !t->engine.stage && s->sample_every > 0 &&
+        s->sample_every != KILN_UNSET && run->tokenizer && packed &&
+        t->engine.plan.schedule.refreshes && run->table->trained == 0) {
         const struct kiln_session_options session = {.packed = packed};
         KILN_TRY(kiln_session_open(run->table, memory.weights, t->engine.pool, &session,
                                    &t->session, err));
@@ -404,33 +435,33 @@ enum kiln_status kiln_run_describe(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_run_info *info = &run->info;
     const struct kiln_trainer *t = &run->trainer;
     const struct kiln_memory *m = &t->engine.plan.memory;
-    *info = (struct kiln_run_info){
-        .folder = run->folder,
-        .model = run->model_name,
-        .table = run->table,
-        .tokenizer = run->tokenizer,
-        .settings = &run->settings,
-        .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
-        .val_windows = t->val_data ? kiln_data_windows(t->val_data, KILN_TRAIN)
-                                   : kiln_data_windows(t->data, KILN_VALIDATION),
-        .numerics = run->numerics,
-        .first_step = kiln_state_cursor(t->state)->step,
-        .memory = *m,
-        .time = kiln_plan_seconds(&t->engine.plan),
-        .link = run->link,
-        .over_ranks = run->over_ranks,
-        .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
-                      ? 0
-                      : t->engine.plan.schedule.limits.compile,
-        .overlap = t->engine.plan.schedule.overlap,
-        .two_sets = t->engine.plan.two_sets,
-        .relay = t->engine.plan.schedule.relay,
-        .restart_why = t->engine.plan.restart_why,
-        .flops_per_step = t->engine.plan.flops.total * (double)run->settings.accum,
-        .forecast = run->forecast,
-        .notice = run->notice};
+    *info = (struct kiln_run_info){.folder = run->folder,
+                                   .model = run->model_name,
+                                   .table = run->table,
+                                   .tokenizer = run->tokenizer,
+                                   .settings = &run->settings,
+                                   .train_windows = kiln_data_windows(t->data, KILN_TRAIN),
+                                   .val_windows = t->val_data
+                                                      ? kiln_data_windows(t->val_data, KILN_TRAIN)
+                                                      : kiln_data_windows(t->data, KILN_VALIDATION),
+                                   .numerics = run->numerics,
+                                   .first_step = kiln_state_cursor(t->state)->step,
+                                   .memory = *m,
+                                   .time = kiln_plan_seconds(&t->engine.plan),
+                                   .link = run->link,
+                                   .over_ranks = run->over_ranks,
+                                   .budget = t->engine.plan.schedule.limits.compile == SIZE_MAX
+                                                 ? 0
+                                                 : t->engine.plan.schedule.limits.compile,
+                                   .overlap = t->engine.plan.schedule.overlap,
+                                   .two_sets = t->engine.plan.two_sets,
+                                   .relay = t->engine.plan.schedule.relay,
+                                   .restart_why = t->engine.plan.restart_why,
+                                   .flops_per_step = t->flops * (double)run->settings.accum,
+                                   .forecast = run->forecast,
+                                   .notice = run->notice};
     info->full_layers = 0;
-    for (size_t l = 0; l < run->table->dims.layers; l++) {
+    for (size_t l = 0; l < t->engine.plan.schedule.layers; l++) {
         info->full_layers += t->engine.plan.schedule.keep[l] == KILN_FULL;
     }
     info->device = t->engine.request.device;
@@ -516,7 +547,8 @@ static enum kiln_status end_training(struct kiln_run *run, struct kiln_err *err)
  * of the state is made again, where kernels are counted by a fresh process. */
 static enum kiln_status go_back(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_trainer *t = &run->trainer;
-    const bool counted = t->engine.plan.schedule.limits.compile != SIZE_MAX;
+    /* MPI does not allow its processes to be replaced: what they compile again adds up. */
+    const bool counted = t->engine.plan.schedule.limits.compile != SIZE_MAX && !run->settings.ranks;
     const uint64_t first_step = run->info.first_step;
     t->rolled_back = false;
     close_trainer(t);

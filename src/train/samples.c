@@ -125,7 +125,7 @@ static void look_back(struct kiln_trainer *t) {
 
 /* The device's own packed weights, where they are all there and are the whole model. */
 static const struct kiln_packed *packed_of(const struct kiln_trainer *t) {
-    return t->engine.plan.schedule.refreshes && t->table->trained == 0
+    return t->engine.plan.schedule.refreshes && t->table->trained == 0 && !t->engine.stage
                ? kiln_device_packed(t->engine.device)
                : NULL;
 }

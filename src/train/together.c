@@ -17,12 +17,19 @@
 static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
     struct kiln_plan_request request = run->trainer.engine.request;
     struct kiln_plan plan;
+    request.dims = run->table->dims;
+    request.stage = (struct kiln_plan_stage){0};
     request.accum = run->settings.accum;
     request.ranks =
         (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks),
                                  .link = run->link,
+                                 .deterministic = run->settings.deterministic,
                                  .local_steps = run->settings.local_steps,
-                                 .float_bytes = kiln_settings_narrow(&run->settings) ? 2 : 4};
+                                 .float_bytes = kiln_settings_narrow(&run->settings) ? 2 : 4,
+                                 .stages = (size_t)run->settings.pipeline};
+    if (request.ranks.stages > 1) {
+        return kiln_plan_pipeline(run->table, &request, &run->over_ranks, err);
+    }
     KILN_TRY(kiln_plan_fit(run->table, &request, &plan, err));
     const enum kiln_status status = kiln_plan_over_ranks(run->table, &plan, &run->over_ranks, err);
     kiln_plan_close(&plan);

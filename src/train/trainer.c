@@ -43,7 +43,7 @@ bool kiln_trainer_stopping(const struct kiln_trainer *t) {
 bool kiln_trainer_leads(const struct kiln_trainer *t) { return kiln_ranks_mine(t->ranks) == 0; }
 
 struct kiln_share kiln_trainer_share(const struct kiln_trainer *t, uint64_t micro_batches) {
-    return kiln_share_of(micro_batches, kiln_ranks_count(t->ranks), kiln_ranks_mine(t->ranks));
+    return kiln_share_of(micro_batches, t->grid.replicas, t->grid.replica);
 }
 
 /* ---- generations ------------------------------------------------------------------------------
@@ -55,8 +55,10 @@ bool kiln_trainer_delayed(const struct kiln_trainer *t) {
 
 void kiln_trainer_generation(struct kiln_trainer *t, uint64_t step) {
     const uint64_t g = kiln_generation_of(step, kiln_trainer_delayed(t));
-    const struct kiln_weights active = kiln_generation_weights(t->state, t->table, g);
-    const struct kiln_weights next = kiln_generation_weights(t->state, t->table, step);
+    const struct kiln_weights active =
+        kiln_engine_weights(&t->engine, kiln_generation_weights(t->state, t->table, g));
+    const struct kiln_weights next =
+        kiln_engine_weights(&t->engine, kiln_generation_weights(t->state, t->table, step));
     kiln_executor_generation(&t->engine.executor, (int64_t)g, &active, g < step ? &next : NULL);
     kiln_spans_at(t->engine.spans, (int64_t)g, -1);
 }
@@ -475,7 +477,9 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
     KILN_TRY(join(t, err));
     while (status == KILN_OK && !done(t)) {
         status = run_phase(t, err);
-        status = status == KILN_EINPUT ? kiln_judge_refusal(t, status, err) : status;
+        /* Of a pipeline the other stages know of no refusal: it ends the run. */
+        status =
+            status == KILN_EINPUT && !t->engine.stage ? kiln_judge_refusal(t, status, err) : status;
     }
     leave_round(t);
     struct kiln_err second;

@@ -35,6 +35,8 @@ struct kiln_trainer {
         bool none;          /* there are none, or they are not kept: it was said why */
     } samples;
     struct kiln_ranks *ranks;   /* NULL: alone */
+    struct kiln_grid grid;      /* this rank's place among them */
+    double flops;               /* of a micro-batch through the model */
     uint64_t first_micro_batch; /* of this rank, in the window or evaluation under way */
     bool agreed_to_stop;        /* by all ranks, at a window's start */
     double reduce_ms, reduce_wait_ms, ranks_wait_ms; /* of the step so far */

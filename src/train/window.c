@@ -79,6 +79,9 @@ enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t
     }
     if (share.n > 0) { /* an evaluation may be of fewer than there are ranks */
         kiln_hand_over_take_up(t, evaluate, share.n);
+        if (t->engine.stage) {
+            kiln_pipe_begin(&t->engine.pipe, evaluate, share.n);
+        }
         KILN_TRY(run_actions(t, err));
     }
     return reducer ? kiln_reducer_finish(reducer, &t->engine.executor.loss_sum, err) : KILN_OK;

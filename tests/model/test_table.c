@@ -281,3 +281,71 @@ TEST(starting_weights_depend_on_the_seed_alone) {
     kiln_free(b);
     kiln_table_destroy(table);
 }
+
+/* ---- some of its layers -----------------------------------------------------------------------
+ */
+
+static void check_stage(const struct kiln_table *whole, size_t first, size_t end) {
+    struct kiln_table *stage;
+    struct kiln_err err;
+    CHECK_OK(kiln_table_stage(whole, first, end, &stage, &err), &err);
+    CHECK_EQ(stage->dims.layers, end - first);
+    CHECK_EQ(stage->size, whole->size);
+    CHECK_EQ(kiln_trained_size(stage), kiln_trained_size(whole));
+    for (size_t i = 0, seen = 0; i < whole->n_base; i++) {
+        const struct kiln_tensor *t = &whole->tensors[i];
+        const bool outside = t->layer == KILN_NO_LAYER;
+        const size_t layer = outside ? KILN_NO_LAYER : t->layer - first;
+        if (!outside && (t->layer < first || t->layer >= end)) {
+            continue;
+        }
+        const struct kiln_tensor *s = kiln_table_find(stage, t->role, layer);
+        CHECK(s == &stage->tensors[seen++]);
+        CHECK(s->offset == t->offset && s->snapshot == t->snapshot && s->layer == layer);
+        CHECK_STRING(s->name, t->name);
+        CHECK_EQ(s->matrix, kiln_table_stage_matrix(whole, stage, first, t->matrix));
+        if (t->matrix != KILN_NO_MATRIX) {
+            const struct kiln_matrix *m = &whole->matrices[t->matrix];
+            const struct kiln_matrix *of = &stage->matrices[s->matrix];
+            CHECK(of == kiln_table_matrix(stage, m->kind, layer));
+            CHECK(of->offset == m->offset && of->rows == m->rows && of->layer == layer);
+            CHECK_EQ(stage->tensors[of->first_tensor].offset, m->offset);
+        }
+        for (int b = 0; t->adapter != KILN_NO_TENSOR && b < 2; b++) {
+            const struct kiln_tensor *a = kiln_lora_find(whole, t, b);
+            const struct kiln_tensor *found = kiln_lora_find(stage, s, b);
+            CHECK((a == NULL) == (found == NULL) && (!a || found->offset == a->offset));
+        }
+    }
+    for (size_t i = 0; i < whole->n_matrices; i++) {
+        const size_t layer = whole->matrices[i].layer;
+        const bool here = layer == KILN_NO_LAYER || (layer >= first && layer < end);
+        CHECK((kiln_table_stage_matrix(whole, stage, first, i) != KILN_NO_MATRIX) == here);
+    }
+    kiln_table_destroy(stage);
+}
+
+TEST(a_stage_is_a_view_of_its_layers) {
+    static const struct kiln_lora lora = {.rank = 2, .alpha = 4, .targets = KILN_LORA_ALL};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        for (int tied = 0; tied < 4; tied++) {
+            struct kiln_dims dims = shapes[i];
+            struct kiln_table *table;
+            struct kiln_err err;
+            dims.tied = tied % 2;
+            dims.rms_eps = 1e-5f;
+            dims.rope_theta = 10000;
+            const enum kiln_status status = kiln_table_create_lora(
+                &dims, tied < 2 ? &(struct kiln_lora){.rank = 0} : &lora, &table, &err);
+            if (status != KILN_OK) {
+                continue; /* senseless beside adapters */
+            }
+            for (size_t first = 0; first < dims.layers; first++) {
+                for (size_t end = first + 1; end <= dims.layers; end++) {
+                    check_stage(table, first, end);
+                }
+            }
+            kiln_table_destroy(table);
+        }
+    }
+}

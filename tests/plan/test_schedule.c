@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "kiln_test.h"
+#include "model/table.h"
 #include "plan/plan.h"
 
 /* Kernels, as plan.h tells. The weightless one is the layer's own in `whole`. Extras: two more a
@@ -42,6 +43,7 @@ struct checker {
     size_t actions, compiles;
     bool restarted_now; /* the last action was a restart */
     size_t restarts, cut_windows, partly_held;
+    size_t most_under_way;
 };
 
 #define BAD(...)                                               \
@@ -158,6 +160,7 @@ static void on_pass(struct checker *c, const struct kiln_plan_action *a) {
     for (size_t i = 0; i < c->batches && !c->evaluate; i++) {
         under_way += c->went_up[i] > 0 && c->came_down[i] < c->layers;
     }
+    c->most_under_way = under_way > c->most_under_way ? under_way : c->most_under_way;
     if (under_way > c->held) {
         BAD("%zu micro-batches under way, there is room for %zu", under_way, c->held);
     }
@@ -309,15 +312,16 @@ static void check_plan(const struct kiln_plan *plan, const char *name, struct to
                         .name = name,
                         .layers = s->layers,
                         .accum = plan->accum,
-                        .held = s->held,
+                        .held = plan->layout.held,
                         .whole = plan->request->schedule == KILN_SCHEDULE_WHOLE,
                         .compile_limit = SIZE_MAX,
                         .load_limit = SIZE_MAX,
                         .generation = 1};
     const struct kiln_plan_request *r = plan->request;
+    const bool last = r->stage.number + 1 >= r->stage.stages;
     c.extras = r->device.extras;
-    c.classifier = c.extras ? 1 + (r->dims.vocab + PART_ROWS - 1) / PART_ROWS : 0;
-    c.softmax = c.extras && r->dims.vocab <= MOST_LOGITS;
+    c.classifier = c.extras && last ? 1 + (r->dims.vocab + PART_ROWS - 1) / PART_ROWS : 0;
+    c.softmax = c.extras && last && r->dims.vocab <= MOST_LOGITS;
     if (r->budget > 0) {
         c.compile_limit = kiln_usable_budget(r->budget, r->headroom_millionths);
     }
@@ -338,6 +342,8 @@ static void check_plan(const struct kiln_plan *plan, const char *name, struct to
     totals->windows += 6;
     totals->restarts += c.restarts;
     totals->cut += c.cut_windows;
+    /* A stage begins as many as it may before the first comes back. */
+    CHECK(s->lead == 0 || c.most_under_way == c.held);
     totals->partly_held += c.held > 1 && c.held < plan->accum;
 }
 
@@ -454,4 +460,103 @@ TEST_WITHIN(every_action_is_right_with_extra_kernels, 300) {
     }
     say(&totals);
     CHECK(totals.plans > 1000 && totals.cut > 1000 && totals.partly_held > 100);
+}
+
+/* ---- stages of a pipeline ---------------------------------------------------------------------
+ */
+
+/* All stages of so many, with the plan's budgets and without. */
+static void try_stages(struct kiln_device_choice device, size_t layers, size_t stages,
+                       struct totals *totals) {
+    struct kiln_err err;
+    struct kiln_table *table, *stage;
+    struct kiln_plan_request whole = {
+        .dims = kiln_preset_find("stories15m")->dims,
+        .device = device,
+        .batch = 1,
+        .seq = 64,
+        .precision = device.id == KILN_CPU ? KILN_PRECISION_FP32 : KILN_PRECISION_FP16,
+        .threads = 1,
+        .profile = {.tflops = 0.2, .compile_s = 0.01, .update_gb_s = 20, .restart_s = 0.05}};
+    whole.dims.layers = layers;
+    whole.dims.vocab = 500;
+    CHECK_OK(kiln_table_create(&whole.dims, &table, &err), &err);
+    for (size_t number = 0; number < stages; number++) {
+        const size_t first = kiln_stage_first(layers, stages, number);
+        struct kiln_plan_request r = whole;
+        kiln_stage_choose(&r, stages, number);
+        CHECK_OK(kiln_table_stage(table, first, first + r.dims.layers, &stage, &err), &err);
+        for (size_t i = 0; i < 6 * MAX_BATCHES; i++) {
+            r.accum = 1 + i / 6;
+            r.budget = i % 3 == 0 ? 0 : i % 3 == 1 ? 60 : 24;
+            r.load_budget = r.budget;
+            r.schedule = i % 4 == 3 ? KILN_SCHEDULE_WHOLE : KILN_SCHEDULE_SPLIT;
+            r.overlap = i % 2 ? KILN_OVERLAP_EXACT : KILN_OVERLAP_OFF;
+            r.refreshes = device.id == KILN_CPU && i % 2;
+            CHECK_OK(kiln_keep_parse(policies[i % 6], &r.keep, &err), &err);
+            struct kiln_plan plan;
+            char name[100];
+            snprintf(name, sizeof name, "stage %zu of %zu of %zu layers, accum %zu, budget %zu",
+                     number, stages, layers, r.accum, r.budget);
+            if (!open_plan(stage, &r, name, &plan)) {
+                continue;
+            }
+            const size_t lead = stages - number - 1, most = r.accum - 1;
+            CHECK_EQ(plan.layout.held, (lead < most ? lead : most) + 1);
+            CHECK(number == 0 || plan.schedule.keep[0] != KILN_DROPPED);
+            check_plan(&plan, name, totals);
+            kiln_plan_close(&plan);
+        }
+        kiln_table_destroy(stage);
+    }
+    kiln_table_destroy(table);
+}
+
+TEST_WITHIN(stages_go_through_micro_batches_in_1f1b_order, 300) {
+    struct totals totals = {0};
+    for (size_t layers = 2; layers <= MAX_LAYERS; layers += 5) {
+        for (size_t stages = 2; stages <= layers && stages <= 5; stages++) {
+            try_stages((struct kiln_device_choice){.id = KILN_CPU}, layers, stages, &totals);
+            try_stages((struct kiln_device_choice){.id = KILN_SIM, .extras = true}, layers, stages,
+                       &totals);
+        }
+    }
+    say(&totals);
+    CHECK(totals.plans > 500 && totals.restarts > 100);
+}
+
+TEST(the_order_of_1f1b_is_known) {
+    /* Three stages, four micro-batches: PipeDream's figure of 1F1B. */
+    static const char *const expected[] = {"F0F1F2B0F3B1B2B3", "F0F1B0F2B1F3B2B3",
+                                           "F0B0F1B1F2B2F3B3"};
+    for (size_t number = 0; number < 3; number++) {
+        struct kiln_plan_group groups[] = {{.pass = KILN_PLAN_FORWARD, .end = 1},
+                                           {.pass = KILN_PLAN_BACKWARD, .end = 1}};
+        const unsigned char keep = KILN_FULL;
+        const struct kiln_schedule_plan plan = {
+            .limits = {.compile = SIZE_MAX, .load = SIZE_MAX, .group = SIZE_MAX, .layers = 1},
+            .layers = 1,
+            .held = 1,
+            .lead = 2 - number,
+            .one_batch = true,
+            .refreshes = true,
+            .keep = &keep,
+            .groups = {.at = groups, .n = 2, .n_forward = 1}};
+        unsigned char has = 0;
+        struct kiln_process p = {.has = &has};
+        struct kiln_position at = {.micro_batches = 4};
+        char order[64] = "";
+        for (size_t n = 0;;) {
+            const struct kiln_plan_action a = kiln_schedule_next(&plan, &p, &at);
+            if (a.what == KILN_STEP_DONE) {
+                break;
+            }
+            if (a.what == KILN_FORWARD_GROUP || a.what == KILN_BACKWARD_GROUP) {
+                order[n++] = a.what == KILN_FORWARD_GROUP ? 'F' : 'B';
+                order[n++] = (char)('0' + a.micro_batch);
+            }
+            kiln_schedule_apply(&plan, &p, &at, &a);
+        }
+        CHECK_STRING(order, expected[number]);
+    }
 }

@@ -193,6 +193,7 @@ static struct kiln_host_options host_options(const struct kiln_device_options *o
         .training = options->training,
         .two_sets = options->two_sets,
         .classify = options->device.extras && !options->device.dynamic,
+        .no_head = options->no_head,
     };
 }
 

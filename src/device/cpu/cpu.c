@@ -43,11 +43,13 @@ static void pack(struct kiln_cpu_device *cpu, const struct kiln_matrix *m, struc
 static void pack_classifier(struct kiln_cpu_device *cpu, size_t set,
                             const struct kiln_weights *weights) {
     const struct kiln_table *table = cpu->base.table;
-    pack(cpu, &table->matrices[table->n_matrices - 1],
-         (struct pack_job){.packed = &cpu->sets[set].packed,
-                           .weights = weights,
-                           .forward = true,
-                           .backward = cpu->training});
+    if (!cpu->no_head) {
+        pack(cpu, &table->matrices[table->n_matrices - 1],
+             (struct pack_job){.packed = &cpu->sets[set].packed,
+                               .weights = weights,
+                               .forward = true,
+                               .backward = cpu->training});
+    }
 }
 
 /* What a kind multiplies with: matrices, and in which direction. */
@@ -446,6 +448,7 @@ enum kiln_status kiln_cpu_open(const struct kiln_table *table, struct kiln_pool 
     cpu->base.weights = *weights;
     cpu->training = options->training;
     cpu->beside = options->beside;
+    cpu->no_head = options->no_head;
     cpu->n_sets = options->two_sets ? 2 : 1;
     cpu->tokens = options->shape.batch * options->shape.seq;
     enum kiln_status status = open_parts(cpu, pool, options, err);

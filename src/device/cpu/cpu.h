@@ -34,7 +34,7 @@ struct kiln_cpu_device {
     size_t n_sets;
     struct kiln_head head;   /* of the active set; works in the workspace below */
     struct kiln_arena arena; /* the workspace below */
-    bool training, beside;
+    bool training, beside, no_head;
     struct kiln_gpu *gpu; /* NULL: weight gradients are computed here */
     /* With one: what the half-layer's two products will read there, the output's and the input's;
      * the turned and packed arrays below are not touched then. */

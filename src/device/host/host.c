@@ -90,7 +90,7 @@ static void pack_piece(void *context, size_t first, size_t rows, size_t index, v
 }
 
 void kiln_host_prepare(struct kiln_host *host, size_t set, const struct kiln_weights *weights) {
-    const size_t rows = host->classifier.matrices->rows;
+    const size_t rows = host->options.no_head ? 0 : host->classifier.matrices->rows;
     struct pack_job job = {host, set, weights};
     if (kiln_pool_is_owner(host->workers.pool)) {
         kiln_rows(&host->workers, rows, KILN_PACK_ROWS, pack_piece, &job);
@@ -129,8 +129,7 @@ static enum kiln_status open_parts(struct kiln_host *host, struct kiln_pool *poo
     KILN_TRY(kiln_arena_open(&host->arena, lay_out(host, NULL), err));
     lay_out(host, host->arena.base);
     set_up_head(host);
-    struct pack_job first = {host, 0, &host->weights};
-    kiln_rows(&host->workers, host->classifier.matrices->rows, KILN_PACK_ROWS, pack_piece, &first);
+    kiln_host_prepare(host, 0, &host->weights);
     return KILN_OK;
 }
 
@@ -158,7 +157,8 @@ void kiln_host_refresh(struct kiln_host *host, size_t matrix, size_t first, size
                        const float *weights) {
     const struct kiln_weights flat = kiln_weights_flat(host->table, weights);
     struct pack_job job = {host, host->set, &flat};
-    if (matrix == host->table->n_matrices - 1 && !host->options.two_sets) {
+    const bool packed = !host->options.no_head && !host->options.two_sets;
+    if (matrix == host->table->n_matrices - 1 && packed) {
         pack_piece(&job, first, rows, 0, NULL);
     }
 }

@@ -29,6 +29,7 @@ struct kiln_host_options {
     bool two_sets; /* room for a second packed classifier */
     bool classify; /* final norm and classifier run on the device: kiln_host_head_made is called,
                     * kiln_host_head is not */
+    bool no_head;  /* neither is: nothing is packed for it */
 };
 
 /* Opened in place: it must not be moved. */
