@@ -77,6 +77,18 @@ expect 0 ranks 3 train --resume narrow --steps 62
 says stderr 'losses may differ in the last digits'
 expect 0 "$MPI_KILN" train --resume narrow --steps 64
 
+# Stages of a pipeline get each other's gradients so, too.
+for at in 1 3; do
+    rm -rf staged
+    KILN_KILL_AT=update:$at expect 137 ranks 4 train "${small[@]}" --steps 10 --pipeline 2 --out staged "${bf16[@]}"
+    region staged/state.kiln gradients staged.sums
+    region staged/state.kiln weights ours
+    for r in 1 2 3; do
+        region staged/ranks/$r/state.kiln weights theirs
+        cmp -s ours theirs || fail "pipeline: rank $r has other weights than rank 0"
+    done
+done
+
 expect 2 ranks 2 train "${small[@]}" --steps 2 --out both "${bf16[@]}" --deterministic
 says stderr 'depends on the number of ranks'
 expect 2 ranks 2 train --resume narrow --steps 66 --reduce-precision fp32

@@ -111,11 +111,11 @@ death() { # RANK POINT
     alike killed whole || { diff <(lasting killed) <(lasting whole); fail "$2 of rank $1: other metrics"; }
 }
 second=$((5 + pieces)) # points of the first outer step
-for at in update:3 metrics:12 outer:$((second + 1)) outer:$((second + 3)) outer:$((second + 4)) \
+for at in metrics:12 outer:$((second + 1)) outer:$((second + 3)) outer:$((second + 4)) \
     outer:$((second + 5 + pieces)) commit:57 commit:62; do
     death 0 "$at"
 done
-for at in update:13 outer:$((second + 2)) outer:$((second + 6)); do
+for at in update:13 outer:$((second + 2)); do
     death 1 "$at"
 done
 # Twice, the second time while what the first has left is put in place.
@@ -196,6 +196,8 @@ refuses '--overlap delayed' "${local[@]}" --overlap delayed
 refuses 'use --device cpu' "${local[@]}" --budget 1000
 refuses 'use --device cpu' "${local[@]}" --device sim --precision fp16
 refuses '--outer-lr is of outer steps' --outer-lr 1
+expect 2 ranks 2 train "${eight[@]}" --steps 8 --out refused "${local[@]}" --pipeline 2
+says stderr '--local-steps --pipeline'
 expect 2 "$MPI_KILN" train "${eight[@]}" --minutes 1 --out refused "${local[@]}"
 says stderr 'give --steps'
 expect 2 ranks 2 train --resume plain --steps 24 "${local[@]}"
