@@ -213,7 +213,7 @@ static void bench_journal(void) {
     char path[300];
     snprintf(path, sizeof path, "%s/state.kiln", folder);
     if (kiln_table_create(dims, &table, &err) || kiln_pool_create(kiln_cpu_count(), &pool, &err) ||
-        kiln_state_create(path, table, KILN_PRECISION_AUTO, &state, &err) ||
+        kiln_state_create(path, table, KILN_PRECISION_AUTO, false, &state, &err) ||
         kiln_state_begin(state, &err)) {
         die("journal", &err);
     }

@@ -99,7 +99,7 @@ static enum kiln_status in_memory(struct bench *b, struct kiln_optimizer_parts p
 
 static enum kiln_status in_state(struct bench *b, const char *path,
                                  struct kiln_optimizer_parts parts, struct kiln_err *err) {
-    KILN_TRY(kiln_state_create(path, b->table, KILN_PRECISION_AUTO, &parts.state, err));
+    KILN_TRY(kiln_state_create(path, b->table, KILN_PRECISION_AUTO, false, &parts.state, err));
     parts.weights = kiln_state_region(parts.state, KILN_WEIGHTS);
     parts.m = kiln_state_region(parts.state, KILN_MOMENT1);
     parts.v = kiln_state_region(parts.state, KILN_MOMENT2);

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "commands.h"
 #include "dims.h"
@@ -16,7 +17,7 @@
 
 struct flags {
     bool trace, json;
-    uint64_t ranks, local_steps;
+    uint64_t ranks;
     double link_gbit, link_ms;
 };
 
@@ -27,8 +28,6 @@ static const struct option options[] = {
      GROUP_PLANNING, 1e-6, 1e6, offsetof(struct flags, link_gbit)},
     {"link-ms", 0, OPTION_REAL, "X", NULL, "latency of a message, ms (1 is assumed)",
      GROUP_PLANNING, 0, 1e6, offsetof(struct flags, link_ms)},
-    {"local-steps", 0, OPTION_COUNT, "H", NULL, "steps of a rank between two sums (1)",
-     GROUP_PLANNING, 1, 1000000000, offsetof(struct flags, local_steps)},
     {"trace", 0, OPTION_SWITCH, NULL, NULL, "every action of a window", GROUP_OUTPUT, 0, 0,
      offsetof(struct flags, trace)},
     OPTION_JSON(struct flags),
@@ -51,7 +50,8 @@ static const enum kiln_setting_id settings[] = {
     KILN_SETTING_warmup,      KILN_SETTING_weight_decay, KILN_SETTING_lora,
     KILN_SETTING_lora_alpha,  KILN_SETTING_lora_targets, KILN_SETTING_doc_mask,
     KILN_SETTING_blank_lines, KILN_SETTING_skip_bad,     KILN_SETTING_chat_template,
-    KILN_SETTING_data_tokens, KILN_SETTING_pipeline,     KILN_SETTING_shard_optimizer};
+    KILN_SETTING_data_tokens, KILN_SETTING_pipeline,     KILN_SETTING_reduce_precision,
+    KILN_SETTING_local_steps, KILN_SETTING_shard_optimizer};
 
 static enum kiln_status print(const struct plan_shown *shown, const struct flags *flags,
                               struct kiln_err *err) {
@@ -84,21 +84,29 @@ static enum kiln_status estimate(const struct call *call, struct kiln_plan_reque
     return kiln_estimate(request, flags->trace, out, err);
 }
 
+static bool narrow_sums(const struct call *call) {
+    return strcmp(call->settings.reduce_precision, "bf16") == 0;
+}
+
 /* Flags that only tell more about --ranks. */
 static enum kiln_status check_ranks(const struct call *call, struct kiln_err *err) {
     const struct flags *flags = call->flags;
-    const char *alone = !isnan(flags->link_gbit)           ? "--link-gbit"
-                        : !isnan(flags->link_ms)           ? "--link-ms"
-                        : flags->local_steps != KILN_UNSET ? "--local-steps"
-                                                           : NULL;
+    const bool local = call->settings.origin[KILN_SETTING_local_steps] == KILN_FROM_FLAG;
+    const bool narrow = call->settings.origin[KILN_SETTING_reduce_precision] == KILN_FROM_FLAG;
+    const char *alone = !isnan(flags->link_gbit) ? "--link-gbit"
+                        : !isnan(flags->link_ms) ? "--link-ms"
+                        : local                  ? "--local-steps"
+                        : narrow                 ? "--reduce-precision"
+                                                 : NULL;
     const bool pipeline = call->settings.pipeline > 1, shards = call->settings.shard_optimizer;
     KILN_REQUIRE(flags->ranks != KILN_UNSET || pipeline || alone == NULL, err, KILN_EUSAGE,
                  "plan: %s is of several ranks; say how many: --ranks N", alone);
-    KILN_REQUIRE(flags->local_steps == KILN_UNSET || !pipeline, err, KILN_EUSAGE,
+    KILN_REQUIRE(call->settings.local_steps == 1 || !pipeline, err, KILN_EUSAGE,
                  "plan: --local-steps of a pipeline is not told; leave one of both out");
-    KILN_REQUIRE(!shards || !pipeline, err, KILN_EUSAGE,
-                 "plan: --shard-optimizer and --pipeline do not go together: ranks of a pipeline "
-                 "update all weights; leave one of both out");
+    const bool whole = pipeline || call->settings.local_steps > 1 || narrow_sums(call);
+    KILN_REQUIRE(!shards || !whole, err, KILN_EUSAGE,
+                 "plan: --shard-optimizer does not go with --pipeline, --local-steps or "
+                 "--reduce-precision bf16 (docs/distributed.md); leave one of both out");
     return KILN_OK;
 }
 
@@ -113,7 +121,8 @@ static void ask_about_ranks(const struct call *call, struct kiln_plan_request *r
     request->ranks = (struct kiln_plan_ranks){
         .ranks = flags->ranks == KILN_UNSET ? stages : flags->ranks,
         .link = plan_link(flags->link_gbit, flags->link_ms, &shown->link_assumed),
-        .local_steps = flags->local_steps == KILN_UNSET ? 1 : flags->local_steps,
+        .local_steps = call->settings.local_steps,
+        .float_bytes = narrow_sums(call) ? 2 : 4,
         .stages = stages};
     request->spread = call->settings.shard_optimizer ? request->ranks.ranks : 0;
 }

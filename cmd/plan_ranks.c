@@ -59,9 +59,10 @@ static void print_sums(const struct plan_shown *shown) {
         printf("  %-16s none\n", "sums");
         return;
     }
-    printf("  %-16s %s sent by a rank a step (%s); %.3g s, %.0f %% behind the last backward\n",
+    printf("  %-16s %s sent by a rank a step (%s%s); %.3g s, %.0f %% behind the last backward\n",
            "sums", kiln_human_bytes(c->bytes_sent, sent, sizeof sent), kiln_allreduce_name(c->kind),
-           c->communication_s, 100 * c->hidden_share);
+           shown->request->ranks.float_bytes == 2 ? ", bf16" : "", c->communication_s,
+           100 * c->hidden_share);
     if (steps > 1) {
         printf("  %-16s every %zu local steps; %.3g s of each are for it, beside the sums\n",
                "outer step", steps, c->outer_s);
@@ -178,7 +179,7 @@ json_t *plan_ranks_json(const struct plan_shown *shown) {
     const struct kiln_ranks_cost *c = &shown->estimate->ranks;
     return json_pack(
         "{s:I, s:{s:o, s:o, s:b}, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, "
-        "s:I, s:I, s:o, s:o}",
+        "s:I, s:I, s:s, s:o, s:o}",
         "ranks", (json_int_t)asked->ranks, "link", "gbit",
         json_number(asked->link.bytes_per_s * 8e-9), "ms", json_number(asked->link.latency_s * 1e3),
         "assumed", shown->link_assumed != NULL, "local_steps", (json_int_t)asked->local_steps,
@@ -189,7 +190,8 @@ json_t *plan_ranks_json(const struct plan_shown *shown) {
         json_number(c->step_s), "tokens_per_s", json_number(c->tokens_per_s), "speedup",
         json_number(c->speedup), "efficiency", json_number(c->efficiency), "memory_bytes",
         (json_int_t)c->memory, "memory_sharded_bytes", (json_int_t)c->memory_sharded,
-        "local_steps_advised", (json_int_t)c->local_steps_advised, "scaling",
+        "local_steps_advised", (json_int_t)c->local_steps_advised, "reduce_precision",
+        asked->float_bytes == 2 ? "bf16" : "fp32", "scaling",
         c->pipeline.stages > 0 ? json_null() : scaling_json(c), "pipeline",
         pipeline_json(&c->pipeline));
 }

@@ -30,6 +30,8 @@ static void tally(void *context, const struct kiln_step_record *record) {
     watch->overlap_ms += isfinite(record->overlap_ms) ? record->overlap_ms : 0;
     watch->reduce_ms += record->reduce_ms;
     watch->reduce_wait_ms += record->reduce_wait_ms;
+    watch->outer_ms += record->outer_ms;
+    watch->outer_steps += record->outer_ms > 0;
     watch->tflop += record->tflops * record->ms / 1e3;
     if (!isnan(record->val_loss)) {
         watch->val_loss = record->val_loss;
@@ -59,7 +61,8 @@ void watch_count(struct watch *watch, const char *folder, uint64_t since) {
     struct kiln_err ignored;
     watch->end = (struct kiln_report_end){.step = watch->end.step};
     watch->milliseconds = watch->stall_ms = watch->overlap_ms = watch->tflop = 0;
-    watch->reduce_ms = watch->reduce_wait_ms = 0;
+    watch->reduce_ms = watch->reduce_wait_ms = watch->outer_ms = 0;
+    watch->outer_steps = 0;
     watch->val_loss = (double)NAN;
     if (kiln_run_history(folder, since, 0, &all, &ignored) != KILN_OK) {
         *watch = seen;
@@ -116,6 +119,7 @@ void watch_complete(struct watch *watch, double seconds) {
     end->seconds = seconds;
     end->tokens_per_s = busy > 0 ? (double)end->tokens / busy : 0;
     end->tflops = busy > 0 ? watch->tflop / busy : 0;
+    end->outer_s = watch->outer_ms / 1e3 / fmax((double)watch->outer_steps, 1);
     if (end->steps > 0) {
         end->step_s = busy / (double)end->steps;
         end->stall_s = watch->stall_ms / 1e3 / (double)end->steps;

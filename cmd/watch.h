@@ -18,7 +18,8 @@ struct watch {
     struct kiln_recorder *recorder; /* of this process's own steps; NULL: not yet */
     struct kiln_report_end end;
     double milliseconds, tflop; /* of all steps */
-    double stall_ms, overlap_ms, reduce_ms, reduce_wait_ms;
+    double stall_ms, overlap_ms, reduce_ms, reduce_wait_ms, outer_ms;
+    uint64_t outer_steps;
     bool again; /* a step was taken a second time: what was counted of the first is no more */
     uint64_t run_tokens; /* since the run's first step: "tokens" of --json; end.tokens are fewer */
     double val_loss;

@@ -27,8 +27,8 @@ static struct counts {
 } * counts;
 static const char *const kinds[KINDS] = {
     "commit",    "chunk", "update",   "metrics",  "window", "durable", "checkpoint",
-    "hand-over", "relay", "incident", "rollback", "turn",   "other"};
-enum { OTHER = 12 };
+    "hand-over", "relay", "incident", "rollback", "turn",   "outer",   "other"};
+enum { OTHER = 13 };
 static int wanted = -1; /* kind */
 static long wanted_at;
 static const char *once; /* file that says that a process has died already */

@@ -201,8 +201,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
  * floats, and two of these are under way at once. Then every rank updates all weights.
  *
  * With H > 1 local steps (DiLoCo, Douillard et al. 2023, arXiv:2311.08105) each rank makes H whole
- * steps with its own gradients; then what they changed is averaged over the ranks, all of it at
- * once while nothing else is done, and goes into an outer step with Nesterov momentum.
+ * steps with its own gradients; then what they changed, and AdamW's moments, are averaged over
+ * the ranks, all of it at once while nothing else is done, and the change goes into an outer step
+ * with Nesterov momentum.
  *
  * A sum of m bytes over n ranks, each of which has it then, with latency a of a message, b seconds
  * a byte, c seconds to add a byte, and k = log2 n rounded down:
@@ -213,9 +214,9 @@ KILN_API KILN_MUST_CHECK enum kiln_status kiln_profile_disk(const char *folder,
  * Directly: part q of m goes to rank q, which adds what it gets and sends the sum to all, all
  * messages at once. Halving (and doubling) is Rabenseifner's, with 3 a + 2 m b + m/2 c more where n
  * is no power of two (Thakur, Rabenseifner, Gropp 2005, "Optimization of Collective
- * Communication Operations in MPICH"). Up to 16 ranks sum directly, more of them by halving. A tree
- * is summed directly on any number: with s its nodes on the rank that has most and t those of all,
- * a sum then takes
+ * Communication Operations in MPICH"). Up to 16 ranks sum directly, more of them by halving; bf16
+ * is summed directly on any number. A tree is summed directly on any number: with s its nodes on
+ * the rank that has most and t those of all, a sum then takes
  *
  *   2 a + (s + 1) (n - 1)/n m b + (t - 1)/n m c */
 struct kiln_link {
@@ -225,7 +226,7 @@ struct kiln_link {
 struct kiln_plan_ranks {
     size_t ranks; /* 0: nothing is asked about ranks */
     struct kiln_link link;
-    size_t local_steps; /* H; 0 counts as 1 */
+    size_t local_steps; /* H, also of one rank; 0 counts as 1 */
     size_t float_bytes; /* of a float that travels: 4, or 2 for bf16; 0 counts as 4 */
     bool deterministic; /* micro-batches are added by one tree */
     size_t stages;      /* of a pipeline, of which `ranks` is a multiple; 0 counts as 1: none */
@@ -268,7 +269,7 @@ struct kiln_ranks_cost {
     double outer_s;           /* H > 1: the outer step, without what travels */
     double step_s, tokens_per_s;
     double speedup, efficiency; /* against one rank with the same window; by ranks. 0: unknown */
-    uint64_t memory;            /* bytes of a rank; H > 1: with the outer weights and momentum */
+    uint64_t memory;            /* bytes of a rank; H > 1: with those of the last outer step */
     uint64_t memory_sharded;    /* with --shard-optimizer: weights and moments that are trained lie
                                  * spread over ranks, each computes with a copy in operands */
     size_t local_steps_advised; /* fewest with which less than 5 % of a step is waiting: 1: plain

@@ -83,6 +83,7 @@ struct kiln_report_end {
     double step_s;                  /* mean, evaluations left out; 0: unknown */
     double stall_s;                 /* mean of a step: the device waited for kernels */
     double reduce_s, reduce_wait_s; /* mean of a step: sums over ranks; waited for */
+    double outer_s;                 /* mean of an outer step, with its sums; 0: there was none */
     double overlap_s;               /* mean of a step: kernels were compiled, and nobody waited */
     uint64_t peak_bytes;            /* resident, sampled before each action */
     uint64_t skipped;               /* of the steps: without an update ... */

@@ -80,6 +80,13 @@ extern "C" {
        "add micro-batches by one tree: equal bits on any number of ranks")                        \
     XX(FLAG, shard_optimizer, "shard-optimizer", "0", 0, 1,                                       \
        "ranks: each holds and updates its part of weights and moments")                           \
+    XX(TEXT, reduce_precision, "reduce-precision", "fp32", 0, 0,                                  \
+       "gradients travel between ranks as fp32 or bf16 (docs/distributed.md)")                    \
+    XX(COUNT, local_steps, "local-steps", "1", 1, 1000000000,                                     \
+       "steps of a rank between two sums, an outer step each (docs/distributed.md)")              \
+    XX(REAL, outer_lr, "outer-lr", "0.7", 0, 100, "--local-steps: rate of outer steps")           \
+    XX(REAL, outer_momentum, "outer-momentum", "0.9", 0, 0.999999,                                \
+       "--local-steps: Nesterov's momentum of outer steps")                                       \
     XX(COUNT, eval_every, "eval-every", "", 0, 1000000000,                                        \
        "steps between evaluations (a tenth of steps)")                                            \
     XX(COUNT, eval_windows, "eval-windows", "64", 1, 1 << 20, "windows an evaluation reads")      \

@@ -64,6 +64,7 @@ struct kiln_step_record {
      * besides. Both waits are inside host_ms. */
     uint64_t ranks; /* 1: alone, and all are 0 */
     double reduce_ms, reduce_wait_ms, ranks_wait_ms;
+    double outer_ms;   /* --local-steps: of the outer step, with its sums; 0: none came with it */
     double loss_scale; /* of a window whose targets all count; 0: the device wants none */
     bool skipped;      /* the update was left out: the gradient overflowed, or --on-spike skip */
     /* Deviations from the recent steps (docs/flight-recorder.md); NaN where too few are known. */

@@ -4,10 +4,10 @@
  *
  * Each step of a commit, a guarded change, a durable write and a hand-over passes a point, on
  * whatever thread. A point is named "kind: where"; kinds are commit, chunk (the journal), update,
- * turn, metrics, trace, window, checkpoint, durable, hand-over, incident, rollback, and of the
- * program relay. The tests
- * count them and raise SIGKILL at the n-th (tests/kill_points.h); otherwise a point costs one load,
- * and nothing in the library reads the environment for it.
+ * outer (steps), turn, metrics, trace, window, checkpoint, durable, hand-over, incident, rollback,
+ * and of the program relay. The tests count them and raise SIGKILL at the n-th
+ * (tests/kill_points.h); otherwise a point costs one load, and nothing in the library reads the
+ * environment for it.
  */
 #ifndef KILN_BASE_KILL_POINT_H
 #define KILN_BASE_KILL_POINT_H

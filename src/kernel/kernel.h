@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bf16.h"
 #include "kiln/cpu.h"
 #include "kiln/status.h"
 
@@ -240,25 +241,6 @@ bool kiln_cpu_has_bf16(void); /* AVX512-BF16 or AMX-BF16 */
 #elif defined(__aarch64__)
 bool kiln_cpu_has_bf16(void); /* FEAT_BF16 */
 #endif
-
-/* bf16 <-> fp32, round to nearest even, NaN stays NaN. */
-static inline float kiln_bf16_to_f32(uint16_t x) {
-    union {
-        uint32_t u;
-        float f;
-    } v = {(uint32_t)x << 16};
-    return v.f;
-}
-static inline uint16_t kiln_f32_to_bf16(float x) {
-    union {
-        float f;
-        uint32_t u;
-    } v = {x};
-    if ((v.u & 0x7fffffffu) > 0x7f800000u) {
-        return (uint16_t)((v.u >> 16) | 0x40u);
-    }
-    return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
-}
 
 /* fp16 <-> fp32, round to nearest even, NaN stays NaN and becomes quiet. */
 /* Without branches, so that loops over it vectorise. */

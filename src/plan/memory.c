@@ -114,6 +114,7 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     const size_t threads = r->threads > 0 ? r->threads : 1;
     const enum kiln_precision snapshots = kiln_plan_snapshots(r);
     struct kiln_memory *m = &plan->memory;
+    const bool local = r->ranks.local_steps > 1;
     const uint64_t embedding = table->dims.tied && table->trained == 0
                                    ? table->dims.vocab * table->dims.dim * sizeof(float)
                                    : 0;
@@ -136,10 +137,14 @@ void kiln_memory_make(const struct kiln_table *table, struct kiln_plan *plan) {
     }
     if (!r->forward_only) {
         m->moments = 2 * trained;
+        if (local) { /* those of the last outer step, too, and its momentum */
+            m->weights += table->size * sizeof(float);
+            m->moments += 3 * trained;
+        }
         m->gradients = trained + embedding + r->gradients_beside;
         m->journal = kiln_state_journal_bytes(table, threads);
-        m->state_file =
-            kiln_state_file_bytes(table, snapshots, l->in_state ? l->held * l->micro_batch : 0);
+        m->state_file = kiln_state_file_bytes(table, snapshots, local,
+                                              l->in_state ? l->held * l->micro_batch : 0);
         m->snapshots = snapshots != KILN_PRECISION_AUTO
                            ? 2 * (uint64_t)kiln_snapshot_bytes(table, snapshots)
                            : 0;

@@ -98,6 +98,7 @@ static struct kiln_wire wire_of(const struct over_ranks *o, size_t ranks, uint64
                               .parts = o->plan->request->spread > 1,
                               .nodes = asked->deterministic ? kiln_nodes_of(ranks, micro_batches)
                                                             : (struct kiln_nodes){0},
+                              .narrow = asked->float_bytes == 2,
                               .message_s = link->latency_s,
                               .float_s = float_bytes(o) / link->bytes_per_s,
                               .sum_s = 3 * o->update_s}; /* two are read, one is written */
@@ -113,15 +114,16 @@ static double local_steps(const struct over_ranks *o) {
     return steps > 0 ? (double)steps : 1;
 }
 
-/* All that is trained, of each rank one change, while nothing else is done; then the outer step:
- * what was averaged, the weights before and the momentum are read, the last two are written. */
+/* Of each rank the change of its weights and both moments, while nothing else is done. Beside that
+ * memory is passed by: 3 arrays for the change, 9 for the step, 8 to put its results in place, 2 to
+ * pack the weights anew (train/outer.h). */
 static struct step outer_step(const struct over_ranks *o, size_t ranks) {
     const struct kiln_wire wire = wire_of(o, ranks, ranks);
-    const struct kiln_bucket all = {0, o->trained};
+    const struct kiln_bucket all = {0, 3 * o->trained};
     const struct kiln_reduced sum = kiln_wire_reduce(&wire, &all, 1);
     return (struct step){.communication_s = sum.busy_s,
                          .exposed_s = sum.busy_s,
-                         .outer_s = ranks > 1 ? 5 * o->update_s * o->trained : 0,
+                         .outer_s = ranks > 1 ? 22 * o->update_s * o->trained : 0,
                          .floats = sum.floats};
 }
 
@@ -189,14 +191,12 @@ static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static void tell_memory(const struct over_ranks *o, struct kiln_ranks_cost *out) {
     const struct window *w = &o->share;
     const double ranks = (double)o->plan->request->ranks.ranks;
-    const bool outer = local_steps(o) > 1 && ranks > 1;
-    const uint64_t more = outer ? (uint64_t)(2 * sizeof(float) * o->trained) : 0;
     const uint64_t spread =
         (uint64_t)(3 * sizeof(float) * o->trained * (ranks - 1) / ranks); /* W, m, v */
     const struct kiln_plan_request *r = o->plan->request;
     const bool has = kiln_plan_snapshots(r) != KILN_PRECISION_AUTO || ranks <= 1;
     const uint64_t copy = has ? 0 : kiln_snapshot_bytes(o->table, kiln_plan_operands(r));
-    out->memory = w->memory + more;
+    out->memory = w->memory;
     out->memory_sharded =
         r->spread > 1 ? out->memory
                       : out->memory - w->resident + least(w->resident, w->state - spread) + copy;

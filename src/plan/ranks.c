@@ -29,9 +29,8 @@ struct kiln_nodes kiln_nodes_of(size_t ranks, uint64_t micro_batches) {
 }
 
 enum kiln_allreduce kiln_allreduce_kind(const struct kiln_wire *wire) {
-    return wire->nodes.all > 0 || wire->parts || wire->ranks <= KILN_RANKS_DIRECT
-               ? KILN_ALLREDUCE_DIRECT
-               : KILN_ALLREDUCE_HALVING;
+    const bool any = wire->nodes.all > 0 || wire->parts || wire->narrow;
+    return any || wire->ranks <= KILN_RANKS_DIRECT ? KILN_ALLREDUCE_DIRECT : KILN_ALLREDUCE_HALVING;
 }
 
 static struct kiln_sum direct(const struct kiln_wire *wire, double floats) {

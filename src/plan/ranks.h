@@ -31,6 +31,7 @@ struct kiln_wire {
     size_t ranks;
     bool parts; /* each rank wants its part of a sum only */
     struct kiln_nodes nodes;
+    bool narrow;      /* as bf16, which goes directly */
     double message_s; /* latency */
     double float_s;   /* a float travels */
     double sum_s;     /* a float is added */

@@ -42,6 +42,7 @@ struct kiln_ranks_job {
     struct kiln_ranks_cut cut; /* part NULL: equal ones, and all get the whole sum */
     unsigned char *bytes;      /* not NULL: no sum; these are shared */
     int first, ranks;          /* whose arrays are added */
+    bool narrow;               /* they travel as bf16 */
 };
 
 /* A job that has been started. */
@@ -52,7 +53,8 @@ struct kiln_ranks_flight {
     struct kiln_ranks_job job;
     MPI_Request *requests; /* [n_requests] */
     size_t n_requests, room;
-    float *scratch; /* what other ranks sent: nodes of this rank's part */
+    float *scratch; /* what other ranks sent: nodes of this rank's part; narrow: in front of them
+                     * the whole stretch as it travels, all in bf16 */
     size_t scratch_room;
 };
 
@@ -74,6 +76,7 @@ struct kiln_ranks {
     uint64_t queued, started, ended;
     struct kiln_lane *lanes; /* a list */
     size_t first, some;      /* kiln_ranks_from */
+    bool narrow;             /* jobs that are given */
     bool over;
     bool failed;
     struct kiln_err err; /* of the thread */

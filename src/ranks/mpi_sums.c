@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/machine.h"
 #include "base/mem.h"
 #include "ranks/mpi_int.h"
@@ -34,7 +35,27 @@ static float *node_of(const struct kiln_ranks_flight *f, size_t k) {
 }
 
 static bool directly(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
-    return f->job.nodes || f->job.cut.part || r->n <= KILN_RANKS_DIRECT || f->job.ranks < r->n;
+    return f->job.nodes || f->job.cut.part || f->job.narrow || r->n <= KILN_RANKS_DIRECT ||
+           f->job.ranks < r->n;
+}
+
+/* A stretch in bf16, and behind it what other ranks sent. */
+static uint16_t *narrow_of(const struct kiln_ranks_flight *f) { return (uint16_t *)f->scratch; }
+
+static MPI_Datatype type_of(const struct kiln_ranks_flight *f) {
+    return f->job.narrow ? MPI_UINT16_T : MPI_FLOAT;
+}
+
+static size_t bytes_of(const struct kiln_ranks_flight *f, size_t n) {
+    return n * (f->job.narrow ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* Node k from number `at` on, and what is to be everybody's, as they travel. */
+static void *node_at(const struct kiln_ranks_flight *f, size_t k, size_t at) {
+    return f->job.narrow ? (void *)(narrow_of(f) + at) : (void *)(node_of(f, k) + at);
+}
+static void *sum_at(const struct kiln_ranks_flight *f, size_t at) {
+    return f->job.narrow ? (void *)(narrow_of(f) + at) : (void *)(f->job.x + at);
 }
 
 /* Leaves of a rank: none where it only receives. */
@@ -58,7 +79,10 @@ static enum kiln_status make_room(const struct kiln_ranks *r, struct kiln_ranks_
         others += i == r->mine ? 0 : nodes_of(f, i);
     }
     const size_t requests = (own + 2) * (size_t)r->n + others + 1;
-    const size_t scratch = directly(r, f) ? others * part_size(f, r->n, r->mine) : f->job.n;
+    const size_t came = others * part_size(f, r->n, r->mine);
+    const size_t scratch = f->job.narrow    ? (f->job.n + came + 1) / 2
+                           : directly(r, f) ? came
+                                            : f->job.n;
     if (requests > f->room) {
         kiln_free(f->requests);
         f->requests = kiln_alloc(requests, sizeof(MPI_Request));
@@ -83,19 +107,19 @@ static int tag_of(const struct kiln_ranks_flight *f) {
 static int begin_combine(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
     const size_t own = nodes_of(f, r->mine), mine = part_size(f, r->n, r->mine);
-    float *to = f->scratch;
+    char *to = (char *)f->scratch + (f->job.narrow ? bytes_of(f, f->job.n) : 0);
     for (int i = 0; i < r->n && code == MPI_SUCCESS; i++) {
         const size_t theirs = i == r->mine ? 0 : nodes_of(f, i);
-        for (size_t k = 0; k < theirs && code == MPI_SUCCESS; k++, to += mine) {
-            code = MPI_Irecv(to, (int)mine, MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD,
+        for (size_t k = 0; k < theirs && code == MPI_SUCCESS; k++, to += bytes_of(f, mine)) {
+            code = MPI_Irecv(to, (int)mine, type_of(f), i, tag_of(f), MPI_COMM_WORLD,
                              &f->requests[f->n_requests++]);
         }
     }
     for (int i = 0; i < r->n; i++) {
         for (size_t k = 0; i != r->mine && k < own && code == MPI_SUCCESS; k++) {
             code =
-                MPI_Isend(node_of(f, k) + part_of(f, r->n, i), (int)part_size(f, r->n, i),
-                          MPI_FLOAT, i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
+                MPI_Isend(node_at(f, k, part_of(f, r->n, i)), (int)part_size(f, r->n, i),
+                          type_of(f), i, tag_of(f), MPI_COMM_WORLD, &f->requests[f->n_requests++]);
         }
     }
     return code;
@@ -138,11 +162,32 @@ static void add_nodes(const struct kiln_ranks *r, const struct kiln_ranks_flight
     }
 }
 
+static void narrow(const float *from, uint16_t *to, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        to[i] = kiln_f32_to_bf16(from[i]);
+    }
+}
+
+/* This rank's part of numbers in bf16, those of the first rank first. */
+static void add_narrow(const struct kiln_ranks *r, const struct kiln_ranks_flight *f) {
+    const size_t mine = part_size(f, r->n, r->mine), part = part_of(f, r->n, r->mine);
+    const uint16_t *came = narrow_of(f) + f->job.n;
+    float *sum = f->job.x + part;
+    for (int i = f->job.first; i < f->job.first + f->job.ranks; i++) {
+        const uint16_t *from = i == r->mine ? narrow_of(f) + part : came;
+        for (size_t k = 0; k < mine; k++) {
+            sum[k] = (i > f->job.first ? sum[k] : 0) + kiln_bf16_to_f32(from[k]);
+        }
+        came += i == r->mine ? 0 : mine;
+    }
+    narrow(sum, narrow_of(f) + part, mine);
+}
+
 /* Each rank has its part: all get it. */
 static int begin_sharing(const struct kiln_ranks *r, struct kiln_ranks_flight *f) {
     int code = MPI_SUCCESS;
-    const size_t size = f->job.bytes ? 1 : sizeof *f->job.x;
-    unsigned char *all = f->job.bytes ? f->job.bytes : (unsigned char *)f->job.x;
+    const size_t size = f->job.bytes ? 1 : bytes_of(f, 1);
+    unsigned char *all = f->job.bytes ? f->job.bytes : sum_at(f, 0);
     const struct kiln_range mine = range_of(f, r->n, r->mine);
     for (int i = 0; i < r->n && code == MPI_SUCCESS; i++) {
         const struct kiln_range theirs = range_of(f, r->n, i);
@@ -165,6 +210,9 @@ static enum kiln_status begin_job(struct kiln_ranks *r, struct kiln_ranks_flight
     f->n_requests = 0;
     f->sharing = f->job.bytes != NULL;
     KILN_TRY(make_room(r, f, err));
+    if (f->job.narrow && nodes_of(f, r->mine) > 0) {
+        narrow(f->job.x, narrow_of(f), f->job.n);
+    }
     if (f->sharing) {
         KILN_TRY_MPI(begin_sharing(r, f), "sharing the weights of all ranks", err);
     } else if (directly(r, f)) {
@@ -193,12 +241,19 @@ static enum kiln_status push(const struct kiln_ranks *r, struct kiln_ranks_fligh
     }
     f->n_requests = 0;
     if (directly(r, f) && !f->sharing) {
-        add_nodes(r, f);
+        if (f->job.narrow) {
+            add_narrow(r, f);
+        } else {
+            add_nodes(r, f);
+        }
         f->sharing = !f->job.cut.part;
         if (f->sharing) {
             KILN_TRY_MPI(begin_sharing(r, f), what, err);
             return KILN_OK;
         }
+    }
+    for (size_t i = 0; f->job.narrow && i < f->job.n; i++) {
+        f->job.x[i] = kiln_bf16_to_f32(narrow_of(f)[i]);
     }
     f->busy = false;
     return KILN_OK;
@@ -323,7 +378,7 @@ void kiln_ranks_from(struct kiln_ranks *r, size_t first, size_t n) {
 
 void kiln_ranks_sum(struct kiln_ranks *r, float *x, size_t n) {
     if (r && n > 0) {
-        const struct kiln_ranks_job job = {.leaves = 0, .x = x, .n = n};
+        const struct kiln_ranks_job job = {.leaves = 0, .x = x, .n = n, .narrow = r->narrow};
         give(r, &job);
     }
 }
@@ -350,6 +405,12 @@ void kiln_ranks_share(struct kiln_ranks *r, void *bytes, const struct kiln_ranks
     if (r) {
         const struct kiln_ranks_job job = {.cut = *cut, .bytes = bytes};
         give(r, &job);
+    }
+}
+
+void kiln_ranks_narrow(struct kiln_ranks *r, bool on) {
+    if (r) {
+        r->narrow = on;
     }
 }
 

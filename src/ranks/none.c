@@ -104,6 +104,7 @@ void kiln_ranks_sum_parts(struct kiln_ranks *ranks, uint64_t micro_batches, floa
 void kiln_ranks_share(struct kiln_ranks *ranks, void *bytes, const struct kiln_ranks_cut *cut) {
     (void)ranks, (void)bytes, (void)cut;
 }
+void kiln_ranks_narrow(struct kiln_ranks *ranks, bool on) { (void)ranks, (void)on; }
 
 enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err) {
     (void)ranks, (void)err;

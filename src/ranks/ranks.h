@@ -37,9 +37,9 @@ KILN_MUST_CHECK enum kiln_status kiln_ranks_settle(struct kiln_ranks *ranks, enu
                                                    struct kiln_err *err);
 
 /* Up to so many ranks, and by a tree any number, exchange parts directly: each rank sends part q of
- * an array to rank q, adds what it gets of its own part, and sends the sum to all others. More of
- * them sum by whatever MPI has for many. Callers cut arrays into stretches of so many floats; so
- * many arrays are under way at once. */
+ * an array to rank q, adds what it gets of its own part, and sends the sum to all others; numbers
+ * that travel as bf16 do so on any number, too. More of them sum by whatever MPI has for many.
+ * Callers cut arrays into stretches of so many floats; so many arrays are under way at once. */
 enum { KILN_RANKS_DIRECT = 16, KILN_RANKS_STRETCH = 1 << 20, KILN_RANKS_UNDER_WAY = 2 };
 
 /* Sums given from here on are of the arrays of these ranks alone, and everybody gets them, also who
@@ -65,6 +65,10 @@ void kiln_ranks_sum_parts(struct kiln_ranks *ranks, uint64_t micro_batches, floa
                           float *x, const struct kiln_ranks_cut *cut);
 /* Bytes that are cut: everybody's part comes to all others. */
 void kiln_ranks_share(struct kiln_ranks *ranks, void *bytes, const struct kiln_ranks_cut *cut);
+/* From here on numbers that kiln_ranks_sum adds travel as bf16, or again as they are: each rank's
+ * are rounded to nearest even, added in fp32 in the order of the ranks, and the sum is rounded, on
+ * the rank that has made it, too: all have the same values. */
+void kiln_ranks_narrow(struct kiln_ranks *ranks, bool on);
 /* Return when all that was given so far is there. */
 KILN_MUST_CHECK enum kiln_status kiln_ranks_wait(struct kiln_ranks *ranks, struct kiln_err *err);
 

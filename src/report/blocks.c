@@ -138,6 +138,23 @@ static void say_pipeline(struct text *text, const struct kiln_pipeline_cost *p) 
     }
 }
 
+/* The sums of a step hide behind its passes; those of an outer step come once in a while. */
+static void say_sums(struct text *text, const struct kiln_run_info *info) {
+    char bytes[32], took[32];
+    const struct kiln_ranks_cost *c = &info->over_ranks;
+    const uint64_t local = info->settings->local_steps;
+    const double steps = (double)local;
+    if (local == 1) {
+        add(text, "a step sends %s in %s, %.0f %% of it behind the last backward pass\n",
+            kiln_human_bytes(c->bytes_sent, bytes, sizeof bytes),
+            fine_time(c->communication_s, took, sizeof took), 100 * c->hidden_share);
+        return;
+    }
+    add(text, "every %" PRIu64 " steps an outer one sends %s in %s\n", local,
+        kiln_human_bytes(c->bytes_sent * steps, bytes, sizeof bytes),
+        fine_time(c->communication_s * steps, took, sizeof took));
+}
+
 /* Nothing of a run that is alone. */
 static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     const struct kiln_settings *s = info->settings;
@@ -145,20 +162,17 @@ static void say_ranks(struct text *text, const struct kiln_run_info *info) {
     if (n > 1) {
         heading(text, "ranks");
         const uint64_t shares = n / s->pipeline;
-        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches%s; sums %s\n", n,
+        add(text, "%zu, each with %" PRIu64 "%s of the %" PRIu64 " micro-batches%s; sums %s%s\n", n,
             s->accum / shares, s->accum % shares > 0 ? " or one more" : "", s->accum,
             s->shard_optimizer ? " and its part of weights and moments" : "",
-            s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order");
+            s->deterministic ? "by a tree, equal on any number of ranks" : "in the fastest order",
+            strcmp(s->reduce_precision, "bf16") == 0 ? ", in bf16" : "");
         say_pipeline(text, &info->over_ranks.pipeline);
-        char latency[32], bytes[32], took[32];
-        const struct kiln_ranks_cost *c = &info->over_ranks;
+        char latency[32], bytes[32];
         heading(text, "link");
-        add(text, "%s, %s/s; a step sends %s in ",
-            fine_time(info->link.latency_s, latency, sizeof latency),
-            kiln_human_bytes(info->link.bytes_per_s, bytes, sizeof bytes),
-            kiln_human_bytes(c->bytes_sent, took, sizeof took));
-        add(text, "%s, %.0f %% of it behind the last backward pass\n",
-            fine_time(c->communication_s, took, sizeof took), 100 * c->hidden_share);
+        add(text, "%s, %s/s; ", fine_time(info->link.latency_s, latency, sizeof latency),
+            kiln_human_bytes(info->link.bytes_per_s, bytes, sizeof bytes));
+        say_sums(text, info);
     }
 }
 
@@ -371,7 +385,14 @@ static void say_prediction(struct text *text, const struct kiln_run_info *info,
         kiln_human_bytes((double)info->memory.total, planned, sizeof planned));
     add(text, "measured %s\n",
         kiln_human_bytes((double)end->peak_bytes, measured, sizeof measured));
-    if (!alone && end->reduce_s > 0) {
+    if (!alone && end->outer_s > 0) {
+        const struct kiln_ranks_cost *c = &info->over_ranks;
+        const double steps = (double)info->settings->local_steps;
+        add(text, "outer step: %s, ", fine_time(end->outer_s, measured, sizeof measured));
+        add(text, "planned %s; one in %" PRIu64 " steps\n",
+            fine_time((c->exposed_s + c->outer_s) * steps, planned, sizeof planned),
+            info->settings->local_steps);
+    } else if (!alone && end->reduce_s > 0) {
         add(text, "sums over ranks: %s a step, ",
             fine_time(end->reduce_s, measured, sizeof measured));
         add(text, "planned %s; ",

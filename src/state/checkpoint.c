@@ -39,11 +39,10 @@ struct header {
     uint64_t offset[PARTS], bytes[PARTS];
     uint32_t crc[PARTS];
     uint32_t weights_crc, snapshots; /* their precision; 0: there are none */
-    uint32_t zero;
     struct kiln_cursor cursor;
 };
 /* Parts that resume.kiln holds, one behind the other. */
-enum { ARRAYS = KILN_CHECKPOINT_SNAPSHOT1 + 1 };
+enum { ARRAYS = KILN_CHECKPOINT_OUTER + 1 };
 _Static_assert(sizeof(struct header) <= PAGE - sizeof(uint32_t), "the header fits its page");
 
 /* In the order of enum kiln_checkpoint_part. */
@@ -51,8 +50,8 @@ static const struct {
     const char *name, *file;
 } parts[PARTS] = {{"m", "resume.kiln"},          {"v", "resume.kiln"},
                   {"adapters", "resume.kiln"},   {"snapshot 0", "resume.kiln"},
-                  {"snapshot 1", "resume.kiln"}, {"model.bin", "model.bin"},
-                  {"run.json", "run.json"}};
+                  {"snapshot 1", "resume.kiln"}, {"outer momentum", "resume.kiln"},
+                  {"model.bin", "model.bin"},    {"run.json", "run.json"}};
 
 const char *kiln_checkpoint_part_name(enum kiln_checkpoint_part part) { return parts[part].name; }
 
@@ -67,11 +66,11 @@ static enum kiln_status file_path(const char *folder, const char *name, char out
 /* ---- writing -------------------------------------------------------------------------------- */
 
 static struct header make_header(const struct kiln_table *table, enum kiln_precision snapshots,
-                                 const struct kiln_cursor *cursor) {
+                                 bool outer, const struct kiln_cursor *cursor) {
     const uint64_t bytes = kiln_trained_size(table) * sizeof(float);
     const uint64_t adapters = table->trained > 0 ? bytes : 0;
     const uint64_t snapshot =
-        kiln_state_region_bytes(table, snapshots, KILN_SNAPSHOT0); /* 0: none */
+        kiln_state_region_bytes(table, snapshots, false, KILN_SNAPSHOT0); /* 0: none */
     struct header h = {.byte_order = BYTE_ORDER_MARK,
                        .version = VERSION,
                        .cursor_bytes = sizeof *cursor,
@@ -79,7 +78,7 @@ static struct header make_header(const struct kiln_table *table, enum kiln_preci
                        .lora = kiln_lora_store(&table->lora),
                        .size = table->size,
                        .file_bytes = PAGE,
-                       .bytes = {bytes, bytes, adapters, snapshot, snapshot},
+                       .bytes = {bytes, bytes, adapters, snapshot, snapshot, outer ? bytes : 0},
                        .snapshots = snapshots,
                        .cursor = *cursor};
     for (int i = 0; i < ARRAYS; i++) {
@@ -201,14 +200,17 @@ static enum kiln_status publish(const char *temporary, const char *path, struct 
 enum kiln_status kiln_checkpoint_write(const char *path, const struct kiln_table *table,
                                        const float *weights, const float *m, const float *v,
                                        const void *const snapshots[KILN_SNAPSHOTS],
-                                       enum kiln_precision precision,
+                                       enum kiln_precision precision, const float *outer,
                                        const struct kiln_cursor *cursor, const char *settings,
                                        struct kiln_err *err) {
     char temporary[PATH_ROOM];
-    const void *const arrays[ARRAYS] = {m, v, weights + table->trained,
+    const void *const arrays[ARRAYS] = {m,
+                                        v,
+                                        weights + table->trained,
                                         snapshots ? snapshots[0] : NULL,
-                                        snapshots ? snapshots[1] : NULL};
-    struct header h = make_header(table, precision, cursor);
+                                        snapshots ? snapshots[1] : NULL,
+                                        outer};
+    struct header h = make_header(table, precision, outer != NULL, cursor);
     KILN_REQUIRE((snapshots != NULL) == (precision != KILN_PRECISION_AUTO), err, KILN_EINTERNAL,
                  "checkpoint %s: asked for with snapshots of no precision, or with none of one",
                  path);
@@ -530,6 +532,7 @@ static enum kiln_status restore_arrays(const char *path, const struct kiln_check
                                   : NULL,
         kiln_state_snapshot(state, 0),
         kiln_state_snapshot(state, 1),
+        kiln_state_region(state, KILN_OUTER_MOMENTUM),
     };
     for (int i = 0; i < ARRAYS && status == KILN_OK; i++) {
         status = check_part(&map, file, info, i, err);
@@ -545,13 +548,18 @@ static enum kiln_status check_room(const char *path, const struct kiln_checkpoin
                                    const struct kiln_table *table, struct kiln_err *err) {
     const uint64_t bytes = kiln_trained_size(table) * sizeof(float);
     const uint64_t adapters = table->trained > 0 ? bytes : 0;
-    const uint64_t snapshot = kiln_state_region_bytes(table, info->snapshots, KILN_SNAPSHOT0);
+    const uint64_t snapshot =
+        kiln_state_region_bytes(table, info->snapshots, false, KILN_SNAPSHOT0);
     KILN_REQUIRE(info->size == table->size && info->bytes[KILN_CHECKPOINT_MOMENT1] == bytes &&
                      info->bytes[KILN_CHECKPOINT_MOMENT2] == bytes &&
                      info->bytes[KILN_CHECKPOINT_ADAPTERS] == adapters,
                  err, KILN_EDAMAGED,
                  "checkpoint %s: arrays of %zu numbers, its model has %zu (with gaps)", path,
                  info->size, table->size);
+    const uint64_t outer = info->bytes[KILN_CHECKPOINT_OUTER];
+    KILN_REQUIRE(outer == 0 || outer == bytes, err, KILN_EDAMAGED,
+                 "checkpoint %s: an outer momentum of %" PRIu64 " bytes, its model has %" PRIu64,
+                 path, outer, bytes);
     KILN_REQUIRE(info->bytes[KILN_CHECKPOINT_SNAPSHOT0] == snapshot &&
                      info->bytes[KILN_CHECKPOINT_SNAPSHOT1] == snapshot,
                  err, KILN_EDAMAGED,
@@ -587,6 +595,10 @@ enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *st
     KILN_TRY(same_lora(path, &info.lora, &state->table->lora, err));
     KILN_TRY(same_snapshots(path, info.snapshots, kiln_state_snapshots(state), err));
     KILN_TRY(check_room(path, &info, state->table, err));
+    KILN_REQUIRE((info.bytes[KILN_CHECKPOINT_OUTER] > 0) == kiln_state_local(state), err,
+                 KILN_EINPUT,
+                 "checkpoint %s: of a run with%s local steps, the state is of one with%s", path,
+                 kiln_state_local(state) ? "out" : "", kiln_state_local(state) ? "" : "out");
     KILN_TRY(kiln_checkpoint_check(path, &info, KILN_CHECKPOINT_MODEL, err));
     KILN_TRY(
         restore_arrays(path, &info, state, err)); /* adapters: the checksum is of all weights */

@@ -4,7 +4,8 @@
  *
  *   checkpoints/step-N/model.bin     the weights, llama2.c's format or kiln's own: what generate
  * and eval read. Of a run that trains adapters: the frozen ones /resume.kiln   header with cursor
- * and checksums, m, v, adapters, and in a run of --overlap delayed both snapshots (docs/formats.md)
+ * and checksums, m, v, adapters, in a run of --overlap delayed both snapshots, in one of
+ * --local-steps the outer momentum (docs/formats.md)
  *                     /run.json      the settings the run had then, when they are given
  *
  * A checkpoint is made as step-N.tmp, every file of it synced, then renamed and its parent synced:
@@ -31,6 +32,7 @@ enum kiln_checkpoint_part {
                                 * model.bin; 0 bytes where the whole model is trained */
     KILN_CHECKPOINT_SNAPSHOT0, /* in resume.kiln; 0 bytes where the run has none */
     KILN_CHECKPOINT_SNAPSHOT1,
+    KILN_CHECKPOINT_OUTER,    /* in resume.kiln: the momentum of outer steps; 0 bytes likewise */
     KILN_CHECKPOINT_MODEL,    /* model.bin as a whole */
     KILN_CHECKPOINT_SETTINGS, /* run.json as a whole; 0 bytes when there is none */
     KILN_CHECKPOINT_PARTS
@@ -52,19 +54,20 @@ struct kiln_checkpoint_info {
 /* Write a checkpoint as folder `path`, a name of the form FOLDER/step-N; FOLDER is made when it is
  * absent, a checkpoint of that name is replaced. Weights hold table->size floats, m and v
  * kiln_trained_size, the two snapshots kiln_snapshot_bytes of their precision; `snapshots` is NULL,
- * and the precision AUTO, where there are none. None of them may change meanwhile. The cursor
- * stands at the start of a window; settings (run.json as text) may be NULL. On failure there is no
- * new checkpoint: KILN_EIO, KILN_ENOMEM. */
+ * and the precision AUTO, where there are none; `outer` is of kiln_trained_size, or NULL. None of
+ * them may change meanwhile. The cursor stands at the start of a window; settings (run.json as
+ * text) may be NULL. On failure there is no new checkpoint: KILN_EIO, KILN_ENOMEM. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_write(
     const char *path, const struct kiln_table *table, const float *weights, const float *m,
     const float *v, const void *const snapshots[KILN_SNAPSHOTS], enum kiln_precision precision,
-    const struct kiln_cursor *cursor, const char *settings, struct kiln_err *err);
+    const float *outer, const struct kiln_cursor *cursor, const char *settings,
+    struct kiln_err *err);
 
 /* Read and check the header alone. KILN_EDAMAGED names the field; KILN_EINPUT: no such file. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_peek(const char *path,
                                                       struct kiln_checkpoint_info *out,
                                                       struct kiln_err *err);
-/* "m", "v", "snapshot 0", "snapshot 1", "model.bin", "run.json". */
+/* "m", "v", "snapshot 0", "snapshot 1", "outer momentum", "model.bin", "run.json". */
 const char *kiln_checkpoint_part_name(enum kiln_checkpoint_part part);
 /* Read one part and compare its size and checksum with the header's. KILN_EDAMAGED names the file
  * and the part. */
@@ -93,12 +96,12 @@ KILN_MUST_CHECK enum kiln_status kiln_checkpoint_find(const char *folder, uint64
                                                       char *path, size_t size, size_t *damaged,
                                                       struct kiln_err *err);
 
-/* Fill weights, m, v and snapshots of a state from a checkpoint, stamp all chunks with the cursor's
- * update count, clear the journal and commit the cursor. Everything is checked on the way;
- * KILN_EINPUT when the state is of another model, or of them one has snapshots that the other has
- * not or of another precision, with nothing changed; KILN_EDAMAGED after it changed some.
- * The state is one just created or renewed: a renewed one is not opened until the commit, so a
- * death inside does no harm. */
+/* Fill weights, m, v, snapshots and outer momentum of a state from a checkpoint, stamp all chunks
+ * with the cursor's update count, clear the journal and commit the cursor. Everything is checked on
+ * the way; KILN_EINPUT when the state is of another model, or of them one has snapshots or an outer
+ * momentum that the other has not or of another precision, with nothing changed; KILN_EDAMAGED
+ * after it changed some. The state is one just created or renewed: a renewed one is not opened
+ * until the commit, so a death inside does no harm. */
 KILN_MUST_CHECK enum kiln_status kiln_checkpoint_restore(const char *path, struct kiln_state *state,
                                                          struct kiln_err *err);
 

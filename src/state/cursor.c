@@ -78,10 +78,28 @@ void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *curso
     next.window_bytes = state->cursor.window_bytes;
     next.clean = 0;
     memcpy(next.boot_id, state->boot_id, sizeof next.boot_id);
+    if (state->holds) {
+        state->cursor = next;
+        return;
+    }
     kiln_state_slot_write(state, state->first_slot, &next);
     kiln_state_slot_write(state, !state->first_slot, &next);
     state->first_slot = 0;
     state->cursor = next;
+}
+
+void kiln_state_hold(struct kiln_state *state) {
+    state->held = state->holds ? state->held : state->cursor;
+    state->holds = true;
+}
+
+void kiln_state_let_go(struct kiln_state *state) {
+    state->cursor = *kiln_state_held(state);
+    state->holds = false;
+}
+
+const struct kiln_cursor *kiln_state_held(const struct kiln_state *state) {
+    return state->holds ? &state->held : &state->cursor;
 }
 
 const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state) {

@@ -97,8 +97,12 @@ static const char *const region_names[KILN_REGIONS] = {
     [KILN_JOURNAL] = "journal",
     [KILN_SNAPSHOT0] = "snapshot 0",
     [KILN_SNAPSHOT1] = "snapshot 1",
+    [KILN_LOCAL_WEIGHTS] = "local weights",
+    [KILN_LOCAL_MOMENT1] = "local m",
+    [KILN_LOCAL_MOMENT2] = "local v",
+    [KILN_OUTER_MOMENTUM] = "outer momentum",
 };
-static const char *const phase_names[] = {"start", "window", "update", "finish"};
+static const char *const phase_names[] = {"start", "window", "update", "finish", "outer"};
 
 /* A list being filled. Out of memory is remembered and told at the end. */
 struct list {
@@ -176,7 +180,7 @@ static void add_cursor(struct list *list, const struct kiln_cursor *cursor) {
     c.numerics[sizeof c.numerics - 1] = '\0';
     c.boot_id[sizeof c.boot_id - 1] = '\0';
     begin(list, "cursor");
-    add_text(list, "phase", c.phase <= KILN_PHASE_FINISH ? phase_names[c.phase] : "unknown");
+    add_text(list, "phase", c.phase <= KILN_PHASE_OUTER ? phase_names[c.phase] : "unknown");
     add_fields(list, &c, FIELDS(cursor_fields));
 }
 
@@ -232,7 +236,7 @@ enum kiln_status kiln_state_sums(const char *path, struct kiln_cursor *cursor, u
     KILN_TRY(kiln_state_peek(path, &dims, &lora, cursor, err));
     KILN_TRY(kiln_table_create_lora(&dims, &lora, &table, err));
     struct kiln_state_header h;
-    kiln_state_header_make(table, KILN_PRECISION_AUTO, &h); /* snapshots lie behind the three */
+    kiln_state_header_make(table, KILN_PRECISION_AUTO, false, &h); /* others lie behind the three */
     kiln_table_destroy(table);
     KILN_TRY(kiln_map_open(&map, path, err));
     const bool room = map.size >= h.file_bytes;
@@ -358,7 +362,8 @@ static enum kiln_status add_stamps(struct state_view *s, struct kiln_err *err) {
             continue;
         }
         memcpy(&stamp, at + i * sizeof stamp, sizeof stamp);
-        if (stamp != c->updates && (c->phase != KILN_PHASE_UPDATE || stamp != c->updates + 1)) {
+        const bool changing = c->phase == KILN_PHASE_UPDATE && stamp == c->updates + 1;
+        if (stamp != c->updates && !changing && c->phase != KILN_PHASE_OUTER) {
             first_bad = bad == 0 ? i : first_bad;
             bad_stamp = bad == 0 ? stamp : bad_stamp;
             bad++;
@@ -417,12 +422,13 @@ static void add_arrays(struct state_view *s) {
         add_number(&s->list, "not_finite", KILN_FACT_COUNT,
                    count_not_finite(at, bytes / sizeof(float)));
     }
-    for (size_t i = 0; i < KILN_SNAPSHOTS; i++) {
-        const uint64_t bytes = s->header.region_bytes[KILN_SNAPSHOT0 + i];
+    static const enum kiln_region others[] = {KILN_SNAPSHOT0, KILN_SNAPSHOT1, KILN_OUTER_MOMENTUM};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        const uint64_t bytes = s->header.region_bytes[others[i]];
         if (bytes > 0) {
-            const unsigned char *at = s->map->data + s->header.region_offset[KILN_SNAPSHOT0 + i];
+            const unsigned char *at = s->map->data + s->header.region_offset[others[i]];
             begin_item(&s->list, "arrays", KILN_MOMENT2 + 1 + i);
-            add_text(&s->list, "name", region_names[KILN_SNAPSHOT0 + i]);
+            add_text(&s->list, "name", region_names[others[i]]);
             add_number(&s->list, "crc", KILN_FACT_HEX, kiln_crc32c(0, at, bytes));
         }
     }
@@ -478,13 +484,15 @@ static enum kiln_status view_state(struct state_view *s, int fd, struct kiln_err
     begin(&s->list, "table");
     add_number(&s->list, "parameters", KILN_FACT_COUNT, table->parameters);
     add_number(&s->list, "adapters", KILN_FACT_COUNT, table->adapters);
-    s->chunks = kiln_state_region_bytes(table, KILN_PRECISION_AUTO, KILN_STAMPS) / sizeof(uint64_t);
+    s->chunks =
+        kiln_state_region_bytes(table, KILN_PRECISION_AUTO, false, KILN_STAMPS) / sizeof(uint64_t);
     add_number(&s->list, "chunks", KILN_FACT_COUNT, s->chunks);
     struct kiln_err why;
     enum kiln_precision snapshots;
-    enum kiln_status status = kiln_state_header_check(fd, s->path, table, &snapshots, err);
+    bool local;
+    enum kiln_status status = kiln_state_header_check(fd, s->path, table, &snapshots, &local, err);
     /* From here on regions are where the model needs them, whatever the header says. */
-    kiln_state_header_make(table, snapshots, &s->header);
+    kiln_state_header_make(table, snapshots, local, &s->header);
     const bool room = s->map->size >= s->header.file_bytes;
     if (room) {
         const enum kiln_status body = view_body(s, &why);

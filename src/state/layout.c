@@ -28,7 +28,7 @@
 static const char magic[8] = {'K', 'I', 'L', 'N', 'S', 'T', '0', '1'};
 
 size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
-                               enum kiln_region region) {
+                               bool local, enum kiln_region region) {
     size_t chunks;
     switch (region) {
         case KILN_GRADIENT_EMBEDDING:
@@ -43,6 +43,12 @@ size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precisi
         case KILN_SNAPSHOT0:
         case KILN_SNAPSHOT1:
             return snapshots == KILN_PRECISION_AUTO ? 0 : kiln_snapshot_bytes(table, snapshots);
+        case KILN_LOCAL_WEIGHTS:
+            return local ? table->size * sizeof(float) : 0;
+        case KILN_LOCAL_MOMENT1:
+        case KILN_LOCAL_MOMENT2:
+        case KILN_OUTER_MOMENTUM:
+            return local ? kiln_trained_size(table) * sizeof(float) : 0;
         case KILN_WEIGHTS:
             return table->size * sizeof(float);
         default:
@@ -51,36 +57,38 @@ size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precisi
 }
 
 size_t kiln_state_journal_bytes(const struct kiln_table *table, size_t threads) {
-    return kiln_state_region_bytes(table, KILN_PRECISION_AUTO, KILN_STAMPS) +
+    return kiln_state_region_bytes(table, KILN_PRECISION_AUTO, false, KILN_STAMPS) +
            kiln_round_up(threads * sizeof(struct kiln_journal_slot), KILN_STATE_PAGE);
 }
 
-size_t kiln_state_bytes(const struct kiln_table *table, enum kiln_precision snapshots) {
+size_t kiln_state_bytes(const struct kiln_table *table, enum kiln_precision snapshots, bool local) {
     size_t bytes = KILN_STATE_HEAD;
     for (int i = 0; i < KILN_REGIONS; i++) {
-        bytes += kiln_round_up(kiln_state_region_bytes(table, snapshots, i), KILN_STATE_PAGE);
+        bytes +=
+            kiln_round_up(kiln_state_region_bytes(table, snapshots, local, i), KILN_STATE_PAGE);
     }
     return kiln_round_up(bytes, WINDOW_ALIGN);
 }
 
 size_t kiln_state_file_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
-                             size_t window) {
-    return kiln_state_bytes(table, snapshots) + kiln_round_up(window, KILN_STATE_PAGE);
+                             bool local, size_t window) {
+    return kiln_state_bytes(table, snapshots, local) + kiln_round_up(window, KILN_STATE_PAGE);
 }
 
 void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision snapshots,
-                            struct kiln_state_header *header) {
+                            bool local, struct kiln_state_header *header) {
     *header = (struct kiln_state_header){.dims = kiln_dims_store(&table->dims),
                                          .lora = kiln_lora_store(&table->lora)};
     header->byte_order = BYTE_ORDER_MARK;
     header->version = KILN_STATE_VERSION;
     header->snapshots = snapshots;
-    header->file_bytes = kiln_state_bytes(table, snapshots);
+    header->local = local;
+    header->file_bytes = kiln_state_bytes(table, snapshots, local);
     memcpy(header->magic, magic, sizeof magic);
     size_t offset = KILN_STATE_HEAD;
     for (size_t i = 0; i < KILN_REGIONS; i++) {
         header->region_offset[i] = offset;
-        header->region_bytes[i] = kiln_state_region_bytes(table, snapshots, i);
+        header->region_bytes[i] = kiln_state_region_bytes(table, snapshots, local, i);
         offset += kiln_round_up(header->region_bytes[i], KILN_STATE_PAGE);
     }
     header->crc = kiln_crc32c(0, header, offsetof(struct kiln_state_header, crc));
@@ -175,6 +183,7 @@ static const struct field {
     size_t at;
 } fields[] = {
     FIELD(snapshots),
+    FIELD(local),
     REGION(KILN_WEIGHTS, "weights"),
     REGION(KILN_MOMENT1, "m"),
     REGION(KILN_MOMENT2, "v"),
@@ -184,6 +193,10 @@ static const struct field {
     REGION(KILN_JOURNAL, "journal"),
     REGION(KILN_SNAPSHOT0, "snapshot 0"),
     REGION(KILN_SNAPSHOT1, "snapshot 1"),
+    REGION(KILN_LOCAL_WEIGHTS, "local weights"),
+    REGION(KILN_LOCAL_MOMENT1, "local m"),
+    REGION(KILN_LOCAL_MOMENT2, "local v"),
+    REGION(KILN_OUTER_MOMENTUM, "outer momentum"),
     FIELD(file_bytes),
 };
 
@@ -285,33 +298,39 @@ static enum kiln_status check_padding(int fd, const char *path, const struct kil
     return KILN_OK;
 }
 
-/* What the header should be. It says of itself which snapshots the file has; where that very field
- * is damaged, the checksum knows. */
+/* What the header should be. It says of itself which snapshots the file has, and whether what local
+ * steps take; where these very fields are damaged, the checksum knows. */
 static enum kiln_precision expect(const struct kiln_table *table, const struct kiln_state_header *h,
-                                  struct kiln_state_header *expected) {
+                                  bool *local, struct kiln_state_header *expected) {
     for (int p = KILN_PRECISION_AUTO; p <= KILN_PRECISION_FP16; p++) {
-        kiln_state_header_make(table, p, expected);
-        if (expected->crc == h->crc) {
-            return p;
+        for (int with = 0; with < 2; with++) {
+            kiln_state_header_make(table, p, with, expected);
+            if (expected->crc == h->crc) {
+                *local = with;
+                return p;
+            }
         }
     }
     const bool known = h->snapshots <= KILN_PRECISION_FP16;
     const enum kiln_precision said = known ? (int)h->snapshots : KILN_PRECISION_AUTO;
-    kiln_state_header_make(table, said, expected);
+    *local = h->local == 1;
+    kiln_state_header_make(table, said, *local, expected);
     return said;
 }
 
 enum kiln_status kiln_state_header_check(int fd, const char *path, const struct kiln_table *table,
-                                         enum kiln_precision *snapshots, struct kiln_err *err) {
+                                         enum kiln_precision *snapshots, bool *local,
+                                         struct kiln_err *err) {
     struct kiln_state_header h, expected;
     uint64_t length = 0;
     *snapshots = KILN_PRECISION_AUTO;
+    *local = false;
     KILN_TRY(read_page(fd, path, &h, &length, err));
     KILN_TRY(check_kind(&h, crc_right(&h), path, err));
     if (crc_right(&h)) {
         KILN_TRY(check_snapshots(&h, path, err));
     }
-    *snapshots = expect(table, &h, &expected);
+    *snapshots = expect(table, &h, local, &expected);
     KILN_TRY(check_fields(&h, &expected, path, err));
     KILN_REQUIRE(length >= h.file_bytes, err, KILN_EDAMAGED,
                  "state %s: %" PRIu64 " bytes, its model needs %" PRIu64

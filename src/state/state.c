@@ -4,6 +4,7 @@
  */
 #include "state/state.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -71,10 +72,11 @@ static enum kiln_status lock(const struct kiln_state *state, struct kiln_err *er
     return KILN_OK;
 }
 
-/* Which snapshots it has decides how long it is. */
-static void set_snapshots(struct kiln_state *state, enum kiln_precision snapshots) {
+/* What it has beside weights and moments decides how long it is. */
+static void set_kind(struct kiln_state *state, enum kiln_precision snapshots, bool local) {
     state->snapshots = snapshots;
-    state->bytes = kiln_state_bytes(state->table, snapshots);
+    state->local = local;
+    state->bytes = kiln_state_bytes(state->table, snapshots, local);
 }
 
 static enum kiln_status map(struct kiln_state *state, struct kiln_err *err) {
@@ -84,7 +86,7 @@ static enum kiln_status map(struct kiln_state *state, struct kiln_err *err) {
                  state->path, state->bytes, strerror(errno));
     state->base = base;
     struct kiln_state_header h;
-    kiln_state_header_make(state->table, state->snapshots, &h);
+    kiln_state_header_make(state->table, state->snapshots, state->local, &h);
     for (int i = 0; i < KILN_REGIONS; i++) {
         state->region[i] = state->base + h.region_offset[i];
     }
@@ -95,7 +97,7 @@ static enum kiln_status map(struct kiln_state *state, struct kiln_err *err) {
 
 static enum kiln_status write_header(const struct kiln_state *state, struct kiln_err *err) {
     struct kiln_state_header header;
-    kiln_state_header_make(state->table, state->snapshots, &header);
+    kiln_state_header_make(state->table, state->snapshots, state->local, &header);
     ssize_t put = pwrite(state->fd, &header, sizeof header, 0);
     KILN_REQUIRE(put == (ssize_t)sizeof header, err, KILN_EIO,
                  "state %s: cannot write its header: %s", state->path,
@@ -122,7 +124,7 @@ static enum kiln_status reserve_part(const struct kiln_state *state,
                                      const struct kiln_holding *holding, size_t rank,
                                      struct kiln_err *err) {
     struct kiln_state_header h;
-    kiln_state_header_make(state->table, state->snapshots, &h);
+    kiln_state_header_make(state->table, state->snapshots, state->local, &h);
     KILN_REQUIRE(ftruncate(state->fd, (off_t)state->bytes) == 0, err, KILN_EIO,
                  "state %s: cannot make it %zu bytes long: %s", state->path, state->bytes,
                  strerror(errno));
@@ -159,23 +161,30 @@ static enum kiln_status create(struct kiln_state *state, const struct kiln_holdi
     return KILN_OK;
 }
 
+static enum kiln_status make(const char *path, const struct kiln_table *table,
+                             enum kiln_precision snapshots, bool local,
+                             const struct kiln_holding *holding, size_t rank,
+                             struct kiln_state **out, struct kiln_err *err) {
+    KILN_TRY(begin(path, table, out, err));
+    set_kind(*out, snapshots, local);
+    enum kiln_status status = create(*out, holding, rank, err);
+    if (status != KILN_OK && (*out)->fd >= 0) {
+        (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
+    }
+    return end(status, out);
+}
+
 enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
-                                   enum kiln_precision snapshots, struct kiln_state **out,
-                                   struct kiln_err *err) {
-    return kiln_state_create_part(path, table, snapshots, NULL, 0, out, err);
+                                   enum kiln_precision snapshots, bool local,
+                                   struct kiln_state **out, struct kiln_err *err) {
+    return make(path, table, snapshots, local, NULL, 0, out, err);
 }
 
 enum kiln_status kiln_state_create_part(const char *path, const struct kiln_table *table,
                                         enum kiln_precision snapshots,
                                         const struct kiln_holding *holding, size_t rank,
                                         struct kiln_state **out, struct kiln_err *err) {
-    KILN_TRY(begin(path, table, out, err));
-    set_snapshots(*out, snapshots);
-    enum kiln_status status = create(*out, holding, rank, err);
-    if (status != KILN_OK && (*out)->fd >= 0) {
-        (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
-    }
-    return end(status, out);
+    return make(path, table, snapshots, false, holding, rank, out, err);
 }
 
 /* The slots go first, on the disk: a death on the way leaves a file that is not opened. */
@@ -199,7 +208,7 @@ static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
                  strerror(errno));
     KILN_TRY(map(state, err));
     struct kiln_state_header h;
-    kiln_state_header_make(state->table, state->snapshots, &h);
+    kiln_state_header_make(state->table, state->snapshots, state->local, &h);
     for (size_t i = 0; i < KILN_REGIONS; i++) { /* padding is zero, whatever lay there */
         size_t end = i + 1 < KILN_REGIONS ? h.region_offset[i + 1] : h.file_bytes;
         size_t at = h.region_offset[i] + h.region_bytes[i];
@@ -210,11 +219,11 @@ static enum kiln_status renew(struct kiln_state *state, struct kiln_err *err) {
 }
 
 enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *table,
-                                  enum kiln_precision snapshots, struct kiln_state **out,
-                                  struct kiln_err *err) {
+                                  enum kiln_precision snapshots, bool local,
+                                  struct kiln_state **out, struct kiln_err *err) {
     bool absent = !kiln_path_exists(path);
     KILN_TRY(begin(path, table, out, err));
-    set_snapshots(*out, snapshots);
+    set_kind(*out, snapshots, local);
     enum kiln_status status = renew(*out, err);
     if (status != KILN_OK && absent && (*out)->fd >= 0) {
         (void)KILN_IO(KILN_IO_REMOVE, path, NULL, 0, unlink(path));
@@ -263,7 +272,7 @@ static enum kiln_status choose_cursor(struct kiln_state *state, char *notice,
 static enum kiln_status check_cursor(const struct kiln_state *state, struct kiln_err *err) {
     struct stat st;
     const struct kiln_cursor *c = &state->cursor;
-    KILN_REQUIRE(c->phase <= KILN_PHASE_FINISH && c->window_bytes % KILN_STATE_PAGE == 0, err,
+    KILN_REQUIRE(c->phase <= KILN_PHASE_OUTER && c->window_bytes % KILN_STATE_PAGE == 0, err,
                  KILN_EDAMAGED,
                  "state %s: its cursor says phase %llu and a window of %llu bytes, which no kiln "
                  "writes; resume with the kiln that made it",
@@ -280,8 +289,10 @@ static enum kiln_status check_cursor(const struct kiln_state *state, struct kiln
 
 static enum kiln_status check_and_map(struct kiln_state *state, struct kiln_err *err) {
     enum kiln_precision snapshots;
-    KILN_TRY(kiln_state_header_check(state->fd, state->path, state->table, &snapshots, err));
-    set_snapshots(state, snapshots);
+    bool local;
+    KILN_TRY(
+        kiln_state_header_check(state->fd, state->path, state->table, &snapshots, &local, err));
+    set_kind(state, snapshots, local);
     return map(state, err);
 }
 
@@ -539,9 +550,18 @@ enum kiln_status kiln_state_finish(struct kiln_state *state, struct kiln_err *er
 
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region) {
     bool tied = state->table->dims.tied && state->table->trained == 0;
-    bool floats = (unsigned)region <= KILN_GRADIENTS || (region == KILN_GRADIENT_EMBEDDING && tied);
+    bool floats = (unsigned)region <= KILN_GRADIENTS ||
+                  (region == KILN_GRADIENT_EMBEDDING && tied) ||
+                  (region >= KILN_LOCAL_WEIGHTS && region <= KILN_OUTER_MOMENTUM && state->local);
     return floats ? (float *)state->region[region] : NULL;
 }
+
+float *kiln_state_working(struct kiln_state *state, enum kiln_region region) {
+    assert(region <= KILN_MOMENT2);
+    return kiln_state_region(state, state->local ? KILN_LOCAL_WEIGHTS + region : region);
+}
+
+bool kiln_state_local(const struct kiln_state *state) { return state->local; }
 
 enum kiln_precision kiln_state_snapshots(const struct kiln_state *state) {
     return state->snapshots;

@@ -9,7 +9,9 @@
  *               weights where a run trains adapters), gradient of the embedding lookup (tied
  *               models that are trained whole), stamps (one a chunk:
  *               the update its values are of), journal slots, and in a run of --overlap delayed the
- *               weights of two generations as devices compile from them (kernel/weights.h)
+ *               weights of two generations as devices compile from them (kernel/weights.h); in one
+ *               of --local-steps the weights and moments that steps change, and the momentum of
+ *               outer steps (train/outer.h)
  *   behind      the window: activations that a planned restart must keep; often none
  *
  * Header and slots are whole pages; the last four bytes of each are the CRC-32C of all before.
@@ -65,6 +67,10 @@ enum kiln_region {
     KILN_JOURNAL,
     KILN_SNAPSHOT0, /* generation g lies in slot g % 2; nothing where a run has no snapshots */
     KILN_SNAPSHOT1,
+    KILN_LOCAL_WEIGHTS, /* these four: nothing where a run takes no local steps; all weights */
+    KILN_LOCAL_MOMENT1,
+    KILN_LOCAL_MOMENT2,
+    KILN_OUTER_MOMENTUM,
     KILN_REGIONS
 };
 
@@ -74,6 +80,8 @@ enum kiln_phase {
     KILN_PHASE_WINDOW, /* gradients are being taken; a death redoes the window */
     KILN_PHASE_UPDATE, /* weights are being changed; a death finishes the update */
     KILN_PHASE_FINISH, /* changed; evaluation and the line of metrics.jsonl are to come */
+    KILN_PHASE_OUTER,  /* an outer step is done, its results are being put in place; a death does
+                        * so again (train/outer.h) */
 };
 
 /* Byte of the file at which the weights begin. */
@@ -139,10 +147,11 @@ struct kiln_cursor {
 struct kiln_state;
 
 /* Make a state file of zeros and its first cursor: all zero, phase START, best_val infinity.
- * `snapshots`: the precision of its two snapshots, or AUTO for none. The table is borrowed until
- * the state is closed. KILN_EEXISTS when path exists; on any failure nothing stays behind. */
+ * `snapshots`: the precision of its two snapshots, or AUTO for none; `local`: with what local steps
+ * take. The table is borrowed until the state is closed. KILN_EEXISTS when path exists; on any
+ * failure nothing stays behind. */
 KILN_MUST_CHECK enum kiln_status kiln_state_create(const char *path, const struct kiln_table *table,
-                                                   enum kiln_precision snapshots,
+                                                   enum kiln_precision snapshots, bool local,
                                                    struct kiln_state **out, struct kiln_err *err);
 struct kiln_holding;
 /* The same of a state that is spread: space for the weights and moments that `rank` holds only.
@@ -162,7 +171,7 @@ KILN_MUST_CHECK enum kiln_status kiln_state_open(const char *path, const struct 
  * the first commit, opening it is KILN_EUNTRUSTED. It is created when absent. For a checkpoint to
  * be restored into: regions hold what they held, or zeros in a new file. */
 KILN_MUST_CHECK enum kiln_status kiln_state_renew(const char *path, const struct kiln_table *table,
-                                                  enum kiln_precision snapshots,
+                                                  enum kiln_precision snapshots, bool local,
                                                   struct kiln_state **out, struct kiln_err *err);
 /* Give the locked file to a program to be exec'ed: unmaps, closes `state`, and returns the
  * descriptor, which stays open through exec and keeps the lock. Of a reader, too. */
@@ -218,9 +227,14 @@ KILN_MUST_CHECK enum kiln_status kiln_state_finish(struct kiln_state *state, str
 /* Write everything to the disk; the file is as clean as before. */
 KILN_MUST_CHECK enum kiln_status kiln_state_sync(struct kiln_state *state, struct kiln_err *err);
 
-/* The floats of weights, table->size of them, of moments or gradients, kiln_trained_size, or of the
- * gradient of the embedding lookup; NULL for other regions and for one that is empty. */
+/* The floats of weights, table->size of them, of moments, gradients or momentum, kiln_trained_size,
+ * or of the gradient of the embedding lookup; NULL for other regions and for one that is empty. */
 float *kiln_state_region(struct kiln_state *state, enum kiln_region region);
+/* Weights or moments as steps change them: in a run of local steps this rank's own, else the
+ * region itself. */
+float *kiln_state_working(struct kiln_state *state, enum kiln_region region);
+/* Has it what local steps take? */
+bool kiln_state_local(const struct kiln_state *state);
 /* One tensor of weights, moments or gradients: *n floats at *out. layer is KILN_NO_LAYER for roles
  * outside the layers. KILN_EUSAGE when the region holds no parameters, or the model no such
  * tensor; *out is NULL then. */
@@ -239,6 +253,13 @@ KILN_MUST_CHECK enum kiln_status kiln_state_window(struct kiln_state *state, siz
 const struct kiln_cursor *kiln_state_cursor(const struct kiln_state *state);
 /* Make `cursor` the newest, in both slots. */
 void kiln_state_commit(struct kiln_state *state, const struct kiln_cursor *cursor);
+/* From here on commits are of this process alone, and the file keeps the cursor it has: whoever
+ * opens it after a death finds that. Until kiln_state_let_go, which makes it the newest here, too.
+ * Again: nothing. */
+void kiln_state_hold(struct kiln_state *state);
+void kiln_state_let_go(struct kiln_state *state);
+/* The cursor that the file holds: kiln_state_cursor, or that of before. */
+const struct kiln_cursor *kiln_state_held(const struct kiln_state *state);
 
 /* Guard the change of chunk `chunk`, of its first n parameters, which lie at `offset`, by the
  * worker that owns `slot`; then, when those are changed, of the next n, part by part: what is
@@ -282,9 +303,9 @@ void kiln_state_forget(struct kiln_state *state, enum kiln_region region);
 
 /* Bytes of the file for a model and the precision of its snapshots (AUTO: none), without and with a
  * window of that many bytes. */
-size_t kiln_state_bytes(const struct kiln_table *table, enum kiln_precision snapshots);
+size_t kiln_state_bytes(const struct kiln_table *table, enum kiln_precision snapshots, bool local);
 size_t kiln_state_file_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
-                             size_t window);
+                             bool local, size_t window);
 /* Bytes of stamps and journal slots that so many threads touch. */
 size_t kiln_state_journal_bytes(const struct kiln_table *table, size_t threads);
 

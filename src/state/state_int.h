@@ -43,8 +43,9 @@ struct kiln_state_header {
     uint64_t region_offset[KILN_REGIONS], region_bytes[KILN_REGIONS];
     uint64_t file_bytes; /* without the window */
     struct kiln_stored_lora lora;
+    uint64_t local; /* 1: with what local steps take */
     unsigned char zero[KILN_STATE_PAGE - 4 - 16 - sizeof(struct kiln_stored_dims) -
-                       sizeof(struct kiln_stored_lora) - 8 * (2 + 2 * KILN_REGIONS)];
+                       sizeof(struct kiln_stored_lora) - 8 * (3 + 2 * KILN_REGIONS)];
     uint32_t crc; /* of all before it */
 };
 _Static_assert(sizeof(struct kiln_state_header) == KILN_STATE_PAGE, "the header is a page");
@@ -79,6 +80,8 @@ struct kiln_state {
     size_t size, chunks; /* elements of a parameter region, chunks with a stamp */
     unsigned char *window;
     struct kiln_cursor cursor;
+    struct kiln_cursor held; /* while `holds`: that of the file */
+    bool holds, local;
     char boot_id[40];       /* of the system now */
     int first_slot;         /* which a commit writes first: one that may be lost */
     bool both_whole;        /* when it was opened: either slot would have done */
@@ -93,21 +96,21 @@ void kiln_state_walk_end(struct kiln_state *state);
  */
 
 void kiln_state_header_make(const struct kiln_table *table, enum kiln_precision snapshots,
-                            struct kiln_state_header *header);
+                            bool local, struct kiln_state_header *header);
 /* Read the header of the file at fd and check it by itself: length, magic, byte order, version,
  * checksum, precision of the snapshots. */
 KILN_MUST_CHECK enum kiln_status kiln_state_header_read(int fd, const char *path,
                                                         struct kiln_state_header *header,
                                                         struct kiln_err *err);
 /* The same, and against a model, so that every damaged field is named; padding behind the regions
- * too, and the length of the file. *snapshots: the precision it was made with, as far as a damaged
+ * too, and the length of the file. *snapshots, *local: what it was made with, as far as a damaged
  * header tells. */
 KILN_MUST_CHECK enum kiln_status kiln_state_header_check(int fd, const char *path,
                                                          const struct kiln_table *table,
                                                          enum kiln_precision *snapshots,
-                                                         struct kiln_err *err);
+                                                         bool *local, struct kiln_err *err);
 size_t kiln_state_region_bytes(const struct kiln_table *table, enum kiln_precision snapshots,
-                               enum kiln_region region);
+                               bool local, enum kiln_region region);
 
 /* ---- cursor.c ---------------------------------------------------------------------------------
  */

@@ -53,7 +53,8 @@ static void sweep(const struct kiln_state *state) {
                                             KILN_SNAPSHOT0, KILN_SNAPSHOT1};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
         const enum kiln_region region = read[i];
-        const size_t bytes = kiln_state_region_bytes(state->table, state->snapshots, region);
+        const size_t bytes =
+            kiln_state_region_bytes(state->table, state->snapshots, state->local, region);
         madvise(state->region[region], bytes / KILN_STATE_PAGE * KILN_STATE_PAGE, MADV_DONTNEED);
     }
 }
@@ -201,7 +202,8 @@ void kiln_state_sweep(struct kiln_state *state, bool on) {
 
 void kiln_state_forget(struct kiln_state *state, enum kiln_region region) {
 #ifdef FALLOC_FL_ZERO_RANGE
-    const size_t bytes = kiln_state_region_bytes(state->table, state->snapshots, region);
+    const size_t bytes =
+        kiln_state_region_bytes(state->table, state->snapshots, state->local, region);
     const size_t start = (size_t)((unsigned char *)state->region[region] - state->base);
     if (state->walk && !state->reader && bytes > 0) {
         /* A hint, too: where the file system cannot, old values are read to be overwritten. */

@@ -108,7 +108,8 @@ static enum kiln_status restore_state(const struct kiln_again *a, struct kiln_er
         return make_first_state(a, path, err);
     }
     KILN_TRY(kiln_table_create_lora(&a->start.dims, &a->start.lora, &table, err));
-    enum kiln_status status = kiln_state_create(path, table, a->start.snapshots, &state, err);
+    enum kiln_status status = kiln_state_create(
+        path, table, a->start.snapshots, a->start.bytes[KILN_CHECKPOINT_OUTER] > 0, &state, err);
     if (status == KILN_OK) {
         status = kiln_checkpoint_restore(a->from, state, err);
         set_sample(a, state);

@@ -25,14 +25,24 @@ void kiln_batches_train(void *context, uint64_t index, uint32_t *tokens, uint32_
                     targets, starts);
 }
 
-double kiln_batches_targets(const struct kiln_trainer *t) {
-    const uint64_t first = kiln_state_cursor(t->state)->sample;
-    const uint64_t samples = t->engine.plan.shape.batch * t->settings->accum;
+/* Of so many micro-batches of the window. */
+static double targets_of(const struct kiln_trainer *t, struct kiln_share share) {
+    const uint64_t batch = t->engine.plan.shape.batch;
+    const uint64_t first = kiln_state_cursor(t->state)->sample + share.first * batch;
     uint64_t n = 0;
-    for (uint64_t i = 0; i < samples; i++) {
+    for (uint64_t i = 0; i < share.n * batch; i++) {
         n += kiln_data_train_targets(t->data, first + i);
     }
     return (double)n;
+}
+
+double kiln_batches_targets(const struct kiln_trainer *t) {
+    return targets_of(t, (struct kiln_share){.n = t->settings->accum});
+}
+
+double kiln_batches_averaged(const struct kiln_trainer *t) {
+    return kiln_state_local(t->state) ? targets_of(t, kiln_trainer_share(t, t->settings->accum))
+                                      : kiln_batches_targets(t);
 }
 
 double kiln_batches_tokens(const struct kiln_trainer *t) {

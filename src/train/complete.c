@@ -68,6 +68,12 @@ static size_t default_threads(const struct kiln_settings *s) {
     return n < KILN_JOURNAL_SLOTS ? n : KILN_JOURNAL_SLOTS;
 }
 
+/* So many steps or a few more, one at least, that end a round (outer.h). */
+static uint64_t whole_rounds(const struct kiln_settings *s, uint64_t steps) {
+    const uint64_t rounds = steps / s->local_steps + (steps % s->local_steps > 0);
+    return (rounds > 0 ? rounds : 1) * s->local_steps;
+}
+
 /* Everything that is still unset. */
 static enum kiln_status complete(struct kiln_settings *s, const struct kiln_model_source *source,
                                  const struct kiln_dims *dims, struct kiln_err *err) {
@@ -105,11 +111,11 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
             set_count(s, KILN_SETTING_warmup, tenth > 100 ? 100 : tenth, KILN_FROM_DEFAULT, err));
     }
     if (s->eval_every == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_eval_every, s->steps < 10 ? 1 : s->steps / 10,
+        KILN_TRY(set_count(s, KILN_SETTING_eval_every, whole_rounds(s, s->steps / 10),
                            KILN_FROM_DEFAULT, err));
     }
     if (s->save_every == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_save_every, s->steps < 5 ? 1 : s->steps / 5,
+        KILN_TRY(set_count(s, KILN_SETTING_save_every, whole_rounds(s, s->steps / 5),
                            KILN_FROM_DEFAULT, err));
     }
     if (s->memory == KILN_UNSET) {
@@ -208,6 +214,74 @@ enum kiln_status kiln_settings_complete(struct kiln_settings *s, struct kiln_tok
     return complete(s, source, &dims, err);
 }
 
+bool kiln_settings_narrow(const struct kiln_settings *s) {
+    return strcmp(s->reduce_precision, "bf16") == 0;
+}
+
+/* Between outer steps each rank has weights of its own: what is told of the model is told there. */
+static enum kiln_status check_every(const struct kiln_settings *s, enum kiln_setting_id id,
+                                    uint64_t steps, struct kiln_err *err) {
+    const uint64_t next = steps == KILN_UNSET ? 0 : steps % s->local_steps;
+    KILN_REQUIRE(next == 0, err, KILN_EUSAGE,
+                 "--%s %" PRIu64
+                 ": between outer steps each rank has weights of its own; give a "
+                 "multiple of --local-steps %" PRIu64 ", as %" PRIu64,
+                 kiln_setting(id)->flag, steps, s->local_steps, whole_rounds(s, steps));
+    return KILN_OK;
+}
+
+static enum kiln_status check_local_steps(const struct kiln_settings *s, struct kiln_err *err) {
+    static const enum kiln_setting_id outer[] = {KILN_SETTING_outer_lr,
+                                                 KILN_SETTING_outer_momentum};
+    for (size_t i = 0; s->local_steps == 1 && i < sizeof outer / sizeof outer[0]; i++) {
+        KILN_REQUIRE(s->origin[outer[i]] != KILN_FROM_FLAG, err, KILN_EUSAGE,
+                     "--%s is of outer steps: add --local-steps, or leave it out",
+                     kiln_setting(outer[i])->flag);
+    }
+    if (s->local_steps == 1) {
+        return KILN_OK;
+    }
+    KILN_REQUIRE(!s->deterministic, err, KILN_EUSAGE,
+                 "--local-steps --deterministic: a local step sees the micro-batches of its rank "
+                 "alone, so that what is trained depends on the number of ranks; leave one of the "
+                 "two out");
+    KILN_REQUIRE(s->pipeline == 1, err, KILN_EUSAGE,
+                 "--local-steps --pipeline: a stage has the gradients of its layers alone, and "
+                 "cannot take a step by itself; leave one of the two out");
+    KILN_REQUIRE(!s->shard_optimizer, err, KILN_EUSAGE,
+                 "--local-steps --shard-optimizer: a rank that holds a part of the weights cannot "
+                 "take a step by itself; leave one of the two out");
+    KILN_REQUIRE(isnan(s->minutes), err, KILN_EUSAGE,
+                 "--local-steps --minutes: a run that ends at a time changes its steps on the way, "
+                 "also inside a round; give --steps");
+    KILN_REQUIRE(strcmp(s->overlap, "delayed") != 0, err, KILN_EUSAGE,
+                 "--local-steps --overlap delayed: a gradient would be of weights from before an "
+                 "outer step, and change those behind it; use --overlap exact");
+    KILN_REQUIRE(
+        strcmp(s->device, "cpu") == 0 && s->budget == KILN_UNSET && s->load_budget == KILN_UNSET,
+        err, KILN_EUSAGE,
+        "--local-steps: kernels are compiled while weights are updated, and an outer step "
+        "changes these once more; use --device cpu without a --budget");
+    KILN_TRY(check_every(s, KILN_SETTING_eval_every, s->eval_every, err));
+    KILN_TRY(check_every(s, KILN_SETTING_sample_every, s->sample_every, err));
+    return check_every(s, KILN_SETTING_save_every, s->save_every, err);
+}
+
+enum kiln_status kiln_settings_ranks(const struct kiln_settings *s, struct kiln_err *err) {
+    KILN_TRY(check_local_steps(s, err));
+    KILN_REQUIRE(!kiln_settings_narrow(s) || !s->deterministic, err, KILN_EUSAGE,
+                 "--reduce-precision bf16 --deterministic: which sums travel, and are rounded, "
+                 "depends on the number of ranks, so that no two numbers of them would have equal "
+                 "bits; leave one of the two out");
+    KILN_REQUIRE(!kiln_settings_narrow(s) || !s->shard_optimizer, err, KILN_EUSAGE,
+                 "--reduce-precision bf16 --shard-optimizer: parts of gradients that go to the rank "
+                 "that holds them travel as fp32; leave one of the two out");
+    KILN_REQUIRE(s->pipeline == 1 || !s->shard_optimizer, err, KILN_EUSAGE,
+                 "--shard-optimizer --pipeline: every rank of a pipeline updates all weights; leave "
+                 "one of the two out");
+    return KILN_OK;
+}
+
 /* ---- the device --------------------------------------------------------------------------------
  */
 
@@ -280,6 +354,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
     KILN_TRY(kiln_schedule_parse(s->schedule, &out->schedule, err));
     KILN_TRY(kiln_overlap_parse(s->overlap, &out->overlap, err));
     KILN_TRY(kiln_restart_parse(s->restart, &out->restart, err));
+    out->ranks.local_steps = s->local_steps;
     out->restart_asked = s->origin[KILN_SETTING_restart] == KILN_FROM_FLAG;
     KILN_TRY(kiln_keep_parse(s->activations, &out->keep, err));
     KILN_TRY(kiln_settings_lora(s, &out->lora, err));

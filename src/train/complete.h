@@ -35,4 +35,10 @@ KILN_MUST_CHECK enum kiln_status kiln_settings_sizes(const struct kiln_settings 
                                                      bool file, struct kiln_dims *dims,
                                                      struct kiln_err *err);
 
+/* Do gradients travel between ranks as bf16 (--reduce-precision)? */
+bool kiln_settings_narrow(const struct kiln_settings *settings);
+/* Do the settings of several ranks fit each other? KILN_EUSAGE says which do not. */
+KILN_MUST_CHECK enum kiln_status kiln_settings_ranks(const struct kiln_settings *settings,
+                                                     struct kiln_err *err);
+
 #endif

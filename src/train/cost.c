@@ -13,6 +13,7 @@ static uint64_t step_of(const struct kiln_cursor *cursor) {
 
 void kiln_cost_begin(struct kiln_trainer *trainer) {
     trainer->reduce_ms = trainer->reduce_wait_ms = trainer->ranks_wait_ms = 0;
+    trainer->outer_ms = 0;
     const struct kiln_cursor *cursor = kiln_state_cursor(trainer->state);
     kiln_spans_keep(trainer->engine.spans, step_of(cursor) <= trainer->settings->trace_steps &&
                                                trainer->settings->trace_steps > 0);
@@ -109,6 +110,7 @@ struct kiln_step_record kiln_cost_record(const struct kiln_trainer *trainer,
                                  .reduce_ms = trainer->reduce_ms,
                                  .reduce_wait_ms = trainer->reduce_wait_ms,
                                  .ranks_wait_ms = trainer->ranks_wait_ms,
+                                 .outer_ms = trainer->outer_ms,
                                  .loss_scale = c->loss_scale,
                                  .skipped = c->skip > 0,
                                  .loss_z = (double)NAN,

@@ -113,8 +113,8 @@ enum kiln_status kiln_run_first_state(struct kiln_run *run, const char *path,
     struct kiln_plan_request request;
     KILN_TRY(kiln_model_source(run->settings.model, &source, err));
     KILN_TRY(kiln_plan_request_of(&run->settings, &run->table->dims, &request, err));
-    KILN_TRY(kiln_state_create(path, run->table, kiln_plan_snapshots(&request), &run->trainer.state,
-                               err));
+    KILN_TRY(kiln_state_create(path, run->table, kiln_plan_snapshots(&request),
+                               run->settings.local_steps > 1, &run->trainer.state, err));
     return make_weights(run, &source, err);
 }
 
@@ -134,7 +134,7 @@ static enum kiln_status prepare(struct kiln_run *run, const struct kiln_model_so
     }
     KILN_TRY(kiln_state_create(run->settings.state ? run->state_path : path, run->table,
                                kiln_plan_snapshots(&run->trainer.engine.request),
-                               &run->trainer.state, err));
+                               run->settings.local_steps > 1, &run->trainer.state, err));
     KILN_TRY(make_weights(run, source, err));
     KILN_TRY(kiln_state_sync(run->trainer.state, err));
     KILN_TRY(kiln_minutes_fix(run, err));
@@ -262,12 +262,13 @@ static enum kiln_status create(struct kiln_run *run, struct kiln_tokenizer *lear
 enum kiln_status kiln_run_create(const struct kiln_settings *settings, struct kiln_run **out,
                                  struct kiln_err *err) {
     struct kiln_minutes *minutes;
+    *out = NULL;
     if (kiln_ranks_mine(settings->ranks) > 0) {
         return kiln_together_follow(settings, out, err);
     }
     if (!isnan(settings->minutes)) {
-        *out = NULL;
-        enum kiln_status status = kiln_minutes_choose(settings, 0, &minutes, err);
+        enum kiln_status status = kiln_settings_ranks(settings, err);
+        status = status == KILN_OK ? kiln_minutes_choose(settings, 0, &minutes, err) : status;
         if (status != KILN_OK) {
             return kiln_together_lead(settings->ranks, NULL, status, err);
         }

@@ -103,10 +103,12 @@ enum kiln_status kiln_engine_open(struct kiln_engine *e, const struct kiln_table
                                                .micro_batches = memory->micro_batches,
                                                .stages = stages_of(e),
                                                .deterministic = memory->deterministic,
-                                               .holding = memory->holding};
+                                               .holding = memory->holding,
+                                               .local = memory->local,
+                                               .narrow = memory->narrow};
     KILN_TRY(kiln_reducer_create(&reduced, &e->reducer, err));
     e->executor.reducer = e->reducer;
-    parts.folded = e->reducer != NULL && kiln_reducer_folds(e->reducer);
+    parts.folded = e->reducer != NULL && kiln_reducer_folds(e->reducer) && !memory->local;
     KILN_TRY(kiln_optimizer_create(&parts, &e->optimizer, err));
     e->executor.gradients = parts.gradients;
     e->executor.gradients.sums = kiln_optimizer_sums(e->optimizer);

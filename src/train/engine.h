@@ -45,7 +45,7 @@ struct kiln_engine_memory {
     struct kiln_ranks *ranks;
     const struct kiln_holding *holding; /* each rank wants what it holds only; NULL: all */
     uint64_t micro_batches;             /* on all ranks */
-    bool deterministic;
+    bool deterministic, local, narrow;  /* reducer.h */
 };
 KILN_MUST_CHECK enum kiln_status kiln_engine_open(struct kiln_engine *engine,
                                                   const struct kiln_table *table,

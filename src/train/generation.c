@@ -5,7 +5,7 @@ struct kiln_weights kiln_generation_weights(struct kiln_state *state,
                                             const struct kiln_table *table, uint64_t generation) {
     const enum kiln_precision precision = kiln_state_snapshots(state);
     if (precision == KILN_PRECISION_AUTO) {
-        return kiln_weights_flat(table, kiln_state_region(state, KILN_WEIGHTS));
+        return kiln_weights_flat(table, kiln_state_working(state, KILN_WEIGHTS));
     }
     return kiln_weights_snapshot(table, precision, kiln_state_snapshot(state, generation % 2));
 }

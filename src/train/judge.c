@@ -93,11 +93,19 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
                      "%s%s, learning rate %.3g; %s; kiln explain %.120s@%" PRIu64
                      " tells more. The weights of step %" PRIu64 " are kept in model.bin",
                      words(j, seen), also, j->incident.lr, why, t->folder, j->incident.step,
-                     cursor->step);
+                     kiln_state_held(t->state)->step);
+}
+
+/* Those of all ranks, where each has its own; one that cannot say has none. */
+static bool weights_are_good(const struct kiln_trainer *t) {
+    double bad = !kiln_incident_weights_below(t, (double)INFINITY);
+    struct kiln_err ignored;
+    const bool own = kiln_state_local(t->state);
+    return (!own || kiln_ranks_most(t->ranks, &bad, &ignored) == KILN_OK) && bad == 0;
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {
-    if (j->refusal[0] || !kiln_incident_weights_below(t, (double)INFINITY)) {
+    if (j->refusal[0] || !weights_are_good(t)) {
         return stop(t, j,
                     "the weights themselves are to blame, and to skip this window mends nothing: "
                     "go on with --resume RUN --on-spike rollback",
@@ -209,6 +217,11 @@ static enum kiln_status measure(struct kiln_trainer *t, struct kiln_cursor *curs
         cursor->grad_norm = kiln_optimizer_norm(t->engine.optimizer, scaled);
     }
     kiln_trainer_span(t, KILN_SPAN_NORM, NULL, start);
+    if (kiln_state_local(t->state)) { /* each rank has its own: judged is the largest */
+        t->own_norm = cursor->grad_norm;
+        cursor->grad_norm = isfinite(cursor->grad_norm) ? cursor->grad_norm : (double)INFINITY;
+        return kiln_ranks_most(t->ranks, &cursor->grad_norm, err);
+    }
     cursor->loss_scale = kiln_scale_wanted(t->engine.request.precision) ? scale : 0;
     return kiln_ranks_tell(t->ranks, &cursor->grad_norm, sizeof cursor->grad_norm, err);
 }
@@ -232,7 +245,7 @@ enum kiln_status kiln_judge(struct kiln_trainer *t, struct kiln_cursor *cursor, 
     /* A smaller loss scale may help, unless the weights are to blame. Devices take the loss from
      * logits, before anything is scaled: of a loss that is no number no scale is the reason. */
     if (isfinite(cursor->loss) && !j.finite && scale > 1 && cursor->skip + 1 < SKIPS &&
-        kiln_incident_weights_below(t, (double)INFINITY)) {
+        weights_are_good(t)) {
         cursor->skip++;
         return KILN_OK;
     }
@@ -243,7 +256,8 @@ enum kiln_status kiln_judge_refusal(struct kiln_trainer *t, enum kiln_status sta
                                     struct kiln_err *err) {
     struct kiln_cursor cursor = *kiln_state_cursor(t->state);
     const double none = (double)NAN;
-    if (cursor.phase == KILN_PHASE_START || kiln_incident_weights_below(t, KILN_SCALE_LARGEST)) {
+    if (cursor.phase == KILN_PHASE_START || kiln_state_local(t->state) ||
+        kiln_incident_weights_below(t, KILN_SCALE_LARGEST)) {
         return status;
     }
     /* Kernels of a delayed run are compiled a window ahead, or in that window by a process that

@@ -83,6 +83,9 @@ void kiln_metrics_line(const struct kiln_step_record *r, char out[KILN_METRICS_L
         set_real(line, "reduce_wait_ms", r->reduce_wait_ms);
         set_real(line, "ranks_wait_ms", r->ranks_wait_ms);
     }
+    if (r->outer_ms > 0) {
+        set_real(line, "outer_ms", r->outer_ms);
+    }
     if (r->loss_scale > 0) {
         set_real(line, "loss_scale", r->loss_scale);
     }

@@ -180,6 +180,7 @@ static const struct key {
     KEY(COUNT, ranks),
     KEY(REAL, reduce_ms),
     KEY(REAL, reduce_wait_ms),
+    KEY(REAL, outer_ms),
     KEY(REAL, ranks_wait_ms),
     KEY(REAL, loss_scale),
     KEY(REAL, loss_z),

@@ -59,7 +59,8 @@ enum kiln_status kiln_run_peek(const char *folder, struct kiln_run_peek *out,
     out->updates = cursor.updates;
     out->tokens = cursor.tokens;
     out->spread = cursor.spread;
-    const bool changing = cursor.phase == KILN_PHASE_UPDATE && cursor.skip == 0;
+    const bool changing =
+        (cursor.phase == KILN_PHASE_UPDATE && cursor.skip == 0) || cursor.phase == KILN_PHASE_OUTER;
     out->inside_update = changing || after.generation != cursor.generation;
     out->last_loss = cursor.step > 0 ? cursor.last_loss : (double)NAN;
     out->best_val = cursor.best_val_step > 0 ? cursor.best_val : (double)NAN;

@@ -15,7 +15,7 @@ void kiln_plant_weight(struct kiln_trainer *t, uint64_t step) {
     for (size_t i = 0; name && i < t->table->n_tensors; i++) {
         const struct kiln_tensor *tensor = &t->table->tensors[i];
         if (strcmp(tensor->name, name) == 0) {
-            kiln_state_region(t->state, KILN_WEIGHTS)[tensor->offset] = INFINITY;
+            kiln_state_working(t->state, KILN_WEIGHTS)[tensor->offset] = INFINITY;
         }
     }
 }

@@ -106,6 +106,7 @@ enum kiln_status kiln_reducer_create(const struct kiln_reducer_parts *parts,
     r->parts = *parts;
     r->grid = grid;
     kiln_ranks_observe(parts->ranks, parts->spans);
+    kiln_ranks_narrow(parts->ranks, parts->narrow);
     const enum kiln_status status = make_places(r, err);
     if (status != KILN_OK) {
         kiln_reducer_destroy(r);
@@ -162,6 +163,9 @@ static size_t embedding_at(const struct kiln_table *table) {
 }
 
 void kiln_reducer_target(const struct kiln_reducer *r, uint64_t i, struct kiln_gradients *g) {
+    if (r->parts.local) {
+        return;
+    }
     g->sums = NULL;                               /* what is written last is no final value */
     if (r->parts.deterministic && !r->evaluate) { /* which writes none, and has other shares */
         g->all = r->places[kiln_tree_nodes(r->share.first, r->share.first + i)];
@@ -175,7 +179,7 @@ void kiln_reducer_target(const struct kiln_reducer *r, uint64_t i, struct kiln_g
 }
 
 bool kiln_reducer_wants(const struct kiln_reducer *r, uint64_t i) {
-    return !r->evaluate && (r->parts.deterministic || i + 1 == r->share.n);
+    return !r->evaluate && !r->parts.local && (r->parts.deterministic || i + 1 == r->share.n);
 }
 
 static void add_piece(void *context, size_t task, size_t thread) {

@@ -7,6 +7,7 @@
  *   many ranks       each adds those of its share (ranks/tree.h) so. While the last of them goes
  *                    back through the layers, what lies behind is added over the ranks, layer by
  *                    layer: the sums of one layer travel while the one below is computed.
+ *   --local-steps    the same, and nothing travels but losses: the gradient is the rank's own.
  *   a pipeline       the ranks of a stage add what they have of its layers, and all ranks get it:
  *                    everybody updates all weights.
  *   --deterministic  each micro-batch has a gradient of its own, added to the others by one tree:
@@ -43,6 +44,8 @@ struct kiln_reducer_parts {
     bool deterministic;
     /* Each rank gets the gradient of what it holds only, in a training window; NULL: all of it. */
     const struct kiln_holding *holding;
+    bool local;  /* each rank has gradients of its own */
+    bool narrow; /* gradients travel between ranks as bf16 (kiln_ranks_narrow) */
 };
 
 /* *out is NULL where none is needed. KILN_EUSAGE: more ranks than micro-batches. */

@@ -227,7 +227,8 @@ static enum kiln_status restore_newest(struct kiln_run *run, const char *state, 
     }
     struct kiln_checkpoint_info info;
     KILN_TRY(kiln_checkpoint_peek(checkpoint, &info, err));
-    KILN_TRY(kiln_state_renew(state, run->table, info.snapshots, &run->trainer.state, err));
+    KILN_TRY(kiln_state_renew(state, run->table, info.snapshots,
+                              info.bytes[KILN_CHECKPOINT_OUTER] > 0, &run->trainer.state, err));
     const enum kiln_status status = kiln_checkpoint_restore(checkpoint, run->trainer.state, err);
     if (status != KILN_OK) { /* half of it must not look like a state */
         (void)KILN_IO(KILN_IO_REMOVE, state, NULL, 0, unlink(state));
@@ -352,10 +353,10 @@ static enum kiln_status resume(struct kiln_run *run, const struct kiln_settings 
     const char *before = kiln_state_cursor(run->trainer.state)->numerics;
     if (strcmp(run->numerics, before) != 0) {
         char said[sizeof run->notice];
-        snprintf(said, sizeof said,
-                 "this machine computes as %s, the run began as %s: losses may differ in the last "
-                 "digits",
-                 run->numerics, before);
+        snprintf(said, sizeof said, "this machine computes as %s, the run began as %s: losses %s",
+                 run->numerics, before,
+                 run->settings.local_steps > 1 ? "will be others, as each rank trains by itself"
+                                               : "may differ in the last digits");
         add_notice(run, said);
     }
     run->resumed = true;

@@ -17,6 +17,7 @@
 #include "train/complete.h"
 #include "train/data_source.h"
 #include "train/generation.h"
+#include "train/outer.h"
 #include "train/rollback.h"
 #include "train/run_int.h"
 #include "train/run_json.h"
@@ -174,11 +175,6 @@ static enum kiln_status check_pipeline(const struct kiln_run *run, struct kiln_e
                  " is of several ranks, and this process is alone: start it with mpirun -n %" PRIu64
                  ", or give --pipeline 1",
                  s->pipeline, s->pipeline);
-    KILN_REQUIRE(s->pipeline == 1 || !s->shard_optimizer, err, KILN_EUSAGE,
-                 "--shard-optimizer and --pipeline %" PRIu64
-                 " do not go together: every rank of a pipeline updates all weights; leave one of "
-                 "both out",
-                 s->pipeline);
     KILN_REQUIRE(ranks % s->pipeline == 0, err, KILN_EUSAGE,
                  "--pipeline %" PRIu64
                  ": %zu ranks are no multiple of that; each stage has as many",
@@ -190,6 +186,7 @@ static enum kiln_status check_pipeline(const struct kiln_run *run, struct kiln_e
 enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) {
     const struct kiln_settings *s = &run->settings;
     struct kiln_plan_request request;
+    KILN_TRY(kiln_settings_ranks(s, err));
     KILN_TRY(kiln_plan_request_of(s, &run->table->dims, &request, err));
     if (run->profile.tflops <= 0) {
         const struct kiln_profile before = run->profile;
@@ -224,18 +221,27 @@ enum kiln_status kiln_run_make_plan(struct kiln_run *run, struct kiln_err *err) 
 /* device, batch, accum, seq, the order of sums: what decides bits beside the settings. */
 static void set_numerics(struct kiln_run *run) {
     const bool delayed = run->trainer.engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED;
+    const struct kiln_settings *s = &run->settings;
     const struct kiln_grid *grid = &run->trainer.grid;
     const bool apart = grid->stages > 1 && run->table->dims.tied && run->table->trained == 0;
-    char order[32] = "";
-    if (run->settings.deterministic) {
+    const bool narrow = kiln_ranks_count(s->ranks) > 1 && kiln_settings_narrow(s);
+    char order[64] = "", local[32] = "";
+    if (s->deterministic) {
         snprintf(order, sizeof order, "/tree");
     } else if (grid->replicas > 1) { /* in a pipeline H and E come from different ranks */
-        snprintf(order, sizeof order, "/r%zu%s", grid->replicas, apart ? "/p" : "");
+        snprintf(order, sizeof order, "/r%zu%s%s", grid->replicas, apart ? "/p" : "",
+                 narrow ? "/bf16-sums" : "");
+    } else if (narrow) { /* stages get them from each other */
+        snprintf(order, sizeof order, "/bf16-sums");
     }
-    snprintf(run->numerics, sizeof run->numerics, "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s%s",
+    if (run->settings.local_steps > 1) {
+        snprintf(local, sizeof local, "/local%" PRIu64, run->settings.local_steps);
+    }
+    snprintf(run->numerics, sizeof run->numerics,
+             "%s/b%" PRIu64 "/a%" PRIu64 "/t%" PRIu64 "%s%s%s%s",
              run->trainer.engine.device->caps.numerics, run->settings.batch, run->settings.accum,
              run->settings.seq, run->settings.doc_mask ? "/docs" : "", delayed ? "/delayed" : "",
-             order);
+             order, local);
 }
 
 /* The run's own settings change, and run.json: from here on the run is one with that turn. */
@@ -334,17 +340,18 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
     t->others.join = kiln_together_join;
     KILN_TRY(kiln_run_open_shards(run, err));
     KILN_TRY(take_snapshot(run, err));
+    KILN_TRY(kiln_outer_open(t->state, run->table, err));
     float *gradients = kiln_state_region(t->state, KILN_GRADIENTS);
     const size_t embedding = kiln_table_find(run->table, KILN_EMBED, KILN_NO_LAYER)->offset;
     const uint64_t generation = kiln_generation_of(
         kiln_state_cursor(t->state)->step, t->engine.plan.schedule.overlap == KILN_OVERLAP_DELAYED);
     const struct kiln_engine_memory memory = {
-        .weights = kiln_state_region(t->state, KILN_WEIGHTS),
+        .weights = kiln_state_working(t->state, KILN_WEIGHTS),
         .active = kiln_trainer_weights(t, generation),
         .holding = t->shards ? &t->shards->holding : NULL,
         .generation = (int64_t)generation,
-        .optimizer = {.m = kiln_state_region(t->state, KILN_MOMENT1),
-                      .v = kiln_state_region(t->state, KILN_MOMENT2),
+        .optimizer = {.m = kiln_state_working(t->state, KILN_MOMENT1),
+                      .v = kiln_state_working(t->state, KILN_MOMENT2),
                       /* In the state: an update that a death cut short is finished from them. */
                       .gradients = {.all = gradients,
                                     .embedding =
@@ -352,7 +359,8 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
                                         : run->table->dims.tied
                                             ? kiln_state_region(t->state, KILN_GRADIENT_EMBEDDING)
                                             : gradients + embedding},
-                      .state = t->state,
+                      /* A death in a round of local steps gives up what they changed. */
+                      .state = kiln_state_local(t->state) ? NULL : t->state,
                       .beta1 = s->beta1,
                       .beta2 = s->beta2,
                       .eps = s->eps,
@@ -360,10 +368,17 @@ enum kiln_status kiln_run_open_trainer(struct kiln_run *run, struct kiln_err *er
                       .clip = s->clip},
         .ranks = s->ranks,
         .micro_batches = s->accum,
-        .deterministic = s->deterministic};
+        .deterministic = s->deterministic,
+        .local = kiln_state_local(t->state),
+        .narrow = kiln_settings_narrow(s)};
     const struct kiln_memory *m = &t->engine.plan.memory;
     if (t->engine.plan.state_resident < m->weights + m->moments + m->gradients &&
         !kiln_state_walks(t->state)) {
+        KILN_REQUIRE(!kiln_state_local(t->state), err, KILN_ENOMEM,
+                     "--local-steps: weights and moments lie in memory twice, and do not fit into "
+                     "--memory %.1f GB; more of it, or plain steps (--local-steps 1), which can "
+                     "read their state from the disk",
+                     (double)s->memory / 1e9);
         KILN_TRY(kiln_state_walk(t->state, err));
         kiln_state_behind(t->state, KILN_WEIGHTS, 0, run->table->size);
     }

@@ -77,7 +77,8 @@ static enum kiln_status save(struct kiln_saver *s, struct kiln_err *err) {
                                                    kiln_state_snapshot(s->state, 1)};
     KILN_TRY(kiln_checkpoint_write(s->path, s->table, array[0], array[1], array[2],
                                    snapshots[0] ? snapshots : NULL, kiln_state_snapshots(s->state),
-                                   &s->cursor, s->json, err));
+                                   kiln_state_region(s->state, KILN_OUTER_MOMENTUM), &s->cursor,
+                                   s->json, err));
     return kiln_checkpoint_prune(s->checkpoints, s->cursor.step, s->settings->keep_checkpoints,
                                  err);
 }

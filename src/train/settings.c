@@ -21,6 +21,7 @@
 
 static const char *const decays[] = {"constant", "linear", "cosine", NULL};
 static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
+static const char *const reduce_precisions[] = {"fp32", "bf16", NULL};
 static const char *const devices[] = {"cpu", "sim", "ane", NULL};
 static const char *const dws[] = {"cpu", "gpu", NULL};
 static const char *const weight_modes[] = {"baked", "dynamic", NULL};
@@ -52,6 +53,7 @@ static const struct kiln_setting table[KILN_SETTING_COUNT] = {
     /* What a text may be: the lines above have no place for a list. */
     [KILN_SETTING_decay].choices = decays,
     [KILN_SETTING_precision].choices = precisions,
+    [KILN_SETTING_reduce_precision].choices = reduce_precisions,
     [KILN_SETTING_device].choices = devices,
     [KILN_SETTING_dw].choices = dws,
     [KILN_SETTING_weight_mode].choices = weight_modes,

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/kill_point.h"
 #include "plan/ranks.h"
+#include "train/complete.h"
 #include "train/rescue.h"
 #include "train/trainer_int.h"
 
@@ -21,10 +22,13 @@ static enum kiln_status foretell(struct kiln_run *run, struct kiln_err *err) {
     request.dims = run->table->dims;
     request.stage = (struct kiln_plan_stage){0};
     request.accum = run->settings.accum;
-    request.ranks = (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks),
-                                             .link = run->link,
-                                             .deterministic = run->settings.deterministic,
-                                             .stages = (size_t)run->settings.pipeline};
+    request.ranks =
+        (struct kiln_plan_ranks){.ranks = kiln_ranks_count(run->settings.ranks),
+                                 .link = run->link,
+                                 .deterministic = run->settings.deterministic,
+                                 .local_steps = run->settings.local_steps,
+                                 .float_bytes = kiln_settings_narrow(&run->settings) ? 2 : 4,
+                                 .stages = (size_t)run->settings.pipeline};
     if (request.ranks.stages > 1) {
         return kiln_plan_pipeline(run->table, &request, &run->over_ranks, err);
     }
@@ -79,9 +83,12 @@ static enum kiln_status follow(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(kiln_run_make_plan(run, err));
     KILN_TRY(kiln_run_open_shards(run, err));
     snprintf(path, sizeof path, "%s/state.kiln", place);
-    KILN_TRY(kiln_state_create_part(path, run->table, kiln_plan_snapshots(&t->engine.request),
-                                    t->shards ? &t->shards->holding : NULL,
-                                    kiln_ranks_mine(settings->ranks), &t->state, err));
+    const enum kiln_precision snapshots = kiln_plan_snapshots(&t->engine.request);
+    KILN_TRY(t->shards
+                 ? kiln_state_create_part(path, run->table, snapshots, &t->shards->holding,
+                                          kiln_ranks_mine(settings->ranks), &t->state, err)
+                 : kiln_state_create(path, run->table, snapshots, run->settings.local_steps > 1,
+                                     &t->state, err));
     /* From here on it writes into a folder of its own. */
     KILN_REQUIRE(strlen(place) < sizeof run->folder, err, KILN_EUSAGE, "%s: the path is too long",
                  place);
@@ -141,6 +148,9 @@ static enum kiln_status share_all(struct kiln_run *run, struct kiln_err *err) {
     KILN_TRY(tell_floats(t, KILN_WEIGHTS, run->table->size, err));
     KILN_TRY(tell_floats(t, KILN_MOMENT1, trained, err));
     KILN_TRY(tell_floats(t, KILN_MOMENT2, trained, err));
+    if (kiln_state_local(t->state)) {
+        KILN_TRY(tell_floats(t, KILN_OUTER_MOMENTUM, trained, err));
+    }
     const enum kiln_precision snapshots = kiln_state_snapshots(t->state);
     for (size_t i = 0; snapshots != KILN_PRECISION_AUTO && i < KILN_SNAPSHOTS; i++) {
         KILN_TRY(kiln_ranks_tell(t->ranks, kiln_state_snapshot(t->state, i),

@@ -19,6 +19,7 @@
 #include "state/checkpoint.h"
 #include "train/cost.h"
 #include "train/generation.h"
+#include "train/outer.h"
 #include "train/rollback.h"
 #include "train/samples.h"
 #include "train/scale.h"
@@ -188,7 +189,8 @@ static enum kiln_status kernels_are_old(struct kiln_trainer *t, struct kiln_err 
 
 static void change_weights(struct kiln_trainer *t, const struct kiln_cursor *cursor) {
     const double start = kiln_now_s();
-    kiln_optimizer_update(t->engine.optimizer, cursor->updates + 1, cursor->lr, cursor->grad_norm,
+    const double norm = kiln_state_local(t->state) ? t->own_norm : cursor->grad_norm;
+    kiln_optimizer_update(t->engine.optimizer, cursor->updates + 1, cursor->lr, norm,
                           cursor->loss_scale > 0 ? kiln_batches_scale(t, cursor->loss_scale) : 1);
     kiln_trainer_span(t, KILN_SPAN_UPDATE, NULL, start);
 }
@@ -266,6 +268,9 @@ static enum kiln_status update(struct kiln_trainer *t, struct kiln_err *err) {
     cursor.last_loss = cursor.loss;
     if (cursor.step == 1) {
         cursor.first_loss = cursor.loss;
+    }
+    if (kiln_outer_due(t->settings, cursor.step)) {
+        KILN_TRY(kiln_outer_step(t, &cursor, err));
     }
     KILN_TRY(kiln_cost_spend(t, &cursor, false, err));
     kiln_state_commit(t->state, &cursor);
@@ -366,8 +371,12 @@ static enum kiln_status commit_update(struct kiln_trainer *t, const struct kiln_
     return KILN_OK;
 }
 
-/* Phase WINDOW: the gradients of a window, their norm, and the decision to update. */
+/* Phase WINDOW: the gradients of a window, their norm, and the decision to update. The file keeps
+ * its cursor through a round of local steps. */
 static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
+    if (kiln_state_local(t->state)) {
+        kiln_state_hold(t->state);
+    }
     KILN_TRY(look_at_the_clock(t, err));
     KILN_TRY(look_at_control(t, err));
     KILN_TRY(keep_a_way_back(t, err));
@@ -377,7 +386,7 @@ static enum kiln_status window(struct kiln_trainer *t, struct kiln_err *err) {
         kiln_scale_of(&cursor, t->engine.request.precision, kiln_batches_tokens(t));
     /* A window of which no target counts has no gradient and a loss of 0. */
     t->engine.executor.scale =
-        (float)(kiln_batches_scale(t, scale) / fmax(kiln_batches_targets(t), 1));
+        (float)(kiln_batches_scale(t, scale) / fmax(kiln_batches_averaged(t), 1));
     KILN_TRY(kiln_window_run(t, false, t->settings->accum, err));
     kiln_spans_at(t->engine.spans,
                   (int64_t)kiln_generation_of(cursor.step, kiln_trainer_delayed(t)), -1);
@@ -424,6 +433,8 @@ static enum kiln_status run_phase(struct kiln_trainer *t, struct kiln_err *err) 
             return update(t, err);
         case KILN_PHASE_FINISH:
             return finish_step(t, err);
+        case KILN_PHASE_OUTER: /* over when the run was opened (outer.h) */
+            break;
     }
     return KILN_FAIL(err, KILN_EDAMAGED, "state: phase %" PRIu64 " is none that there is",
                      kiln_state_cursor(t->state)->phase);
@@ -470,6 +481,21 @@ static enum kiln_status join(struct kiln_trainer *t, struct kiln_err *err) {
     return t->others.join(t->others.context, err);
 }
 
+/* It ends inside a round, which is not kept. */
+static void leave_round(struct kiln_trainer *t) {
+    const uint64_t step = kiln_state_cursor(t->state)->step;
+    const uint64_t from = kiln_state_held(t->state)->step;
+    char text[160];
+    kiln_state_let_go(t->state);
+    if (step > from && kiln_trainer_leads(t) && !t->rolled_back) {
+        snprintf(text, sizeof text,
+                 "the run is kept as of the outer step at %" PRIu64 ": the %" PRIu64
+                 " local steps behind it will be taken again, to the same bits",
+                 from, step - from);
+        kiln_trainer_notice(t, text);
+    }
+}
+
 static bool done(const struct kiln_trainer *t) {
     const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
     return cursor->phase == KILN_PHASE_WINDOW && cursor->step >= t->settings->steps;
@@ -489,6 +515,7 @@ enum kiln_status kiln_trainer_run(struct kiln_trainer *t, struct kiln_err *err) 
         status =
             status == KILN_EINPUT && !t->engine.stage ? kiln_judge_refusal(t, status, err) : status;
     }
+    leave_round(t);
     struct kiln_err second;
     if (kiln_outputs_wait(t, &second) != KILN_OK) {
         kiln_trainer_notice(t, second.message);

@@ -42,6 +42,8 @@ struct kiln_trainer {
     uint64_t first_micro_batch; /* of this rank, in the window or evaluation under way */
     bool agreed_to_stop;        /* by all ranks, at a window's start */
     double reduce_ms, reduce_wait_ms, ranks_wait_ms; /* of the step so far */
+    double outer_ms;                                 /* of its outer step (outer.h); 0: none */
+    double own_norm; /* of this rank's gradient, where that is changed by: of local steps */
     struct {
         void *context;
         /* What rank 0 has changed of the settings becomes everybody's. */

@@ -54,6 +54,8 @@ void kiln_batches_held_out(void *context, uint64_t index, uint32_t *tokens, uint
                            uint32_t *starts);
 /* Targets of the window that count: what its loss is averaged over; and all its tokens. */
 double kiln_batches_targets(const struct kiln_trainer *t);
+/* The targets that its gradient is averaged over: in a local step those of this rank's share. */
+double kiln_batches_averaged(const struct kiln_trainer *t);
 double kiln_batches_tokens(const struct kiln_trainer *t);
 /* What this window's loss is scaled by, where one whose targets all count has `scale`. Of the data
  * and the cursor alone: a process that finishes an update finds the same. */

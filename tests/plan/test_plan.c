@@ -364,7 +364,7 @@ TEST(memory_adds_up_and_is_that_of_the_parts) {
     struct kiln_table *table = NULL;
     struct kiln_err err;
     CHECK_OK(kiln_table_create(&r.dims, &table, &err), &err);
-    CHECK_EQ(m->state_file, kiln_state_bytes(table, KILN_PRECISION_AUTO));
+    CHECK_EQ(m->state_file, kiln_state_bytes(table, KILN_PRECISION_AUTO, false));
     CHECK_EQ(e.parameters, table->parameters);
     kiln_table_destroy(table);
     kiln_estimate_free(&e);

@@ -51,7 +51,7 @@ const char *lab_snapshots(const char *name, const struct kiln_table *table,
     const char *path = test_path(name);
     struct kiln_state *state;
     struct kiln_err err;
-    CHECK_OK(kiln_state_create(path, table, snapshots, &state, &err), &err);
+    CHECK_OK(kiln_state_create(path, table, snapshots, false, &state, &err), &err);
     for (size_t i = 0; i < table->size; i++) {
         kiln_state_region(state, KILN_WEIGHTS)[i] = (float)i;
     }

@@ -57,7 +57,8 @@ static struct lab open_lab_with(const struct kiln_dims *dims, const char *name, 
     struct lab lab = {0};
     struct kiln_err err;
     CHECK_OK(kiln_table_create(dims, &lab.table, &err), &err);
-    CHECK_OK(kiln_state_create(test_path(name), lab.table, precision, &lab.state, &err), &err);
+    CHECK_OK(kiln_state_create(test_path(name), lab.table, precision, false, &lab.state, &err),
+             &err);
     for (int i = 0; i < 3; i++) {
         lab.region[i] = kiln_state_region(lab.state, KILN_WEIGHTS + i);
         fill(lab.table, 10 * step + (uint64_t)i, lab.region[i]);
@@ -92,7 +93,8 @@ static void close_lab(struct lab *lab) {
 static enum kiln_status save(const struct lab *lab, const char *path, struct kiln_err *err) {
     return kiln_checkpoint_write(path, lab->table, lab->region[0], lab->region[1], lab->region[2],
                                  lab->snapshots[0] ? lab->snapshots : NULL,
-                                 kiln_state_snapshots(lab->state), &lab->cursor, settings, err);
+                                 kiln_state_snapshots(lab->state), NULL, &lab->cursor, settings,
+                                 err);
 }
 
 static const char *checkpoint_path(uint64_t step) {

@@ -52,7 +52,8 @@ static void flip_the_header(enum kiln_precision snapshots) {
                   {192 + 8 * KILN_REGIONS, 192 + 16 * KILN_REGIONS, "header field length of"},
                   {192 + 16 * KILN_REGIONS, 200 + 16 * KILN_REGIONS, "header field file_bytes is"},
                   {200 + 16 * KILN_REGIONS, 224 + 16 * KILN_REGIONS, "header field lora is"},
-                  {224 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
+                  {224 + 16 * KILN_REGIONS, 232 + 16 * KILN_REGIONS, "header field local is"},
+                  {232 + 16 * KILN_REGIONS, PAGE - 4, "header padding at byte"},
                   {PAGE - 4, PAGE, "header field crc is"}};
     const uint32_t whole = lab_hash(path);
     long flips = 0;
@@ -150,7 +151,7 @@ TEST(a_truncated_file_is_told_wherever_it_is_cut) {
     size_t cuts = 0;
     struct kiln_err err;
     /* Every byte of header and slots, of the last page, and every 4099th between. */
-    const size_t size = kiln_state_bytes(table, KILN_PRECISION_AUTO);
+    const size_t size = kiln_state_bytes(table, KILN_PRECISION_AUTO, false);
     for (size_t length = size; length > 0; cuts++) {
         const bool every = length <= 3 * PAGE + 4099 || length + PAGE > size;
         length -= every ? 1 : 4099;
@@ -169,7 +170,7 @@ TEST(padding_behind_every_region_is_checked) {
     struct kiln_state_header h;
     char notice[160], where[64];
     struct kiln_err err;
-    kiln_state_header_make(table, KILN_PRECISION_FP16, &h);
+    kiln_state_header_make(table, KILN_PRECISION_FP16, false, &h);
     CHECK(h.region_offset[KILN_SNAPSHOT0] + h.region_bytes[KILN_SNAPSHOT0] <
           h.region_offset[KILN_SNAPSHOT1]);
     long flips = 0;
@@ -246,7 +247,7 @@ TEST(a_stamp_or_journal_slot_that_no_update_leaves_is_refused) {
     char notice[160];
     struct kiln_err err;
     struct kiln_state *state;
-    kiln_state_header_make(table, KILN_PRECISION_AUTO, &h);
+    kiln_state_header_make(table, KILN_PRECISION_AUTO, false, &h);
     const struct {
         enum kiln_region region;
         long at;

@@ -35,7 +35,8 @@ static struct kiln_state *make_state(void) {
     struct kiln_state *state;
     struct kiln_err err;
     CHECK_OK(kiln_table_create(&dims, &table, &err), &err);
-    CHECK_OK(kiln_state_create(test_path("state.kiln"), table, snapshots, &state, &err), &err);
+    CHECK_OK(kiln_state_create(test_path("state.kiln"), table, snapshots, false, &state, &err),
+             &err);
     return state;
 }
 

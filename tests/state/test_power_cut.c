@@ -225,7 +225,8 @@ static void put_generation(struct kiln_state *state, uint64_t g) {
  * state made again from the checkpoint as after a cut; then a clean end. */
 static int save_and_restore(void) {
     struct kiln_state *state;
-    if (kiln_state_create(test_path("disk/state"), table, KILN_PRECISION_BF16, &state, NULL) ||
+    if (kiln_state_create(test_path("disk/state"), table, KILN_PRECISION_BF16, false, &state,
+                          NULL) ||
         kiln_state_begin(state, NULL)) {
         return 1;
     }
@@ -240,7 +241,7 @@ static int save_and_restore(void) {
     if (kiln_checkpoint_write(
             test_path("disk/checkpoints/step-4"), table, kiln_state_region(state, KILN_WEIGHTS),
             kiln_state_region(state, KILN_MOMENT1), kiln_state_region(state, KILN_MOMENT2),
-            snapshots, KILN_PRECISION_BF16, &cursor, NULL, NULL)) {
+            snapshots, KILN_PRECISION_BF16, NULL, &cursor, NULL, NULL)) {
         return 1;
     }
     for (cursor.step = 5; cursor.step <= 6; cursor.step++) {
@@ -248,7 +249,8 @@ static int save_and_restore(void) {
         kiln_state_commit(state, &cursor);
     }
     kiln_state_close(state);
-    if (kiln_state_renew(test_path("disk/state"), table, KILN_PRECISION_BF16, &state, NULL) ||
+    if (kiln_state_renew(test_path("disk/state"), table, KILN_PRECISION_BF16, false, &state,
+                         NULL) ||
         kiln_checkpoint_restore(test_path("disk/checkpoints/step-4"), state, NULL) ||
         kiln_state_finish(state, NULL)) {
         return 1;
@@ -296,7 +298,7 @@ static void check_snapshots(const char *disk, int certain, long event, struct ta
         tally->resumed++;
     }
     if (kiln_checkpoint_find(folder, &step, path, sizeof path, &damaged, &err) == KILN_OK) {
-        CHECK_OK(kiln_state_renew(file, table, KILN_PRECISION_BF16, &state, &err), &err);
+        CHECK_OK(kiln_state_renew(file, table, KILN_PRECISION_BF16, false, &state, &err), &err);
         CHECK_OK(kiln_checkpoint_restore(path, state, &err), &err);
         check_saved(state, event, disk);
         kiln_state_close(state);

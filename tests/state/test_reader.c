@@ -38,7 +38,7 @@ TEST(a_state_has_the_snapshots_that_it_was_made_with) {
         snprintf(name, sizeof name, "state%zu", p);
         const char *path = lab_snapshots(name, table, precisions[p], true);
         CHECK(stat(path, &st) == 0);
-        CHECK_EQ(st.st_size, kiln_state_bytes(table, precisions[p]));
+        CHECK_EQ(st.st_size, kiln_state_bytes(table, precisions[p], false));
         CHECK_OK(kiln_state_open(path, table, &state, notice, &err), &err);
         CHECK_EQ(kiln_state_snapshots(state), precisions[p]);
         CHECK(kiln_state_region(state, KILN_WEIGHTS)[7] == 7.0f);
@@ -59,15 +59,16 @@ TEST(a_state_has_the_snapshots_that_it_was_made_with) {
 
 TEST(the_file_is_as_much_longer_as_two_snapshots) {
     struct kiln_table *table = lab_table(32, false);
-    const size_t none = kiln_state_bytes(table, KILN_PRECISION_AUTO);
+    const size_t none = kiln_state_bytes(table, KILN_PRECISION_AUTO, false);
     for (size_t p = 1; p < 4; p++) {
-        const size_t with = kiln_state_bytes(table, precisions[p]);
+        const size_t with = kiln_state_bytes(table, precisions[p], false);
         const size_t two = 2 * kiln_snapshot_bytes(table, precisions[p]);
         CHECK(with + 65536 >= none + two && with <= none + two + 65536 + 2 * KILN_STATE_PAGE);
-        CHECK_EQ(kiln_state_file_bytes(table, precisions[p], 5000), with + 2 * KILN_STATE_PAGE);
+        CHECK_EQ(kiln_state_file_bytes(table, precisions[p], false, 5000),
+                 with + 2 * KILN_STATE_PAGE);
     }
-    CHECK_EQ(kiln_state_bytes(table, KILN_PRECISION_BF16),
-             kiln_state_bytes(table, KILN_PRECISION_FP16));
+    CHECK_EQ(kiln_state_bytes(table, KILN_PRECISION_BF16, false),
+             kiln_state_bytes(table, KILN_PRECISION_FP16, false));
     kiln_table_destroy(table);
 }
 
@@ -77,13 +78,13 @@ TEST(a_renewed_state_may_have_other_snapshots) {
     for (size_t p = 4; p-- > 0;) {
         struct kiln_state *state;
         struct stat st;
-        CHECK_OK(kiln_state_renew(path, table, precisions[p], &state, &err), &err);
+        CHECK_OK(kiln_state_renew(path, table, precisions[p], false, &state, &err), &err);
         struct kiln_cursor cursor = *kiln_state_cursor(state);
         cursor.step = p;
         kiln_state_commit(state, &cursor);
         kiln_state_close(state);
         CHECK(stat(path, &st) == 0);
-        CHECK_EQ(st.st_size, kiln_state_bytes(table, precisions[p]));
+        CHECK_EQ(st.st_size, kiln_state_bytes(table, precisions[p], false));
         CHECK_OK(kiln_state_open(path, table, &state, notice, &err), &err);
         CHECK_EQ(kiln_state_snapshots(state), precisions[p]);
         CHECK_EQ(kiln_state_cursor(state)->step, p);

@@ -43,18 +43,18 @@ TEST(a_new_state_begins_at_the_start_with_zeros) {
     const char *path = test_path("state");
     struct kiln_state *state, *second;
     struct stat st;
-    CHECK_OK(kiln_state_create(path, table, KILN_PRECISION_AUTO, &state, &err), &err);
+    CHECK_OK(kiln_state_create(path, table, KILN_PRECISION_AUTO, false, &state, &err), &err);
     CHECK_EQ(kiln_state_cursor(state)->phase, KILN_PHASE_START);
     CHECK(isinf(kiln_state_cursor(state)->best_val));
     CHECK(stat(path, &st) == 0);
     CHECK_EQ(st.st_mode & 0777, 0600);
-    CHECK_EQ(st.st_size, kiln_state_bytes(table, KILN_PRECISION_AUTO));
+    CHECK_EQ(st.st_size, kiln_state_bytes(table, KILN_PRECISION_AUTO, false));
     CHECK(st.st_blocks * 512 >= st.st_size); /* reserved */
     for (size_t i = 0; i < table->dims.vocab * table->dims.dim; i++) {
         CHECK(kiln_state_region(state, KILN_GRADIENT_EMBEDDING)[i] == 0.0f);
     }
-    CHECK_FAILS(kiln_state_create(path, table, KILN_PRECISION_AUTO, &second, &err), KILN_EEXISTS,
-                &err);
+    CHECK_FAILS(kiln_state_create(path, table, KILN_PRECISION_AUTO, false, &second, &err),
+                KILN_EEXISTS, &err);
     kiln_state_close(state);
     kiln_table_destroy(table);
 }
@@ -105,12 +105,12 @@ TEST(a_window_grows_shrinks_and_keeps_what_it_holds) {
     struct kiln_table *table = lab_table(16, true);
     const char *path = lab_state("state", table, false);
     struct kiln_state *state = opened(path, table);
-    const size_t base = kiln_state_bytes(table, KILN_PRECISION_AUTO);
+    const size_t base = kiln_state_bytes(table, KILN_PRECISION_AUTO, false);
     void *at;
     CHECK_OK(kiln_state_begin(state, &err), &err);
     CHECK_OK(kiln_state_window(state, 100000, &at, &err), &err);
     memset(at, 7, 100000);
-    CHECK_EQ(length_of(path), kiln_state_file_bytes(table, KILN_PRECISION_AUTO, 100000));
+    CHECK_EQ(length_of(path), kiln_state_file_bytes(table, KILN_PRECISION_AUTO, false, 100000));
     CHECK_EQ(kiln_state_cursor(state)->window_bytes, length_of(path) - base);
     struct kiln_cursor stale = *kiln_state_cursor(state);
     CHECK_OK(kiln_state_window(state, 200000, &at, &err), &err);
@@ -126,7 +126,7 @@ TEST(a_window_grows_shrinks_and_keeps_what_it_holds) {
     CHECK_EQ(((char *)at)[99999], 7);
     CHECK_OK(kiln_state_window(state, 5000, &at, &err), &err);
     CHECK_EQ(((char *)at)[4999], 7);
-    CHECK_EQ(length_of(path), kiln_state_file_bytes(table, KILN_PRECISION_AUTO, 5000));
+    CHECK_EQ(length_of(path), kiln_state_file_bytes(table, KILN_PRECISION_AUTO, false, 5000));
     CHECK_OK(kiln_state_window(state, 0, &at, &err), &err);
     CHECK(at == NULL);
     CHECK_EQ(length_of(path), base);
@@ -170,7 +170,7 @@ TEST(zeros_are_written_where_space_cannot_be_reserved) {
     const char *path = lab_state("state", table, false);
     struct stat st;
     CHECK(stat(path, &st) == 0);
-    CHECK_EQ(st.st_size, kiln_state_bytes(table, KILN_PRECISION_AUTO));
+    CHECK_EQ(st.st_size, kiln_state_bytes(table, KILN_PRECISION_AUTO, false));
     CHECK(st.st_blocks * 512 >= st.st_size);
     struct kiln_state *state = opened(path, table);
     void *at;
@@ -196,12 +196,12 @@ TEST(a_full_disk_is_an_error_when_the_file_is_made_and_nothing_stays) {
     const char *path = test_path("state");
     for (int way = 0; way < 2; way++) {
         kiln_fallocate = way == 0 ? posix_fallocate : no_fallocate;
-        for (rlim_t room = 0; room < kiln_state_bytes(table, KILN_PRECISION_AUTO);
+        for (rlim_t room = 0; room < kiln_state_bytes(table, KILN_PRECISION_AUTO, false);
              room = room * 3 + 1000) {
             struct kiln_state *state;
             limit_files(room);
-            CHECK_FAILS(kiln_state_create(path, table, KILN_PRECISION_AUTO, &state, &err), KILN_EIO,
-                        &err);
+            CHECK_FAILS(kiln_state_create(path, table, KILN_PRECISION_AUTO, false, &state, &err),
+                        KILN_EIO, &err);
             limit_files(RLIM_INFINITY);
             CHECK_CONTAINS(err.message, "cannot reserve");
             CHECK(!kiln_path_exists(path));
@@ -238,8 +238,8 @@ TEST(a_live_owner_keeps_others_out) {
     struct kiln_state *owner = opened(path, table), *second;
     CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EBUSY, &err);
     CHECK_CONTAINS(err.message, "another process is training this run");
-    CHECK_FAILS(kiln_state_renew(path, table, KILN_PRECISION_AUTO, &second, &err), KILN_EBUSY,
-                &err);
+    CHECK_FAILS(kiln_state_renew(path, table, KILN_PRECISION_AUTO, false, &second, &err),
+                KILN_EBUSY, &err);
     kiln_state_close(owner);
     CHECK_OK(lab_open(path, table, notice, &err), &err);
     kiln_table_destroy(table);
@@ -333,10 +333,10 @@ TEST(a_renewed_file_is_not_opened_before_it_is_committed) {
     const char *path = lab_state("state", wider, true);
     struct kiln_state *state;
     for (int i = 0; i < 2; i++) { /* over another model's file; where there is none */
-        CHECK_OK(kiln_state_renew(path, table, KILN_PRECISION_AUTO, &state, &err), &err);
+        CHECK_OK(kiln_state_renew(path, table, KILN_PRECISION_AUTO, false, &state, &err), &err);
         kiln_state_close(state);
         CHECK_FAILS(lab_open(path, table, notice, &err), KILN_EUNTRUSTED, &err);
-        CHECK_OK(kiln_state_renew(path, table, KILN_PRECISION_AUTO, &state, &err), &err);
+        CHECK_OK(kiln_state_renew(path, table, KILN_PRECISION_AUTO, false, &state, &err), &err);
         kiln_state_region(state, KILN_WEIGHTS)[7] = 7.0f;
         struct kiln_cursor cursor = {.step = 3, .phase = KILN_PHASE_UPDATE};
         kiln_state_commit(state, &cursor);

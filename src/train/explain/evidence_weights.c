@@ -49,7 +49,8 @@ static enum kiln_status try_state(struct kiln_evidence *e, uint64_t step,
     struct kiln_err ignored;
     snprintf(path, sizeof path, "%s/state.kiln", e->run->folder);
     if (kiln_state_peek(path, &dims, &lora, cursor, &ignored) != KILN_OK || cursor->step != step ||
-        cursor->phase == KILN_PHASE_UPDATE || cursor->spread > 0) {
+        cursor->phase == KILN_PHASE_UPDATE || cursor->phase == KILN_PHASE_OUTER ||
+        cursor->spread > 0) {
         return KILN_OK;
     }
     kiln_boot_id(boot);
@@ -87,9 +88,16 @@ static void on_step(void *context, const struct kiln_step_record *record) {
 static enum kiln_status begin(void *context, struct kiln_run *run, struct kiln_err *err) {
     struct walk *w = context;
     const struct kiln_run_info *info = kiln_run_info(run);
-    (void)err;
     const char *before = w->again.start.cursor.numerics;
-    if (before[0] != '\0' && strcmp(info->numerics, before) != 0) {
+    const bool others = before[0] != '\0' && strcmp(info->numerics, before) != 0;
+    KILN_REQUIRE(!others || info->settings->local_steps == 1 || info->first_step == w->step, err,
+                 KILN_EUNSUPPORTED,
+                 "explain %s: step %" PRIu64
+                 " was computed as %.100s, with local steps of each "
+                 "rank; one process cannot take them again, only explain a step behind a "
+                 "checkpoint: keep more of them (--keep-checkpoints)",
+                 w->options->run, w->options->step, before);
+    if (others) {
         snprintf(
             w->e->note, sizeof w->e->note,
             "this machine computes as %.60s, the run as %.60s: weights that were trained again "
@@ -262,6 +270,12 @@ enum kiln_status kiln_evidence_weights(const struct kiln_explain_options *option
     if (e->weights) {
         return KILN_OK;
     }
+    const uint64_t local = e->run->settings.local_steps;
+    KILN_REQUIRE(step % local == 0, err, KILN_EINPUT,
+                 "explain %s: step %" PRIu64 " lies inside a round of %" PRIu64
+                 " local steps, whose weights each rank has for itself and nobody keeps; ask for "
+                 "the first of a round, as %" PRIu64,
+                 options->run, step + 1, local, step - step % local + 1);
     struct walk *w = kiln_alloc(1, sizeof *w);
     KILN_REQUIRE(w, err, KILN_ENOMEM, "explain: not enough memory");
     w->options = options;
