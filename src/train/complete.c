@@ -273,12 +273,14 @@ enum kiln_status kiln_settings_ranks(const struct kiln_settings *s, struct kiln_
                  "--reduce-precision bf16 --deterministic: which sums travel, and are rounded, "
                  "depends on the number of ranks, so that no two numbers of them would have equal "
                  "bits; leave one of the two out");
-    KILN_REQUIRE(!kiln_settings_narrow(s) || !s->shard_optimizer, err, KILN_EUSAGE,
-                 "--reduce-precision bf16 --shard-optimizer: parts of gradients that go to the rank "
-                 "that holds them travel as fp32; leave one of the two out");
-    KILN_REQUIRE(s->pipeline == 1 || !s->shard_optimizer, err, KILN_EUSAGE,
-                 "--shard-optimizer --pipeline: every rank of a pipeline updates all weights; leave "
-                 "one of the two out");
+    KILN_REQUIRE(
+        !kiln_settings_narrow(s) || !s->shard_optimizer, err, KILN_EUSAGE,
+        "--reduce-precision bf16 --shard-optimizer: parts of gradients that go to the rank "
+        "that holds them travel as fp32; leave one of the two out");
+    KILN_REQUIRE(
+        s->pipeline == 1 || !s->shard_optimizer, err, KILN_EUSAGE,
+        "--shard-optimizer --pipeline: every rank of a pipeline updates all weights; leave "
+        "one of the two out");
     return KILN_OK;
 }
 

@@ -84,11 +84,10 @@ static enum kiln_status follow(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(kiln_run_open_shards(run, err));
     snprintf(path, sizeof path, "%s/state.kiln", place);
     const enum kiln_precision snapshots = kiln_plan_snapshots(&t->engine.request);
-    KILN_TRY(t->shards
-                 ? kiln_state_create_part(path, run->table, snapshots, &t->shards->holding,
-                                          kiln_ranks_mine(settings->ranks), &t->state, err)
-                 : kiln_state_create(path, run->table, snapshots, run->settings.local_steps > 1,
-                                     &t->state, err));
+    KILN_TRY(t->shards ? kiln_state_create_part(path, run->table, snapshots, &t->shards->holding,
+                                                kiln_ranks_mine(settings->ranks), &t->state, err)
+                       : kiln_state_create(path, run->table, snapshots,
+                                           run->settings.local_steps > 1, &t->state, err));
     /* From here on it writes into a folder of its own. */
     KILN_REQUIRE(strlen(place) < sizeof run->folder, err, KILN_EUSAGE, "%s: the path is too long",
                  place);

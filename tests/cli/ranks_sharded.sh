@@ -187,3 +187,13 @@ expect 2 "$KILN" train --resume alone --shard-optimizer --steps 3
 says stderr 'cannot change when a run is resumed'
 expect 0 "$KILN" plan --model stories15m --ranks 4 --shard-optimizer
 says stdout 'of weights and moments its part'
+
+# ---- what it does not go with ---------------------------------------------------------------------
+for with in "--pipeline 2" "--local-steps 4" "--reduce-precision bf16"; do
+    read -ra words <<<"$with"
+    expect 2 ranks 2 train "${sharded[@]}" --steps 4 --out with --shard-optimizer "${words[@]}"
+    says stderr '--shard-optimizer'
+    [ ! -e with ] || fail "$with: a run was made"
+    expect 2 "$KILN" plan --model stories15m --ranks 4 --shard-optimizer "${words[@]}"
+    says stderr '--shard-optimizer'
+done
