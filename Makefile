@@ -98,7 +98,7 @@ TEST_SRC  := $(filter-out tests/device/fake_% tests/program_% tests/plain_runner
 PROGRAM_SRC := tests/kill_points.c $(wildcard tests/program_*.c)
 # The tests of kernels and what they stand on, with nothing but the C library (make test-arm64); the
 # block of AMX, which no Arm has, is tested on the machine itself.
-PLAIN_SRC := $(filter src/base/% src/kernel/%,$(LIB_SRC)) $(patsubst %,src/model/%.c,dims init lora pieces presets table) \
+PLAIN_SRC := $(filter src/base/% src/kernel/%,$(LIB_SRC)) $(patsubst %,src/model/%.c,dims init lora numbers pieces presets table) \
              $(filter-out %_amx_block.c,$(wildcard tests/kernel/*.c)) \
              $(patsubst %,tests/base/test_%.c,crc32c random sizes) tests/kiln_checks.c tests/plain_runner.c
 BENCH_SRC := $(filter-out $(if $(MPI_NAME),,bench/bench_mpi.c) $(if $(filter Linux,$(shell uname -s)),,bench/link.c),\

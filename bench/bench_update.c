@@ -83,6 +83,12 @@ static enum kiln_status open_device(struct bench *b, const float *weights, struc
     return KILN_OK;
 }
 
+static void refresh(void *context, size_t matrix, size_t first, size_t rows,
+                    const struct kiln_weights *weights) {
+    struct kiln_device *device = context;
+    device->ops->refresh(device, matrix, first, rows, weights);
+}
+
 static enum kiln_status in_memory(struct bench *b, struct kiln_optimizer_parts parts,
                                   struct kiln_err *err) {
     const size_t bytes = b->table->size * sizeof(float);
@@ -93,7 +99,8 @@ static enum kiln_status in_memory(struct bench *b, struct kiln_optimizer_parts p
     }
     KILN_TRY(measure(b, "AdamW", &parts, 28, err));
     KILN_TRY(open_device(b, parts.weights, err));
-    parts.device = b->device;
+    parts.refresh = refresh;
+    parts.refresh_context = b->device;
     return measure(b, "AdamW, packing", &parts, 32, err);
 }
 
@@ -105,7 +112,8 @@ static enum kiln_status in_state(struct bench *b, const char *path,
     parts.v = kiln_state_region(parts.state, KILN_MOMENT2);
     parts.gradients.all = kiln_state_region(parts.state, KILN_GRADIENTS);
     enum kiln_status status = measure(b, "AdamW, journal", &parts, 28, err);
-    parts.device = b->device;
+    parts.refresh = refresh;
+    parts.refresh_context = b->device;
     if (status == KILN_OK) {
         status = measure(b, "AdamW, journal, packing", &parts, 32, err);
     }
