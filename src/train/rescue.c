@@ -120,10 +120,13 @@ static enum kiln_status open_shard(const struct kiln_run *run, const struct requ
 static enum kiln_status give(struct kiln_ranks *ranks, const struct kiln_holding *h,
                              struct kiln_state *shard, struct kiln_state *whole, size_t rank,
                              size_t owner, struct kiln_err *err) {
+    /* Where a rank has but one of the two, the other end is on another rank. */
+    struct kiln_state *source = shard ? shard : whole, *target = whole ? whole : shard;
+    KILN_REQUIRE(source && target, err, KILN_EINTERNAL, "no state of rank %zu to give", rank);
     for (size_t part = 0; part < h->parts; part++) {
         struct kiln_shard_bytes from[KILN_SHARD_ARRAYS], to[KILN_SHARD_ARRAYS];
-        kiln_shards_arrays(h, shard ? shard : whole, part, rank, from);
-        kiln_shards_arrays(h, whole ? whole : shard, part, rank, to);
+        kiln_shards_arrays(h, source, part, rank, from);
+        kiln_shards_arrays(h, target, part, rank, to);
         for (size_t i = 0; i < KILN_SHARD_ARRAYS; i++) {
             if (owner == 0) {
                 memcpy(to[i].at, from[i].at, from[i].bytes);
