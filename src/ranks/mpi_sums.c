@@ -40,7 +40,7 @@ static bool directly(const struct kiln_ranks *r, const struct kiln_ranks_flight 
 }
 
 /* A stretch in bf16, and behind it what other ranks sent. */
-static uint16_t *narrow_of(const struct kiln_ranks_flight *f) { return (uint16_t *)f->scratch; }
+static uint16_t *narrow_of(const struct kiln_ranks_flight *f) { return (void *)f->scratch; }
 
 static MPI_Datatype type_of(const struct kiln_ranks_flight *f) {
     return f->job.narrow ? MPI_UINT16_T : MPI_FLOAT;
