@@ -232,7 +232,7 @@ static enum kiln_status same_numerics(const struct replay *r, const struct kiln_
     KILN_REQUIRE(strcmp(numerics, r->again.start.cursor.numerics) == 0, err, KILN_EUNSUPPORTED,
                  "verify %s: trained as %.150s, this machine computes as %.150s: bits cannot be "
                  "compared; verify on a machine like the first, with the same KILN_CPU and "
-                 "KILN_GEMM",
+                 "KILN_GEMM (of several ranks, /r2 and so on: only runs with --deterministic)",
                  r->options->run, r->again.start.cursor.numerics, numerics);
     return KILN_OK;
 }
