@@ -193,17 +193,20 @@ static enum kiln_status sum(const struct pipeline *p, struct kiln_ranks_cost *ou
     struct kiln_bucket *buckets = kiln_alloc(p->table->dims.layers + 2, sizeof *buckets);
     KILN_REQUIRE(buckets, err, KILN_ENOMEM, "planning %zu stages: out of memory", p->stages);
     const struct kiln_nodes tree = kiln_nodes_of(p->replicas, p->request->accum);
+    const bool narrow = asked->float_bytes == 2;
+    const double float_bytes = narrow ? 2 : sizeof(float);
     const struct kiln_wire wire = {
         .ranks = asked->ranks,
         .nodes = asked->deterministic ? tree : (struct kiln_nodes){1, p->replicas},
+        .narrow = narrow,
         .message_s = asked->link.latency_s,
-        .float_s = sizeof(float) / asked->link.bytes_per_s,
+        .float_s = float_bytes / asked->link.bytes_per_s,
         .sum_s = update > 0 ? 3 * sizeof(float) / update : 0};
     const struct kiln_reduced sums = kiln_wire_reduce(&wire, buckets, buckets_of(p, buckets));
     kiln_free(buckets);
     const double late = fmax(sums.end_s - p->times[0].end_s, 0);
     out->kind = KILN_ALLREDUCE_DIRECT;
-    out->bytes_sent = sums.floats * sizeof(float);
+    out->bytes_sent = sums.floats * float_bytes;
     out->communication_s = sums.busy_s;
     out->exposed_s = fmin(late, sums.busy_s);
     out->hidden_share = sums.busy_s > 0 ? 1 - out->exposed_s / sums.busy_s : 1;

@@ -53,8 +53,8 @@ static enum kiln_status of_state(const char *path, struct kiln_model *out, struc
     KILN_TRY(kiln_adapters_begin(&dims, &lora, out, err));
     KILN_TRY(read_state(path, out, err));
     KILN_TRY(kiln_state_peek(path, &dims, &lora, &after, err));
-    KILN_REQUIRE(cursor.phase != KILN_PHASE_UPDATE && after.generation == cursor.generation, err,
-                 KILN_EBUSY,
+    const bool changing = cursor.phase == KILN_PHASE_UPDATE || cursor.phase == KILN_PHASE_OUTER;
+    KILN_REQUIRE(!changing && after.generation == cursor.generation, err, KILN_EBUSY,
                  "state %s: inside an update, some adapters are of the next step; stop the run, or "
                  "resume it when no process trains it",
                  path);

@@ -364,6 +364,7 @@ static enum kiln_status set_changes(const struct kiln_again *a, struct kiln_sett
     const bool simulated = strncmp(a->start.cursor.numerics, "sim/", 4) == 0;
     KILN_TRY(kiln_settings_set(changes, KILN_SETTING_save_every, "0", flag, err));
     KILN_TRY(kiln_settings_set(changes, KILN_SETTING_sample_every, "0", flag, err));
+    KILN_TRY(kiln_settings_set(changes, KILN_SETTING_pipeline, "1", flag, err));
     if (a->threads > 0) {
         KILN_TRY(kiln_settings_set(changes, KILN_SETTING_threads, threads, flag, err));
     }

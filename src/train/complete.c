@@ -62,9 +62,8 @@ enum kiln_status kiln_settings_sizes(const struct kiln_settings *s, bool file,
     return kiln_dims_check(dims, err);
 }
 
-/* All processors, or this rank's of them, as far as threads have journal slots. */
-static size_t default_threads(const struct kiln_settings *s) {
-    const size_t n = s->ranks ? kiln_ranks_threads(s->ranks) : kiln_cpu_count();
+size_t kiln_default_threads(const struct kiln_ranks *ranks) {
+    const size_t n = ranks ? kiln_ranks_threads(ranks) : kiln_cpu_count();
     return n < KILN_JOURNAL_SLOTS ? n : KILN_JOURNAL_SLOTS;
 }
 
@@ -100,7 +99,8 @@ static enum kiln_status complete(struct kiln_settings *s, const struct kiln_mode
                            source->preset ? model : KILN_FROM_DEFAULT, err));
     }
     if (s->threads == KILN_UNSET) {
-        KILN_TRY(set_count(s, KILN_SETTING_threads, default_threads(s), KILN_FROM_MACHINE, err));
+        KILN_TRY(set_count(s, KILN_SETTING_threads, kiln_default_threads(s->ranks),
+                           KILN_FROM_MACHINE, err));
     }
     if (s->budget == KILN_UNSET && strcmp(s->device, "cpu") != 0) {
         KILN_TRY(set_count(s, KILN_SETTING_budget, KILN_NPU_BUDGET, KILN_FROM_DEFAULT, err));
@@ -347,7 +347,7 @@ enum kiln_status kiln_plan_request_of(const struct kiln_settings *s, const struc
         .headroom_millionths = (uint64_t)llround(s->headroom * 1e6),
         .refreshes = cpu && strcmp(s->overlap, "delayed") != 0,
         .memory = s->memory == KILN_UNSET ? 0 : s->memory,
-        .threads = s->threads != KILN_UNSET ? s->threads : default_threads(s),
+        .threads = s->threads != KILN_UNSET ? s->threads : kiln_default_threads(s->ranks),
     };
     const uint64_t budget = cpu ? 0 : KILN_NPU_BUDGET;
     out->budget = s->budget != KILN_UNSET ? s->budget : budget;

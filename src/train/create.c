@@ -83,6 +83,7 @@ static enum kiln_status measure_disk(struct kiln_run *run, const char *folder,
     KILN_TRY(
         kiln_profile_disk(run->settings.state ? run->settings.state : folder, &run->profile, err));
     kiln_plan_close(&engine->plan);
+    kiln_table_destroy(engine->stage);
     return kiln_run_make_plan(run, err);
 }
 

@@ -211,7 +211,7 @@ bool kiln_incident_generation_below(const struct kiln_trainer *t, uint64_t done,
 bool kiln_incident_weights_below(const struct kiln_trainer *t, double most) {
     const struct kiln_cursor *cursor = kiln_state_cursor(t->state);
     if (!kiln_trainer_is_spread(t)) {
-        return all_below(t, kiln_state_region(t->state, KILN_WEIGHTS), most);
+        return all_below(t, kiln_state_working(t->state, KILN_WEIGHTS), most);
     }
     float *copy;
     const float *weights =

@@ -96,12 +96,14 @@ static enum kiln_status stop(struct kiln_trainer *t, struct judgement *j, const 
                      kiln_state_held(t->state)->step);
 }
 
-/* Those of all ranks, where each has its own; one that cannot say has none. */
+/* Those of all ranks, where each has its own. That one is lost the next exchange will say. */
 static bool weights_are_good(const struct kiln_trainer *t) {
     double bad = !kiln_incident_weights_below(t, (double)INFINITY);
     struct kiln_err ignored;
-    const bool own = kiln_state_local(t->state);
-    return (!own || kiln_ranks_most(t->ranks, &bad, &ignored) == KILN_OK) && bad == 0;
+    if (kiln_state_local(t->state) && kiln_ranks_most(t->ranks, &bad, &ignored) != KILN_OK) {
+        return true;
+    }
+    return bad == 0;
 }
 
 static enum kiln_status skip(struct kiln_trainer *t, struct judgement *j, struct kiln_err *err) {

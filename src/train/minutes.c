@@ -451,16 +451,21 @@ static enum kiln_status choose_with(struct kiln_minutes *m, struct kiln_sample *
     return set_chosen(m, err);
 }
 
+static enum kiln_status no_stages(const struct kiln_settings *s, struct kiln_err *err) {
+    KILN_REQUIRE(s->pipeline <= 1, err, KILN_EUSAGE,
+                 "--minutes measures whole models, and knows nothing of the stages of --pipeline "
+                 "%" PRIu64 ": give sizes and --steps, or no --pipeline",
+                 s->pipeline);
+    return KILN_OK;
+}
+
 enum kiln_status kiln_minutes_choose(const struct kiln_settings *settings, double started,
                                      struct kiln_minutes **out, struct kiln_err *err) {
     struct kiln_sample sample = {.n = 0};
     *out = NULL;
     KILN_REQUIRE(settings->data && !isnan(settings->minutes), err, KILN_EUSAGE,
                  "--minutes needs a text: add --data FILE");
-    KILN_REQUIRE(settings->pipeline <= 1, err, KILN_EUSAGE,
-                 "--minutes measures whole models, and knows nothing of the stages of --pipeline "
-                 "%" PRIu64 ": give sizes and --steps, or no --pipeline",
-                 settings->pipeline);
+    KILN_TRY(no_stages(settings, err));
     struct kiln_minutes *m = kiln_alloc(1, sizeof *m);
     KILN_REQUIRE(m != NULL, err, KILN_ENOMEM, "--minutes: out of memory");
     m->started = started > 0 ? started : kiln_now_s();
@@ -569,6 +574,7 @@ enum kiln_status kiln_minutes_go_on(struct kiln_run *run, struct kiln_err *err) 
     struct kiln_settings *s = &run->settings;
     struct kiln_clock *clock = &run->trainer.clock;
     const double started = kiln_now_s();
+    KILN_TRY(no_stages(s, err));
     const uint64_t step = kiln_state_cursor(run->trainer.state)->step, before = s->steps;
     const double share = MEASURE_SHARE * whole_s(s);
     *clock = (struct kiln_clock){

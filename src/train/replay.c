@@ -170,7 +170,7 @@ static enum kiln_status take_state(struct replay *r, struct kiln_err *err) {
     kiln_boot_id(boot);
     const bool trusted = cursor.clean || memcmp(boot, cursor.boot_id, sizeof boot) == 0;
     if (!trusted || cursor.spread > 0 || cursor.phase == KILN_PHASE_UPDATE ||
-        cursor.step < r->again.start.cursor.step) {
+        cursor.phase == KILN_PHASE_OUTER || cursor.step < r->again.start.cursor.step) {
         return KILN_OK;
     }
     return add_target(r, cursor.step, "state.kiln", crc, err);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/kill_point.h"
+#include "train/complete.h"
 #include "train/shards.h"
 #include "train/trainer_int.h"
 
@@ -105,12 +106,16 @@ static enum kiln_status open_shard(const struct kiln_run *run, const struct requ
     enum kiln_status status =
         kiln_state_open(file_of(r, rank, path), run->table, state, notice, &why);
     status = status == KILN_OK ? mend(run, r, h, *state, rank, &why) : status;
-    return status == KILN_OK
-               ? KILN_OK
-               : KILN_FAIL(err, KILN_EUNTRUSTED,
-                           "the weights and moments of rank %zu of %" PRIu64
-                           ", which the last step was spread over, are lost: %.300s (%.160s)",
-                           rank, r->spread, why.message, path);
+    /* What is not the file's fault may be over soon: nothing is given up for it. */
+    const bool lost = status == KILN_EINPUT || status == KILN_EDAMAGED || status == KILN_EUNTRUSTED;
+    KILN_REQUIRE(status == KILN_OK || lost, err, status,
+                 "the weights and moments of rank %zu of %" PRIu64 ": %.400s", rank, r->spread,
+                 why.message);
+    KILN_REQUIRE(status == KILN_OK, err, KILN_EUNTRUSTED,
+                 "the weights and moments of rank %zu of %" PRIu64
+                 ", which the last step was spread over, are lost: %.300s (%.160s)",
+                 rank, r->spread, why.message, path);
+    return KILN_OK;
 }
 
 /* ---- all of them ------------------------------------------------------------------------------
@@ -254,7 +259,7 @@ enum kiln_status kiln_rescue_follow(struct kiln_ranks *ranks, struct kiln_err *e
         }
         struct outcome mine = {.status = kiln_run_read(r.folder, &run, &why)};
         if (mine.status == KILN_OK) {
-            run->settings.threads = kiln_ranks_threads(ranks);
+            run->settings.threads = kiln_default_threads(ranks);
             mine.status = kiln_holding_open(run->table, (size_t)r.spread, &holding, &why);
         }
         snprintf(mine.message, sizeof mine.message, "%s", why.message);

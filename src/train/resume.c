@@ -14,6 +14,7 @@
 #include "base/io_hook.h"
 #include "base/mem.h"
 #include "state/checkpoint.h"
+#include "train/complete.h"
 #include "train/data_source.h"
 #include "train/minutes.h"
 #include "train/rescue.h"
@@ -65,7 +66,7 @@ static enum kiln_status read_settings(struct kiln_run *run, const struct kiln_se
     KILN_TRY(kiln_run_json_read(path, &run->settings, dims, &run->profile, &run->forecast, err));
     run->settings.ranks = changes ? changes->ranks : run->settings.ranks;
     if (run->settings.ranks && changes && changes->threads == KILN_UNSET) {
-        run->settings.threads = kiln_ranks_threads(run->settings.ranks);
+        run->settings.threads = kiln_default_threads(run->settings.ranks);
     }
     for (int i = 0; changes && i < KILN_SETTING_COUNT; i++) {
         if (changes->origin[i] != KILN_FROM_FLAG) {

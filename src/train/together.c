@@ -79,7 +79,7 @@ static enum kiln_status follow(struct kiln_run *run, const struct kiln_settings 
     KILN_TRY(make_place(run, place, err));
     KILN_TRY(kiln_run_reopen_parts(run, NULL, err));
     run->settings.threads =
-        settings->threads != KILN_UNSET ? settings->threads : kiln_ranks_threads(settings->ranks);
+        settings->threads != KILN_UNSET ? settings->threads : kiln_default_threads(settings->ranks);
     KILN_TRY(kiln_run_make_plan(run, err));
     KILN_TRY(kiln_run_open_shards(run, err));
     snprintf(path, sizeof path, "%s/state.kiln", place);

@@ -69,10 +69,25 @@ static enum kiln_status run_actions(struct kiln_trainer *t, struct kiln_err *err
     }
 }
 
+/* Weights that a device refuses end an evaluation on all ranks, also on those that have no share of
+ * it, and have compiled nothing. */
+static enum kiln_status refused_by_any(struct kiln_trainer *t, enum kiln_status status,
+                                       struct kiln_err *err) {
+    double refused = status == KILN_EINPUT;
+    if (status != KILN_OK && status != KILN_EINPUT) {
+        return status;
+    }
+    KILN_TRY(kiln_ranks_most(t->ranks, &refused, err));
+    KILN_REQUIRE(status == KILN_EINPUT || refused == 0, err, KILN_EINPUT,
+                 "the device of another rank refuses the weights");
+    return status;
+}
+
 enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t micro_batches,
                                  struct kiln_err *err) {
     const struct kiln_share share = kiln_trainer_share(t, micro_batches);
     struct kiln_reducer *reducer = t->engine.executor.reducer;
+    enum kiln_status status = KILN_OK;
     t->first_micro_batch = share.first;
     if (reducer) {
         KILN_TRY(kiln_reducer_begin(reducer, evaluate, micro_batches, err));
@@ -82,8 +97,12 @@ enum kiln_status kiln_window_run(struct kiln_trainer *t, bool evaluate, uint64_t
         if (t->engine.stage) {
             kiln_pipe_begin(&t->engine.pipe, evaluate, share.n);
         }
-        KILN_TRY(run_actions(t, err));
+        status = run_actions(t, err);
     }
+    if (evaluate && !t->engine.stage && micro_batches < kiln_ranks_count(t->ranks)) {
+        status = refused_by_any(t, status, err);
+    }
+    KILN_TRY(status);
     return reducer ? kiln_reducer_finish(reducer, &t->engine.executor.loss_sum, err) : KILN_OK;
 }
 
