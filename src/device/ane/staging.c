@@ -101,7 +101,7 @@ static enum kiln_status take(const char *path, int fd, bool made,
                              struct kiln_err *err) {
     enum kiln_status status = KILN_OK;
     if (made) {
-        set_mark(path);
+        set_mark(path); /* one that closed or swept at the same time may have taken it away */
         status = write_files(path, source, err);
         *done = status == KILN_OK && flock(fd, LOCK_SH) == 0;
     }
@@ -117,7 +117,13 @@ static enum kiln_status take(const char *path, int fd, bool made,
 /* One attempt; *done says whether the folder is there and locked. */
 static enum kiln_status attempt(const char *path, const struct kiln_npu_source *source, int *lock,
                                 bool *done, struct kiln_err *err) {
+    set_mark(path); /* in front: a folder of a process that was killed here has one */
     const bool made = mkdir(path, 0700) == 0;
+    if (!made && errno != EEXIST) {
+        const int why = errno;
+        remove_mark(path);
+        errno = why;
+    }
     KILN_REQUIRE(made || errno == EEXIST, err, KILN_EIO,
                  "make the staging folder %s: %s; is the temporary folder there and writable?",
                  path, strerror(errno));
