@@ -35,8 +35,8 @@ KILN_MUST_CHECK enum kiln_status kiln_settings_sizes(const struct kiln_settings 
                                                      bool file, struct kiln_dims *dims,
                                                      struct kiln_err *err);
 
-/* Threads where nobody says how many: all processors, or this rank's of them, as far as threads have
- * journal slots (state/state.h). NULL: alone. */
+/* Threads where nobody says how many: all processors, or this rank's of them, as far as threads
+ * have journal slots (state/state.h). NULL: alone. */
 size_t kiln_default_threads(const struct kiln_ranks *ranks);
 /* Do gradients travel between ranks as bf16 (--reduce-precision)? */
 bool kiln_settings_narrow(const struct kiln_settings *settings);
