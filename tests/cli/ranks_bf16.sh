@@ -1,30 +1,13 @@
 #!/usr/bin/env bash
 # Gradients that travel between ranks as bf16: what every rank has then, and what is refused.
 . "$ROOT/tests/lib.sh"
-
-command -v mpirun >/dev/null || skip "no mpirun here; scripts/setup --mpi installs Open MPI"
-MPI_KILN=${KILN_MPI_PROGRAM:-}
-[ -x "$MPI_KILN" ] || skip "no kiln with MPI was built: $MPI_KILN"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-
-ranks() {
-    local n=$1
-    shift
-    mpirun --oversubscribe --bind-to none -n "$n" "$MPI_KILN" "$@"
-}
-
-seq 1 6000 | sed 's/.*/the kiln is warm & the clay is dry: &/' >text.txt
-small=(--data text.txt --dim 64 --hidden 96 --heads 4 --kv-heads 2 --layers 3 --seq 32 --batch 2 --accum 8
-    --threads 1 --lr 2e-3 --warmup 5 --decay constant --precision fp32 --save-every 10 --eval-every 10)
+. "$ROOT/tests/ranks_lib.sh"
 bf16=(--reduce-precision bf16)
 
-# region FILE NAME OUT: the floats of a region of a state file, a line each, in hexadecimal.
-region() {
-    local at bytes
-    read -r at bytes < <("$KILN" inspect "$1" --json |
-        sed -n "s/.*{\"name\": \"$2\", \"offset\": \([0-9]*\), \"bytes\": \([0-9]*\)}.*/\1 \2/p")
-    od -An -v -tx4 -w4 -j "$at" -N "$bytes" "$1" >"$3"
-    [ -s "$3" ] || fail "$1 has no $2"
+# floats FILE NAME OUT: of a region of a state file, a line each, in hexadecimal.
+floats() {
+    region "$1" "$2" region.bytes
+    od -An -v -tx4 -w4 region.bytes >"$3"
 }
 
 # All ranks die before their first update, with the sum of their gradients, and before their third,
@@ -32,9 +15,9 @@ region() {
 for n in 2 3; do
     for how in fp32 bf16; do
         KILN_KILL_AT=update:1 expect 137 ranks "$n" train "${small[@]}" --steps 10 --out "$how$n" --reduce-precision $how
-        region "$how$n/state.kiln" gradients "$how$n.sums"
+        floats "$how$n/state.kiln" gradients "$how$n.sums"
         for ((r = 1; r < n; r++)); do
-            region "$how$n/ranks/$r/state.kiln" gradients theirs
+            floats "$how$n/ranks/$r/state.kiln" gradients theirs
             cmp -s "$how$n.sums" theirs || fail "$how: rank $r of $n has other sums than rank 0"
         done
     done
@@ -54,9 +37,9 @@ for n in 2 3; do
         fail "$n ranks: sums in bf16 are not what those in fp32 are, rounded"
     rm -rf "bf16$n"
     KILN_KILL_AT=update:5 expect 137 ranks "$n" train "${small[@]}" --steps 10 --out "bf16$n" "${bf16[@]}"
-    region "bf16$n/state.kiln" weights ours
+    floats "bf16$n/state.kiln" weights ours
     for ((r = 1; r < n; r++)); do
-        region "bf16$n/ranks/$r/state.kiln" weights theirs
+        floats "bf16$n/ranks/$r/state.kiln" weights theirs
         cmp -s ours theirs || fail "rank $r of $n has other weights than rank 0"
     done
     expect 0 ranks "$n" train --resume "bf16$n" --json
@@ -81,10 +64,10 @@ expect 0 "$MPI_KILN" train --resume narrow --steps 64
 for at in 1 3; do
     rm -rf staged
     KILN_KILL_AT=update:$at expect 137 ranks 4 train "${small[@]}" --steps 10 --pipeline 2 --out staged "${bf16[@]}"
-    region staged/state.kiln gradients staged.sums
-    region staged/state.kiln weights ours
+    floats staged/state.kiln gradients staged.sums
+    floats staged/state.kiln weights ours
     for r in 1 2 3; do
-        region staged/ranks/$r/state.kiln weights theirs
+        floats staged/ranks/$r/state.kiln weights theirs
         cmp -s ours theirs || fail "pipeline: rank $r has other weights than rank 0"
     done
 done

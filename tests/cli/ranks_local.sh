@@ -2,49 +2,25 @@
 # Local steps: what a rank does by itself, the outer step beside a second road, deaths in a round,
 # other numbers of ranks, and what is refused.
 . "$ROOT/tests/lib.sh"
-
-command -v mpirun >/dev/null || skip "no mpirun here; scripts/setup --mpi installs Open MPI"
-MPI_KILN=${KILN_MPI_PROGRAM:-}
-[ -x "$MPI_KILN" ] || skip "no kiln with MPI was built: $MPI_KILN"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-
-ranks() {
-    local n=$1
-    shift
-    mpirun --oversubscribe --bind-to none -n "$n" "$MPI_KILN" "$@"
-}
-
-seq 1 6000 | sed 's/.*/the kiln is warm & the clay is dry: &/' >text.txt
-small=(--data text.txt --dim 64 --hidden 96 --heads 4 --kv-heads 2 --layers 3 --seq 32 --batch 2
-    --threads 1 --lr 2e-3 --warmup 5 --decay constant --precision fp32 --eval-every 4 --save-every 4)
-eight=("${small[@]}" --accum 8)
+. "$ROOT/tests/ranks_lib.sh"
+small+=(--eval-every 4 --save-every 4)
 local=(--local-steps 4)
 
 # lasting RUN: what a death may not change of its metrics, a line a step.
 lasting() {
     sed -E 's/^.("step":[^,]*,"loss":[^,]*,"grad_norm":[^,]*,"lr":[^,]*,"tokens":[^,]*),.*/\1/' "$1/metrics.jsonl"
 }
-val() { sed -n 's/.*"val_loss":\([^,}]*\).*/\1/p' "$1/metrics.jsonl"; }
-alike() { [ "$(lasting "$1")" = "$(lasting "$2")" ] && [ "$(val "$1")" = "$(val "$2")" ]; }
-
-# region FILE NAME OUT: the bytes of a region of a state file.
-region() {
-    local at bytes
-    read -r at bytes < <("$KILN" inspect "$1" --json |
-        sed -n "s/.*{\"name\": \"$2\", \"offset\": \([0-9]*\), \"bytes\": \([0-9]*\)}.*/\1 \2/p")
-    [ "${bytes:-0}" -gt 0 ] || fail "$1 has no $2"
-    dd if="$1" of="$3" bs=64K iflag=skip_bytes,count_bytes skip="$at" count="$bytes" status=none
-}
+identical() { [ "$(lasting "$1")" = "$(lasting "$2")" ] && [ "$(val_losses "$1")" = "$(val_losses "$2")" ]; }
 
 # ---- one is none ----------------------------------------------------------------------------------
-expect 0 ranks 2 train "${eight[@]}" --steps 12 --out plain --json
+expect 0 ranks 2 train "${small[@]}" --steps 12 --out plain --json
 plain=$(hash_of stdout)
-expect 0 ranks 2 train "${eight[@]}" --steps 12 --out one --json --local-steps 1
+expect 0 ranks 2 train "${small[@]}" --steps 12 --out one --json --local-steps 1
 [ "$(hash_of stdout)" = "$plain" ] || fail "--local-steps 1: other bits than plain steps"
 
 # ---- a local step is one of a run whose windows are the rank's share of them -----------------------
 # Rank 0 takes the first 4 micro-batches of 8: in its first step, what a run of 4 takes.
-KILN_KILL_AT=update:2 expect 137 ranks 2 train "${eight[@]}" --steps 12 --out first "${local[@]}"
+KILN_KILL_AT=update:2 expect 137 ranks 2 train "${small[@]}" --steps 12 --out first "${local[@]}"
 KILN_KILL_AT=update:2 expect 137 "$MPI_KILN" train "${small[@]}" --accum 4 --steps 12 --out alone
 for what in weights m v; do
     region first/state.kiln "local $what" ours
@@ -55,11 +31,11 @@ for what in weights m v; do
 done
 
 # ---- the outer step, in float64, from what two ranks have in front of their second -----------------
-expect 0 ranks 2 train "${eight[@]}" --steps 12 --out whole --json "${local[@]}"
+expect 0 ranks 2 train "${small[@]}" --steps 12 --out whole --json "${local[@]}"
 whole=$(hash_of stdout)
 pieces=7 # of 2^14 numbers: points inside an outer step are 5 and one a piece
-KILN_KILL_AT=outer:$((6 + pieces)) expect 137 ranks 2 train "${eight[@]}" --steps 12 --out cut "${local[@]}"
-expect 0 ranks 2 train "${eight[@]}" --steps 8 --out two "${local[@]}"
+KILN_KILL_AT=outer:$((6 + pieces)) expect 137 ranks 2 train "${small[@]}" --steps 12 --out cut "${local[@]}"
+expect 0 ranks 2 train "${small[@]}" --steps 8 --out two "${local[@]}"
 says stdout 'every 4 steps an outer one sends'
 says stdout 'outer step: '
 for what in weights m v; do
@@ -97,7 +73,7 @@ fi
 death() { # RANK POINT
     local words mortal
     rm -rf killed
-    words=("$MPI_KILN" train "${eight[@]}" --steps 12 --out killed "${local[@]}")
+    words=("$MPI_KILN" train "${small[@]}" --steps 12 --out killed "${local[@]}")
     mortal=(env "KILN_KILL_AT=$2" "${words[@]}")
     if [ "$1" = 0 ]; then
         expect 137 mpirun --oversubscribe --bind-to none -n 1 "${mortal[@]}" : -n 1 "${words[@]}"
@@ -108,7 +84,7 @@ death() { # RANK POINT
     "$KILN" inspect killed/state.kiln >shown || [[ $2 = commit* ]] || fail "$2 of rank $1: $(cat shown)"
     expect 0 ranks 2 train --resume killed --json
     [ "$(hash_of stdout)" = "$whole" ] || fail "$2 of rank $1: other bits"
-    alike killed whole || { diff <(lasting killed) <(lasting whole); fail "$2 of rank $1: other metrics"; }
+    identical killed whole || { diff <(lasting killed) <(lasting whole); fail "$2 of rank $1: other metrics"; }
 }
 second=$((5 + pieces)) # points of the first outer step
 for at in metrics:12 outer:$((second + 1)) outer:$((second + 3)) outer:$((second + 4)) \
@@ -120,16 +96,16 @@ for at in update:13 outer:$((second + 2)); do
 done
 # Twice, the second time while what the first has left is put in place.
 rm -rf killed
-KILN_KILL_AT=outer:$((second + 6)) expect 137 ranks 2 train "${eight[@]}" --steps 12 --out killed "${local[@]}"
+KILN_KILL_AT=outer:$((second + 6)) expect 137 ranks 2 train "${small[@]}" --steps 12 --out killed "${local[@]}"
 "$KILN" inspect killed/state.kiln | grep -q 'phase *outer' || fail "no death inside the outer step"
 KILN_KILL_AT=outer:3 expect 137 ranks 2 train --resume killed
 expect 0 ranks 2 train --resume killed --json
 [ "$(hash_of stdout)" = "$whole" ] || fail "two deaths: other bits"
-alike killed whole || fail "two deaths: other metrics"
+identical killed whole || fail "two deaths: other metrics"
 
 # ---- others go on from the last outer step; the state is gone -------------------------------------
 rm -rf killed
-KILN_KILL_AT=update:13 expect 137 ranks 2 train "${eight[@]}" --steps 12 --out killed "${local[@]}"
+KILN_KILL_AT=update:13 expect 137 ranks 2 train "${small[@]}" --steps 12 --out killed "${local[@]}"
 cp -r killed others && cp -r killed lost
 expect 0 ranks 3 train --resume others
 says stderr 'losses will be others'
@@ -141,10 +117,10 @@ rm lost/state.kiln
 expect 0 ranks 2 train --resume lost --json
 says stderr 'training goes on from the checkpoint of step 4'
 [ "$(hash_of stdout)" = "$whole" ] || fail "from a checkpoint: other bits"
-alike lost whole || fail "from a checkpoint: other metrics"
+identical lost whole || fail "from a checkpoint: other metrics"
 
 # ---- stopped inside a round -----------------------------------------------------------------------
-ranks 2 train "${eight[@]}" --steps 100000 --eval-every 0 --save-every 0 --local-steps 1000 --out stopped >out 2>err &
+ranks 2 train "${small[@]}" --steps 100000 --eval-every 0 --save-every 0 --local-steps 1000 --out stopped >out 2>err &
 job=$!
 until [ -s stopped/metrics.jsonl ] && [ "$(wc -l <stopped/metrics.jsonl)" -gt 3 ]; do sleep 0.1; done
 kill -TERM "$(pgrep -P "$(pgrep -P "$job" mpirun)" | head -n 1)"
@@ -156,21 +132,21 @@ expect 0 ranks 2 train --resume stopped --steps $(($(wc -l <before) + 2))
 
 # ---- it learns ------------------------------------------------------------------------------------
 # 30 outer steps from random weights are too few for a momentum of 0.9, whose memory is 10 of them.
-longer=("${eight[@]}" --steps 120 --eval-every 40 --save-every 0)
+longer=("${small[@]}" --steps 120 --eval-every 40 --save-every 0)
 expect 0 ranks 2 train "${longer[@]}" --out plain120
 expect 0 ranks 2 train "${longer[@]}" --out local120 "${local[@]}" --outer-momentum 0.5
 expect 0 ranks 2 train "${longer[@]}" --out narrow120 "${local[@]}" --outer-momentum 0.5 --reduce-precision bf16
 for run in local120 narrow120; do
-    awk -v plain="$(val plain120 | tail -n 1)" -v local="$(val $run | tail -n 1)" \
+    awk -v plain="$(val_losses plain120 | tail -n 1)" -v local="$(val_losses $run | tail -n 1)" \
         'BEGIN { print "held-out loss: plain", plain, "local", local; exit !(local < plain + 0.1 && local < 0.7) }' ||
         fail "$run did not learn"
 done
 "$KILN" inspect narrow120/state.kiln --json | grep -q '/r2/bf16-sums/local4"' || fail "no part of the numerics id"
-expect 0 ranks 2 train "${eight[@]}" --steps 8 --out adapters --model plain --lora 4 "${local[@]}"
+expect 0 ranks 2 train "${small[@]}" --steps 8 --out adapters --model plain --lora 4 "${local[@]}"
 
 # ---- faults are judged by all ---------------------------------------------------------------------
 for policy in skip rollback; do
-    KILN_PLANT=batch@41 expect 0 ranks 2 train "${eight[@]}" --steps 48 --on-spike $policy --spike-z 4 --out "spoilt-$policy" "${local[@]}"
+    KILN_PLANT=batch@41 expect 0 ranks 2 train "${small[@]}" --steps 48 --on-spike $policy --spike-z 4 --out "spoilt-$policy" "${local[@]}"
     [ "$(find spoilt-$policy/incidents -mindepth 1 -maxdepth 1 | wc -l)" -ge 1 ] || fail "$policy: no incident"
     [ "$(wc -l <spoilt-$policy/metrics.jsonl)" = 48 ] || fail "$policy: not one line a step"
 done
@@ -178,14 +154,14 @@ done
 expect 1 "$KILN" explain whole@7
 says stderr 'lies inside a round of 4 local steps'
 expect 1 "$KILN" verify whole
-expect 0 "$MPI_KILN" train "${eight[@]}" --steps 12 --out single "${local[@]}"
+expect 0 "$MPI_KILN" train "${small[@]}" --steps 12 --out single "${local[@]}"
 expect 0 "$KILN" verify single
 
 # ---- what cannot be -------------------------------------------------------------------------------
 refuses() {
     local says=$1
     shift
-    expect 2 "$MPI_KILN" train "${eight[@]}" --steps 8 --out refused "$@"
+    expect 2 "$MPI_KILN" train "${small[@]}" --steps 8 --out refused "$@"
     says stderr "$says"
     [ ! -e refused ] || fail "a run was made that cannot be"
 }
@@ -196,9 +172,9 @@ refuses '--overlap delayed' "${local[@]}" --overlap delayed
 refuses 'use --device cpu' "${local[@]}" --budget 1000
 refuses 'use --device cpu' "${local[@]}" --device sim --precision fp16
 refuses '--outer-lr is of outer steps' --outer-lr 1
-expect 2 ranks 2 train "${eight[@]}" --steps 8 --out refused "${local[@]}" --pipeline 2
+expect 2 ranks 2 train "${small[@]}" --steps 8 --out refused "${local[@]}" --pipeline 2
 says stderr '--local-steps --pipeline'
-expect 2 "$MPI_KILN" train "${eight[@]}" --minutes 1 --out refused "${local[@]}"
+expect 2 "$MPI_KILN" train "${small[@]}" --minutes 1 --out refused "${local[@]}"
 says stderr 'give --steps'
 expect 2 ranks 2 train --resume plain --steps 24 "${local[@]}"
 says stderr 'cannot change when a run is resumed'

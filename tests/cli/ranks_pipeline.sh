@@ -2,32 +2,9 @@
 # Pipelines of several ranks, on this machine, through a build with MPI: the same losses and bits as
 # one process, whatever the stages; budgets that one process cannot keep; deaths.
 . "$ROOT/tests/lib.sh"
+. "$ROOT/tests/ranks_lib.sh"
+small+=(--layers 4)
 
-command -v mpirun >/dev/null || skip "no mpirun here; scripts/setup --mpi installs Open MPI"
-MPI_KILN=${KILN_MPI_PROGRAM:-}
-[ -x "$MPI_KILN" ] || skip "no kiln with MPI was built: $MPI_KILN"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-
-# ranks N ARGUMENTS...: kiln on so many ranks of this machine.
-ranks() {
-    local n=$1
-    shift
-    mpirun --oversubscribe --bind-to none -n "$n" "$MPI_KILN" "$@"
-}
-
-seq 1 6000 | sed 's/.*/the kiln is warm & the clay is dry: &/' >text.txt
-small=(--data text.txt --dim 64 --hidden 96 --heads 4 --kv-heads 2 --layers 4 --seq 32 --batch 2 --accum 8
-    --threads 1 --lr 2e-3 --warmup 5 --decay constant --precision fp32 --save-every 10 --eval-every 10)
-
-losses() { sed -n 's/.*"loss":\([^,]*\),.*/\1/p' "$1/metrics.jsonl"; }
-val_losses() { sed -n 's/.*"val_loss":\([^,}]*\).*/\1/p' "$1/metrics.jsonl"; }
-# alike A B: losses of all steps and evaluations, to 1e-5.
-alike() {
-    paste <(losses "$1") <(losses "$2") >pairs
-    paste <(val_losses "$1") <(val_losses "$2") >>pairs
-    awk 'NF != 2 || ($1 - $2) ^ 2 > 1e-10 { bad = 1; print } END { exit bad || NR < 50 }' pairs ||
-        fail "losses of $1 and $2 differ"
-}
 # same WHAT N STAGES FLAGS...: the bits of one process, with the same flags.
 same() {
     local what=$1 n=$2 stages=$3

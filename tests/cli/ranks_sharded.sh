@@ -2,32 +2,10 @@
 # Weights and moments that are spread over ranks (--shard-optimizer): the bits of a run that is not,
 # less memory, deaths, other numbers of ranks, files that are lost.
 . "$ROOT/tests/lib.sh"
-
-command -v mpirun >/dev/null || skip "no mpirun here; scripts/setup --mpi installs Open MPI"
-MPI_KILN=${KILN_MPI_PROGRAM:-}
-[ -x "$MPI_KILN" ] || skip "no kiln with MPI was built: $MPI_KILN"
+. "$ROOT/tests/ranks_lib.sh"
 need_python struct random
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
-# ranks N ARGUMENTS...: kiln on so many ranks of this machine, a thread each.
-ranks() {
-    local n=$1
-    shift
-    mpirun --oversubscribe --bind-to none -n "$n" "$MPI_KILN" "$@"
-}
-
-seq 1 6000 | sed 's/.*/the kiln is warm & the clay is dry: &/' >text.txt
-small=(--data text.txt --dim 64 --hidden 96 --heads 4 --kv-heads 2 --layers 3 --seq 32 --batch 2 --accum 8
-    --threads 1 --lr 2e-3 --warmup 5 --decay constant --precision fp32 --save-every 10 --eval-every 10)
 sharded=("${small[@]}" --shard-optimizer)
-
-losses() { sed -n 's/.*"loss":\([^,]*\),.*/\1/p' "$1/metrics.jsonl"; }
-# alike A B: losses of all steps, to 1e-5.
-alike() {
-    paste <(losses "$1") <(losses "$2") >pairs
-    awk 'NF != 2 || ($1 - $2) ^ 2 > 1e-10 { bad = 1; print } END { exit bad || NR < 50 }' pairs ||
-        fail "losses of $1 and $2 differ"
-}
 
 # ---- the same losses, and the same bits -----------------------------------------------------------
 expect 0 "$MPI_KILN" train "${small[@]}" --steps 50 --out one
